@@ -1,0 +1,1 @@
+//! The admin server: health, readiness, metrics, the effective configuration, status.

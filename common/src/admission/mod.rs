@@ -1,0 +1,1 @@
+//! Who may go on, and when: the fair gate, deadlines, token buckets.

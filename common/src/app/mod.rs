@@ -1,0 +1,1 @@
+//! From start to drain: the command line and the program around a proxy.

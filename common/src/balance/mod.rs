@@ -1,0 +1,1 @@
+//! Which endpoint: pure functions over a snapshot; time and dice come in as arguments.

@@ -1,0 +1,1 @@
+//! Words shared by every error: which side failed, and whether to try again.

@@ -1,0 +1,1 @@
+//! Who is well: probes' verdicts and the passive breaker, without IO.

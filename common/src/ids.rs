@@ -1,0 +1,1 @@
+//! Names of things: addresses and identifiers.

@@ -1,0 +1,1 @@
+//! Drain, signals, readiness, start-up checks.

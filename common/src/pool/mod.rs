@@ -1,0 +1,1 @@
+//! Exclusive connections behind a fair gate.

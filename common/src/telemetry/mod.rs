@@ -1,0 +1,1 @@
+//! Logs, counters, histograms and the access log.

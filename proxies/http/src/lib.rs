@@ -1,0 +1,1 @@
+//! groove-http: see ARCHITECTURE.md.

@@ -1,0 +1,2 @@
+//! The groove-http binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! groove-memcached: see ARCHITECTURE.md.

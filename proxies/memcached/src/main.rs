@@ -1,0 +1,2 @@
+//! The groove-memcached binary.
+fn main() {}

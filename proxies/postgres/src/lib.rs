@@ -1,0 +1,1 @@
+//! groove-postgres: see ARCHITECTURE.md.

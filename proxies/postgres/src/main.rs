@@ -1,0 +1,2 @@
+//! The groove-postgres binary.
+fn main() {}
