@@ -1,1 +1,53 @@
 //! The configuration: as written, checked, loaded, watched.
+
+mod difference;
+mod endpoints;
+mod files;
+mod load;
+mod report;
+mod secret;
+mod sections;
+mod semantics;
+mod values;
+mod watch;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use difference::{Change, difference};
+pub use endpoints::{Dns, Embedded, Endpoint, Endpoints};
+pub use files::{CertificateFile, InputFile, KeyFile};
+pub use load::{Loaded, check_text, load, schema};
+pub use report::{Issues, Report};
+pub use secret::Secret;
+pub use sections::{
+    AccessLog, Admin, Breaker, ClientAuth, ClientTls, Health, Listener, Log, LogFormat, Probe, ProxyProtocol,
+    ServerTls, Verify, default_drain,
+};
+pub use values::{Duration, Mode, Size};
+pub use watch::{Attempt, Cause, Nudge, Watch};
+
+/// A proxy's whole configuration.
+pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
+    /// Where it listens.
+    fn listeners(&self) -> &[Listener];
+
+    /// The admin server, if there is one.
+    fn admin(&self) -> Option<&Admin>;
+
+    /// What is logged.
+    fn log(&self) -> &Log;
+
+    /// How long a drain may take ([`default_drain`] if it is not said).
+    fn drain(&self) -> Duration;
+
+    /// Worker threads; none is one a core.
+    fn workers(&self) -> Option<usize>;
+
+    /// What the types cannot say: references, combinations, reachability.
+    ///
+    /// Listeners, admin and log are checked already; the proxy calls [`Endpoints::check`],
+    /// [`Health::check`] and [`ClientTls::check`] for those it holds, and adds its own.
+    fn validate(&self, issues: &mut Issues);
+}
