@@ -1,1 +1,5 @@
-//! groove-http: see ARCHITECTURE.md.
+//! groove-http: an HTTP sidecar that routes by host and path, edits headers and keeps connections on both sides.
+
+pub mod route;
+pub mod session;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! One client connection: [`state`] decides, [`driver`] reads and writes.
+
+pub mod state;

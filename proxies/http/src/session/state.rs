@@ -1,0 +1,335 @@
+//! One exchange as a machine over buffers: bytes of a request and its reply go in, what each side is to get comes
+//! out. It names no socket and no clock, so that every order in which two peers can speak is a test.
+//!
+//! ```text
+//!            upload()                                     download()
+//!  client ── request body ──> server        client <── 1xx* ── head ── body ── server
+//!                                           Head ──1xx──> Head ──head──> Body ──end──> Done
+//!                                           Head ──101──> Switched
+//! ```
+
+use crate::wire::scan::HeadScan;
+use crate::wire::{Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, RequestHead, Version, render};
+use bytes::{Buf, BytesMut};
+use thiserror::Error;
+
+/// Interim replies relayed for one request; a server that sends more is taken for broken.
+const INTERIM_MAX: u8 = 32;
+
+/// What of a request decides how its exchange goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The client's version.
+    pub version: Version,
+    /// The method is HEAD: the reply has no body whatever it says.
+    pub is_head: bool,
+    /// The client will read another reply on this connection.
+    pub keeps_alive: bool,
+    /// It may be sent a second time: idempotent, and without a body.
+    pub may_replay: bool,
+    /// It asks to leave HTTP, and 101 is a reply it understands.
+    pub may_switch: bool,
+}
+
+impl Asked {
+    /// What `head` asks.
+    pub fn of(head: &RequestHead<'_>) -> Self {
+        Self {
+            version: head.version,
+            is_head: head.method == b"HEAD",
+            keeps_alive: head.keeps_alive(),
+            may_replay: head.is_idempotent() && head.framing == Framing::None,
+            may_switch: head.upgrade().is_some(),
+        }
+    }
+}
+
+/// What rules the replies: limits, the edits of the route, and whether this connection is to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Bounds of a head and of a trailer section.
+    pub limits: &'a Limits,
+    /// Edits to the reply's head.
+    pub edits: &'a Edits,
+    /// Say goodbye with this reply.
+    pub draining: bool,
+}
+
+/// Why an exchange cannot be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// The request's body is not what its head promised.
+    #[error("the request's body is malformed: {0}")]
+    Request(Malformed),
+    /// The reply is not HTTP as we read it.
+    #[error("the server's reply is malformed: {0}")]
+    Reply(Malformed),
+    /// The server closed before a byte of its reply.
+    #[error("the server closed the connection without a reply")]
+    Unanswered,
+    /// The server closed in the midst of its reply.
+    #[error("the server closed the connection in the midst of its reply")]
+    Cut,
+}
+
+/// What an exchange waits for, which decides the time it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The client is sending its body.
+    Upload,
+    /// The server has the request and owes the reply's first byte.
+    FirstByte,
+    /// The reply is on its way.
+    Download,
+}
+
+#[derive(Debug)]
+enum Reply {
+    Head,
+    Body(Body),
+    Done,
+    Switched,
+}
+
+/// One request and its reply, after the request's head has gone.
+#[derive(Debug)]
+pub struct Exchange {
+    asked: Asked,
+    upload: Body,
+    reply: Reply,
+    scan: HeadScan,
+    interims: u8,
+    status: Option<u16>,
+    leaving: render::Leaving,
+    server_stays: bool,
+    client_stays: bool,
+}
+
+impl Exchange {
+    /// An exchange for a request with a body of that framing.
+    pub fn new(asked: Asked, framing: Framing) -> Self {
+        Self {
+            asked,
+            upload: Body::new(framing),
+            reply: Reply::Head,
+            scan: HeadScan::default(),
+            interims: 0,
+            status: None,
+            leaving: render::Leaving::default(),
+            server_stays: false,
+            client_stays: false,
+        }
+    }
+
+    /// Takes from `input` what belongs to this request's body and puts it into `output`. What follows it stays: it is
+    /// the next request.
+    pub fn upload(&mut self, input: &mut BytesMut, output: &mut BytesMut, limits: &Limits) -> Result<(), Fault> {
+        let taken = self.upload.advance(input, limits, |_| {}).map_err(Fault::Request)?;
+        shift(input, taken, output);
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Takes from `input` what the server sent and puts what the client is to get into `output`.
+    pub fn download(
+        &mut self,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+        rules: &Rules<'_>,
+        fields: &mut Fields,
+    ) -> Result<(), Fault> {
+        while !input.is_empty() {
+            match &self.reply {
+                // Head -> Head (interim) | Body | Switched
+                Reply::Head => match self.scan.advance(input, rules.limits).map_err(Fault::Reply)? {
+                    Some(length) => self.head(length, input, output, rules, fields)?,
+                    None => break,
+                },
+                // Body -> Body | Done
+                Reply::Body(_) => self.body(input, output, rules)?,
+                // A server that speaks out of turn is not spoken to again.
+                Reply::Done => {
+                    self.server_stays = false;
+                    break;
+                }
+                // What follows a 101 is the tunnel's.
+                Reply::Switched => break,
+            }
+        }
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// The server has closed its side. `output` gets what ends the reply, if that was its end.
+    pub fn server_closed(&mut self, input: &BytesMut, output: &mut BytesMut) -> Result<(), Fault> {
+        self.server_stays = false;
+        match &mut self.reply {
+            Reply::Head if input.is_empty() && self.interims == 0 => Err(Fault::Unanswered),
+            Reply::Head => Err(Fault::Cut),
+            // Body -> Done, where the close was to be its end
+            Reply::Body(body) => {
+                if !body.closed() {
+                    return Err(Fault::Cut);
+                }
+                if self.leaving.chunk {
+                    output.extend_from_slice(b"0\r\n\r\n");
+                }
+                self.reply = Reply::Done;
+                Ok(())
+            }
+            Reply::Done | Reply::Switched => Ok(()),
+        }
+    }
+
+    /// Starts over with the same request on another connection. Only before anything of the reply has come.
+    pub fn restart(&mut self) {
+        debug_assert!(matches!(self.reply, Reply::Head), "a reply has begun");
+        self.scan = HeadScan::default();
+    }
+
+    /// Whether all of the request's body has been taken.
+    pub fn is_uploaded(&self) -> bool {
+        self.upload.is_done()
+    }
+
+    /// Whether the reply is complete (or HTTP is over, see [`Self::is_switched`]).
+    pub fn is_answered(&self) -> bool {
+        matches!(self.reply, Reply::Done | Reply::Switched)
+    }
+
+    /// Whether the final reply's head has gone to the client, so that no other reply can be given.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.reply, Reply::Head)
+    }
+
+    /// Whether the connections carry another protocol from here on.
+    pub fn is_switched(&self) -> bool {
+        matches!(self.reply, Reply::Switched)
+    }
+
+    /// Whether a failure now, with nothing answered, may be tried again elsewhere.
+    pub fn may_replay(&self) -> bool {
+        self.asked.may_replay && !self.is_begun() && self.interims == 0
+    }
+
+    /// What is being waited for.
+    pub fn phase(&self) -> Phase {
+        match (&self.reply, self.upload.is_done()) {
+            (Reply::Head, false) => Phase::Upload,
+            (Reply::Head, true) => Phase::FirstByte,
+            (Reply::Body(_) | Reply::Done | Reply::Switched, _) => Phase::Download,
+        }
+    }
+
+    /// The final reply's status, once there is one.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the client's connection carries another exchange after this one.
+    pub fn keeps_client(&self) -> bool {
+        self.client_stays && self.upload.is_done() && matches!(self.reply, Reply::Done)
+    }
+
+    /// Whether the server's connection carries another exchange after this one.
+    pub fn keeps_server(&self) -> bool {
+        self.server_stays && self.upload.is_done() && matches!(self.reply, Reply::Done)
+    }
+
+    fn head(
+        &mut self,
+        length: usize,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+        rules: &Rules<'_>,
+        fields: &mut Fields,
+    ) -> Result<(), Fault> {
+        let raw = input.get(..length).unwrap_or_default();
+        let head = ReplyHead::parse(raw, self.asked.is_head, rules.limits, fields).map_err(Fault::Reply)?;
+        self.scan = HeadScan::default();
+        if head.status == 101 {
+            if !self.asked.may_switch || head.fields.upgrade.is_none() {
+                return Err(Fault::Reply(Malformed::InterimMisplaced));
+            }
+            self.status = Some(101);
+            self.reply = Reply::Switched;
+            render::interim(&head, output);
+        } else if head.is_interim() {
+            self.interims += 1;
+            if self.interims > INTERIM_MAX {
+                return Err(Fault::Reply(Malformed::InterimMisplaced));
+            }
+            if self.asked.version == Version::Http11 {
+                render::interim(&head, output);
+            }
+        } else {
+            self.decide(&head, rules.draining);
+            render::reply(&head, &self.leaving, rules.edits, output);
+            let body = Body::new(head.framing);
+            self.reply = if body.is_done() { Reply::Done } else { Reply::Body(body) };
+        }
+        input.advance(length);
+        if matches!(self.reply, Reply::Done) && !input.is_empty() {
+            self.server_stays = false;
+        }
+        Ok(())
+    }
+
+    /// How the final reply leaves, and what stays open after it.
+    fn decide(&mut self, head: &ReplyHead<'_>, draining: bool) {
+        let speaks_11 = self.asked.version == Version::Http11;
+        // A client that still sends its body would have us read all of it before the next request: it is told to
+        // stop instead.
+        let mut stays = self.asked.keeps_alive && !draining && self.upload.is_done();
+        let unchunk = head.framing == Framing::Chunked && !speaks_11;
+        let chunk = head.framing == Framing::Close && speaks_11;
+        if unchunk || (head.framing == Framing::Close && !chunk) {
+            stays = false;
+        }
+        self.status = Some(head.status);
+        self.client_stays = stays;
+        self.server_stays = head.keeps_alive();
+        self.leaving = render::Leaving { close: !stays, say_keep_alive: stays && !speaks_11, unchunk, chunk };
+    }
+
+    fn body(&mut self, input: &mut BytesMut, output: &mut BytesMut, rules: &Rules<'_>) -> Result<(), Fault> {
+        let Reply::Body(body) = &mut self.reply else { return Ok(()) };
+        let limits = Limits { body_bytes: u64::MAX, ..*rules.limits };
+        if self.leaving.unchunk {
+            let taken = body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
+            input.advance(taken);
+        } else if self.leaving.chunk {
+            output.extend_from_slice(format!("{:x}\r\n", input.len()).as_bytes());
+            let taken = body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
+            output.extend_from_slice(b"\r\n");
+            input.advance(taken);
+        } else {
+            let taken = body.advance(input, &limits, |_| {}).map_err(Fault::Reply)?;
+            shift(input, taken, output);
+        }
+        if body.is_done() {
+            self.reply = Reply::Done;
+            self.server_stays &= input.is_empty();
+        }
+        Ok(())
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.is_begun() == self.status.is_some(), "a reply has begun exactly when its status is known");
+        debug_assert!(!self.is_switched() || self.asked.may_switch, "only who asks is switched");
+        debug_assert!(!self.keeps_client() || !self.leaving.close, "a client told of the close is not read again");
+        debug_assert!(self.interims <= INTERIM_MAX + 1, "interim replies are counted");
+    }
+}
+
+/// Moves `count` bytes from the front of one buffer to the end of the other. A whole buffer into an empty one is a
+/// swap: a body in transit is not copied here.
+fn shift(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
+    if count == from.len() && to.is_empty() {
+        std::mem::swap(from, to);
+        from.clear();
+    } else {
+        to.extend_from_slice(from.get(..count).unwrap_or_default());
+        from.advance(count);
+    }
+}
