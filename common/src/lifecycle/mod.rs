@@ -1,1 +1,3 @@
 //! Drain, signals, readiness, start-up checks.
+
+pub use crate::net::{Drain, Phase};

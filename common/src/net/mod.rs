@@ -1,1 +1,48 @@
 //! Listeners, streams, TLS and the PROXY protocol.
+//!
+//! A connection's way in:
+//!
+//! ```text
+//!  listener ── accept(2) ──► workers ── least loaded ──► session ──► [PROXY header] ──► [TLS] ──► Service
+//!  (control runtime)                                     (worker's runtime)
+//! ```
+//!
+//! The acceptor does nothing but accept; whatever may take a client's time happens on the worker.
+
+mod backoff;
+mod bind;
+mod connect;
+mod downstream;
+mod drain;
+mod listener;
+mod listeners;
+mod proxy_header;
+mod proxy_protocol;
+mod service;
+mod session;
+mod settings;
+mod stream;
+mod tls;
+mod tls_client;
+mod workers;
+
+use std::time::Duration;
+
+use socket2::TcpKeepalive;
+
+pub use connect::connect;
+pub use downstream::{Downstream, Peer};
+pub use drain::{Drain, Phase, Reached};
+pub use listener::ListenerInfo;
+pub use listeners::{Change, ListenError, ListenerStatus, Listeners};
+pub use service::{LocalService, Service, SharedService, TlsStart, WorkerId};
+pub use stream::{FILL_BYTES_MAX, Stream, Transport};
+pub use tls::{ClientCertificate, Connector, TlsError, TlsInfo};
+
+/// A peer that vanished without a word is noticed after about a minute and a half.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
+}

@@ -1,1 +1,10 @@
 //! Logs, counters, histograms and the access log.
+
+mod access;
+mod metric;
+mod process;
+mod registry;
+
+pub use access::{AccessLog, Event};
+pub use metric::{Counter, Distribution, Gauge, Histogram, become_worker};
+pub use registry::Registry;

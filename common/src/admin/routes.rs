@@ -1,0 +1,115 @@
+//! Which path answers what: the table that the server, its front page and the OpenAPI document are made of.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+
+/// A request whose body has been read.
+pub type Request = http::Request<Bytes>;
+/// What an answer's body is.
+pub type Body = Full<Bytes>;
+/// An answer.
+pub type Response = http::Response<Body>;
+
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Handler = Arc<dyn Fn(Request) -> Answer + Send + Sync>;
+
+/// One path and method.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) about: &'static str,
+    pub(super) handler: Handler,
+}
+
+/// The paths that are answered, in the order of the front page.
+#[derive(Clone, Default)]
+pub struct Routes {
+    pub(super) routes: Vec<Route>,
+}
+
+impl Routes {
+    /// No paths.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers GET on `path`; `about` is a line for people.
+    #[must_use]
+    pub fn get<F>(
+        self,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        self.route(Method::GET, path, about, handler)
+    }
+
+    /// Answers POST on `path`; `about` is a line for people.
+    #[must_use]
+    pub fn post<F>(
+        self,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        self.route(Method::POST, path, about, handler)
+    }
+
+    fn route<F>(
+        mut self,
+        method: Method,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
+        self.routes.push(Route { method, path, about, handler });
+        self
+    }
+
+    /// These and then `others`.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.routes.extend(others.routes);
+        self
+    }
+}
+
+/// An answer of JSON.
+pub fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(value) {
+        Ok(body) => respond(StatusCode::OK, "application/json", body),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// An answer of text.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    let mut text = text.into();
+    text.push('\n');
+    respond(status, "text/plain; charset=utf-8", text)
+}
+
+/// An answer of any type.
+pub fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,91 @@
+//! What a proxy is to the program around it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::admin;
+use crate::config::Document;
+use crate::lifecycle::Drain;
+use crate::net::Service;
+use crate::telemetry::{AccessLog, Registry};
+
+/// Why a proxy cannot start, or cannot take a new configuration. Its text is for the log.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the program gives a proxy at its start. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The control runtime: probes, discovery, timers; also the sessions of a shared service.
+    pub runtime: Handle,
+    /// How many worker threads there will be.
+    pub workers: usize,
+    /// The program's drain. A session has its listener's, which begins no later.
+    pub drain: Drain,
+    /// Where metrics are made.
+    pub registry: Arc<Registry>,
+    /// Where exchanges are logged.
+    pub access: AccessLog,
+}
+
+/// A proxy: what it is called, how it starts, serves, reloads, and what it tells of itself.
+pub trait Proxy: Sized + Send + Sync + 'static {
+    /// The binary's name.
+    const NAME: &'static str;
+    /// One line for `--help`.
+    const ABOUT: &'static str;
+    /// The version, `env!("CARGO_PKG_VERSION")`.
+    const VERSION: &'static str;
+    /// The admin server's address if the configuration names none.
+    const ADMIN: &'static str;
+
+    /// Its configuration.
+    type Config: Document;
+    /// Verbs of its own; an empty enum if it has none.
+    type Verb: clap::Subcommand;
+    /// Arguments of its `demo`.
+    type Demo: clap::Args;
+
+    /// Starts everything but the listeners. Nothing may be awaited: discovery goes on in tasks of `cx.runtime`.
+    fn start(config: Arc<Self::Config>, cx: &Context) -> Result<Arc<Self>, StartError>;
+
+    /// What serves its connections, and on which threads.
+    fn service(self: &Arc<Self>) -> Service;
+
+    /// Takes a new configuration, all of it or nothing. The listeners are not its business.
+    fn reload(&self, config: Arc<Self::Config>) -> Result<(), StartError>;
+
+    /// `{"clusters": [...], "pools": [...]}`: lists of flat objects, which `status` prints as tables.
+    fn status(&self) -> serde_json::Value;
+
+    /// Its own routes on the admin server.
+    fn routes(self: &Arc<Self>) -> admin::Routes {
+        admin::Routes::new()
+    }
+
+    /// Shows its main job: starts itself in this process (see [`super::Running`]), drives it with a real
+    /// client, and tells what it saw.
+    fn demo(args: Self::Demo) -> impl Future<Output = Result<Vec<DemoRow>, StartError>>;
+
+    /// Runs one of its own verbs against a running proxy.
+    fn verb(verb: Self::Verb, admin: admin::Client) -> impl Future<Output = Result<(), StartError>>;
+}
+
+/// One line of a demo's table.
+#[derive(Debug, Clone)]
+pub struct DemoRow {
+    /// What was tried.
+    pub what: String,
+    /// What was seen.
+    pub seen: String,
+    /// Was it as it should be?
+    pub good: bool,
+}
+
+impl DemoRow {
+    /// A line of the table.
+    pub fn new(what: impl Into<String>, seen: impl Into<String>, good: bool) -> Self {
+        Self { what: what.into(), seen: seen.into(), good }
+    }
+}

@@ -1,0 +1,131 @@
+//! Making a listening socket, and cleaning up after a unix one.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::config;
+use crate::ids::Address;
+
+/// A bound and listening socket, known to the runtime.
+pub(super) struct Bound {
+    pub(super) socket: AsyncFd<Arc<Socket>>,
+    pub(super) configured: Address,
+    pub(super) address: Address,
+    _file: Option<SocketFile>,
+}
+
+/// Binds and listens. To be called within a runtime.
+pub(super) fn bind(listener: &config::Listener) -> io::Result<Bound> {
+    let (socket, address, file) = match &listener.address {
+        Address::Tcp { host, port } => {
+            let (socket, address) = bind_tcp(host, *port)?;
+            (socket, Address::tcp(address.ip().to_string(), address.port()), None)
+        }
+        Address::Unix(path) => {
+            let (socket, file) = bind_unix(path, listener.mode.map(|mode| mode.0))?;
+            (socket, listener.address.clone(), Some(file))
+        }
+    };
+    socket.set_nonblocking(true)?;
+    socket.listen(backlog(listener.backlog))?;
+    let socket = AsyncFd::register_with_interest(Arc::new(socket), Interest::READABLE)?;
+    Ok(Bound { socket, configured: listener.address.clone(), address, _file: file })
+}
+
+/// As listen(2) takes it.
+pub(super) fn backlog(backlog: u32) -> i32 {
+    i32::try_from(backlog).unwrap_or(i32::MAX)
+}
+
+fn bind_tcp(host: &str, port: u16) -> io::Result<(Socket, SocketAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
+    for address in (host, port).to_socket_addrs()? {
+        match bind_tcp_to(address) {
+            Ok(socket) => {
+                let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+                return Ok((socket, bound));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Accepted sockets inherit what is set here.
+fn bind_tcp_to(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&super::keepalive())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode {
+        // The file is made with these permissions, so that there is no moment with more.
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::at(path)?;
+    if let Some(mode) = mode {
+        // And now without the umask.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok((socket, file))
+}
+
+/// Removes a socket file that nobody answers on: a proxy that was killed leaves one.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let taken = |what: &str| io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {what}", path.display()));
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(taken("a file that is not a socket is here"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(taken("another process listens here")),
+    }
+}
+
+/// A unix socket's file; removed with the listener, unless another has taken its place.
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // Gone already or not allowed: nothing else can be done at this point.
+            fs::remove_file(&self.path).unwrap_or_default();
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}

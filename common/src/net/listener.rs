@@ -1,0 +1,229 @@
+//! One listening socket: bound, accepting, gone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::net::SocketFlags;
+use socket2::Socket;
+use tokio::runtime::Handle;
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::bind::{self, Bound};
+use super::downstream::{Admitted, Handed, Open, Peer, Permit};
+use super::drain::Drain;
+use super::listeners::ListenerStatus;
+use super::settings::Settings;
+use super::workers::Workers;
+use crate::ids::Address;
+use crate::telemetry::{Counter, Registry};
+
+/// Connections taken in one turn before other tasks of the acceptor's thread have theirs.
+const BURST: usize = 64;
+
+/// Clients that may be told "no room" at once; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// What a connection may know of the listener it came from.
+#[derive(Debug)]
+pub struct ListenerInfo {
+    /// For logs and metrics.
+    pub name: String,
+    /// As configured.
+    pub address: Address,
+    /// As bound: the port that the system chose is filled in.
+    pub bound: Address,
+    pub(super) counters: Counters,
+}
+
+/// A listener's numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Counters {
+    pub(super) accepted: Counter,
+    pub(super) refused: Counter,
+    pub(super) failed: Counter,
+}
+
+impl Counters {
+    fn new(registry: &Registry, listener: &str) -> Self {
+        let counter = |name, help| registry.counter(name, help, &[("listener", listener)]);
+        Self {
+            accepted: counter("groove_connections_accepted", "Connections taken from listeners"),
+            refused: counter("groove_connections_refused", "Connections over a listener's max_connections"),
+            failed: counter(
+                "groove_connections_failed",
+                "Connections whose PROXY header or TLS handshake failed",
+            ),
+        }
+    }
+}
+
+/// A listening socket's shared half: its accept task holds the socket itself.
+pub(super) struct Listener {
+    pub(super) info: Arc<ListenerInfo>,
+    pub(super) drain: Drain,
+    pub(super) open: Arc<Open>,
+    settings: ArcSwap<Settings>,
+    socket: Weak<Socket>,
+}
+
+impl Listener {
+    /// Begins to accept on `bound`, as a task of `runtime`.
+    pub(super) fn start(
+        bound: Bound,
+        name: String,
+        settings: Arc<Settings>,
+        registry: &Registry,
+        workers: &Arc<Workers>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let counters = Counters::new(registry, &name);
+        let info =
+            ListenerInfo { name, address: bound.configured.clone(), bound: bound.address.clone(), counters };
+        let listener = Arc::new(Self {
+            info: Arc::new(info),
+            drain: Drain::new(),
+            open: Arc::default(),
+            settings: ArcSwap::from(settings),
+            socket: Arc::downgrade(bound.socket.get_ref()),
+        });
+        runtime.spawn(Arc::clone(&listener).accept(bound, Arc::clone(workers)));
+        listener
+    }
+
+    /// For connections from now on.
+    pub(super) fn set(&self, settings: Arc<Settings>, backlog: u32) {
+        self.settings.store(settings);
+        let Some(socket) = self.socket.upgrade() else { return };
+        // listen(2) on a listening socket changes its backlog and nothing else.
+        if let Err(error) = socket.listen(bind::backlog(backlog)) {
+            warn!(listener = %self.info.name, %error, "the backlog could not be changed");
+        }
+    }
+
+    pub(super) fn status(&self, leaving: bool) -> ListenerStatus {
+        let counters = &self.info.counters;
+        ListenerStatus {
+            name: self.info.name.clone(),
+            address: self.info.bound.clone(),
+            tls: self.settings.load().tls.is_some(),
+            connections: self.open.count(),
+            accepted: counters.accepted.get(),
+            refused: counters.refused.get(),
+            failed: counters.failed.get(),
+            leaving,
+        }
+    }
+
+    /// Accepts until the drain begins, then closes the socket and takes a unix socket's file away.
+    async fn accept(self: Arc<Self>, bound: Bound, workers: Arc<Workers>) {
+        let mut backoff = Backoff::default();
+        let mut stop = self.drain.draining();
+        loop {
+            let ready = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                ready = bound.socket.readable() => ready,
+            };
+            let Ok(mut ready) = ready else { break };
+            match self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {
+                Burst::MoreMayWait => tokio::task::yield_now().await,
+                Burst::Empty => ready.clear_ready(),
+                // The drain may begin meanwhile: the next turn sees it.
+                Burst::Failed(pause) => tokio::time::sleep(pause).await,
+            }
+        }
+        // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
+        while let Burst::MoreMayWait = self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {}
+        debug!(listener = %self.info.name, "no longer accepting");
+    }
+
+    /// Takes what waits, at most [`BURST`].
+    fn accept_burst(&self, socket: &Socket, workers: &Workers, backoff: &mut Backoff) -> Burst {
+        for _ in 0..BURST {
+            match accept_one(socket) {
+                Ok((socket, peer)) => {
+                    if backoff.succeeded() {
+                        info!(listener = %self.info.name, "accepting again");
+                    }
+                    self.hand(socket, peer, workers);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Burst::Empty,
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    let pause = backoff.failed();
+                    if pause.is_first {
+                        let name = &self.info.name;
+                        warn!(listener = %name, %error, "cannot accept; new clients wait until it works again");
+                    }
+                    return Burst::Failed(pause.length);
+                }
+            }
+        }
+        Burst::MoreMayWait
+    }
+
+    fn hand(&self, socket: OwnedFd, peer: Peer, workers: &Workers) {
+        self.info.counters.accepted.inc();
+        let settings = self.settings.load_full();
+        let excess = (self.open.count() + 1).saturating_sub(settings.connections_max);
+        let admitted = if excess == 0 { Admitted::Yes } else { Admitted::Refused };
+        if admitted == Admitted::Refused {
+            self.info.counters.refused.inc();
+            if excess > REFUSALS_MAX {
+                return;
+            }
+        }
+        workers.hand(|worker| Handed {
+            socket,
+            peer,
+            listener: Arc::clone(&self.info),
+            settings,
+            drain: self.drain.clone(),
+            permit: Permit::new(&self.open, worker),
+            admitted,
+        });
+    }
+}
+
+/// How a burst of accepts ended.
+enum Burst {
+    Empty,
+    MoreMayWait,
+    Failed(Duration),
+}
+
+/// One accept(2). The socket inherits Nagle off and keepalive from the listener's (Linux).
+fn accept_one(socket: &Socket) -> io::Result<(OwnedFd, Peer)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, address) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = match address.map(SocketAddr::try_from) {
+        Some(Ok(address)) => Peer::Ip(address),
+        Some(Err(_)) | None => Peer::Unix,
+    };
+    Ok((socket, peer))
+}
+
+/// Errors of the connection that was about to be taken, not of the listener (accept(2), "Error handling").
+fn is_the_peers(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let theirs = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| theirs.contains(&errno))
+}

@@ -1,0 +1,205 @@
+//! All listeners of a program, and how a reload changes them: first everything that may fail, then the change.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use super::bind::{self, Bound};
+use super::drain::Phase;
+use super::listener::Listener;
+use super::service::Service;
+use super::settings::Settings;
+use super::tls::TlsError;
+use super::workers::Workers;
+use crate::config;
+use crate::ids::Address;
+use crate::telemetry::Registry;
+
+/// Why a listener cannot be as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its address cannot be taken.
+    #[error("listener {name}: {source}")]
+    Bind {
+        /// The listener.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its certificates cannot be used.
+    #[error("listener {name}: {source}")]
+    Tls {
+        /// The listener.
+        name: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+}
+
+/// The listeners and the workers behind them.
+pub struct Listeners {
+    service: Service,
+    workers: Arc<Workers>,
+    registry: Arc<Registry>,
+    runtime: Handle,
+    live: Mutex<Vec<Arc<Listener>>>,
+    /// Taken away by a reload; their connections may still be finishing.
+    leaving: Mutex<Vec<Arc<Listener>>>,
+}
+
+/// What a reload will do to the listeners: everything that may fail has been done.
+#[must_use = "nothing changes before it is applied"]
+pub struct Change {
+    next: Vec<Next>,
+}
+
+struct Next {
+    name: String,
+    address: Address,
+    backlog: u32,
+    settings: Arc<Settings>,
+    /// None keeps the socket that is there.
+    bound: Option<Bound>,
+}
+
+/// One listener, as the status shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// Does it start TLS?
+    pub tls: bool,
+    /// Connections open now.
+    pub connections: usize,
+    /// Connections taken since it was opened.
+    pub accepted: u64,
+    /// Connections over its cap.
+    pub refused: u64,
+    /// Connections whose PROXY header or TLS handshake failed.
+    pub failed: u64,
+    /// Taken away by a reload, finishing what it has.
+    pub leaving: bool,
+}
+
+impl Listeners {
+    /// Starts the workers; there are no listeners yet. Acceptors (and the sessions of a shared service) run
+    /// on `runtime`.
+    pub fn new(
+        service: Service,
+        workers: usize,
+        runtime: Handle,
+        registry: Arc<Registry>,
+    ) -> io::Result<Self> {
+        let workers = Arc::new(Workers::start(&service, workers, &runtime)?);
+        Ok(Self { service, workers, registry, runtime, live: Mutex::default(), leaving: Mutex::default() })
+    }
+
+    /// Reads certificates and binds what is new. On any error, all of which are reported, nothing has changed.
+    pub fn prepare(&self, configs: &[config::Listener]) -> Result<Change, Vec<ListenError>> {
+        let _entered = self.runtime.enter();
+        let mut errors = Vec::new();
+        let mut next = Vec::new();
+        for listener in configs {
+            match self.prepare_one(listener) {
+                Ok(one) => next.push(one),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Change { next }) } else { Err(errors) }
+    }
+
+    fn prepare_one(&self, listener: &config::Listener) -> Result<Next, ListenError> {
+        let name = listener.label();
+        let settings = Settings::load(listener, &self.service)
+            .map_err(|source| ListenError::Tls { name: name.clone(), source })?;
+        let is_live = self.live.lock().iter().any(|live| live.info.address == listener.address);
+        let bound = if is_live {
+            None
+        } else {
+            Some(bind::bind(listener).map_err(|source| ListenError::Bind { name: name.clone(), source })?)
+        };
+        Ok(Next { name, address: listener.address.clone(), backlog: listener.backlog, settings, bound })
+    }
+
+    /// Does what was prepared: new listeners accept, those that stay take their new settings, the rest drain.
+    pub fn apply(&self, change: Change) {
+        let mut live = self.live.lock();
+        let mut before = std::mem::take(&mut *live);
+        for next in change.next {
+            let kept = before.iter().position(|listener| listener.info.address == next.address);
+            match (next.bound, kept) {
+                (Some(bound), _) => live.push(Listener::start(
+                    bound,
+                    next.name,
+                    next.settings,
+                    &self.registry,
+                    &self.workers,
+                    &self.runtime,
+                )),
+                (None, Some(position)) => {
+                    let listener = before.swap_remove(position);
+                    listener.set(next.settings, next.backlog);
+                    live.push(listener);
+                }
+                (None, None) => {}
+            }
+        }
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|listener| listener.open.count() > 0);
+        for listener in before {
+            listener.drain.advance(Phase::Draining);
+            leaving.push(listener);
+        }
+    }
+
+    /// No new connections from here on; sessions are told.
+    pub fn drain(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// Drops the sessions that are left.
+    pub fn cut(&self) {
+        self.advance(Phase::Cut);
+    }
+
+    fn advance(&self, phase: Phase) {
+        for listener in self.all() {
+            listener.drain.advance(phase);
+        }
+    }
+
+    /// Resolves when no connection is open.
+    pub async fn idle(&self) {
+        let listeners = self.all();
+        join_all(listeners.iter().map(|listener| listener.open.idle())).await;
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.all().iter().map(|listener| listener.open.count()).sum()
+    }
+
+    /// Connections open now, by worker.
+    pub fn connections_by_worker(&self) -> Vec<usize> {
+        self.workers.open()
+    }
+
+    /// Where they listen, for the log and the status.
+    pub fn status(&self) -> Vec<ListenerStatus> {
+        let live = self.live.lock().iter().map(|listener| listener.status(false)).collect::<Vec<_>>();
+        let leaving = self.leaving.lock().iter().map(|listener| listener.status(true)).collect::<Vec<_>>();
+        [live, leaving].concat()
+    }
+
+    fn all(&self) -> Vec<Arc<Listener>> {
+        let live = self.live.lock().clone();
+        let leaving = self.leaving.lock().clone();
+        [live, leaving].concat()
+    }
+}

@@ -1,0 +1,215 @@
+//! One type for every byte stream: TCP, unix and TLS on either, from either end.
+//!
+//! Besides tokio's traits it reads with [`Stream::poll_fill`], which holds no buffer while nothing is
+//! readable: bytes land in a scratch area of the thread and only then in the session's buffer. An idle
+//! connection therefore costs its socket and its state, nothing else.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+/// The most one [`Stream::poll_fill`] brings in.
+pub const FILL_BYTES_MAX: usize = 64 * 1024;
+
+/// With this much room in the session's own buffer the detour over the scratch area does not pay.
+const DIRECT_BYTES_MIN: usize = 4 * 1024;
+
+/// Slices given to one vectored write.
+const SLICES_MAX: usize = 64;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; FILL_BYTES_MAX].into_boxed_slice());
+}
+
+/// A plain socket, without TLS.
+#[derive(Debug)]
+pub enum Transport {
+    /// TCP, Nagle's algorithm off.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+/// A byte stream to a client or to a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// Without TLS.
+    Plain(Transport),
+    /// TLS, we are the server.
+    ServerTls(Box<server::TlsStream<Transport>>),
+    /// TLS, we are the client.
+    ClientTls(Box<client::TlsStream<Transport>>),
+}
+
+impl Stream {
+    /// Is the stream encrypted?
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// The socket below whatever is on top.
+    pub fn transport(&self) -> &Transport {
+        match self {
+            Self::Plain(transport) => transport,
+            Self::ServerTls(tls) => tls.get_ref().0,
+            Self::ClientTls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Reads what is there, at most [`FILL_BYTES_MAX`], to the end of `buf`. 0 is the end of the stream.
+    ///
+    /// `buf` grows only once bytes have arrived, and by no more than those bytes.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if buf.capacity() - buf.len() >= DIRECT_BYTES_MIN {
+            return pin!(self.read_buf(buf)).poll(cx);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(self).poll_read(cx, &mut read))?;
+            buf.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    /// As [`Self::poll_fill`], awaited.
+    pub async fn fill(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, buf)).await
+    }
+
+    /// Writes all of `buf`, vectored, and flushes. May be called again with more in `buf` while it is pending.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, buf: &mut impl Buf) -> Poll<io::Result<()>> {
+        while buf.has_remaining() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = buf.chunks_vectored(&mut slices);
+            let slices = slices.get(..count).unwrap_or_default();
+            let written = ready!(Pin::new(&mut *self).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            buf.advance(written);
+        }
+        // A plain socket has nothing to flush; TLS may hold records that the socket did not take.
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::ServerTls(_) | Self::ClientTls(_) => Pin::new(self).poll_flush(cx),
+        }
+    }
+
+    /// As [`Self::poll_send`], awaited.
+    pub async fn send(&mut self, buf: &mut impl Buf) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send(cx, buf)).await
+    }
+
+    /// Has the peer hung up (or sent what it should not have)? Reads nothing. For connections parked in a pool.
+    pub fn is_stale(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        Pin::new(self).poll_read(cx, &mut read).is_ready()
+    }
+}
+
+/// Runs one method on whichever stream it is.
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($inner) => $call,
+            Stream::ServerTls($inner) => $call,
+            Stream::ClientTls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Plain(Transport::Tcp(tcp))
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(unix: UnixStream) -> Self {
+        Self::Plain(Transport::Unix(unix))
+    }
+}

@@ -1,0 +1,178 @@
+//! TLS on both sides: rustls with aws-lc-rs.
+//!
+//! Certificates are read when an [`Acceptor`] or a [`Connector`] is made; a reload makes new ones, so rotated
+//! files take effect for new connections and the old ones go on undisturbed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::stream::{Stream, Transport};
+use crate::config::{ClientAuth, ServerTls};
+
+pub use super::tls_client::Connector;
+
+/// A handshake that takes longer is given up.
+pub(super) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Why TLS could not be set up from the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key file that is missing, unreadable or not PEM.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// A file without a certificate in it.
+    #[error("{}: no certificate in this file", .0.display())]
+    Empty(PathBuf),
+    /// Certificate and key, or the CA, do not make a working setup.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// What a TLS handshake told about the client.
+#[derive(Debug, Clone, Default)]
+pub struct TlsInfo {
+    /// The name the client asked for.
+    pub sni: Option<String>,
+    /// The protocol agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// The client's certificate, verified against the listener's `client_ca`.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// A verified client certificate.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate itself.
+    pub der: CertificateDer<'static>,
+    /// Its subject alternative names of the kinds DNS and URI (SPIFFE ids are URIs).
+    pub names: Vec<String>,
+}
+
+/// The server's side of TLS on a listener.
+#[derive(Clone)]
+pub(super) struct Acceptor(TlsAcceptor);
+
+impl Acceptor {
+    pub(super) fn new(tls: &ServerTls, alpn: &[Vec<u8>]) -> Result<Self, TlsError> {
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?;
+        let builder = match client_verifier(tls, provider)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(certificates(&tls.certificate)?, key(&tls.key)?)
+            .map_err(|error| TlsError::Setup(format!("{}: {error}", tls.certificate.display())))?;
+        config.alpn_protocols = alpn.to_vec();
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// The handshake, within [`HANDSHAKE_TIME_MAX`].
+    pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
+        let tls = timeout(HANDSHAKE_TIME_MAX, self.0.accept(plain(stream)?)).await??;
+        let info = info(tls.get_ref().1);
+        Ok((Stream::ServerTls(Box::new(tls)), info))
+    }
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+fn info(connection: &rustls::ServerConnection) -> TlsInfo {
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
+        let der = leaf.clone().into_owned();
+        let names = names(&der);
+        ClientCertificate { der, names }
+    });
+    TlsInfo {
+        sni: connection.server_name().map(str::to_owned),
+        alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+        certificate,
+    }
+}
+
+fn names(der: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(der) else { return Vec::new() };
+    certificate.valid_dns_names().chain(certificate.valid_uri_names()).map(str::to_owned).collect()
+}
+
+fn client_verifier(
+    tls: &ServerTls,
+    provider: Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let ca = match (&tls.client_ca, tls.client_auth()) {
+        (Some(ca), ClientAuth::Optional | ClientAuth::Required) => ca,
+        (None, ClientAuth::Optional | ClientAuth::Required) => {
+            return Err(TlsError::Setup(
+                "client_auth needs a client_ca to check certificates against".into(),
+            ));
+        }
+        (_, ClientAuth::None) => return Ok(None),
+    };
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider);
+    let builder = match tls.client_auth() {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional | ClientAuth::None => builder.allow_unauthenticated(),
+    };
+    builder.build().map(Some).map_err(|error| TlsError::Setup(format!("{}: {error}", ca.display())))
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+pub(super) fn setup(error: impl std::fmt::Display) -> TlsError {
+    TlsError::Setup(error.to_string())
+}
+
+/// The certificates of a PEM file: a chain, leaf first, or a bundle of CAs.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let at = |source| TlsError::File { path: path.to_owned(), source };
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(at)?.collect::<Result<_, _>>().map_err(at)?;
+    if chain.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(chain) }
+}
+
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
+
+pub(super) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| TlsError::Setup(format!("{}: {error}", path.display())))?;
+    }
+    Ok(roots)
+}
+
+/// The socket to put TLS on; there is one layer of TLS at the most.
+pub(super) fn plain(stream: Stream) -> io::Result<Transport> {
+    match stream {
+        Stream::Plain(transport) => Ok(transport),
+        Stream::ServerTls(_) | Stream::ClientTls(_) => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS within TLS"))
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The access log: one line an exchange, written by a thread of its own.
+//!
+//! A session decides with one look whether its exchange is logged, builds the event only then, and leaves
+//! it in a bounded channel. When the writer cannot keep up, events are dropped and counted: the log never
+//! slows an exchange down.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::metric::Counter;
+use super::registry::Registry;
+
+/// Events that wait to be written.
+const QUEUE: usize = 8192;
+
+/// One exchange, as it will be logged: a JSON object.
+#[derive(Debug, Clone)]
+pub struct Event {
+    at: SystemTime,
+    fields: Map<String, Value>,
+}
+
+impl Event {
+    /// An event of this moment; `request` says what was asked (`get`, `GET /`, `SELECT`).
+    pub fn new(request: impl Into<Value>) -> Self {
+        let mut fields = Map::new();
+        fields.insert("request".to_owned(), request.into());
+        Self { at: SystemTime::now(), fields }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a field with whatever can be shown: addresses, kinds of errors.
+    #[must_use]
+    pub fn show(self, name: &str, value: impl fmt::Display) -> Self {
+        self.with(name, value.to_string())
+    }
+
+    /// Adds a length of time, in milliseconds; `name` should end in `_ms`.
+    #[must_use]
+    pub fn time(self, name: &str, took: Duration) -> Self {
+        // Three digits are microseconds; more would be noise.
+        self.with(name, (took.as_secs_f64() * 1e6).round() / 1e3)
+    }
+}
+
+/// Where sessions leave their events. Clones share it.
+#[derive(Clone)]
+pub struct AccessLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Of 2^32 exchanges, how many are logged; changed by a reload.
+    sample: AtomicU64,
+    queue: SyncSender<Event>,
+    written: Counter,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// Starts the writer; lines go to `out`. Nothing is logged until [`Self::set_sample`].
+    pub fn start(registry: &Registry, out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (queue, events) = sync_channel(QUEUE);
+        let counter = |name, help| registry.counter(name, help, &[]);
+        let shared = Shared {
+            sample: AtomicU64::new(0),
+            queue,
+            written: counter("groove_access_log_events", "Exchanges written to the access log"),
+            dropped: counter("groove_access_log_dropped", "Exchanges the access log had no room for"),
+        };
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&events, out))?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The share of exchanges that is logged, 0 to 1; none logs nothing, not even errors.
+    pub fn set_sample(&self, share: Option<f64>) {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 2^32 after the clamp"
+        )]
+        let sample = share.map_or(0, |share| (share.clamp(0.0, 1.0) * ALL as f64) as u64 + 1);
+        self.shared.sample.store(sample, Ordering::Relaxed);
+    }
+
+    /// Logs the exchange if it is its turn, or if it `failed`; only then is the event made.
+    #[inline]
+    pub fn record(&self, failed: bool, event: impl FnOnce() -> Event) {
+        let sample = self.shared.sample.load(Ordering::Relaxed);
+        if sample == 0 || !(failed || dice() < sample - 1) {
+            return;
+        }
+        match self.shared.queue.try_send(event()) {
+            Ok(()) => self.shared.written.inc(),
+            Err(_) => self.shared.dropped.inc(),
+        }
+    }
+}
+
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog").field("sample", &self.shared.sample).finish_non_exhaustive()
+    }
+}
+
+const ALL: u64 = 1 << 32;
+
+/// A number below 2^32, each thread its own sequence (xorshift64*): sampling needs no better.
+fn dice() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(seed());
+    }
+    let mut x = STATE.get();
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    STATE.set(x);
+    x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32
+}
+
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The state must not be zero.
+    RandomState::new().hash_one(0_u8) | 1
+}
+
+/// Writes what comes, and flushes whenever nothing more waits.
+fn write_all(events: &Receiver<Event>, out: impl Write) {
+    let mut out = io::BufWriter::new(out);
+    while let Ok(first) = events.recv() {
+        for event in std::iter::once(first).chain(events.try_iter()) {
+            if write_one(&mut out, event).is_err() {
+                // Nobody reads the log any more (a closed pipe); sessions go on and their events are dropped.
+                return;
+            }
+        }
+        if out.flush().is_err() {
+            return;
+        }
+    }
+}
+
+fn write_one(out: &mut impl Write, event: Event) -> io::Result<()> {
+    let mut fields = event.fields;
+    let time = humantime::format_rfc3339_micros(event.at).to_string();
+    fields.insert("time".to_owned(), time.into());
+    serde_json::to_writer(&mut *out, &fields)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,171 @@
+//! All metrics of a program, by name and labels, and their Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+
+use super::metric::{Counter, Gauge, Histogram};
+use super::process::Process;
+
+/// Name and value pairs, in the order of the names.
+type Labels = Vec<(&'static str, String)>;
+
+/// Where metrics are made, found again and rendered.
+///
+/// A series lives as long as someone holds its handle: those of an endpoint that went away go with it.
+/// Looking one up takes a lock: do it once and keep the handle.
+pub struct Registry {
+    workers: usize,
+    families: Mutex<BTreeMap<&'static str, Family>>,
+    hooks: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+}
+
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    series: BTreeMap<Labels, Metric>,
+}
+
+#[derive(Debug, Clone)]
+enum Metric {
+    Counter(Counter),
+    Gauge(Gauge),
+    Histogram(Histogram),
+}
+
+impl Registry {
+    /// A registry for a program with so many worker threads.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self { workers, families: Mutex::default(), hooks: Mutex::default() })
+    }
+
+    /// The counter of this name and these labels. `_total` is added to its name when rendered.
+    pub fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+    ) -> Counter {
+        let fresh = || Metric::Counter(Counter::new(self.workers));
+        match self.series(name, help, labels, fresh) {
+            Metric::Counter(counter) => counter,
+            Metric::Gauge(_) | Metric::Histogram(_) => Counter::new(self.workers),
+        }
+    }
+
+    /// The gauge of this name and these labels.
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+        let fresh = || Metric::Gauge(Gauge::new(self.workers));
+        match self.series(name, help, labels, fresh) {
+            Metric::Gauge(gauge) => gauge,
+            Metric::Counter(_) | Metric::Histogram(_) => Gauge::new(self.workers),
+        }
+    }
+
+    /// The histogram of this name and these labels. Rendered in seconds: its name ends in `_seconds`.
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+    ) -> Histogram {
+        let fresh = || Metric::Histogram(Histogram::new(self.workers));
+        match self.series(name, help, labels, fresh) {
+            Metric::Histogram(histogram) => histogram,
+            Metric::Counter(_) | Metric::Gauge(_) => Histogram::new(self.workers),
+        }
+    }
+
+    /// Has `hook` called before each rendering, to bring gauges up to date that nobody keeps so.
+    pub fn before_render(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.hooks.lock().push(Box::new(hook));
+    }
+
+    fn series(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        fresh: impl FnOnce() -> Metric,
+    ) -> Metric {
+        let mut labels: Labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        labels.sort_unstable();
+        let mut families = self.families.lock();
+        let family = families.entry(name).or_insert_with(|| Family { help, series: BTreeMap::new() });
+        family.series.entry(labels).or_insert_with(fresh).clone()
+    }
+
+    /// The text for Prometheus (OpenMetrics 1.0).
+    pub fn render(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        for hook in self.hooks.lock().iter() {
+            hook();
+        }
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register_collector(Box::new(Series(Arc::clone(self))));
+        registry.register_collector(Box::new(Process));
+        let mut out = String::new();
+        text::encode(&mut out, &registry)?;
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("families", &self.families.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// The registry's own series, as prometheus-client wants them.
+#[derive(Debug)]
+struct Series(Arc<Registry>);
+
+impl Collector for Series {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut families = self.0.families.lock();
+        for (name, family) in families.iter_mut() {
+            family.series.retain(|_, metric| !metric.is_forgotten());
+            let Some(kind) = family.series.values().next().map(Metric::kind) else { continue };
+            let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
+            for (labels, metric) in &family.series {
+                metric.encode(encoder.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Metric {
+    fn kind(&self) -> MetricType {
+        match self {
+            Self::Counter(_) => MetricType::Counter,
+            Self::Gauge(_) => MetricType::Gauge,
+            Self::Histogram(_) => MetricType::Histogram,
+        }
+    }
+
+    /// Is the registry the only one who still knows it?
+    fn is_forgotten(&self) -> bool {
+        match self {
+            Self::Counter(counter) => counter.is_held_once(),
+            Self::Gauge(gauge) => gauge.is_held_once(),
+            Self::Histogram(histogram) => histogram.is_held_once(),
+        }
+    }
+
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
+        match self {
+            Self::Counter(counter) => encoder.encode_counter::<NoLabelSet, _, u64>(&counter.get(), None),
+            Self::Gauge(gauge) => encoder.encode_gauge(&gauge.get()),
+            Self::Histogram(histogram) => {
+                let all = histogram.snapshot();
+                let sum_s = all.sum().as_secs_f64();
+                encoder.encode_histogram::<NoLabelSet>(sum_s, all.count(), &all.octaves(), None)
+            }
+        }
+    }
+}
