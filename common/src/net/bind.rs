@@ -38,7 +38,11 @@ pub(super) fn bind(listener: &config::Listener) -> io::Result<Bound> {
     };
     socket.set_nonblocking(true)?;
     socket.listen(backlog(listener.backlog))?;
-    let socket = AsyncFd::register_with_interest(Arc::new(socket), Interest::READABLE)?;
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe; what that asks for holds: the socket owns its descriptor"
+    )]
+    let socket = AsyncFd::with_interest(Arc::new(socket), Interest::READABLE)?;
     Ok(Bound { socket, configured: listener.address.clone(), address, _file: file })
 }
 

@@ -107,9 +107,9 @@ impl PathMatch {
     fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
-            }
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/')),
         }
     }
 

@@ -123,7 +123,12 @@ impl Exchange {
 
     /// Takes from `input` what belongs to this request's body and puts it into `output`. What follows it stays: it is
     /// the next request.
-    pub fn upload(&mut self, input: &mut BytesMut, output: &mut BytesMut, limits: &Limits) -> Result<(), Fault> {
+    pub fn upload(
+        &mut self,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+        limits: &Limits,
+    ) -> Result<(), Fault> {
         let taken = self.upload.advance(input, limits, |_| {}).map_err(Fault::Request)?;
         shift(input, taken, output);
         self.check_invariants();
@@ -296,11 +301,13 @@ impl Exchange {
         let Reply::Body(body) = &mut self.reply else { return Ok(()) };
         let limits = Limits { body_bytes: u64::MAX, ..*rules.limits };
         if self.leaving.unchunk {
-            let taken = body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
+            let taken =
+                body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
             input.advance(taken);
         } else if self.leaving.chunk {
             output.extend_from_slice(format!("{:x}\r\n", input.len()).as_bytes());
-            let taken = body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
+            let taken =
+                body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
             output.extend_from_slice(b"\r\n");
             input.advance(taken);
         } else {
@@ -315,9 +322,15 @@ impl Exchange {
     }
 
     fn check_invariants(&self) {
-        debug_assert!(self.is_begun() == self.status.is_some(), "a reply has begun exactly when its status is known");
+        debug_assert!(
+            self.is_begun() == self.status.is_some(),
+            "a reply has begun exactly when its status is known"
+        );
         debug_assert!(!self.is_switched() || self.asked.may_switch, "only who asks is switched");
-        debug_assert!(!self.keeps_client() || !self.leaving.close, "a client told of the close is not read again");
+        debug_assert!(
+            !self.keeps_client() || !self.leaving.close,
+            "a client told of the close is not read again"
+        );
         debug_assert!(self.interims <= INTERIM_MAX + 1, "interim replies are counted");
     }
 }

@@ -47,7 +47,12 @@ impl Body {
 
     /// How many bytes at the front of `input` belong to the body, coding included. `data` is given each run of its
     /// data without the coding.
-    pub fn advance(&mut self, input: &[u8], limits: &Limits, mut data: impl FnMut(&[u8])) -> Result<usize, Malformed> {
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
         match self {
             Self::Done => Ok(0),
             Self::Length(left) => {

@@ -91,7 +91,12 @@ impl Chunked {
 
     /// Reads on through `input` and says how many of its bytes belong to this body: all of them, unless it ends
     /// within. `data` is given each run of data, without the coding around it.
-    pub fn advance(&mut self, input: &[u8], limits: &Limits, mut data: impl FnMut(&[u8])) -> Result<usize, Malformed> {
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
         let mut at = 0;
         while let Some(rest) = input.get(at..)
             && let Some(byte) = rest.first()
@@ -177,10 +182,13 @@ impl Chunked {
         let token = super::scan::is_token(byte);
         match (self.state, byte) {
             (State::BeforeExtension, b' ' | b'\t') => Ok(State::BeforeExtension),
-            (State::BeforeExtension | State::ExtensionName | State::ExtensionToken | State::ExtensionEnd, b';') => {
-                Ok(State::ExtensionStart)
+            (
+                State::BeforeExtension | State::ExtensionName | State::ExtensionToken | State::ExtensionEnd,
+                b';',
+            ) => Ok(State::ExtensionStart),
+            (State::ExtensionName | State::ExtensionToken | State::ExtensionEnd, b'\r') => {
+                Ok(State::SizeNewline)
             }
-            (State::ExtensionName | State::ExtensionToken | State::ExtensionEnd, b'\r') => Ok(State::SizeNewline),
             (State::ExtensionStart | State::ExtensionName, _) if token => Ok(State::ExtensionName),
             (State::ExtensionName, b'=') => Ok(State::ExtensionValueStart),
             (State::ExtensionValueStart, b'"') => Ok(State::Quoted),

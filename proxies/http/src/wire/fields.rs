@@ -113,7 +113,12 @@ impl Fields {
     /// Takes the fields that httparse found in `raw`, whose first line ends at `start` (after its CRLF).
     ///
     /// What httparse lets pass is refused here: a bare LF, and every reading of the framing but one.
-    pub(super) fn collect(&mut self, raw: &[u8], start: usize, headers: &[Header<'_>]) -> Result<(), Malformed> {
+    pub(super) fn collect(
+        &mut self,
+        raw: &[u8],
+        start: usize,
+        headers: &[Header<'_>],
+    ) -> Result<(), Malformed> {
         *self = Self { list: std::mem::take(&mut self.list), ..Self::default() };
         self.list.clear();
         let base = raw.as_ptr() as usize;

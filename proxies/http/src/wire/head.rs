@@ -42,7 +42,8 @@ impl<'a> RequestHead<'a> {
         let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let storage = storage.get_mut(..limits.fields.min(FIELDS_MAX)).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
-        match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, raw, storage) {
+        match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, raw, storage)
+        {
             Ok(httparse::Status::Complete(length)) if length == raw.len() => {}
             Ok(_) => return Err(Malformed::LineEnd),
             Err(error) => return Err(refused(error, raw)),
@@ -150,7 +151,12 @@ pub struct ReplyHead<'a> {
 
 impl<'a> ReplyHead<'a> {
     /// Reads the head that fills `raw`, of a reply to a request whose method was HEAD or not.
-    pub fn parse(raw: &'a [u8], to_head: bool, limits: &Limits, fields: &'a mut Fields) -> Result<Self, Malformed> {
+    pub fn parse(
+        raw: &'a [u8],
+        to_head: bool,
+        limits: &Limits,
+        fields: &'a mut Fields,
+    ) -> Result<Self, Malformed> {
         let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let storage = storage.get_mut(..limits.fields.min(FIELDS_MAX)).unwrap_or_default();
         let mut reply = httparse::Response::new(&mut []);
@@ -165,7 +171,8 @@ impl<'a> ReplyHead<'a> {
             return Err(Malformed::Status);
         }
         let line_end = memchr::memchr(b'\n', raw).map_or(raw.len(), |newline| newline + 1);
-        let line = raw.get(..line_end).and_then(|line| line.strip_suffix(b"\r\n")).ok_or(Malformed::LineEnd)?;
+        let line =
+            raw.get(..line_end).and_then(|line| line.strip_suffix(b"\r\n")).ok_or(Malformed::LineEnd)?;
         // HTTP/1.x SP status [SP reason]
         let reason = match line.get(12..) {
             None | Some([]) => &[][..],
@@ -207,7 +214,12 @@ fn request_framing(version: Version, fields: &Fields) -> Result<Framing, Malform
 }
 
 /// RFC 9112, 6.3, for replies.
-fn reply_framing(version: Version, status: u16, to_head: bool, fields: &Fields) -> Result<Framing, Malformed> {
+fn reply_framing(
+    version: Version,
+    status: u16,
+    to_head: bool,
+    fields: &Fields,
+) -> Result<Framing, Malformed> {
     if fields.chunked && fields.content_length.is_some() {
         return Err(Malformed::LengthAndCoding);
     }
@@ -238,7 +250,8 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> Result<(Option<&'a [u8]>
         return Ok((None, target));
     }
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://")).map(<[u8]>::len);
-    let scheme = scheme.or_else(|| target.get(..8).filter(|it| it.eq_ignore_ascii_case(b"https://")).map(<[u8]>::len));
+    let scheme =
+        scheme.or_else(|| target.get(..8).filter(|it| it.eq_ignore_ascii_case(b"https://")).map(<[u8]>::len));
     let rest = scheme.and_then(|length| target.get(length..)).ok_or(Malformed::Target)?;
     let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).ok_or(Malformed::Target)?;
@@ -259,7 +272,9 @@ fn is_host(host: &[u8]) -> bool {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };
             let (address, after) = rest.split_at_checked(close).unwrap_or_default();
-            if address.is_empty() || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+            if address.is_empty()
+                || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+            {
                 return false;
             }
             match after {
@@ -302,5 +317,9 @@ fn refused(error: httparse::Error, raw: &[u8]) -> Malformed {
 /// Which part of the request line is wrong: httparse says `Token` for the method and for the target.
 fn start_line(raw: &[u8]) -> Malformed {
     let method = raw.split(|byte| *byte == b' ').next().unwrap_or_default();
-    if method.is_empty() || !method.iter().copied().all(is_token) { Malformed::Method } else { Malformed::Target }
+    if method.is_empty() || !method.iter().copied().all(is_token) {
+        Malformed::Method
+    } else {
+        Malformed::Target
+    }
 }

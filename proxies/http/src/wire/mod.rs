@@ -37,6 +37,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes: 32 * 1024, target_bytes: 8 * 1024, fields: 100, trailer_bytes: 8 * 1024, body_bytes: u64::MAX }
+        Self {
+            head_bytes: 32 * 1024,
+            target_bytes: 8 * 1024,
+            fields: 100,
+            trailer_bytes: 8 * 1024,
+            body_bytes: u64::MAX,
+        }
     }
 }

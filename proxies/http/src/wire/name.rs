@@ -77,7 +77,12 @@ impl Name {
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
-            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::Te | Self::TransferEncoding | Self::Upgrade
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::TransferEncoding
+                | Self::Upgrade
         )
     }
 

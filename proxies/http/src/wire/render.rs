@@ -145,7 +145,8 @@ pub fn interim(head: &ReplyHead<'_>, out: &mut BytesMut) {
 }
 
 fn status_line(head: &ReplyHead<'_>, out: &mut BytesMut) {
-    let first_field = head.fields.iter().next().map_or(head.raw.len().saturating_sub(2), |field| field.line.start());
+    let first_field =
+        head.fields.iter().next().map_or(head.raw.len().saturating_sub(2), |field| field.line.start());
     out.put_slice(b"HTTP/1.1");
     out.put_slice(head.raw.get(8..first_field).unwrap_or_default());
 }
