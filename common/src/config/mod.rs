@@ -22,8 +22,8 @@ pub use load::{Loaded, check_text, load, schema};
 pub use report::{Issues, Report};
 pub use secret::Secret;
 pub use sections::{
-    AccessLog, Admin, Breaker, ClientAuth, ClientTls, Health, Listener, Log, LogFormat, Probe, ProxyProtocol,
-    ServerTls, Verify, default_drain,
+    AccessLog, Admin, Breaker, ClientAuth, ClientTls, Health, Listener, Log, LogFormat, Network, Probe,
+    ProxyProtocol, ServerTls, Verify, default_drain,
 };
 pub use values::{Duration, Mode, Size};
 pub use watch::{Attempt, Cause, Nudge, Watch};

@@ -111,7 +111,8 @@ pub struct ProxyProtocol {
 }
 
 /// Stands for [`IpNet`] in the schema.
-struct Network;
+#[derive(Debug)]
+pub struct Network;
 
 impl JsonSchema for Network {
     fn schema_name() -> Cow<'static, str> {

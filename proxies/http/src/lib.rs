@@ -1,5 +1,6 @@
 //! groove-http: an HTTP sidecar that routes by host and path, edits headers and keeps connections on both sides.
 
+pub mod config;
 pub mod route;
 pub mod session;
 pub mod wire;

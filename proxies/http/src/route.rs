@@ -48,6 +48,16 @@ impl<A> Hosts<A> {
         }
     }
 
+    /// What was inserted with exactly this pattern.
+    pub fn owner(&self, pattern: &str) -> Option<&A> {
+        let pattern = pattern.to_ascii_lowercase();
+        match pattern.strip_prefix('*') {
+            Some("") => self.any.as_ref(),
+            Some(suffix) => self.suffixes.get(suffix.as_bytes()),
+            None => self.exact.get(pattern.as_bytes()),
+        }
+    }
+
     /// What serves a host as Host writes it: case, port and a final dot aside; the longest suffix wins, and an exact
     /// name over all.
     pub fn find(&self, host: &[u8]) -> Option<&A> {

@@ -1,0 +1,273 @@
+//! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
+//! a message.
+
+use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
+use crate::route::{Hosts, PathMatch};
+use crate::wire::Name;
+use crate::wire::scan::is_token;
+use groove_common::config::{ClientTls, Duration, Endpoints, Health, Issues, Size};
+
+/// Checks the whole document.
+pub(super) fn config(config: &Config, issues: &mut Issues) {
+    limits(&config.limits, issues);
+    timeouts(&config.timeouts, issues);
+    if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
+        issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
+    }
+    if config.apps.is_empty() {
+        issues.at(&["apps"], "there is no app", Some("write at least one, with `hosts` and `endpoints`"));
+    }
+    let mut hosts = Hosts::default();
+    for (name, entry) in &config.apps {
+        app_hosts(name, entry, &mut hosts, issues);
+        app(name, entry, issues);
+    }
+}
+
+fn limits(limits: &Limits, issues: &mut Issues) {
+    let sizes = [
+        ("head", limits.head, Size::kib(1), Size::kib(1024)),
+        ("target", limits.target, Size(64), Size::kib(1024)),
+        ("trailers", limits.trailers, Size(64), Size::kib(1024)),
+        ("buffer", limits.buffer, Size::kib(4), Size::mib(16)),
+    ];
+    for (key, size, least, most) in sizes {
+        if size < least || size > most {
+            let help = format!("write an amount from `{least}` to `{most}`");
+            issues.at(&["limits", key], format!("{size} is out of range"), Some(&help));
+        }
+    }
+    if limits.target > limits.head {
+        let message = format!("a target of {} cannot stand in a head of {}", limits.target, limits.head);
+        issues.at(&["limits", "target"], message, Some("write no more than `head`"));
+    }
+}
+
+fn timeouts(timeouts: &Timeouts, issues: &mut Issues) {
+    let all = [
+        ("head", timeouts.head),
+        ("keep_alive", timeouts.keep_alive),
+        ("connect", timeouts.connect),
+        ("first_byte", timeouts.first_byte),
+        ("body_idle", timeouts.body_idle),
+        ("tunnel_idle", timeouts.tunnel_idle),
+        ("server_keep_alive", timeouts.server_keep_alive),
+    ];
+    for (key, value) in all {
+        not_zero(&["timeouts", key], value, issues);
+    }
+}
+
+fn not_zero(path: &[&str], value: Duration, issues: &mut Issues) {
+    if value.is_zero() {
+        issues.at(
+            path,
+            "no time at all would let nothing through",
+            Some("write a length of time, like `30s`"),
+        );
+    }
+}
+
+fn app_hosts<'a>(name: &'a str, app: &'a App, hosts: &mut Hosts<&'a str>, issues: &mut Issues) {
+    for (index, host) in app.hosts.iter().enumerate() {
+        let index = index.to_string();
+        let path = ["apps", name, "hosts", &index];
+        if let Some(problem) = host_problem(host) {
+            let help = "write a name like `shop.example.com`, `*.example.com` for all below it, or `*` for all others";
+            issues.at(&path, problem, Some(help));
+            continue;
+        }
+        if hosts.insert(host, name).is_err() {
+            let owner = hosts.owner(host).copied().unwrap_or(name);
+            let help = "a host belongs to one app: leave it out of one of the two";
+            issues.at(&path, format!("app `{owner}` has this host already"), Some(help));
+        }
+    }
+}
+
+fn host_problem(host: &str) -> Option<&'static str> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    if host == "*" {
+        return None;
+    }
+    if let Some(address) = host.strip_prefix('[') {
+        let valid = address.strip_suffix(']').is_some_and(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
+        return (!valid).then_some("this is no IPv6 address in brackets");
+    }
+    if name.contains('*') {
+        return Some("`*` stands for whole labels at the start only");
+    }
+    if name.contains("://") || name.contains('/') {
+        return Some("a host has no scheme and no path");
+    }
+    if name.contains(':') {
+        return Some("a host has no port: every port of the listeners serves it");
+    }
+    let valid = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    (name.len() > 253 || !name.split('.').all(valid)).then_some("this is no host name")
+}
+
+fn app(name: &str, app: &App, issues: &mut Issues) {
+    let path = ["apps", name];
+    servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_ref(), issues);
+    for (cluster, entry) in &app.clusters {
+        let path = ["apps", name, "clusters", cluster];
+        servers(
+            &path,
+            &entry.endpoints,
+            &entry.health,
+            entry.health_path.as_deref(),
+            entry.tls.as_ref(),
+            issues,
+        );
+    }
+    headers(&path, "request_headers", &app.request_headers, issues);
+    headers(&path, "response_headers", &app.response_headers, issues);
+    app_timeouts(name, &app.timeouts, issues);
+    let mut seen: Vec<(&str, &[String])> = Vec::new();
+    for (index, entry) in app.routes.iter().enumerate() {
+        let index = index.to_string();
+        let path = ["apps", name, "routes", &index];
+        route(&path, app, entry, issues);
+        let key = (entry.matches.path.as_str(), entry.matches.methods.as_slice());
+        if seen.contains(&key) {
+            let help = "leave one of the two out";
+            issues.at(
+                &[&path[..], &["match"]].concat(),
+                "another route matches the same requests",
+                Some(help),
+            );
+        }
+        seen.push(key);
+    }
+}
+
+fn app_timeouts(name: &str, timeouts: &AppTimeouts, issues: &mut Issues) {
+    let all = [
+        ("connect", timeouts.connect),
+        ("first_byte", timeouts.first_byte),
+        ("body_idle", timeouts.body_idle),
+    ];
+    for (key, value) in all {
+        if let Some(value) = value {
+            not_zero(&["apps", name, "timeouts", key], value, issues);
+        }
+    }
+}
+
+fn servers(
+    path: &[&str],
+    endpoints: &Endpoints,
+    health: &Health,
+    health_path: Option<&str>,
+    tls: Option<&ClientTls>,
+    issues: &mut Issues,
+) {
+    endpoints.check_servers(&[path, &["endpoints"]].concat(), issues);
+    health.check(&[path, &["health"]].concat(), issues);
+    if let Some(tls) = tls {
+        tls.check(&[path, &["tls"]].concat(), issues);
+    }
+    let at = [path, &["health_path"]].concat();
+    if let Some(probe) = health_path {
+        if !probe.starts_with('/') || !probe.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            issues.at(&at, "this is no path that can be asked for", Some("write one like `/healthz`"));
+        }
+        if health.probe.is_none() {
+            issues.at_key(
+                &at,
+                "there is no probe to ask for it",
+                Some("leave it out, or leave `health.probe` at its default"),
+            );
+        }
+    }
+}
+
+fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
+    let at = |below: &[&'static str]| -> Vec<String> {
+        path.iter().chain(below).map(|part| (*part).to_owned()).collect()
+    };
+    let report = |below: &[&'static str], message: String, help: &str, issues: &mut Issues| {
+        let full = at(below);
+        issues.at(&full.iter().map(String::as_str).collect::<Vec<_>>(), message, Some(help));
+    };
+    if let Err(problem) = PathMatch::parse(&route.matches.path) {
+        let help = "write `/login` for one path, `/api/*` for it and all below it";
+        report(&["match", "path"], problem.to_owned(), help, issues);
+    }
+    for (index, method) in route.matches.methods.iter().enumerate() {
+        let index = index.to_string();
+        let upper = method.to_ascii_uppercase();
+        if method.is_empty() || !method.bytes().all(is_token) {
+            issues.at(
+                &[path, &["match", "methods", &index]].concat(),
+                "this is no method",
+                Some("write one like `POST`"),
+            );
+        } else if *method != upper {
+            let help = format!("write `{upper}`");
+            let message = "methods know case, and none in use is in small letters";
+            issues.at(&[path, &["match", "methods", &index]].concat(), message, Some(&help));
+        }
+    }
+    if let Some(cluster) = &route.cluster
+        && !app.clusters.contains_key(cluster)
+    {
+        let known = app.clusters.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let help = if known.is_empty() {
+            "add it under the app's `clusters`, or leave this out for the app's own endpoints".to_owned()
+        } else {
+            format!("write one of {known}, or add it under the app's `clusters`")
+        };
+        report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
+    }
+    headers(path, "request_headers", &route.request_headers, issues);
+    headers(path, "response_headers", &route.response_headers, issues);
+}
+
+fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {
+    for (verb, lines) in [("set", &headers.set), ("add", &headers.add)] {
+        for (name, value) in lines {
+            let at = [path, &[key, verb, name]].concat();
+            if let Some((message, help)) = header_problem(name, verb) {
+                issues.at_key(&at, message, Some(help));
+            }
+            if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') || value.trim() != value {
+                let help = "write it on one line, without spaces at its ends";
+                issues.at(
+                    &at,
+                    "a header value has no line breaks, control characters or outer spaces",
+                    Some(help),
+                );
+            }
+        }
+    }
+    for (index, name) in headers.remove.iter().enumerate() {
+        let index = index.to_string();
+        if let Some((message, help)) = header_problem(name, "remove") {
+            issues.at(&[path, &[key, "remove", &index]].concat(), message, Some(help));
+        }
+    }
+}
+
+fn header_problem(name: &str, verb: &str) -> Option<(&'static str, &'static str)> {
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Some(("this is no header name", "write letters, digits and `-`, like `X-Team`"));
+    }
+    let known = Name::of(name.as_bytes());
+    let frames = known.is_hop_by_hop() || matches!(known, Name::ContentLength | Name::Trailer | Name::Expect);
+    if frames {
+        return Some((
+            "this header says where messages end or whom they reach: only the proxy writes it",
+            "leave it out",
+        ));
+    }
+    if known == Name::Host && verb != "set" {
+        return Some(("a request has exactly one Host", "use `set` to replace it"));
+    }
+    None
+}
