@@ -98,15 +98,9 @@ impl<'a> RequestHead<'a> {
         keeps_alive(self.version, self.fields)
     }
 
-    /// Whether it waits for `100 Continue` before its body. Any other expectation is `Err` (417).
-    pub fn expects_continue(&self) -> Result<bool, ()> {
-        match self.fields.expect {
-            Some(value) if value.of(self.raw).eq_ignore_ascii_case(b"100-continue") => {
-                Ok(self.version == Version::Http11 && self.framing != Framing::None)
-            }
-            Some(_) => Err(()),
-            None => Ok(false),
-        }
+    /// Whether what it expects can be met: `100-continue`, which the server answers, or nothing.
+    pub fn expectation_can_be_met(&self) -> bool {
+        self.fields.expect.is_none_or(|value| value.of(self.raw).eq_ignore_ascii_case(b"100-continue"))
     }
 
     /// The protocol asked for in place of HTTP, where the request is one that can be upgraded. `h2c` is not: it
