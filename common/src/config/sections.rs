@@ -194,11 +194,13 @@ pub struct Health {
     pub probe: Option<Probe>,
     /// Watch the exchanges themselves.
     pub breaker: Breaker,
+    /// How long a server that joined or recovered takes to get its full share; 0s gives it at once.
+    pub slow_start: Duration,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { probe: Some(Probe::default()), breaker: Breaker::default() }
+        Self { probe: Some(Probe::default()), breaker: Breaker::default(), slow_start: Duration::default() }
     }
 }
 
@@ -230,11 +232,11 @@ impl Default for Probe {
 pub struct Breaker {
     /// Failures in a row that eject; 0 never does.
     pub consecutive_failures: u32,
-    /// The first ejection; each next one is twice as long.
+    /// The first ejection; the n-th in a row is n times as long.
     pub base_ejection: Duration,
     /// The longest ejection.
     pub max_ejection: Duration,
-    /// The share of a cluster that may be ejected at once, 0 to 1; one server always may.
+    /// The share of a cluster that may be ejected at once, 0 to 1; one server always may, the last one never.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_share: f64,
 }

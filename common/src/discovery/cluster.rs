@@ -1,0 +1,348 @@
+//! The servers behind one name: sources, probes and reports come in, snapshots go out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::pending;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use crate::config;
+use crate::health::{Change, Verdict};
+use crate::ids::EndpointId;
+
+use super::clock::{Clock, fresh_dice};
+use super::endpoint::{Endpoint, Outcome};
+use super::probe::{self, ProbeError, ProbeTimes, Prober};
+use super::registry::{Registry, Rules};
+use super::snapshot::Snapshot;
+use super::source::{Found, Source, SourceError, from_config};
+use super::status::ClusterStatus;
+
+/// The servers behind one name. Its tasks end when the last `Arc` goes.
+pub struct Cluster {
+    name: String,
+    clock: Clock,
+    registry: Mutex<Registry>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    generation: watch::Sender<u64>,
+    /// The breakers' next wake-up may have moved.
+    wake: Arc<Notify>,
+    prober: Arc<dyn Prober>,
+    probes: Mutex<Probes>,
+    origin: Mutex<Origin>,
+    runtime: Handle,
+    /// Ends with the cluster.
+    timekeeper: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Probes {
+    times: Option<ProbeTimes>,
+    tasks: HashMap<EndpointId, AbortOnDropHandle<()>>,
+}
+
+/// Where the endpoints come from.
+struct Origin {
+    description: String,
+    /// As configured; `None` for a source that a proxy made itself.
+    configured: Option<config::Endpoints>,
+    _task: Option<AbortOnDropHandle<()>>,
+}
+
+/// A worker's own view of the latest snapshot: one atomic load while nothing changes.
+pub struct Reader(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>);
+
+impl Reader {
+    /// The latest snapshot.
+    pub fn get(&mut self) -> &Arc<Snapshot> {
+        self.0.load()
+    }
+}
+
+impl Cluster {
+    /// A cluster as configured. What a source knows without waiting (a list, a file) is
+    /// there on return; DNS follows, see [`Cluster::ready`].
+    pub fn start(
+        name: impl Into<String>,
+        endpoints: &config::Endpoints,
+        health: &config::Health,
+        prober: Arc<dyn Prober>,
+        runtime: &Handle,
+    ) -> Result<Arc<Self>, SourceError> {
+        let _context = runtime.enter();
+        let source = from_config(endpoints)?;
+        let cluster = Self::with_source(name, source, health, prober, runtime);
+        cluster.origin.lock().configured = Some(endpoints.clone());
+        Ok(cluster)
+    }
+
+    /// A cluster whose endpoints come from a source of the proxy's own making.
+    pub fn with_source(
+        name: impl Into<String>,
+        source: Box<dyn Source>,
+        health: &config::Health,
+        prober: Arc<dyn Prober>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let _context = runtime.enter();
+        let cluster = Arc::new(Self {
+            name: name.into(),
+            clock: Clock::start(),
+            registry: Mutex::new(Registry::new(Rules::from(health))),
+            snapshot: Arc::default(),
+            generation: watch::Sender::new(0),
+            wake: Arc::default(),
+            prober,
+            probes: Mutex::new(Probes { times: probe_times(health), tasks: HashMap::new() }),
+            origin: Mutex::new(Origin { description: String::new(), configured: None, _task: None }),
+            runtime: runtime.clone(),
+            timekeeper: Mutex::new(None),
+        });
+        cluster.follow(source, None);
+        let timekeeper = keep_time(Arc::downgrade(&cluster), Arc::clone(&cluster.wake));
+        *cluster.timekeeper.lock() = Some(AbortOnDropHandle::new(runtime.spawn(timekeeper)));
+        cluster
+    }
+
+    /// Takes a changed configuration on. Endpoints that stay keep everything; a source that
+    /// did not change goes on undisturbed.
+    pub fn update(
+        self: &Arc<Self>,
+        endpoints: &config::Endpoints,
+        health: &config::Health,
+    ) -> Result<(), SourceError> {
+        let _context = self.runtime.enter();
+        let changed = self.origin.lock().configured.as_ref() != Some(endpoints);
+        let source = if changed { Some(from_config(endpoints)?) } else { None };
+        self.take_rules(health);
+        if let Some(source) = source {
+            self.follow(source, Some(endpoints.clone()));
+        }
+        Ok(())
+    }
+
+    /// As configured.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This cluster's time, for picks from its snapshots.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// The latest snapshot. Workers on a hot path keep a [`Reader`] instead.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// A cached view for one worker.
+    pub fn reader(&self) -> Reader {
+        Reader(Cache::new(Arc::clone(&self.snapshot)))
+    }
+
+    /// Waits for a snapshot newer than `seen` and returns its generation.
+    pub async fn changed(&self, seen: u64) -> u64 {
+        let mut generations = self.generation.subscribe();
+        match generations.wait_for(|&generation| generation > seen).await {
+            Ok(generation) => *generation,
+            // The sender lives in `self`.
+            Err(_) => pending().await,
+        }
+    }
+
+    /// Waits until endpoints were found for the first time.
+    pub async fn ready(&self) {
+        self.changed(0).await;
+    }
+
+    /// An exchange with `endpoint` ended. Cheap while all is well.
+    pub fn report(&self, endpoint: &Endpoint, outcome: Outcome) {
+        let now = self.clock.now();
+        endpoint.count(now, outcome);
+        let success = match outcome {
+            Outcome::Success { .. } => true,
+            Outcome::Failure => false,
+        };
+        if success && !endpoint.watched.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        let mut registry = self.registry.lock();
+        let Some(change) = registry.on_outcome(endpoint.id, now, success) else { return };
+        self.publish(&mut registry);
+        drop(registry);
+        match change {
+            Change::Ejected { until } => warn!(
+                cluster = self.name,
+                endpoint = %endpoint.address,
+                seconds = until.saturating_sub(now).as_secs_f64(),
+                "ejected after failures in a row"
+            ),
+            Change::Recovered => info!(cluster = self.name, endpoint = %endpoint.address, "recovered"),
+            Change::HalfOpened => {}
+        }
+        self.wake.notify_one();
+    }
+
+    /// Everything known, for the admin API.
+    pub fn status(&self) -> ClusterStatus {
+        ClusterStatus {
+            name: self.name.clone(),
+            generation: *self.generation.borrow(),
+            source: self.origin.lock().description.clone(),
+            endpoints: self.registry.lock().status(self.clock.now()),
+        }
+    }
+
+    pub(super) fn on_probe(&self, endpoint: &Endpoint, result: Result<(), ProbeError>) {
+        let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let mut registry = self.registry.lock();
+        let verdict = registry.on_probe(endpoint.id, self.clock.now(), result);
+        // The first good word changes nothing: the endpoint was trusted before.
+        let Some(verdict) = verdict else { return };
+        self.publish(&mut registry);
+        drop(registry);
+        match verdict {
+            Verdict::Down => {
+                warn!(cluster = self.name, endpoint = %endpoint.address, reason, "down by its probes");
+            }
+            Verdict::Up => info!(cluster = self.name, endpoint = %endpoint.address, "up by its probes"),
+            Verdict::Unknown => {}
+        }
+    }
+
+    /// Listens to `source` from now on, and to no other. What is known stays until it speaks.
+    fn follow(self: &Arc<Self>, mut source: Box<dyn Source>, configured: Option<config::Endpoints>) {
+        let description = source.describe();
+        if let Some(found) = source.initial() {
+            self.apply(&found);
+        }
+        let cluster = Arc::downgrade(self);
+        let task = self.runtime.spawn(async move {
+            loop {
+                let found = source.next().await;
+                match cluster.upgrade() {
+                    Some(cluster) => cluster.apply(&found),
+                    None => return,
+                }
+            }
+        });
+        let task = Some(AbortOnDropHandle::new(task));
+        *self.origin.lock() = Origin { description, configured, _task: task };
+    }
+
+    fn apply(self: &Arc<Self>, found: &Found) {
+        let mut registry = self.registry.lock();
+        let Some(delta) = registry.apply(found, self.clock.now()) else {
+            warn!(cluster = self.name, "the source knows of no endpoint; keeping those there are");
+            return;
+        };
+        if delta.is_empty() && self.snapshot.load().generation > 0 {
+            return;
+        }
+        self.publish(&mut registry);
+        let vacancies = registry.vacancies();
+        drop(registry);
+        for endpoint in &delta.left {
+            info!(cluster = self.name, endpoint = %endpoint.address, slot = endpoint.slot, "left");
+        }
+        for endpoint in &delta.joined {
+            info!(cluster = self.name, endpoint = %endpoint.address, slot = endpoint.slot, "joined");
+        }
+        if vacancies > 0 && !delta.left.is_empty() {
+            warn!(
+                cluster = self.name,
+                vacancies,
+                "slots in the middle are vacant: replace a server in place rather than removing it"
+            );
+        }
+        self.tend_probes();
+    }
+
+    fn take_rules(self: &Arc<Self>, health: &config::Health) {
+        let times = probe_times(health);
+        let mut registry = self.registry.lock();
+        registry.set_rules(Rules::from(health));
+        if times.is_none() {
+            registry.forget_probes();
+        }
+        self.publish(&mut registry);
+        drop(registry);
+        let mut probes = self.probes.lock();
+        if probes.times != times {
+            *probes = Probes { times, tasks: HashMap::new() };
+        }
+        drop(probes);
+        self.tend_probes();
+        self.wake.notify_one();
+    }
+
+    /// One probing task for each endpoint there is, none for those that left.
+    fn tend_probes(self: &Arc<Self>) {
+        let endpoints: Vec<_> = self.registry.lock().endpoints().map(Arc::clone).collect();
+        let mut probes = self.probes.lock();
+        probes.tasks.retain(|id, _| endpoints.iter().any(|endpoint| endpoint.id == *id));
+        let Some(times) = probes.times else { return };
+        for endpoint in endpoints {
+            probes.tasks.entry(endpoint.id).or_insert_with(|| {
+                let prober = Arc::clone(&self.prober);
+                let task = probe::run(Arc::downgrade(self), endpoint, prober, times, fresh_dice());
+                AbortOnDropHandle::new(self.runtime.spawn(task))
+            });
+        }
+    }
+
+    /// Under the registry's lock, so that snapshots come out in the order of their generations.
+    fn publish(&self, registry: &mut Registry) {
+        let snapshot = registry.next_snapshot();
+        let generation = snapshot.generation;
+        self.snapshot.store(Arc::new(snapshot));
+        self.generation.send_replace(generation);
+    }
+
+    /// Moves the breakers along; returns when to do so again.
+    fn on_time(&self) -> Option<tokio::time::Instant> {
+        let mut registry = self.registry.lock();
+        if registry.on_time(self.clock.now()) {
+            self.publish(&mut registry);
+        }
+        registry.wakes_at().map(|at| self.clock.instant(at))
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn probe_times(health: &config::Health) -> Option<ProbeTimes> {
+    health
+        .probe
+        .as_ref()
+        .map(|probe| ProbeTimes { interval: probe.interval.get(), timeout: probe.timeout.get() })
+}
+
+/// Opens doors for trials when their time has come.
+async fn keep_time(cluster: Weak<Cluster>, wake: Arc<Notify>) {
+    loop {
+        let next = match cluster.upgrade() {
+            Some(cluster) => cluster.on_time(),
+            None => return,
+        };
+        match next {
+            Some(next) => tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = wake.notified() => {}
+            },
+            None => wake.notified().await,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What a cluster knows of its endpoints: who there is, at which slot, and how well.
+//!
+//! No tasks and no clock in here; [`super::cluster`] brings news in and carries results out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config;
+use crate::health::{Breaker, BreakerPolicy, Change, ProbeVerdict, State, Verdict, may_eject};
+use crate::ids::EndpointId;
+
+use super::endpoint::Endpoint;
+use super::probe::ProbeError;
+use super::snapshot::{Health, Member, Snapshot};
+use super::source::Found;
+use super::status::EndpointStatus;
+
+/// The part of a configuration that decides over health.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rules {
+    pub(super) breaker: BreakerPolicy,
+    pub(super) rise: u32,
+    pub(super) fall: u32,
+    pub(super) slow_start: Duration,
+}
+
+impl From<&config::Health> for Rules {
+    fn from(health: &config::Health) -> Self {
+        let breaker = BreakerPolicy {
+            consecutive_failures: health.breaker.consecutive_failures,
+            base_ejection: health.breaker.base_ejection.get(),
+            max_ejection: health.breaker.max_ejection.get(),
+            max_share: health.breaker.max_share,
+        };
+        let (rise, fall) = health.probe.as_ref().map_or((1, 1), |probe| (probe.successes, probe.failures));
+        Self { breaker, rise, fall, slow_start: health.slow_start.get() }
+    }
+}
+
+pub(super) struct Registry {
+    rules: Rules,
+    /// In the order of their slots, which are unique.
+    entries: Vec<Entry>,
+    generation: u64,
+}
+
+struct Entry {
+    endpoint: Arc<Endpoint>,
+    described: Arc<config::Endpoint>,
+    breaker: Breaker,
+    verdict: ProbeVerdict,
+    probe_error: Option<ProbeError>,
+    slow_since: Option<Duration>,
+}
+
+/// Who came and who went by a new set.
+#[derive(Debug, Default)]
+pub(super) struct Delta {
+    pub(super) joined: Vec<Arc<Endpoint>>,
+    pub(super) left: Vec<Arc<Endpoint>>,
+    /// Those that stayed have another weight, zone or metadata.
+    pub(super) redescribed: bool,
+}
+
+impl Delta {
+    pub(super) fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty() && !self.redescribed
+    }
+}
+
+impl Registry {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, entries: Vec::new(), generation: 0 }
+    }
+
+    /// Takes a whole new set in. Who stays keeps endpoint, slot and health; who comes takes the
+    /// lowest vacant slot. `None`: the set is empty and not to be believed.
+    pub(super) fn apply(&mut self, found: &Found, now: Duration) -> Option<Delta> {
+        if found.endpoints.is_empty() && !found.may_be_empty {
+            return None;
+        }
+        let is_first_set = self.generation == 0;
+        let mut delta = Delta::default();
+        let staying: HashSet<_> = found.endpoints.iter().map(|endpoint| &endpoint.address).collect();
+        let left = self.entries.extract_if(.., |entry| !staying.contains(&entry.endpoint.address));
+        delta.left = left.map(|entry| entry.endpoint).collect();
+        for described in &found.endpoints {
+            let known = self.entries.iter_mut().find(|entry| entry.endpoint.address == described.address);
+            // A second mention of one address adds nothing: the first one counts.
+            if delta.joined.iter().any(|endpoint| endpoint.address == described.address) {
+                continue;
+            }
+            match known {
+                Some(entry) if *entry.described == *described => {}
+                Some(entry) => {
+                    entry.described = Arc::new(described.clone());
+                    delta.redescribed = true;
+                }
+                None => delta.joined.push(self.join(described, (!is_first_set).then_some(now))),
+            }
+        }
+        Some(delta)
+    }
+
+    fn join(&mut self, described: &config::Endpoint, slow_since: Option<Duration>) -> Arc<Endpoint> {
+        let occupied = self.entries.iter().enumerate();
+        let vacancy = occupied.take_while(|(index, entry)| entry.endpoint.slot == *index).count();
+        let endpoint = Arc::new(Endpoint::new(described.address.clone(), vacancy));
+        let entry = Entry {
+            endpoint: Arc::clone(&endpoint),
+            described: Arc::new(described.clone()),
+            breaker: Breaker::new(self.rules.breaker),
+            verdict: ProbeVerdict::new(self.rules.rise, self.rules.fall),
+            probe_error: None,
+            slow_since,
+        };
+        self.entries.insert(vacancy, entry);
+        endpoint
+    }
+
+    /// Takes other rules on; what is known of the endpoints stays.
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        for entry in &mut self.entries {
+            entry.breaker.set_policy(rules.breaker);
+            entry.verdict.set_thresholds(rules.rise, rules.fall);
+        }
+    }
+
+    /// An exchange's outcome. `None`: nothing that others must know, or an endpoint that left.
+    pub(super) fn on_outcome(&mut self, id: EndpointId, now: Duration, success: bool) -> Option<Change> {
+        let out = self.entries.iter().filter(|entry| entry.breaker.is_out()).count();
+        let may_eject = may_eject(out, self.entries.len(), self.rules.breaker.max_share);
+        let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
+        let change =
+            if success { entry.breaker.on_success(now) } else { entry.breaker.on_failure(now, may_eject) };
+        entry.settle(change, now);
+        change
+    }
+
+    /// A probe's result. `Some`: the verdict changed to this.
+    pub(super) fn on_probe(
+        &mut self,
+        id: EndpointId,
+        now: Duration,
+        result: Result<(), ProbeError>,
+    ) -> Option<Verdict> {
+        let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
+        let was_down = entry.verdict.verdict() == Verdict::Down;
+        let changed = entry.verdict.on(result.is_ok());
+        entry.probe_error = result.err();
+        if was_down && changed == Some(Verdict::Up) {
+            entry.slow_since = Some(now);
+        }
+        changed
+    }
+
+    /// Forgets what probes said, when nobody probes any more.
+    pub(super) fn forget_probes(&mut self) {
+        for entry in &mut self.entries {
+            entry.verdict = ProbeVerdict::new(self.rules.rise, self.rules.fall);
+            entry.probe_error = None;
+        }
+    }
+
+    /// Lets time pass. Whether somebody's health changed by it.
+    pub(super) fn on_time(&mut self, now: Duration) -> bool {
+        let mut changed = false;
+        for entry in &mut self.entries {
+            if let Some(change) = entry.breaker.on_time(now) {
+                entry.settle(Some(change), now);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// When [`Registry::on_time`] has something to do next.
+    pub(super) fn wakes_at(&self) -> Option<Duration> {
+        self.entries.iter().filter_map(|entry| entry.breaker.wakes_at()).min()
+    }
+
+    /// The next generation's snapshot.
+    pub(super) fn next_snapshot(&mut self) -> Snapshot {
+        self.generation += 1;
+        let members: Vec<_> = self.entries.iter().map(|entry| entry.member(self.rules.slow_start)).collect();
+        let slot_count = members.last().map_or(0, |member| member.endpoint.slot + 1);
+        let mut slots = vec![None; slot_count];
+        for (index, member) in members.iter().enumerate() {
+            if let Some(slot) = slots.get_mut(member.endpoint.slot) {
+                *slot = Some(index);
+            }
+        }
+        let has_trials = members.iter().any(|member| member.health == Health::Trial);
+        Snapshot { generation: self.generation, members, slots, has_trials }
+    }
+
+    /// Slots without an endpoint.
+    pub(super) fn vacancies(&self) -> usize {
+        self.entries.last().map_or(0, |last| last.endpoint.slot + 1 - self.entries.len())
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.entries.iter().map(|entry| &entry.endpoint)
+    }
+
+    pub(super) fn status(&self, now: Duration) -> Vec<EndpointStatus> {
+        self.entries.iter().map(|entry| entry.status(now)).collect()
+    }
+}
+
+impl Entry {
+    /// Brings the flags that workers read without a lock in line with the breaker.
+    fn settle(&mut self, change: Option<Change>, now: Duration) {
+        match change {
+            Some(Change::HalfOpened) => {
+                // Claimed here on behalf of whichever worker takes the offer, so that the
+                // machine offers it again when none reports.
+                let claimed = self.breaker.claim_trial(now);
+                self.endpoint.trial_offered.store(claimed, Ordering::Relaxed);
+            }
+            Some(Change::Ejected { .. }) => self.endpoint.trial_offered.store(false, Ordering::Relaxed),
+            Some(Change::Recovered) => {
+                self.endpoint.trial_offered.store(false, Ordering::Relaxed);
+                self.slow_since = Some(now);
+            }
+            None => {}
+        }
+        let watched = self.breaker.state() != State::Healthy;
+        self.endpoint.watched.store(watched, Ordering::Relaxed);
+    }
+
+    fn health(&self) -> Health {
+        match (self.verdict.verdict(), self.breaker.state()) {
+            (Verdict::Down, _) | (_, State::Ejected { .. }) => Health::Down,
+            (_, State::HalfOpen { .. }) => Health::Trial,
+            (Verdict::Unknown | Verdict::Up, State::Healthy | State::Suspect { .. }) => Health::Up,
+        }
+    }
+
+    fn member(&self, slow_start: Duration) -> Member {
+        let slow_start = self.slow_since.filter(|_| !slow_start.is_zero()).map(|since| (since, slow_start));
+        Member {
+            endpoint: Arc::clone(&self.endpoint),
+            health: self.health(),
+            described: Arc::clone(&self.described),
+            slow_start,
+        }
+    }
+
+    fn status(&self, now: Duration) -> EndpointStatus {
+        let state = match (self.verdict.verdict(), self.breaker.state()) {
+            (Verdict::Down, _) => "down",
+            (_, State::Ejected { .. }) => "ejected",
+            (_, State::HalfOpen { .. }) => "half-open",
+            (_, State::Suspect { .. }) => "suspect",
+            (Verdict::Unknown | Verdict::Up, State::Healthy) => "up",
+        };
+        let (successes, failures) = self.endpoint.totals();
+        EndpointStatus {
+            id: self.endpoint.id,
+            address: self.endpoint.address.clone(),
+            slot: self.endpoint.slot,
+            weight: self.described.weight,
+            zone: self.described.zone.clone(),
+            state,
+            in_flight: self.endpoint.in_flight(),
+            latency_ms: self.endpoint.latency_s(now) * 1e3,
+            successes,
+            failures,
+            ejections: self.breaker.ejections(),
+            probe_error: self.probe_error.as_ref().map(ToString::to_string),
+        }
+    }
+}
