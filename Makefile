@@ -1,0 +1,56 @@
+# Everything one does here, each with one command on a bare Debian 12 that has cargo and root.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# What the compiler needs: aws-lc and libFuzzer are C and C++.
+BUILD_PACKAGES := build-essential ca-certificates
+SERVER_PACKAGES := memcached postgresql-15 nginx
+TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) openssl python3-venv
+BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk
+
+CARGO_DENY_VERSION := 0.18.9
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ_SECONDS := 60
+
+.PHONY: help demo test bench fuzz image tools
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Start real servers, put the three proxies in front, show what they do, stay up to try by hand
+	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
+	cargo build --workspace --bins
+	@GROOVE_BUILT=1 $(TARGET)/debug/demo
+
+test: tools ## Linters, unit, property, invariant, integration and Python tests; the last line counts them
+	@scripts/test.sh
+
+bench: ## Compare with nutcracker, pgbouncer, nginx and haproxy; BENCH="--only http --rounds 3" narrows it
+	@scripts/packages.sh $(BENCH_PACKAGES)
+	cargo build --release --package groove-memcached --package groove-postgres --package groove-http \
+	    --package groove-integration --bins
+	@GROOVE_BUILT=1 $(TARGET)/release/bench $(BENCH)
+
+fuzz: $(TARGET)/tools/bin/cargo-fuzz ## Run every fuzz target for FUZZ_SECONDS (60) each
+	@scripts/packages.sh $(BUILD_PACKAGES)
+	@for target in $$($< list); do \
+	    echo "== $$target"; \
+	    $< run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+image: ## Build the container image with the three binaries
+	@scripts/image.sh
+
+tools: $(TARGET)/tools/bin/cargo-deny ## Install what the tests need: packages of Debian's and cargo-deny
+	@scripts/packages.sh $(TEST_PACKAGES)
+
+# Debug builds: the tools run for seconds and would compile for minutes.
+$(TARGET)/tools/bin/cargo-deny:
+	@scripts/packages.sh $(BUILD_PACKAGES)
+	cargo install --quiet --locked --debug --root $(TARGET)/tools cargo-deny@$(CARGO_DENY_VERSION)
+
+$(TARGET)/tools/bin/cargo-fuzz:
+	@scripts/packages.sh $(BUILD_PACKAGES)
+	cargo install --quiet --locked --debug --root $(TARGET)/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)
