@@ -22,6 +22,7 @@
 mod app;
 pub mod certs;
 pub mod http;
+pub mod invariants;
 pub mod metrics;
 pub mod paths;
 mod ports;
