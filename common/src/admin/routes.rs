@@ -94,7 +94,10 @@ impl Routes {
 /// An answer of JSON.
 pub fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec_pretty(value) {
-        Ok(body) => respond(StatusCode::OK, "application/json", body),
+        Ok(mut body) => {
+            body.push(b'\n');
+            respond(StatusCode::OK, "application/json", body)
+        }
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

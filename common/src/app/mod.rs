@@ -1,12 +1,14 @@
 //! From start to drain: the command line and the program around a proxy.
 
+mod cli;
 mod proxy;
+mod reload;
+mod routes;
+mod run;
+mod running;
+mod table;
 
+pub use cli::main;
 pub use proxy::{Context, DemoRow, Proxy, StartError};
-
-use std::process::ExitCode;
-
-/// The whole program; a proxy's `main.rs` calls nothing else.
-pub fn main<P: Proxy>() -> ExitCode {
-    ExitCode::from(2)
-}
+pub use running::{Drained, Running};
+pub use table::Table;

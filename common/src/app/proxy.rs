@@ -40,6 +40,9 @@ pub trait Proxy: Sized + Send + Sync + 'static {
     /// The admin server's address if the configuration names none.
     const ADMIN: &'static str;
 
+    /// Is its service a shared one? Then the runtime's threads are the workers that count for metrics.
+    const SHARED: bool = false;
+
     /// Its configuration.
     type Config: Document;
     /// Verbs of its own; an empty enum if it has none.

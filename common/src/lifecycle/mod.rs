@@ -1,3 +1,10 @@
-//! Drain, signals, readiness, start-up checks.
+//! From the outside world to the program: signals, the service manager, the machine's limits.
+
+mod checks;
+mod signals;
+mod systemd;
 
 pub use crate::net::{Drain, Phase};
+pub use checks::{Finding, Limits, Plan, findings, raise_open_files};
+pub use signals::{Signal, Signals};
+pub use systemd::ServiceManager;

@@ -61,7 +61,7 @@ pub struct Downstream {
     /// The drain of this listener: begins with the program's, or when the listener is taken away.
     pub drain: Drain,
     pub(super) settings: Arc<Settings>,
-    pub(super) permit: Permit,
+    pub(super) _permit: Permit,
 }
 
 impl Downstream {

@@ -71,8 +71,15 @@ async fn open(handed: Handed) -> Result<Downstream, OpenError> {
         let read = Box::pin(proxy_header::read(&transport, peer, proxy));
         peer = read.await.map_err(OpenError::ProxyHeader)?;
     }
-    let mut conn =
-        Downstream { stream: Stream::Plain(transport), peer, listener, tls: None, drain, settings, permit };
+    let mut conn = Downstream {
+        stream: Stream::Plain(transport),
+        peer,
+        listener,
+        tls: None,
+        drain,
+        settings,
+        _permit: permit,
+    };
     let immediate = conn.settings.tls_start == TlsStart::Immediate && admitted == Admitted::Yes;
     if immediate && conn.offers_tls() {
         conn = Box::pin(conn.start_tls(&[])).await.map_err(OpenError::Tls)?;

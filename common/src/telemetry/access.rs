@@ -57,6 +57,13 @@ impl Event {
     }
 }
 
+/// What goes to the writer.
+enum Message {
+    Event(Event),
+    /// Answered once everything before it has been written.
+    Flush(SyncSender<()>),
+}
+
 /// Where sessions leave their events. Clones share it.
 #[derive(Clone)]
 pub struct AccessLog {
@@ -66,7 +73,7 @@ pub struct AccessLog {
 struct Shared {
     /// Of 2^32 exchanges, how many are logged; changed by a reload.
     sample: AtomicU64,
-    queue: SyncSender<Event>,
+    queue: SyncSender<Message>,
     written: Counter,
     dropped: Counter,
 }
@@ -74,7 +81,7 @@ struct Shared {
 impl AccessLog {
     /// Starts the writer; lines go to `out`. Nothing is logged until [`Self::set_sample`].
     pub fn start(registry: &Registry, out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (queue, events) = sync_channel(QUEUE);
+        let (queue, messages) = sync_channel(QUEUE);
         let counter = |name, help| registry.counter(name, help, &[]);
         let shared = Shared {
             sample: AtomicU64::new(0),
@@ -82,7 +89,7 @@ impl AccessLog {
             written: counter("groove_access_log_events", "Exchanges written to the access log"),
             dropped: counter("groove_access_log_dropped", "Exchanges the access log had no room for"),
         };
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&events, out))?;
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&messages, out))?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -104,9 +111,18 @@ impl AccessLog {
         if sample == 0 || !(failed || dice() < sample - 1) {
             return;
         }
-        match self.shared.queue.try_send(event()) {
+        match self.shared.queue.try_send(Message::Event(event())) {
             Ok(()) => self.shared.written.inc(),
             Err(_) => self.shared.dropped.inc(),
+        }
+    }
+
+    /// Waits until everything recorded up to now has been written, a second at the most.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.shared.queue.try_send(Message::Flush(done)).is_ok() {
+            // A writer that is stuck or gone is not waited for.
+            written.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         }
     }
 }
@@ -139,11 +155,19 @@ fn seed() -> u64 {
 }
 
 /// Writes what comes, and flushes whenever nothing more waits.
-fn write_all(events: &Receiver<Event>, out: impl Write) {
+fn write_all(messages: &Receiver<Message>, out: impl Write) {
     let mut out = io::BufWriter::new(out);
-    while let Ok(first) = events.recv() {
-        for event in std::iter::once(first).chain(events.try_iter()) {
-            if write_one(&mut out, event).is_err() {
+    while let Ok(first) = messages.recv() {
+        for message in std::iter::once(first).chain(messages.try_iter()) {
+            let written = match message {
+                Message::Event(event) => write_one(&mut out, event),
+                Message::Flush(done) => {
+                    let flushed = out.flush();
+                    drop(done);
+                    flushed
+                }
+            };
+            if written.is_err() {
                 // Nobody reads the log any more (a closed pipe); sessions go on and their events are dropped.
                 return;
             }

@@ -1,10 +1,12 @@
 //! Logs, counters, histograms and the access log.
 
 mod access;
+mod logs;
 mod metric;
 mod process;
 mod registry;
 
 pub use access::{AccessLog, Event};
+pub use logs::Logs;
 pub use metric::{Counter, Distribution, Gauge, Histogram, become_worker};
 pub use registry::Registry;

@@ -132,7 +132,10 @@ impl Collector for Series {
             let Some(kind) = family.series.values().next().map(Metric::kind) else { continue };
             let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
             for (labels, metric) in &family.series {
-                metric.encode(encoder.encode_family(labels)?)?;
+                match labels.is_empty() {
+                    true => metric.encode(&mut encoder)?,
+                    false => metric.encode(&mut encoder.encode_family(labels)?)?,
+                }
             }
         }
         Ok(())
@@ -157,7 +160,7 @@ impl Metric {
         }
     }
 
-    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
+    fn encode(&self, encoder: &mut MetricEncoder) -> Result<(), fmt::Error> {
         match self {
             Self::Counter(counter) => encoder.encode_counter::<NoLabelSet, _, u64>(&counter.get(), None),
             Self::Gauge(gauge) => encoder.encode_gauge(&gauge.get()),

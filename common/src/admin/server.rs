@@ -1,0 +1,210 @@
+//! The server itself: hyper on listeners like any other, with bounds on everything a client may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::documents::{front_page, open_api};
+use super::routes::{Response, Route, Routes, json, plain, respond};
+use crate::config;
+use crate::ids::Address;
+use crate::net::{self, Downstream, ListenError, Listeners, Service, SharedService};
+use crate::telemetry::Registry;
+
+/// Connections at once: people, a scraper, a prober.
+const CONNECTIONS_MAX: u32 = 64;
+/// For the head of a request.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// For a request, its body and the answer's making; a reload may read files and resolve names.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Answers [`Routes`] wherever the configuration says, which may be nowhere.
+pub struct Server {
+    listeners: Listeners,
+    site: Arc<Site>,
+}
+
+/// Listeners and token of a new configuration, ready to be taken.
+#[must_use = "nothing changes before it is applied"]
+pub struct Change {
+    listeners: net::Change,
+    token: Option<Arc<config::Secret>>,
+}
+
+/// What is answered, and to whom.
+struct Site {
+    name: &'static str,
+    routes: Routes,
+    token: ArcSwapOption<config::Secret>,
+}
+
+impl Server {
+    /// A server without an address.
+    pub fn new(
+        name: &'static str,
+        routes: Routes,
+        runtime: Handle,
+        registry: Arc<Registry>,
+    ) -> std::io::Result<Self> {
+        let site = Arc::new(Site { name, routes, token: ArcSwapOption::empty() });
+        let service = Service::shared(Arc::clone(&site));
+        Ok(Self { listeners: Listeners::new(service, 0, runtime, registry)?, site })
+    }
+
+    /// Binds what is new. On an error nothing has changed.
+    pub fn prepare(&self, config: Option<&config::Admin>) -> Result<Change, Vec<ListenError>> {
+        let listener = config.map(|admin| config::Listener {
+            name: Some("admin".to_owned()),
+            max_connections: Some(CONNECTIONS_MAX),
+            ..config::Listener::new(admin.address.clone())
+        });
+        let token = config.and_then(|admin| admin.token.clone()).map(Arc::new);
+        Ok(Change { listeners: self.listeners.prepare(listener.as_slice())?, token })
+    }
+
+    /// Answers at the address that was prepared.
+    pub fn apply(&self, change: Change) {
+        self.site.token.store(change.token);
+        self.listeners.apply(change.listeners);
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Option<Address> {
+        self.listeners
+            .status()
+            .into_iter()
+            .find(|listener| !listener.leaving)
+            .map(|listener| listener.address)
+    }
+}
+
+impl SharedService for Site {
+    async fn serve(self: Arc<Self>, conn: Downstream) {
+        let drain = conn.drain.clone();
+        let site = Arc::clone(&self);
+        let answer = service_fn(move |request| {
+            let site = Arc::clone(&site);
+            async move { Ok::<_, std::convert::Infallible>(site.answer(request).await) }
+        });
+        let mut connection = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIME_MAX)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(TokioIo::new(conn.stream), answer)
+        );
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = drain.draining() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "an admin connection broke");
+        }
+    }
+}
+
+impl Site {
+    async fn answer(&self, request: http::Request<Incoming>) -> Response {
+        if let Err(refusal) = self.admit(&request) {
+            return refusal;
+        }
+        timeout(REQUEST_TIME_MAX, self.route(request))
+            .await
+            .unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "that took too long"))
+    }
+
+    /// With a token, whoever has it. Without one only this machine can connect, but a browser on it may
+    /// run anybody's page: such a page's name for us is refused (DNS rebinding).
+    fn admit<B>(&self, request: &http::Request<B>) -> Result<(), Response> {
+        let text =
+            |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if let Some(token) = self.token.load_full() {
+            let given = text(header::AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
+            if same(given.as_bytes(), token.expose().as_bytes()) {
+                return Ok(());
+            }
+            let mut refusal =
+                plain(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
+            refusal
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            return Err(refusal);
+        }
+        let host = text(header::HOST);
+        let foreign_page = request.method() != Method::GET && request.headers().contains_key(header::ORIGIN);
+        if foreign_page || !is_ours(host) {
+            return Err(plain(
+                StatusCode::FORBIDDEN,
+                "use an IP address or localhost, and no other site's page",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn route(&self, request: http::Request<Incoming>) -> Response {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        match (&head.method, path) {
+            (&Method::GET, "/") => {
+                return respond(
+                    StatusCode::OK,
+                    "text/html; charset=utf-8",
+                    front_page(self.name, &self.routes),
+                );
+            }
+            (&Method::GET, "/api/v1/openapi.json") => return json(&open_api(self.name, &self.routes)),
+            _ => {}
+        }
+        let route = match self.find(&head.method, path) {
+            Ok(route) => route,
+            Err(refusal) => return refusal,
+        };
+        let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 1 MiB, or broke off");
+        };
+        (route.handler)(http::Request::from_parts(head, body.to_bytes())).await
+    }
+
+    fn find(&self, method: &Method, path: &str) -> Result<&Route, Response> {
+        let here: Vec<&Route> = self.routes.routes.iter().filter(|route| route.path == path).collect();
+        if here.is_empty() {
+            return Err(plain(StatusCode::NOT_FOUND, "no such path; GET / lists them"));
+        }
+        let refusal = || plain(StatusCode::METHOD_NOT_ALLOWED, "not with this method; GET / lists them");
+        here.into_iter().find(|route| route.method == *method).ok_or_else(refusal)
+    }
+}
+
+/// Is this how one speaks to this machine itself? `groove` is what our own client says.
+fn is_ours(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let ip = name.trim_start_matches('[').trim_end_matches(']');
+    matches!(name, "" | "localhost" | "groove") || ip.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Compares without telling by its time where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! `run`: start to drain on one page.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::cli::complain;
+use super::proxy::{Proxy, StartError};
+use super::reload::Reloader;
+use super::running::{Drained, Running, workers};
+use crate::config::{self, Document, Loaded};
+use crate::lifecycle::{self, Limits, Plan, ServiceManager, Signal, Signals};
+use crate::telemetry::{self, Logs};
+
+/// Callers of the admin server's reload that may wait at once.
+const RELOADS_MAX: usize = 16;
+
+/// Loads, starts, serves, reloads, drains.
+pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
+    let loaded = match config::load::<P::Config>(path) {
+        Ok(loaded) => loaded,
+        Err(report) => return complain(report),
+    };
+    let logs = match Logs::start(loaded.document.log()) {
+        Ok(logs) => logs,
+        Err(error) => return complain(error),
+    };
+    info!(version = P::VERSION, config = %path.display(), "{} starts", P::NAME);
+    check_machine(&loaded.document);
+    let served = runtime::<P>(&loaded.document)
+        .map_err(StartError::from)
+        .and_then(|runtime| runtime.block_on(serve::<P>(path.to_owned(), loaded, logs)));
+    match served {
+        Ok(Drained::Clean) => {
+            info!("drained, bye");
+            ExitCode::SUCCESS
+        }
+        Ok(Drained::Cut(sessions)) => {
+            warn!(sessions, "cut what was left, bye");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            error!(%error, "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ready to drained.
+async fn serve<P: Proxy>(
+    path: PathBuf,
+    loaded: Loaded<P::Config>,
+    logs: Logs,
+) -> Result<Drained, StartError> {
+    let mut signals = Signals::new()?;
+    let mut reloader = Reloader::new(path, &loaded);
+    let (reloads, mut asked) = mpsc::channel(RELOADS_MAX);
+    let running = Running::<P>::start(loaded.document, tokio::runtime::Handle::current(), reloads)?;
+    running.announce();
+    let manager = ServiceManager;
+    manager.ready();
+
+    let mut watchdog = std::pin::pin!(manager.watchdog());
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => reloader.ask(None),
+            },
+            Some(reload) = asked.recv() => reloader.ask(Some(reload)),
+            attempt = reloader.next() => {
+                manager.reloading();
+                reloader.take(&running, &logs, attempt);
+                manager.ready();
+            }
+            () = &mut watchdog => {}
+        }
+    }
+
+    let deadline = running.config().drain().get();
+    info!(deadline = ?deadline, sessions = running.sessions(), "draining; a second signal cuts");
+    manager.stopping(deadline);
+    Ok(running.drain(deadline, signals.stop()).await)
+}
+
+/// The control runtime. A shared service's sessions run on it too, and then its threads are the workers.
+fn runtime<P: Proxy>(config: &P::Config) -> io::Result<Runtime> {
+    let workers = workers(config);
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().worker_threads(workers).thread_name("control");
+    if P::SHARED {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        builder.thread_name("worker").on_thread_start(move || {
+            // The workers start first; threads for blocking calls come later and are none.
+            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if index < workers {
+                telemetry::become_worker(index);
+            }
+        });
+    }
+    builder.build()
+}
+
+/// Says what of the machine is too small for the configuration.
+fn check_machine(config: &impl Document) {
+    lifecycle::raise_open_files();
+    let listeners = config.listeners();
+    let plan = Plan {
+        connections_max: listeners.iter().map(|listener| listener.max_connections.map(u64::from)).sum(),
+        backlog_max: listeners.iter().map(|listener| u64::from(listener.backlog)).max().unwrap_or(0),
+    };
+    for finding in lifecycle::findings(&Limits::read(), &plan) {
+        warn!("{finding}");
+    }
+}
