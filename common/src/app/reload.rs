@@ -29,7 +29,7 @@ enum Source<D> {
 
 impl<D: Document> Reloader<D> {
     pub(super) fn new(path: PathBuf, loaded: &Loaded<D>) -> Self {
-        let source = match Watch::start(path.clone(), loaded) {
+        let source = match Watch::start(loaded) {
             Ok(watch) => Source::Watched(watch),
             Err(error) => {
                 warn!(%error, "files cannot be watched, only SIGHUP reloads; raise fs.inotify.max_user_instances");

@@ -107,7 +107,7 @@ fn default_refresh() -> Duration {
     Duration::from_secs(30)
 }
 
-/// [`Endpoint`] in its long form.
+/// A server, and what is known of it.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EndpointFields")]
 #[serde(deny_unknown_fields)]
@@ -133,7 +133,7 @@ impl From<EndpointFields> for Endpoint {
     }
 }
 
-/// [`Dns`] in its long form.
+/// Servers by name, and how to ask.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DnsFields {
@@ -292,7 +292,11 @@ impl JsonSchema for Endpoints {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let list = generator.subschema_for::<Vec<Endpoint>>();
         let dns = generator.subschema_for::<Dns>();
-        let file = generator.subschema_for::<InputFile>();
+        let file = json_schema!({
+            "type": "string",
+            "format": "endpoints-file",
+            "description": "A YAML file with a list of endpoints, watched.",
+        });
         let embedded = generator.subschema_for::<Embedded>();
         let source = json_schema!({
             "type": "object",
@@ -301,6 +305,7 @@ impl JsonSchema for Endpoints {
             "additionalProperties": false,
             "minProperties": 1,
             "maxProperties": 1,
+            "x-key": "source",
         });
         json_schema!({ "description": "Servers: a list, or one source.", "anyOf": [list, source] })
     }

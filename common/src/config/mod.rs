@@ -1,13 +1,19 @@
 //! The configuration: as written, checked, loaded, watched.
 
+mod check;
+mod de;
 mod difference;
 mod endpoints;
 mod files;
+mod formats;
 mod load;
 mod report;
 mod secret;
 mod sections;
 mod semantics;
+mod shape;
+mod suggest;
+mod tree;
 mod values;
 mod watch;
 
@@ -18,8 +24,8 @@ use serde::de::DeserializeOwned;
 pub use difference::{Change, difference};
 pub use endpoints::{Dns, Embedded, Endpoint, Endpoints};
 pub use files::{CertificateFile, InputFile, KeyFile};
-pub use load::{Loaded, check_text, load, schema};
-pub use report::{Issues, Report};
+pub use load::{Loaded, check_text, load, read, schema};
+pub use report::{Finding, Issues, Report};
 pub use secret::Secret;
 pub use sections::{
     AccessLog, Admin, Breaker, ClientAuth, ClientTls, Health, Listener, Log, LogFormat, Network, Probe,
@@ -50,4 +56,14 @@ pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 's
     /// Listeners, admin and log are checked already; the proxy calls [`Endpoints::check`],
     /// [`Health::check`] and [`ClientTls::check`] for those it holds, and adds its own.
     fn validate(&self, issues: &mut Issues);
+
+    /// Tests a text of a `format` that only this document has (`#[schemars(extend("format" = "host-pattern"))]`),
+    /// so that each such text that is wrong is found, and not only the first. The error says what to write.
+    fn format(format: &str, text: &str) -> Result<(), String> {
+        let _ = (format, text);
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;
