@@ -65,6 +65,20 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// A connection that came from no listener: drivers are tested with it.
+    pub fn detached(stream: Stream, peer: Peer, drain: Drain) -> Self {
+        let counted = Arc::<Open>::default();
+        Self {
+            stream,
+            peer,
+            listener: Arc::new(ListenerInfo::detached()),
+            tls: None,
+            drain,
+            settings: Arc::default(),
+            _permit: Permit::new(&counted, &counted),
+        }
+    }
+
     /// Can this connection still be upgraded with [`Self::start_tls`]?
     pub fn offers_tls(&self) -> bool {
         !self.stream.is_tls() && self.settings.tls.is_some()

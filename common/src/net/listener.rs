@@ -62,6 +62,19 @@ impl Counters {
     }
 }
 
+impl ListenerInfo {
+    /// Of connections that came from no listener.
+    pub(super) fn detached() -> Self {
+        let nowhere = Address::tcp("0.0.0.0", 0);
+        Self {
+            name: "none".to_owned(),
+            address: nowhere.clone(),
+            bound: nowhere,
+            counters: Counters::new(&Registry::new(0), "none"),
+        }
+    }
+}
+
 /// A listening socket's shared half: its accept task holds the socket itself.
 pub(super) struct Listener {
     pub(super) info: Arc<ListenerInfo>,

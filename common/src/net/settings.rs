@@ -9,7 +9,7 @@ use super::tls::{self, Acceptor};
 use crate::config;
 
 /// A listener's settings, swapped whole on reload; a connection keeps those it was accepted under.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) tls: Option<Acceptor>,
     pub(super) tls_start: TlsStart,
