@@ -73,9 +73,9 @@ fn digests(weight: u32, total: u32, servers: usize) -> u32 {
     }
     let share = weight as f32 / total as f32;
     let exact = share * POINTS_PER_SERVER / POINTS_PER_DIGEST * servers as f32;
-    let nudged = (f64::from(exact) + 0.000_000_000_1) as f32;
-    // A share is at most 1, so this is at most 40 times the servers.
+    // A share is at most 1, so this is at most 40 times the servers; the originals, too, go
+    // through double precision and back.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let digests = nudged.floor() as u32;
+    let digests = ((f64::from(exact) + 0.000_000_000_1) as f32).floor() as u32;
     digests
 }

@@ -146,10 +146,7 @@ async fn services(resolver: &TokioResolver, name: &str) -> Result<Answer, String
     let services: Vec<_> = found
         .answers()
         .iter()
-        .filter_map(|record| match &record.data {
-            RData::SRV(service) => Some(service),
-            _ => None,
-        })
+        .filter_map(|record| if let RData::SRV(service) = &record.data { Some(service) } else { None })
         .collect();
     let best = services.iter().map(|service| service.priority).min();
     let endpoints = services
