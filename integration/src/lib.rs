@@ -20,9 +20,11 @@
 //! ```
 
 mod app;
+pub mod bench;
 pub mod certs;
 pub mod http;
 pub mod invariants;
+pub mod load;
 pub mod metrics;
 pub mod paths;
 mod ports;
@@ -30,6 +32,7 @@ mod process;
 mod proxy;
 pub mod python;
 mod servers;
+mod template;
 mod wait;
 
 pub use app::{App, Received};

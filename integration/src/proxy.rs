@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::paths;
 use crate::ports::Port;
 use crate::process::{Log, Process, Usage, run};
+use crate::template::fill;
 use crate::wait::PATIENCE;
 
 /// Set by the Makefile when it has just built everything: then nothing is built here.
@@ -203,22 +204,6 @@ impl ProxyBuilder {
     }
 }
 
-/// Replaces each `$NAME`; a name without a value is a mistake in the test.
-fn fill(template: &str, values: &BTreeMap<String, String>) -> Result<String> {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('$') {
-        let length = after.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
-        let (name, tail) = after.split_at(length.unwrap_or(after.len()));
-        let Some(value) = values.get(name) else { bail!("${name} has no value in the configuration") };
-        text.push_str(before);
-        text.push_str(value);
-        rest = tail;
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
 /// A running proxy; killed when dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -391,18 +376,5 @@ impl Proxy {
         } else {
             Ok(())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_filled_and_unknown_ones_refused() {
-        let values = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("A_B2".to_owned(), "2".to_owned())]);
-        assert_eq!(fill("x: $A, y: [$A_B2]", &values).unwrap(), "x: 1, y: [2]");
-        assert_eq!(fill("no names", &values).unwrap(), "no names");
-        assert!(fill("$C", &values).unwrap_err().to_string().contains("$C"));
     }
 }

@@ -1,0 +1,276 @@
+//! Side by side with what Debian packages: interleaved rounds, medians, and what it costs.
+//!
+//! `integration/bench/` holds the peers' configurations and says what was decided to keep it fair.
+
+mod http;
+mod memcached;
+mod plot;
+mod postgres;
+mod report;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::load::count;
+use crate::process::Usage;
+use crate::{Kind, Proxy, paths, template};
+
+pub use report::write;
+
+/// How long and how often to measure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// Each candidate is measured that often in each scenario.
+    pub rounds: usize,
+    /// Each measurement takes that long, its warm-up not counted.
+    pub seconds: u64,
+    /// Workers of ours, and processes or threads of peers that can have several.
+    pub workers: usize,
+    /// Idle connections to weigh.
+    pub idle_connections: usize,
+}
+
+/// A proxy under comparison, or the server itself for reference.
+pub(crate) struct Candidate {
+    name: String,
+    address: SocketAddr,
+    /// CPU and memory of the proxy; `None` for the server itself.
+    usage: Option<Box<dyn Fn() -> Result<Usage>>>,
+}
+
+impl Candidate {
+    fn direct(address: SocketAddr) -> Self {
+        Self { name: "no proxy".to_owned(), address, usage: None }
+    }
+
+    /// A peer: a process that listens on `address`, which lives as long as the candidate.
+    fn peer(name: &str, address: SocketAddr, usage: impl Fn() -> Result<Usage> + 'static) -> Self {
+        Self { name: name.to_owned(), address, usage: Some(Box::new(usage)) }
+    }
+
+    /// Ours, with a configuration of `integration/bench/`.
+    fn ours(kind: Kind, values: &[(&str, String)]) -> Result<Self> {
+        let mut builder = Proxy::of(kind).config(&template(&format!("{}.yaml", kind.name()))?);
+        for (name, value) in values {
+            builder = builder.set(name, value);
+        }
+        let proxy = builder.start()?;
+        Ok(Self::peer(kind.name(), proxy.address(), move || proxy.usage()))
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        self.usage.as_ref().map_or_else(|| Ok(Usage::default()), |usage| usage())
+    }
+}
+
+/// One measurement, or the median of several.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Measure {
+    /// Operations a second.
+    pub throughput: f64,
+    /// Median latency.
+    pub p50_us: f64,
+    /// The latency one in a hundred exceeds.
+    pub p99_us: f64,
+    /// CPU time of the proxy an operation.
+    pub cpu_us: f64,
+    /// Operations that failed.
+    pub errors: u64,
+}
+
+/// What one candidate did in one scenario.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// The candidate.
+    pub candidate: String,
+    /// The median of each figure over the rounds.
+    pub median: Measure,
+    /// Each round.
+    pub rounds: Vec<Measure>,
+    /// Why it could not be measured.
+    pub failure: Option<String>,
+}
+
+/// What all candidates did in one scenario.
+#[derive(Debug, Serialize)]
+pub struct Scenario {
+    /// What was done.
+    pub name: String,
+    /// One row a candidate, ours last.
+    pub rows: Vec<Row>,
+}
+
+/// Everything about one protocol.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// The protocol and the peers.
+    pub title: String,
+    /// The name of our candidate.
+    pub ours: &'static str,
+    /// What was measured.
+    pub scenarios: Vec<Scenario>,
+    /// Bytes of private memory an idle connection, by candidate.
+    pub idle_bytes: BTreeMap<String, f64>,
+}
+
+/// A protocol's bench: what it compares, and how it measures and fills with idle connections.
+trait Suite {
+    fn title(&self) -> String;
+    fn ours(&self) -> Kind;
+    fn candidates(&self) -> &[Candidate];
+    fn scenarios(&self) -> Vec<String>;
+    /// Measures one candidate once in the scenario with this index.
+    fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure>;
+    /// Opens idle connections, calls `weigh` while they are open, and closes them.
+    fn idle(
+        &self,
+        candidate: &Candidate,
+        connections: usize,
+        weigh: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// Compares one protocol; `told` hears what is going on.
+///
+/// # Errors
+/// When servers or proxies do not start. A measurement that fails is a row that says so.
+pub fn compare(kind: Kind, settings: &Settings, told: &mut dyn FnMut(&str)) -> Result<Comparison> {
+    raise_open_files()?;
+    let suite: Box<dyn Suite> = match kind {
+        Kind::Memcached => Box::new(memcached::Memcacheds::start()?),
+        Kind::Postgres => Box::new(postgres::Poolers::start(settings)?),
+        Kind::Http => Box::new(http::Balancers::start(settings)?),
+    };
+    let idle_bytes = weigh_idle(suite.as_ref(), settings, told);
+    let scenarios = measure_all(suite.as_ref(), settings, told);
+    Ok(Comparison { title: suite.title(), ours: suite.ours().name(), scenarios, idle_bytes })
+}
+
+/// First of all, while every proxy is fresh: memory that a load has left behind would hide the growth.
+fn weigh_idle(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)) -> BTreeMap<String, f64> {
+    let mut weights = BTreeMap::new();
+    for candidate in suite.candidates().iter().filter(|candidate| candidate.usage.is_some()) {
+        let weighed = (|| -> Result<f64> {
+            suite.idle(candidate, 8, &mut || Ok(()))?;
+            let before = candidate.usage()?.resident_bytes;
+            let mut after = before;
+            suite.idle(candidate, settings.idle_connections, &mut || {
+                after = candidate.usage()?.resident_bytes;
+                Ok(())
+            })?;
+            Ok(count(after.saturating_sub(before)) / count(u64::try_from(settings.idle_connections)?))
+        })();
+        match weighed {
+            Ok(bytes) => {
+                told(&format!("{}: {bytes:.0} bytes an idle connection", candidate.name));
+                weights.insert(candidate.name.clone(), bytes);
+            }
+            Err(error) => told(&format!("{}: idle connections not weighed: {error:#}", candidate.name)),
+        }
+    }
+    weights
+}
+
+fn measure_all(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)) -> Vec<Scenario> {
+    let candidates = suite.candidates();
+    let mut scenarios: Vec<Scenario> = suite
+        .scenarios()
+        .into_iter()
+        .map(|name| Scenario { name, rows: candidates.iter().map(Row::empty).collect() })
+        .collect();
+    for round in 0..settings.rounds {
+        for (index, scenario) in scenarios.iter_mut().enumerate() {
+            // Another one begins each round, so that what warms or tires the machine falls on all alike.
+            for turn in 0..candidates.len() {
+                let at = (turn + round) % candidates.len();
+                let (Some(candidate), Some(row)) = (candidates.get(at), scenario.rows.get_mut(at)) else {
+                    continue;
+                };
+                if row.failure.is_none() {
+                    match suite.measure(candidate, index, settings) {
+                        Ok(measure) => row.add(measure),
+                        Err(error) => row.failure = Some(format!("{error:#}")),
+                    }
+                    let said = row.to_string();
+                    told(&format!("round {} {}: {said}", round + 1, scenario.name));
+                }
+            }
+        }
+    }
+    scenarios
+}
+
+impl Row {
+    fn empty(candidate: &Candidate) -> Self {
+        Self {
+            candidate: candidate.name.clone(),
+            median: Measure::default(),
+            rounds: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn add(&mut self, measure: Measure) {
+        self.rounds.push(measure);
+        let median = |figure: fn(&Measure) -> f64| {
+            let mut values: Vec<f64> = self.rounds.iter().map(figure).collect();
+            values.sort_by(f64::total_cmp);
+            let upper = values.get(values.len() / 2).copied().unwrap_or_default();
+            let lower = values.get((values.len() - 1) / 2).copied().unwrap_or_default();
+            f64::midpoint(lower, upper)
+        };
+        self.median = Measure {
+            throughput: median(|m| m.throughput),
+            p50_us: median(|m| m.p50_us),
+            p99_us: median(|m| m.p99_us),
+            cpu_us: median(|m| m.cpu_us),
+            errors: self.rounds.iter().map(|m| m.errors).sum(),
+        };
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.failure, self.rounds.last()) {
+            (Some(failure), _) => {
+                write!(f, "{} failed: {}", self.candidate, failure.lines().next().unwrap_or_default())
+            }
+            (None, Some(m)) => write!(
+                f,
+                "{} {:.0}/s, p50 {:.0} us, p99 {:.0} us, CPU {:.2} us, {} errors",
+                self.candidate, m.throughput, m.p50_us, m.p99_us, m.cpu_us, m.errors
+            ),
+            (None, None) => write!(f, "{} not measured", self.candidate),
+        }
+    }
+}
+
+/// A file of `integration/bench/`.
+fn template(name: &str) -> Result<String> {
+    let file = paths::repository().join("integration/bench").join(name);
+    std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
+}
+
+/// The same with its names filled in.
+fn filled(name: &str, values: &[(&str, String)]) -> Result<String> {
+    let values = values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    template::fill(&template(name)?, &values)
+}
+
+fn write_filled(name: &str, folder: &std::path::Path, values: &[(&str, String)]) -> Result<PathBuf> {
+    let file = folder.join(name);
+    std::fs::write(&file, filled(name, values)?)?;
+    Ok(file)
+}
+
+/// Thousands of idle connections need as many descriptors, here and in what is started from here.
+fn raise_open_files() -> Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}

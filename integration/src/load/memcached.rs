@@ -1,0 +1,280 @@
+//! A closed-loop load of get and set in memcached's text protocol, over one epoll.
+//!
+//! Every connection sends `depth` requests at once, waits for all replies, and sends the next. Each reply is
+//! compared with what was asked, so that a proxy that mixes up sessions does not look fast.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use rustix::event::{Timespec, epoll};
+
+use super::{Report, nanoseconds};
+
+/// More than this in flight on one connection is not asked for here; it bounds what a batch may weigh.
+pub const DEPTH_MAX: usize = 64;
+
+const KEYS: u32 = 10_000;
+const VALUE_BYTES: usize = 64;
+const VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
+const READ_BYTES: usize = 64 * 1024;
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The server or proxy.
+    pub address: SocketAddr,
+    /// Connections, all open from the beginning.
+    pub connections: usize,
+    /// Requests in flight on each, up to [`DEPTH_MAX`].
+    pub depth: usize,
+    /// Of a hundred requests, how many are sets.
+    pub set_percent: u32,
+    /// Not counted.
+    pub warm_up: Duration,
+    /// Counted.
+    pub measured: Duration,
+}
+
+/// Stores every key the load will ask for.
+///
+/// # Errors
+/// When the server does not store one.
+pub fn fill(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    let mut request = Vec::new();
+    let mut answer = vec![0; b"STORED\r\n".len()];
+    for key in 0..KEYS {
+        request.clear();
+        push_set(&mut request, key);
+        stream.write_all(&request)?;
+        stream.read_exact(&mut answer)?;
+        ensure!(answer == b"STORED\r\n", "set was answered by {:?}", String::from_utf8_lossy(&answer));
+    }
+    Ok(())
+}
+
+/// Runs the load. `boundary` is called when the measured time begins and again when it ends.
+///
+/// # Errors
+/// When a connection fails, the server closes one, or `boundary` fails.
+pub fn run(options: &Options, boundary: &mut dyn FnMut() -> Result<()>) -> Result<Report> {
+    ensure!((1..=DEPTH_MAX).contains(&options.depth), "the depth must be 1 to {DEPTH_MAX}");
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut connections = Vec::with_capacity(options.connections);
+    for index in 0..options.connections {
+        let connection = Connection::open(options.address)?;
+        let tag = epoll::EventData::new_u64(u64::try_from(index)?);
+        epoll::add(&poll, &connection.stream, tag, epoll::EventFlags::IN)?;
+        connections.push(connection);
+    }
+    for connection in &mut connections {
+        connection.send(options, &mut dice)?;
+    }
+
+    let mut tally = Tally::new()?;
+    let mut phase_ends = Instant::now() + options.warm_up;
+    let mut measuring_since = None;
+    let mut events = Vec::with_capacity(options.connections);
+    let mut scratch = vec![0; READ_BYTES];
+    loop {
+        events.clear();
+        let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&tick))?;
+        let now = Instant::now();
+        if now >= phase_ends {
+            boundary()?;
+            if let Some(since) = measuring_since {
+                return Ok(tally.report(now.duration_since(since)));
+            }
+            tally = Tally::new()?;
+            let begun = Instant::now();
+            measuring_since = Some(begun);
+            phase_ends = begun + options.measured;
+        }
+        for event in &events {
+            let index = usize::try_from(event.data.u64())?;
+            let connection = connections.get_mut(index).context("an event of no connection")?;
+            if connection.receive(&mut scratch, &mut tally)? {
+                connection.send(options, &mut dice)?;
+            }
+        }
+    }
+}
+
+struct Tally {
+    operations: u64,
+    errors: u64,
+    latency_ns: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Result<Self> {
+        Ok(Self { operations: 0, errors: 0, latency_ns: Histogram::new(3)? })
+    }
+
+    fn report(self, elapsed: Duration) -> Report {
+        Report { operations: self.operations, errors: self.errors, elapsed, latency_ns: self.latency_ns }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    Get(u32),
+    Set,
+}
+
+struct Connection {
+    stream: TcpStream,
+    sent_at: Instant,
+    /// What is in flight, in order; the first `answered` of it has been answered.
+    asked: Vec<Asked>,
+    answered: usize,
+    request: Vec<u8>,
+    /// The beginning of a reply whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            sent_at: Instant::now(),
+            asked: Vec::with_capacity(DEPTH_MAX),
+            answered: 0,
+            request: Vec::new(),
+            rest: Vec::new(),
+        })
+    }
+
+    fn send(&mut self, options: &Options, dice: &mut Dice) -> Result<()> {
+        self.request.clear();
+        self.asked.clear();
+        self.answered = 0;
+        for _ in 0..options.depth {
+            let key = dice.below(KEYS);
+            if dice.below(100) < options.set_percent {
+                push_set(&mut self.request, key);
+                self.asked.push(Asked::Set);
+            } else {
+                self.request.extend_from_slice(b"get ");
+                push_key(&mut self.request, key);
+                self.request.extend_from_slice(b"\r\n");
+                self.asked.push(Asked::Get(key));
+            }
+        }
+        self.sent_at = Instant::now();
+        // A batch is small and the one before has been answered: the socket has room for all of it.
+        self.stream.write_all(&self.request).context("sending a batch")
+    }
+
+    /// Reads what is there; true when the whole batch has been answered.
+    fn receive(&mut self, scratch: &mut [u8], tally: &mut Tally) -> Result<bool> {
+        let count = match self.stream.read(scratch) {
+            Ok(0) => bail!("the server closed a connection"),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let latency = nanoseconds(self.sent_at.elapsed());
+        let fresh = scratch.get(..count).unwrap_or_default();
+        if self.rest.is_empty() {
+            let used = self.count_replies(fresh, latency, tally)?;
+            self.rest.extend_from_slice(fresh.get(used..).unwrap_or_default());
+        } else {
+            let mut joined = std::mem::take(&mut self.rest);
+            joined.extend_from_slice(fresh);
+            let used = self.count_replies(&joined, latency, tally)?;
+            self.rest.extend_from_slice(joined.get(used..).unwrap_or_default());
+        }
+        Ok(self.answered == self.asked.len())
+    }
+
+    fn count_replies(&mut self, bytes: &[u8], latency_ns: u64, tally: &mut Tally) -> Result<usize> {
+        let mut used = 0;
+        while let Some(asked) = self.asked.get(self.answered) {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let Some((length, right)) = reply(rest, *asked) else { break };
+            used += length;
+            self.answered += 1;
+            tally.operations += 1;
+            tally.errors += u64::from(!right);
+            tally.latency_ns.record(latency_ns)?;
+        }
+        Ok(used)
+    }
+}
+
+/// The length of the first reply and whether it is what was asked for; `None` while it is incomplete.
+fn reply(bytes: &[u8], asked: Asked) -> Option<(usize, bool)> {
+    let line_end = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
+    let line = bytes.get(..line_end)?;
+    match asked {
+        Asked::Set => Some((line_end, line == b"STORED\r\n")),
+        Asked::Get(_) if !line.starts_with(b"VALUE ") => Some((line_end, line == b"END\r\n")),
+        Asked::Get(key) => {
+            let mut wanted = b"VALUE ".to_vec();
+            push_key(&mut wanted, key);
+            wanted.extend_from_slice(b" 0 64\r\n");
+            let end = line_end + VALUE_BYTES + b"\r\nEND\r\n".len();
+            let whole = bytes.get(..end)?;
+            Some((end, line == wanted && whole.ends_with(b"\r\nEND\r\n")))
+        }
+    }
+}
+
+fn push_key(to: &mut Vec<u8>, key: u32) {
+    let mut digits = *b"key:00000";
+    let mut rest = key;
+    for digit in digits.iter_mut().skip(4).rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
+    to.extend_from_slice(&digits);
+}
+
+fn push_set(to: &mut Vec<u8>, key: u32) {
+    to.extend_from_slice(b"set ");
+    push_key(to, key);
+    to.extend_from_slice(b" 0 0 64\r\n");
+    to.extend_from_slice(&VALUE);
+    to.extend_from_slice(b"\r\n");
+}
+
+/// xorshift64: the same load in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u32::try_from(self.0 % u64::from(bound)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_compared_with_what_was_asked() {
+        let mut hit = b"VALUE key:00042 0 64\r\n".to_vec();
+        hit.extend_from_slice(&VALUE);
+        hit.extend_from_slice(b"\r\nEND\r\n");
+        for cut in 0..hit.len() {
+            assert_eq!(reply(&hit[..cut], Asked::Get(42)), None, "cut at {cut}");
+        }
+        assert_eq!(reply(&hit, Asked::Get(42)), Some((hit.len(), true)));
+        assert_eq!(reply(&hit, Asked::Get(43)), Some((hit.len(), false)), "another's value");
+        assert_eq!(reply(b"END\r\nEND\r\n", Asked::Get(1)), Some((5, true)));
+        assert_eq!(reply(b"STORED\r\n", Asked::Set), Some((8, true)));
+        assert_eq!(reply(b"SERVER_ERROR x\r\n", Asked::Set), Some((16, false)));
+    }
+}
