@@ -46,3 +46,6 @@ fn keepalive() -> TcpKeepalive {
         .with_interval(Duration::from_secs(10))
         .with_retries(3)
 }
+
+#[cfg(test)]
+mod tests;
