@@ -18,6 +18,9 @@ pub enum Error {
     /// CONNECT: this is no forward proxy.
     #[error("CONNECT was refused")]
     Connect,
+    /// The listener has as many connections as it may have.
+    #[error("the listener is full")]
+    Full,
     /// The client took too long over its head.
     #[error("the request's head took too long")]
     HeadTimeout,
@@ -74,7 +77,7 @@ impl Error {
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) => 503,
+            Self::NoEndpoint(_) | Self::Full => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
@@ -85,6 +88,7 @@ impl Error {
         match self {
             Self::Request(_)
             | Self::Connect
+            | Self::Full
             | Self::HeadTimeout
             | Self::UploadTimeout
             | Self::ClientGone
@@ -127,6 +131,7 @@ impl Classified for Error {
             | Self::ConnectTimeout(_)
             | Self::FirstByteTimeout
             | Self::DownloadTimeout => Kind::Timeout,
+            Self::Full => Kind::Limit,
             Self::ClientGone | Self::Unanswered | Self::Cut => Kind::Hangup,
             Self::UnknownHost(_) => Kind::NoRoute,
             Self::NoEndpoint(_) => Kind::NoEndpoint,
@@ -144,6 +149,7 @@ impl Classified for Error {
             | Self::ClientGone
             | Self::ClientStuck
             | Self::UnknownHost(_) => Side::Downstream,
+            Self::Full => Side::Internal,
             Self::NoEndpoint(_)
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
@@ -162,6 +168,7 @@ impl Classified for Error {
             Self::Request(_)
             | Self::Expectation
             | Self::Connect
+            | Self::Full
             | Self::HeadTimeout
             | Self::UploadTimeout
             | Self::ClientGone
@@ -180,6 +187,7 @@ impl Classified for Error {
             Self::Request(malformed) => format!("{malformed}").into(),
             Self::Expectation => "only \"Expect: 100-continue\" can be met here".into(),
             Self::Connect => "this is not a forward proxy: CONNECT is not offered".into(),
+            Self::Full => "there are too many connections at the moment".into(),
             Self::HeadTimeout => "the request's head did not arrive in time".into(),
             Self::UploadTimeout => "the request's body did not arrive in time".into(),
             Self::ClientGone | Self::ClientStuck => "the client left".into(),

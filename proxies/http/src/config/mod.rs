@@ -162,6 +162,18 @@ pub struct App {
     pub retries: u32,
 }
 
+impl App {
+    /// Its own servers, in the form that named clusters have.
+    pub fn servers(&self) -> Cluster {
+        Cluster {
+            endpoints: self.endpoints.clone(),
+            health: self.health.clone(),
+            health_path: self.health_path.clone(),
+            tls: self.tls.clone(),
+        }
+    }
+}
+
 fn default_retries() -> u32 {
     2
 }

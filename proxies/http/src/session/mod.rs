@@ -1,3 +1,9 @@
 //! One client connection: [`state`] decides, [`driver`] reads and writes.
 
+pub(crate) mod driver;
+mod farewell;
+mod record;
+mod relay;
 pub mod state;
+mod timer;
+mod tunnel;

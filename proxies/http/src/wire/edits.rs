@@ -15,22 +15,24 @@ pub struct Edits {
 
 impl Edits {
     /// Removals first, then `set` (which replaces every field of that name), then `add`.
-    pub fn new<'a>(
-        remove: impl IntoIterator<Item = &'a str>,
-        set: impl IntoIterator<Item = (&'a str, &'a str)>,
-        add: impl IntoIterator<Item = (&'a str, &'a str)>,
+    pub fn new<N: AsRef<str>, V: AsRef<str>>(
+        remove: impl IntoIterator<Item = N>,
+        set: impl IntoIterator<Item = (N, V)>,
+        add: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
         let mut edits = Self::default();
         let mut lines = BytesMut::new();
         for name in remove {
-            edits.remove(name);
+            edits.remove(name.as_ref());
         }
         for (name, value) in set {
+            let (name, value) = (name.as_ref(), value.as_ref());
             edits.remove(name);
             edits.sets_host |= name.eq_ignore_ascii_case("host");
             put_line(&mut lines, name.as_bytes(), value.as_bytes());
         }
         for (name, value) in add {
+            let (name, value) = (name.as_ref(), value.as_ref());
             put_line(&mut lines, name.as_bytes(), value.as_bytes());
         }
         edits.lines = lines.freeze();

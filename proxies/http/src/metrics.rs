@@ -1,0 +1,137 @@
+//! What is counted. Handles are looked up once, when a table is built; the data path only adds.
+
+use groove_common::error::Kind;
+use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
+use std::time::Duration;
+
+/// Status classes, as labels.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Counted for the whole proxy.
+#[derive(Debug)]
+pub struct Metrics {
+    errors: Vec<(Kind, Counter)>,
+    /// Exchanges begun again on another connection.
+    pub retries: Counter,
+    /// Upgraded connections open now.
+    pub tunnels: Gauge,
+    /// Replies to requests that no app got.
+    pub unrouted: AppMetrics,
+}
+
+impl Metrics {
+    /// Makes the series.
+    pub fn new(registry: &Registry) -> Self {
+        let error = |kind: Kind| {
+            (kind, registry.counter("groove_http_errors", "Exchanges that failed", &[("kind", kind.label())]))
+        };
+        Self {
+            errors: Kind::ALL.into_iter().map(error).collect(),
+            retries: registry.counter(
+                "groove_http_retries",
+                "Requests sent again on another connection",
+                &[],
+            ),
+            tunnels: registry.gauge("groove_http_tunnels", "Upgraded connections that are open", &[]),
+            unrouted: AppMetrics::new(registry, ""),
+        }
+    }
+
+    /// Counts a failure.
+    pub fn failed(&self, kind: Kind) {
+        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
+            counter.inc();
+        }
+    }
+}
+
+/// Counted for each app. A new table finds the same series by the app's name.
+#[derive(Debug, Clone)]
+pub struct AppMetrics {
+    classes: [Counter; CLASSES.len()],
+    seconds: Histogram,
+    /// Exchanges going on now.
+    pub in_flight: Gauge,
+}
+
+impl AppMetrics {
+    /// The series of the app of that name.
+    pub fn new(registry: &Registry, app: &str) -> Self {
+        let class = |class: &str| {
+            let labels = [("app", app), ("class", class)];
+            registry.counter("groove_http_requests", "Requests answered, by class of status", &labels)
+        };
+        let labels = [("app", app)];
+        Self {
+            classes: CLASSES.map(class),
+            seconds: registry.histogram(
+                "groove_http_request_seconds",
+                "From a request's head to the end of its reply",
+                &labels,
+            ),
+            in_flight: registry.gauge("groove_http_in_flight", "Exchanges going on", &labels),
+        }
+    }
+
+    /// Counts an exchange that is over.
+    pub fn answered(&self, status: u16, took: Duration) {
+        if let Some(counter) = self.classes.get(usize::from(status / 100).saturating_sub(1)) {
+            counter.inc();
+        }
+        self.seconds.record(took);
+    }
+
+    /// Answers so far, for the status page.
+    pub fn requests(&self) -> u64 {
+        self.classes.iter().map(Counter::get).sum()
+    }
+
+    /// Answers of 500 and above so far.
+    pub fn failures(&self) -> u64 {
+        self.classes.last().map_or(0, Counter::get)
+    }
+}
+
+/// Counted for each cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterMetrics {
+    /// Connections opened.
+    pub connects: Counter,
+    /// Connections that could not be opened.
+    pub connect_failures: Counter,
+    /// Exchanges that found an idle connection.
+    pub reused: Counter,
+}
+
+impl ClusterMetrics {
+    /// The series of the cluster of that name.
+    pub fn new(registry: &Registry, cluster: &str) -> Self {
+        let counter = |name, help| registry.counter(name, help, &[("cluster", cluster)]);
+        Self {
+            connects: counter("groove_http_upstream_connects", "Connections opened to servers"),
+            connect_failures: counter(
+                "groove_http_upstream_connect_failures",
+                "Connections that could not be opened",
+            ),
+            reused: counter("groove_http_upstream_reused", "Exchanges on a connection that was idle"),
+        }
+    }
+}
+
+/// One of those that a gauge counts, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    /// Counts one more.
+    pub fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

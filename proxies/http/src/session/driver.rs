@@ -1,0 +1,441 @@
+//! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
+
+use super::relay::{Outgoing, Patience, Relay};
+use super::state::{Asked, Exchange};
+use super::timer::Timer;
+use super::tunnel;
+use crate::error::Error;
+use crate::metrics::Counted;
+use crate::reply::{self, Audience, Form};
+use crate::table::{App, Table, Target};
+use crate::upstream::Lease;
+use crate::wire::scan::HeadScan;
+use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::worker::{View, Worker};
+use bytes::{Buf, BytesMut};
+use groove_common::discovery::Outcome;
+use groove_common::error::{Classified, Retry, Side};
+use groove_common::ids::EndpointId;
+use groove_common::net::{Downstream, Reached, connect};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::debug;
+
+/// While draining, a connection without a request is kept this long: its client may have sent one already.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
+    let mut session = Session::handshake(worker, conn);
+    loop {
+        match session.turn().await {
+            Next::Request => {}
+            Next::Close => break session.close().await,
+            Next::Linger => break session.linger().await,
+            Next::Cut => break,
+        }
+    }
+}
+
+/// Tells a client that there is no room for it.
+pub(crate) async fn refuse(worker: &Worker, mut conn: Downstream) {
+    let mut out = BytesMut::new();
+    let audience = Audience { close: true, ..Audience::default() };
+    worker.shared.metrics.failed(Error::Full.kind());
+    reply::error(&Error::Full, audience, &[], &mut out);
+    if let Err(error) = conn.stream.send(&mut out).await {
+        debug!(%error, "a client left before it was refused");
+    }
+}
+
+/// What becomes of the connection after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another request may come.
+    Request,
+    /// All is said.
+    Close,
+    /// All is said, but the client is still sending.
+    Linger,
+    /// Nothing more can be said.
+    Cut,
+}
+
+/// What waiting for a request ended with.
+enum Read {
+    Some,
+    End,
+    Late,
+    Draining,
+}
+
+/// One client's connection.
+pub(super) struct Session {
+    pub(super) worker: Rc<Worker>,
+    pub(super) conn: Downstream,
+    /// The client's address, as X-Forwarded-For has it.
+    client: Box<str>,
+    scheme: &'static str,
+    draining: Reached,
+    /// The drain has been noticed; the next request is the last.
+    is_parting: bool,
+    /// Read and not yet taken. Holds no memory while nothing comes.
+    pub(super) inbox: BytesMut,
+    pub(super) timer: Timer,
+}
+
+/// A request that has been read, admitted and routed.
+pub(super) struct Begun<'v> {
+    pub(super) at: Instant,
+    pub(super) app: &'v App,
+    target: &'v Target,
+    pub(super) exchange: Exchange,
+    pub(super) outgoing: Outgoing,
+    incoming: BytesMut,
+    pub(super) reply: BytesMut,
+    pub(super) audience: Audience,
+}
+
+/// A request that no server gets to see.
+struct Refused {
+    error: Error,
+    audience: Audience,
+}
+
+impl Session {
+    fn handshake(worker: Rc<Worker>, conn: Downstream) -> Self {
+        let client =
+            conn.peer.ip().map_or_else(|| "unknown".into(), |ip| ip.to_canonical().to_string().into());
+        let timer = Timer::new(Instant::now() + worker.view().table.timeouts.keep_alive);
+        Self {
+            worker,
+            client,
+            scheme: if conn.tls.is_some() { "https" } else { "http" },
+            draining: conn.drain.draining(),
+            is_parting: false,
+            inbox: BytesMut::new(),
+            timer,
+            conn,
+        }
+    }
+
+    /// One request and its reply.
+    async fn turn(&mut self) -> Next {
+        let length = match self.read().await {
+            Ok(Some(length)) => length,
+            Ok(None) => return Next::Close,
+            Err(error) => return self.refuse(error, Audience::default()).await,
+        };
+        let view = self.worker.view();
+        let mut begun = match self.begin(&view, length) {
+            Ok(begun) => begun,
+            Err(Refused { error, audience }) => return self.refuse(error, audience).await,
+        };
+        let _in_flight = Counted::new(&begun.app.metrics.in_flight);
+        let next = match self.serve_one(&view, &mut begun).await {
+            Ok(lease) if begun.exchange.is_switched() => self.tunnel(&view, &mut begun, lease).await,
+            Ok(lease) => self.release(&view, &mut begun, lease),
+            Err(error) => self.fail(&mut begun, error).await,
+        };
+        self.give_back(begun);
+        next
+    }
+
+    /// Waits for a whole head and says how long it is; `None` is a connection that ends between two requests.
+    async fn read(&mut self) -> Result<Option<usize>, Error> {
+        let mut scan = HeadScan::default();
+        let mut is_first_line = true;
+        let mut is_begun = false;
+        loop {
+            // One empty line before a request is a habit of old clients (RFC 9112, 2.2).
+            if is_first_line && self.inbox.starts_with(b"\r\n") {
+                self.inbox.advance(2);
+                is_first_line = false;
+                scan = HeadScan::default();
+            }
+            if !self.inbox.is_empty() {
+                let view = self.worker.view();
+                if let Some(length) = scan.advance(&self.inbox, &view.table.limits).map_err(Error::Request)? {
+                    return Ok(Some(length));
+                }
+                if !is_begun {
+                    is_begun = true;
+                    self.timer.set(Instant::now() + view.table.timeouts.head);
+                }
+            }
+            match poll_fn(|cx| self.poll_read(cx)).await {
+                Read::Some => {}
+                Read::End => return Ok(None),
+                Read::Late if self.inbox.is_empty() => return Ok(None),
+                Read::Late => return Err(Error::HeadTimeout),
+                Read::Draining => {
+                    self.is_parting = true;
+                    if self.inbox.is_empty() {
+                        self.timer.set(Instant::now() + GOODBYE);
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        let filled = if self.inbox.is_empty() {
+            // A buffer is lent for the attempt only.
+            let mut buffer = self.worker.take_buffer();
+            let filled = self.conn.stream.poll_fill(cx, &mut buffer);
+            if filled.is_pending() {
+                self.worker.put_buffer(buffer);
+            } else {
+                self.inbox = buffer;
+            }
+            filled
+        } else {
+            self.conn.stream.poll_fill(cx, &mut self.inbox)
+        };
+        match filled {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Read::End),
+            Poll::Ready(Ok(_)) => return Poll::Ready(Read::Some),
+            Poll::Pending => {}
+        }
+        if !self.is_parting && Pin::new(&mut self.draining).poll(cx).is_ready() {
+            return Poll::Ready(Read::Draining);
+        }
+        ready!(self.timer.poll(cx));
+        Poll::Ready(Read::Late)
+    }
+
+    /// Reads the head, and makes of it what the server gets.
+    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Refused> {
+        let table = &*view.table;
+        let raw = self.inbox.get(..length).unwrap_or_default();
+        let mut fields = self.worker.fields();
+        let head = RequestHead::parse(raw, &table.limits, &mut fields)
+            .map_err(|error| Refused { error: Error::Request(error), audience: Audience::default() })?;
+        let asked = Asked::of(&head);
+        let framing = head.framing;
+        let mut audience = Audience {
+            form: Form::Text,
+            is_head: asked.is_head,
+            is_http10: asked.version == Version::Http10,
+            close: !asked.keeps_alive,
+        };
+        let routed = admit(&head, &table.limits).and_then(|()| route(table, &head));
+        let (app, target) = match routed {
+            Ok(found) => found,
+            Err(error) => {
+                audience.form = Form::accepted(head.value(Name::Accept));
+                drop(fields);
+                self.inbox.advance(length);
+                audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
+                return Err(Refused { error, audience });
+            }
+        };
+        let mut out = self.worker.take_buffer();
+        let hop = render::Hop {
+            client: self.client.as_bytes(),
+            scheme: self.scheme.as_bytes(),
+            trusted: table.trusts(&self.conn.peer),
+            via: &table.via,
+            request_id: &self.worker.request_id(),
+        };
+        render::request(&head, &hop, &target.request, &mut out);
+        drop(fields);
+        self.inbox.advance(length);
+        let mut body = self.worker.take_buffer();
+        let mut exchange = Exchange::new(asked, framing);
+        if !exchange.is_uploaded() {
+            let taken = exchange.upload(&mut self.inbox, &mut body, &table.limits);
+            if let Err(fault) = taken {
+                return Err(Refused { error: fault.into(), audience });
+            }
+        }
+        Ok(Begun {
+            at: Instant::now(),
+            app,
+            target,
+            exchange,
+            outgoing: Outgoing::new(out, body),
+            incoming: self.worker.take_buffer(),
+            reply: self.worker.take_buffer(),
+            audience,
+        })
+    }
+
+    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
+    async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
+        let mut wants_fresh = false;
+        loop {
+            let mut lease = self.lease(view, begun, wants_fresh).await?;
+            let Err(error) = self.exchange(view, begun, &mut lease).await else {
+                let outcome = Outcome::Success { latency: begun.at.elapsed() };
+                begun.target.upstream.cluster.report(lease.exchange.endpoint(), outcome);
+                return Ok(lease);
+            };
+            if lease.is_reused && error.retry() == Retry::IfIdempotent {
+                // The server closed an idle connection: that says nothing of its health.
+                if begun.exchange.may_replay() {
+                    begun.exchange.restart();
+                    begun.outgoing.rewind();
+                    begun.incoming.clear();
+                    self.worker.shared.metrics.retries.inc();
+                    wants_fresh = true;
+                    continue;
+                }
+            } else if error.side() == Side::Upstream {
+                begun.target.upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
+            }
+            return Err(error);
+        }
+    }
+
+    /// A connection to the least loaded endpoint; to another if it cannot be connected to.
+    async fn lease(&mut self, view: &View, begun: &Begun<'_>, wants_fresh: bool) -> Result<Lease, Error> {
+        let upstream = &*begun.target.upstream;
+        let mut failed: Vec<EndpointId> = Vec::new();
+        let mut last = None;
+        loop {
+            let picked = view.pick(upstream, &failed, &mut self.worker.dice());
+            let Some(exchange) = picked else {
+                return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
+            };
+            if !wants_fresh && failed.is_empty() {
+                let endpoint = exchange.endpoint().id;
+                let idle = poll_fn(|cx| Poll::Ready(self.worker.take_idle(endpoint, begun.at, cx))).await;
+                if let Some(stream) = idle {
+                    upstream.metrics.reused.inc();
+                    return Ok(Lease { stream, exchange, is_reused: true });
+                }
+            }
+            let address = &exchange.endpoint().address;
+            // Boxed: a session does not carry the size of a dial that it seldom makes.
+            match Box::pin(connect(address, upstream.tls.as_ref(), begun.app.connect)).await {
+                Ok(stream) => {
+                    upstream.metrics.connects.inc();
+                    return Ok(Lease { stream, exchange, is_reused: false });
+                }
+                Err(error) => {
+                    upstream.metrics.connect_failures.inc();
+                    upstream.cluster.report(exchange.endpoint(), Outcome::Failure);
+                    debug!(cluster = upstream.cluster.name(), endpoint = %address, %error, "cannot connect");
+                    let error = unreachable(address.to_string(), &error);
+                    if failed.len() >= begun.app.retries as usize {
+                        return Err(error);
+                    }
+                    failed.push(exchange.endpoint().id);
+                    last = Some(error);
+                }
+            }
+        }
+    }
+
+    async fn exchange(&mut self, view: &View, begun: &mut Begun<'_>, lease: &mut Lease) -> Result<(), Error> {
+        let mut relay = Relay {
+            exchange: &mut begun.exchange,
+            client: &mut self.conn.stream,
+            server: &mut lease.stream,
+            inbox: &mut self.inbox,
+            outgoing: &mut begun.outgoing,
+            incoming: &mut begun.incoming,
+            reply: &mut begun.reply,
+            worker: &self.worker,
+            table: &view.table,
+            edits: &begun.target.reply,
+            drain: &self.conn.drain,
+            patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
+            timer: &mut self.timer,
+            server_is_deaf: false,
+            reply_is_unflushed: false,
+        };
+        poll_fn(|cx| relay.poll(cx)).await
+    }
+
+    /// The reply is with the client: what stays open, and what is told of it.
+    fn release(&mut self, view: &View, begun: &mut Begun<'_>, lease: Lease) -> Next {
+        let now = Instant::now();
+        let status = begun.exchange.status().unwrap_or_default();
+        let took = now.saturating_duration_since(begun.at);
+        begun.app.metrics.answered(status, took);
+        self.record(begun, Some(&lease), took, None);
+        if begun.exchange.keeps_server() && begun.outgoing.is_sent() {
+            self.worker.put_idle(lease, now, &view.table);
+        }
+        if !begun.exchange.is_uploaded() {
+            return Next::Linger;
+        }
+        if !begun.exchange.keeps_client() {
+            return Next::Close;
+        }
+        self.timer.set(now + view.table.timeouts.keep_alive);
+        Next::Request
+    }
+
+    /// Both sides have left HTTP.
+    async fn tunnel(&mut self, view: &View, begun: &mut Begun<'_>, mut lease: Lease) -> Next {
+        let metrics = &self.worker.shared.metrics;
+        let _open = Counted::new(&metrics.tunnels);
+        let (up, down) = (std::mem::take(&mut self.inbox), std::mem::take(&mut begun.incoming));
+        let idle_max = view.table.timeouts.tunnel_idle;
+        let carried =
+            tunnel::carry(&mut self.conn.stream, &mut lease.stream, up, down, idle_max, &mut self.timer)
+                .await;
+        debug!(app = begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
+        let took = begun.at.elapsed();
+        begun.app.metrics.answered(101, took);
+        self.record(begun, Some(&lease), took, None);
+        Next::Cut
+    }
+
+    /// Nothing is held by a connection that waits for its next request.
+    fn give_back(&mut self, begun: Begun<'_>) {
+        for buffer in [begun.outgoing.head, begun.outgoing.body, begun.incoming, begun.reply] {
+            self.worker.put_buffer(buffer);
+        }
+        if self.inbox.is_empty() {
+            self.worker.put_buffer(std::mem::take(&mut self.inbox));
+        }
+    }
+}
+
+/// What no server needs to see to be refused.
+fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
+    if head.method == b"CONNECT" {
+        return Err(Error::Connect);
+    }
+    if !head.expectation_can_be_met() {
+        return Err(Error::Expectation);
+    }
+    match head.framing {
+        Framing::Length(length) if length > limits.body_bytes => Err(Error::Request(Malformed::BodyTooLarge)),
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => Ok(()),
+    }
+}
+
+/// The app that answers for the host, and what of it serves this path and method.
+fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t Target), Error> {
+    let Some(app) = table.app(head.host) else {
+        return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
+    };
+    Ok((app, app.target(head.method, head.path())))
+}
+
+/// Drops a request's body if all of it is there already, so that the next request can be read behind it.
+fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
+    let mut body = Body::new(framing);
+    match body.advance(inbox, limits, |_| {}) {
+        Ok(taken) => inbox.advance(taken),
+        Err(_) => return false,
+    }
+    body.is_done()
+}
+
+fn unreachable(address: String, error: &io::Error) -> Error {
+    if error.kind() == io::ErrorKind::TimedOut {
+        Error::ConnectTimeout(address)
+    } else {
+        Error::Unreachable { address, reason: error.to_string() }
+    }
+}

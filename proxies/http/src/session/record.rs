@@ -1,0 +1,80 @@
+//! What the access log says of an exchange, read from the head that went to the server: nothing is copied aside for a
+//! line that is mostly not written.
+
+use crate::error::Error;
+use groove_common::error::Classified;
+use groove_common::net::Peer;
+use groove_common::telemetry::Event;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A head as we wrote it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<'a> {
+    head: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn of(head: &'a [u8]) -> Self {
+        Self { head }
+    }
+
+    /// The value of the first field of that name.
+    pub(super) fn field(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            let found = line.get(..colon)?.eq_ignore_ascii_case(name.as_bytes());
+            found.then(|| line.get(colon + 1..).unwrap_or_default().trim_ascii())
+        })
+    }
+
+    fn text(bytes: Option<&'a [u8]>) -> Cow<'a, str> {
+        String::from_utf8_lossy(bytes.unwrap_or_default())
+    }
+
+    /// The line of an exchange that is over.
+    pub(super) fn event(&self, facts: &Facts<'_>) -> Event {
+        let mut first_line = self.head.split(|byte| matches!(byte, b' ' | b'\r'));
+        let (method, target) = (Self::text(first_line.next()), Self::text(first_line.next()));
+        let event = Event::new(format!("{method} {target}"))
+            .with("app", facts.app)
+            .with("host", Self::text(self.field("host")))
+            .with("request_id", Self::text(self.field("x-request-id")))
+            .show("client", facts.client)
+            .with("status", facts.status)
+            .time("took_ms", facts.took);
+        let event = match facts.endpoint {
+            Some(endpoint) => event.with("endpoint", endpoint),
+            None => event,
+        };
+        match facts.error {
+            Some(error) => event.show("error", error).with("error_kind", error.kind().label()),
+            None => event,
+        }
+    }
+}
+
+/// What is known at the end of an exchange.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) app: &'a str,
+    pub(super) client: &'a Peer,
+    pub(super) endpoint: Option<&'a str>,
+    pub(super) status: u16,
+    pub(super) took: Duration,
+    pub(super) error: Option<&'a Error>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_whatever_their_case() {
+        let record = Record::of(b"GET /a?b HTTP/1.1\r\nHost: shop.test\r\nx-REQUEST-id:  42 \r\n\r\n");
+        assert_eq!(record.field("host"), Some(b"shop.test".as_slice()));
+        assert_eq!(record.field("X-Request-Id"), Some(b"42".as_slice()));
+        assert_eq!(record.field("accept"), None);
+        assert_eq!(record.field("GET /a?b HTTP/1.1\r"), None);
+    }
+}

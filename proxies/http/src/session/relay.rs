@@ -1,0 +1,200 @@
+//! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
+
+use super::state::{Exchange, Phase, Rules};
+use super::timer::Timer;
+use crate::error::Error;
+use crate::table::Table;
+use crate::wire::Edits;
+use crate::worker::Worker;
+use bytes::{Buf, BytesMut};
+use groove_common::lifecycle::Drain;
+use groove_common::net::Stream;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A request on its way to the server. The head is kept until the exchange is over: it may have to be sent again.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) head: BytesMut,
+    sent: usize,
+    pub(super) body: BytesMut,
+    /// TLS holds records that the socket has not taken.
+    unflushed: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(head: BytesMut, body: BytesMut) -> Self {
+        Self { head, sent: 0, body, unflushed: false }
+    }
+
+    /// Sends what is left, head and body in one write.
+    fn poll_send(&mut self, cx: &mut Context<'_>, server: &mut Stream) -> Poll<std::io::Result<()>> {
+        let head = self.head.get(self.sent..).unwrap_or_default();
+        let mut both = head.chain(&mut self.body);
+        let polled = server.poll_send(cx, &mut both);
+        self.sent = self.head.len() - both.first_ref().len();
+        self.unflushed = polled.is_pending();
+        polled
+    }
+
+    /// Whether the socket has all of what is known of the request so far.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent == self.head.len() && self.body.is_empty() && !self.unflushed
+    }
+
+    /// Makes ready to send it again.
+    pub(super) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+}
+
+/// How long each phase may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) first_byte: Duration,
+    pub(super) body_idle: Duration,
+}
+
+impl Patience {
+    fn of(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::FirstByte => self.first_byte,
+            Phase::Upload | Phase::Download => self.body_idle,
+        }
+    }
+}
+
+/// Everything that an exchange reads and writes.
+pub(super) struct Relay<'a> {
+    pub(super) exchange: &'a mut Exchange,
+    pub(super) client: &'a mut Stream,
+    pub(super) server: &'a mut Stream,
+    /// Read of the client and not yet taken: the body, then the next request.
+    pub(super) inbox: &'a mut BytesMut,
+    pub(super) outgoing: &'a mut Outgoing,
+    /// Read of the server and not yet taken.
+    pub(super) incoming: &'a mut BytesMut,
+    /// For the client.
+    pub(super) reply: &'a mut BytesMut,
+    pub(super) worker: &'a Worker,
+    pub(super) table: &'a Table,
+    pub(super) edits: &'a Edits,
+    pub(super) drain: &'a Drain,
+    pub(super) patience: Patience,
+    pub(super) timer: &'a mut Timer,
+    /// The server takes no more of the request; it may have answered all the same.
+    pub(super) server_is_deaf: bool,
+    /// TLS holds records for the client that the socket has not taken.
+    pub(super) reply_is_unflushed: bool,
+}
+
+impl Relay<'_> {
+    /// Moves all that can be moved. Ready when the reply is with the client, or nothing more can be done.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut moved_ever = false;
+        loop {
+            let mut moved = self.send_request(cx);
+            moved |= self.read_client(cx)?;
+            moved |= self.read_server(cx)?;
+            moved |= self.send_reply(cx)?;
+            if self.exchange.is_answered() && self.reply.is_empty() && !self.reply_is_unflushed {
+                return Poll::Ready(Ok(()));
+            }
+            if !moved {
+                break;
+            }
+            moved_ever = true;
+        }
+        if moved_ever {
+            self.timer.set(Instant::now() + self.patience.of(self.exchange.phase()));
+        }
+        match self.timer.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(self.out_of_time())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn send_request(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.outgoing.is_sent() || self.server_is_deaf {
+            return false;
+        }
+        match self.outgoing.poll_send(cx, self.server) {
+            Poll::Ready(Ok(())) => true,
+            // It may have said why before it hung up: the reply is still read.
+            Poll::Ready(Err(_)) => {
+                self.server_is_deaf = true;
+                self.outgoing.body.clear();
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// Reads the request's body while there is room for it; after it, a little of what follows, so that a client that
+    /// leaves is noticed.
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let uploading = !self.exchange.is_uploaded();
+        if uploading && (self.server_is_deaf || self.outgoing.body.len() >= self.table.buffer_bytes) {
+            return Ok(false);
+        }
+        let mut moved = false;
+        if self.inbox.is_empty() || (!uploading && self.inbox.len() < self.table.limits.head_bytes) {
+            match self.client.poll_fill(cx, self.inbox) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Error::ClientGone),
+                Poll::Ready(Ok(_)) => moved = true,
+                Poll::Pending => {}
+            }
+        }
+        if uploading && !self.inbox.is_empty() {
+            self.exchange.upload(self.inbox, &mut self.outgoing.body, &self.table.limits)?;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn read_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        if self.exchange.is_answered() || self.reply.len() >= self.table.buffer_bytes {
+            return Ok(false);
+        }
+        match self.server.poll_fill(cx, self.incoming) {
+            Poll::Ready(Ok(0)) => self.exchange.server_closed(self.incoming, self.reply)?,
+            Poll::Ready(Ok(_)) => {
+                let rules = Rules {
+                    limits: &self.table.limits,
+                    edits: self.edits,
+                    draining: self.drain.is_draining(),
+                };
+                self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
+            }
+            Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
+            Poll::Ready(Err(_)) => return Err(Error::Unanswered),
+            Poll::Pending => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn send_reply(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        if self.reply.is_empty() && !self.reply_is_unflushed {
+            return Ok(false);
+        }
+        let before = self.reply.len();
+        let polled = self.client.poll_send(cx, self.reply);
+        self.reply_is_unflushed = polled.is_pending();
+        match polled {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(_)) => Err(Error::ClientGone),
+            Poll::Pending => Ok(self.reply.len() < before),
+        }
+    }
+
+    /// Whom the time ran out on.
+    fn out_of_time(&self) -> Error {
+        match self.exchange.phase() {
+            Phase::Upload if self.outgoing.is_sent() => Error::UploadTimeout,
+            Phase::Upload | Phase::FirstByte => Error::FirstByteTimeout,
+            Phase::Download if self.reply.is_empty() => Error::DownloadTimeout,
+            Phase::Download => Error::ClientStuck,
+        }
+    }
+}

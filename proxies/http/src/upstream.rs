@@ -1,0 +1,151 @@
+//! The servers' side: clusters that outlive a reload, and connections that outlive an exchange.
+//!
+//! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
+//! exchange, to bound what the endpoints' own count of exchanges bounds already.
+
+use crate::config;
+use crate::metrics::ClusterMetrics;
+use crate::probe::HttpProber;
+use crate::table::Table;
+use foldhash::fast::RandomState;
+use groove_common::app::StartError;
+use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober};
+use groove_common::ids::EndpointId;
+use groove_common::net::{Connector, Stream};
+use groove_common::pool::IdleList;
+use groove_common::telemetry::Registry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+/// A cluster, and how it is spoken to.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its place among the table's upstreams.
+    pub index: usize,
+    /// The servers.
+    pub cluster: Arc<Cluster>,
+    /// TLS to them.
+    pub tls: Option<Connector>,
+    /// Its numbers.
+    pub metrics: ClusterMetrics,
+    /// As configured, to know on a reload what changed.
+    servers: config::Cluster,
+}
+
+/// The upstreams of a table in the making.
+#[derive(Debug)]
+pub struct Upstreams<'a> {
+    runtime: &'a Handle,
+    registry: &'a Registry,
+    before: Option<&'a Table>,
+    made: BTreeMap<String, Arc<Upstream>>,
+}
+
+impl<'a> Upstreams<'a> {
+    /// None yet. Those of the table `before` live on where they are asked for again.
+    pub fn new(runtime: &'a Handle, registry: &'a Registry, before: Option<&'a Table>) -> Self {
+        Self { runtime, registry, before, made: BTreeMap::new() }
+    }
+
+    /// The upstream of that name. A cluster of the table before keeps its endpoints' state: what is in flight, what is
+    /// ejected, which connections are idle.
+    pub fn take(&mut self, name: &str, servers: &config::Cluster) -> Result<Arc<Upstream>, StartError> {
+        if let Some(made) = self.made.get(name) {
+            return Ok(Arc::clone(made));
+        }
+        let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, &[b"http/1.1"])).transpose()?;
+        let before = self.before.and_then(|table| table.upstreams.get(name)).filter(|before| {
+            before.servers.tls == servers.tls && before.servers.health_path == servers.health_path
+        });
+        let cluster = match before {
+            Some(before) => Arc::clone(&before.cluster),
+            None => {
+                let prober: Arc<dyn Prober> = match &servers.health_path {
+                    Some(path) => Arc::new(HttpProber::new(path, tls.clone())),
+                    None => Arc::new(ConnectProber),
+                };
+                Cluster::start(name, &servers.endpoints, &servers.health, prober, self.runtime)?
+            }
+        };
+        let upstream = Arc::new(Upstream {
+            index: self.made.len(),
+            cluster,
+            tls,
+            metrics: ClusterMetrics::new(self.registry, name),
+            servers: servers.clone(),
+        });
+        self.made.insert(name.to_owned(), Arc::clone(&upstream));
+        Ok(upstream)
+    }
+
+    /// All that were taken, once nothing else of the table can fail: only now do clusters that live on learn what
+    /// changed.
+    pub fn finish(self) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
+        for upstream in self.made.values() {
+            upstream.cluster.update(&upstream.servers.endpoints, &upstream.servers.health)?;
+        }
+        Ok(self.made)
+    }
+}
+
+/// A connection to a server, and the count of the exchange on it.
+#[derive(Debug)]
+pub struct Lease {
+    /// The connection.
+    pub stream: Stream,
+    /// The endpoint, in whose count this exchange is until the lease goes.
+    pub exchange: Exchange,
+    /// It was idle: the server may have closed it in the very moment it was taken.
+    pub is_reused: bool,
+}
+
+/// One worker's idle connections.
+#[derive(Debug, Default)]
+pub struct Idle {
+    lists: HashMap<EndpointId, IdleList<Stream>, RandomState>,
+}
+
+impl Idle {
+    /// An idle connection to the endpoint that its server has not closed.
+    pub fn take(&mut self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
+        let list = self.lists.get_mut(&endpoint)?;
+        loop {
+            let mut stream = list.take(now)?;
+            if !stream.is_stale(cx) {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next exchange.
+    pub fn put(
+        &mut self,
+        endpoint: EndpointId,
+        stream: Stream,
+        now: Instant,
+        len_max: usize,
+        age_max: Duration,
+    ) {
+        let list = self.lists.entry(endpoint).or_insert_with(|| IdleList::new(len_max, age_max));
+        drop(list.put(stream, now));
+    }
+
+    /// Closes what has been idle for too long, and forgets endpoints that nobody speaks to.
+    pub fn expire(&mut self, now: Instant) {
+        self.lists.retain(|_, list| list.expire(now).is_some());
+    }
+
+    /// Connections at rest.
+    pub fn len(&self) -> usize {
+        self.lists.values().map(IdleList::len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,217 @@
+//! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
+
+use crate::metrics::Metrics;
+use crate::session::driver;
+use crate::table::Table;
+use crate::upstream::{Idle, Lease, Upstream};
+use crate::wire::Fields;
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use groove_common::balance::{Dice, least_loaded};
+use groove_common::discovery::{Exchange, Member, Policy, Reader, fresh_dice};
+use groove_common::ids::EndpointId;
+use groove_common::net::{Downstream, LocalService, Stream};
+use groove_common::telemetry::AccessLog;
+use std::cell::{Cell, RefCell, RefMut};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
+use std::time::Duration;
+use tokio::time::{Instant, interval};
+
+/// Buffers kept for the next exchanges; beyond this they go back to the allocator.
+const BUFFERS_MAX: usize = 256;
+/// How large a buffer begins: a head and a small body fit.
+const BUFFER_BYTES: usize = 2 * 1024;
+/// A buffer that has grown larger is not kept.
+const BUFFER_BYTES_KEPT_MAX: usize = 16 * 1024;
+/// How often idle connections are looked through for those that have been idle for too long.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    table: ArcSwap<Table>,
+    /// Counts the tables, so that a worker sees with one load whether it has the latest.
+    generation: AtomicU64,
+    /// Counted for the whole proxy.
+    pub metrics: Metrics,
+    /// Where exchanges are logged.
+    pub access: AccessLog,
+}
+
+impl Shared {
+    /// Begins with a first table.
+    pub fn new(table: Table, metrics: Metrics, access: AccessLog) -> Self {
+        Self { table: ArcSwap::from_pointee(table), generation: AtomicU64::new(0), metrics, access }
+    }
+
+    /// The latest table.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Swaps the table; exchanges that have begun keep the one they began with.
+    pub fn swap(&self, table: Table) {
+        self.table.store(Arc::new(table));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A table as one worker sees it, with its readers of the clusters' snapshots.
+pub struct View {
+    /// The table.
+    pub table: Arc<Table>,
+    generation: u64,
+    readers: RefCell<Vec<Reader>>,
+}
+
+impl View {
+    fn new(table: Arc<Table>, generation: u64) -> Self {
+        let mut upstreams: Vec<_> = table.upstreams.values().collect();
+        upstreams.sort_unstable_by_key(|upstream| upstream.index);
+        let readers = upstreams.into_iter().map(|upstream| upstream.cluster.reader()).collect();
+        Self { table, generation, readers: RefCell::new(readers) }
+    }
+
+    /// The least loaded endpoint but those of `failed`. The next exchange counts as begun with it.
+    pub fn pick(&self, upstream: &Upstream, failed: &[EndpointId], dice: &mut Dice) -> Option<Exchange> {
+        let mut readers = self.readers.borrow_mut();
+        let snapshot = readers.get_mut(upstream.index)?.get();
+        if failed.is_empty() {
+            let member = match snapshot.members.as_slice() {
+                [only] => Some(only).filter(|only| only.admits()),
+                _ => snapshot.pick(Policy::LeastLoaded, upstream.cluster.now(), dice),
+            };
+            return member.map(|member| member.endpoint.begin());
+        }
+        let others: Vec<Member> =
+            snapshot.members.iter().filter(|member| !failed.contains(&member.endpoint.id)).cloned().collect();
+        let least = least_loaded(&others, upstream.cluster.now(), dice)?;
+        others.get(least).map(|member| member.endpoint.begin())
+    }
+}
+
+/// One thread's share of the proxy.
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    view: RefCell<Rc<View>>,
+    idle: RefCell<Idle>,
+    dice: RefCell<Dice>,
+    fields: RefCell<Fields>,
+    buffers: RefCell<Vec<BytesMut>>,
+    sweeps: Cell<bool>,
+}
+
+impl Worker {
+    /// A worker that has seen the table of this moment.
+    pub fn new(shared: Arc<Shared>) -> Rc<Self> {
+        let generation = shared.generation.load(Ordering::Acquire);
+        let view = Rc::new(View::new(shared.table(), generation));
+        Rc::new(Self {
+            shared,
+            view: RefCell::new(view),
+            idle: RefCell::default(),
+            dice: RefCell::new(fresh_dice()),
+            fields: RefCell::default(),
+            buffers: RefCell::default(),
+            sweeps: Cell::new(false),
+        })
+    }
+
+    /// The latest table.
+    pub fn view(&self) -> Rc<View> {
+        let latest = self.shared.generation.load(Ordering::Acquire);
+        let mut view = self.view.borrow_mut();
+        if view.generation != latest {
+            *view = Rc::new(View::new(self.shared.table(), latest));
+        }
+        Rc::clone(&view)
+    }
+
+    /// This thread's dice.
+    pub fn dice(&self) -> RefMut<'_, Dice> {
+        self.dice.borrow_mut()
+    }
+
+    /// A name for a request that brought none: 32 hexadecimal digits.
+    pub fn request_id(&self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut dice = self.dice.borrow_mut();
+        let mut bits = (u128::from(dice.bits()) << 64) | u128::from(dice.bits());
+        std::array::from_fn(|_| {
+            let digit = (bits & 15) as usize;
+            bits >>= 4;
+            DIGITS.get(digit).copied().unwrap_or(b'0')
+        })
+    }
+
+    /// Room for the fields of the head that is being read.
+    pub fn fields(&self) -> RefMut<'_, Fields> {
+        self.fields.borrow_mut()
+    }
+
+    /// An empty buffer, perhaps one that was used before.
+    pub fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back; what is in it is lost.
+    pub fn put_buffer(&self, mut buffer: BytesMut) {
+        let mut buffers = self.buffers.borrow_mut();
+        buffer.clear();
+        // Bytes that were taken from its front are room again.
+        let has_room = buffer.capacity() >= BUFFER_BYTES || buffer.try_reclaim(BUFFER_BYTES);
+        if has_room && buffer.capacity() <= BUFFER_BYTES_KEPT_MAX && buffers.len() < BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    }
+
+    /// An idle connection to an endpoint.
+    pub fn take_idle(&self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
+        self.idle.borrow_mut().take(endpoint, now, cx)
+    }
+
+    /// Keeps the connection of an exchange that is over.
+    pub fn put_idle(self: &Rc<Self>, lease: Lease, now: Instant, table: &Table) {
+        let endpoint = lease.exchange.endpoint().id;
+        let (len_max, age_max) = (table.idle_per_endpoint, table.timeouts.server_keep_alive);
+        self.idle.borrow_mut().put(endpoint, lease.stream, now, len_max, age_max);
+        if !self.sweeps.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::clone(self)));
+        }
+    }
+}
+
+/// Closes idle connections when their time is over, for as long as there are any.
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let mut idle = worker.idle.borrow_mut();
+        idle.expire(Instant::now());
+        if idle.is_empty() {
+            worker.sweeps.set(false);
+            return;
+        }
+    }
+}
+
+impl LocalService for Worker {
+    async fn serve(self: Rc<Self>, conn: Downstream) {
+        driver::serve(self, conn).await;
+    }
+
+    async fn refuse(self: Rc<Self>, conn: Downstream) {
+        driver::refuse(&self, conn).await;
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
+    }
+}
