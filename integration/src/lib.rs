@@ -33,6 +33,7 @@ mod proxy;
 pub mod python;
 mod servers;
 mod template;
+pub mod tls;
 mod wait;
 
 pub use app::{App, Received};

@@ -1,0 +1,127 @@
+//! The admin server, signals, reloads, the end.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::{Kind, PATIENCE, Signal};
+
+use crate::block_on;
+use crate::subject::{Server, before, config, exchange_at, open, plain};
+
+crate::for_each_proxy!(
+    the_admin_server_answers,
+    a_token_guards_the_admin_server,
+    sigterm_drains_and_ends_with_success,
+    a_bad_file_changes_nothing_and_says_why,
+    sighup_takes_a_new_configuration,
+    a_changed_file_is_taken_without_a_signal,
+    a_restart_takes_the_same_address_at_once,
+);
+
+fn the_admin_server_answers(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let proxy = plain(kind, &server)?;
+    block_on(exchange_at(kind, proxy.address()))?;
+    for (path, wanted) in [
+        ("/", kind.name()),
+        ("/healthz", "ok"),
+        ("/readyz", "ready"),
+        ("/metrics", "# TYPE groove_"),
+        ("/api/v1/status", "\"listeners\""),
+        ("/api/v1/config", "\"listeners\""),
+        ("/api/v1/openapi.json", "\"openapi\""),
+    ] {
+        let answer = proxy.get(path)?;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.text().contains(wanted), "{path}: {wanted} is not in\n{}", answer.text());
+    }
+    assert!(!proxy.get("/api/v1/config")?.text().contains("secret\""), "a secret is shown");
+    assert_eq!(proxy.get("/no/such/path")?.status, 404);
+    assert!(!proxy.metrics()?.names().is_empty());
+    Ok(())
+}
+
+fn a_token_guards_the_admin_server(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let text = config(kind, "{address: $LISTEN}").replace("{address: $ADMIN}", "{address: $ADMIN, token: hush}");
+    let proxy = before(kind, &server, "").config(&text).alive_is_enough().start();
+    // Whether health is told without the token or not: the rest is not.
+    let Ok(proxy) = proxy else { return Ok(()) };
+    assert_eq!(proxy.get("/api/v1/config")?.status, 401);
+    let admin = proxy.admin().to_string();
+    assert_eq!(kind.run(&["status", "--admin", &admin])?.status.code(), Some(1));
+    assert_eq!(kind.run(&["status", "--admin", &admin, "--admin-token", "hush"])?.status.code(), Some(0));
+    Ok(())
+}
+
+fn sigterm_drains_and_ends_with_success(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let mut proxy = plain(kind, &server)?;
+    block_on(async {
+        let idle = open(kind, proxy.address()).await?;
+        proxy.signal(Signal::TERM)?;
+        idle.ended().await
+    })?;
+    let status = proxy.exit(PATIENCE)?;
+    assert_eq!(status.code(), Some(0), "{status}\n{}", proxy.log());
+    assert!(block_on(exchange_at(kind, proxy.address())).is_err(), "it still serves");
+    Ok(())
+}
+
+fn a_bad_file_changes_nothing_and_says_why(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let mut proxy = plain(kind, &server)?;
+    let good = proxy.get("/api/v1/config")?.text();
+    let mark = proxy.log().mark();
+    let text = config(kind, "{address: $LISTEN}");
+    proxy.rewrite(&format!("{text}nonsense: 1\n"))?;
+    proxy.signal(Signal::HUP)?;
+    proxy.log().after(mark, "nonsense")?;
+    block_on(exchange_at(kind, proxy.address()))?;
+    assert_eq!(proxy.get("/api/v1/config")?.text(), good);
+    Ok(())
+}
+
+fn sighup_takes_a_new_configuration(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let mut proxy = before(kind, &server, "{address: $LISTEN}").port("SECOND").start()?;
+    let pid = proxy.pid();
+    let held = block_on(open(kind, proxy.address()))?;
+    let mark = proxy.log().mark();
+    proxy.rewrite(&config(kind, "{address: $LISTEN}, {address: $SECOND}"))?;
+    proxy.signal(Signal::HUP)?;
+    proxy.log().after(mark, "reloaded")?;
+    for address in [proxy.address(), proxy.at("SECOND")] {
+        block_on(exchange_at(kind, address))?;
+    }
+    drop(held);
+
+    let mark = proxy.log().mark();
+    proxy.rewrite(&config(kind, "{address: $SECOND}"))?;
+    proxy.signal(Signal::HUP)?;
+    proxy.log().after(mark, "reloaded")?;
+    block_on(exchange_at(kind, proxy.at("SECOND")))?;
+    assert!(block_on(exchange_at(kind, proxy.address())).is_err(), "a listener that was removed still serves");
+    assert_eq!(proxy.pid(), pid);
+    Ok(())
+}
+
+fn a_changed_file_is_taken_without_a_signal(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let mut proxy = before(kind, &server, "{address: $LISTEN}").port("SECOND").start()?;
+    let mark = proxy.log().mark();
+    proxy.rewrite(&config(kind, "{address: $LISTEN}, {address: $SECOND}"))?;
+    proxy.log().after(mark, "reloaded")?;
+    block_on(exchange_at(kind, proxy.at("SECOND")))
+}
+
+fn a_restart_takes_the_same_address_at_once(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let mut proxy = plain(kind, &server)?;
+    let _held = block_on(open(kind, proxy.address()))?;
+    proxy.kill()?;
+    proxy.restart()?;
+    block_on(exchange_at(kind, proxy.address()))?;
+    assert!(proxy.exit(Duration::ZERO).is_err(), "it runs");
+    Ok(())
+}
