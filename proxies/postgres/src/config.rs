@@ -1,0 +1,335 @@
+//! The configuration document, and what its types cannot say. docs/postgres.md explains each option.
+
+use std::collections::BTreeMap;
+
+use groove_common::config::{
+    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Secret, Size, default_drain,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Stored;
+use crate::session::state::Mode;
+
+/// groove-postgres.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// The admin server; none if left out.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: Log,
+    /// How long a drain may take before what is left is cut.
+    #[serde(default = "default_drain")]
+    pub drain: Duration,
+    /// Worker threads; one a core if left out.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
+    pub workers: Option<usize>,
+    /// The databases that clients may name, and where they are.
+    #[schemars(length(min = 1))]
+    pub databases: BTreeMap<String, Database>,
+    /// Who may log in. Left out only with `auth: trust`.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
+    /// How clients prove who they are.
+    #[serde(default)]
+    pub auth: Auth,
+    /// What one client may take.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// By the password in `users`: SCRAM-SHA-256, or md5 where the password is stored so.
+    #[default]
+    Password,
+    /// Not at all. Only on loopback and unix sockets.
+    Trust,
+}
+
+/// A database as clients know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The PostgreSQL servers.
+    pub endpoints: Endpoints,
+    /// What the servers call it; the same name if left out.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub dbname: Option<String>,
+    /// Connections to the servers, for each user of this database.
+    #[serde(default)]
+    pub pool: Pool,
+    /// Speak TLS to the servers; `{}` is TLS with the system's authorities.
+    #[serde(default)]
+    pub tls: Option<ClientTls>,
+    /// How the health of servers is known.
+    #[serde(default)]
+    pub health: Health,
+    /// How long a connection to a server may take, login included.
+    #[serde(default = "default_connect")]
+    pub connect: Duration,
+}
+
+fn default_connect() -> Duration {
+    Duration::from_secs(5)
+}
+
+/// A pool of server connections, one for each pair of database and user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// When a server connection goes back: after each transaction, statement, or session.
+    pub mode: PoolMode,
+    /// Server connections at most.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub size: u32,
+    /// Server connections that are kept even when idle.
+    pub min: u32,
+    /// How long a client waits for a server connection.
+    pub max_wait: Duration,
+    /// How many clients may wait.
+    #[schemars(range(min = 1))]
+    pub max_waiters: u32,
+    /// An idle server connection is closed after this.
+    pub idle: Duration,
+    /// A server connection is closed after this, as soon as it is idle.
+    pub lifetime: Duration,
+    /// Prepared statements kept on a server connection; over it the least recently used leaves.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub statements: u32,
+    /// Cleans a server connection after a session, in session mode.
+    #[schemars(length(min = 1))]
+    pub reset_query: String,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            mode: PoolMode::Transaction,
+            size: 20,
+            min: 0,
+            max_wait: Duration::from_secs(30),
+            max_waiters: 10_000,
+            idle: Duration::from_secs(600),
+            lifetime: Duration::from_secs(3600),
+            statements: 200,
+            reset_query: "DISCARD ALL".to_owned(),
+        }
+    }
+}
+
+/// When a server connection goes back to its pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolMode {
+    /// When the client leaves: everything PostgreSQL can do works.
+    Session,
+    /// After each transaction.
+    #[default]
+    Transaction,
+    /// After each statement; transaction blocks are refused.
+    Statement,
+}
+
+impl From<PoolMode> for Mode {
+    fn from(mode: PoolMode) -> Mode {
+        match mode {
+            PoolMode::Session => Mode::Session,
+            PoolMode::Transaction => Mode::Transaction,
+            PoolMode::Statement => Mode::Statement,
+        }
+    }
+}
+
+/// Someone who may log in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// What the client proves to know: plain, `md5…`, or a `SCRAM-SHA-256$…` verifier from `pg_authid`.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// The role on the servers; the same name if left out.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub server_user: Option<String>,
+    /// What we prove to the servers; `password` if left out.
+    #[serde(default)]
+    pub server_password: Option<Secret>,
+}
+
+/// What one client may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// From the first byte to the end of authentication.
+    pub login: Duration,
+    /// Clients that are logging in at once.
+    #[schemars(range(min = 1))]
+    pub logins: u32,
+    /// A message that the proxy has to hold whole: a named prepared statement.
+    pub message: Size,
+    /// Named prepared statements of one client, where server connections are shared.
+    #[schemars(range(min = 1))]
+    pub statements: u32,
+    /// Pairs of database and user with server connections.
+    #[schemars(range(min = 1))]
+    pub pools: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            login: Duration::from_secs(15),
+            logins: 1000,
+            message: Size::mib(1),
+            statements: 5000,
+            pools: 1000,
+        }
+    }
+}
+
+impl Document for Config {
+    fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn drain(&self) -> Duration {
+        self.drain
+    }
+
+    fn workers(&self) -> Option<usize> {
+        self.workers
+    }
+
+    fn validate(&self, issues: &mut Issues) {
+        for (name, database) in &self.databases {
+            database.validate(name, issues);
+        }
+        if self.databases.is_empty() {
+            let help = "write `databases: {shop: {endpoints: [127.0.0.1:5432]}}`";
+            issues.at(&["databases"], "there is no database", Some(help));
+        }
+        self.validate_auth(issues);
+        for (name, user) in &self.users {
+            user.validate(name, self.auth, issues);
+        }
+        self.limits.validate(issues);
+    }
+}
+
+impl Config {
+    fn validate_auth(&self, issues: &mut Issues) {
+        match self.auth {
+            Auth::Password if self.users.is_empty() => {
+                let help = "write `users: {app: {password: {env: NAME}}}`; for local use only, `auth: trust`";
+                issues.at(&["users"], "nobody may log in", Some(help));
+            }
+            Auth::Password => {}
+            Auth::Trust => {
+                for (index, listener) in self.listeners.iter().enumerate() {
+                    if !listener.address.is_local() {
+                        let help = "listen on 127.0.0.1 or a unix socket, or write `users` in place of `auth: trust`";
+                        issues.at(
+                            &["listeners", &index.to_string(), "address"],
+                            "with `auth: trust` anyone who reaches this address may do anything",
+                            Some(help),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Database {
+    fn validate(&self, name: &str, issues: &mut Issues) {
+        let at = ["databases", name];
+        self.endpoints.check_servers(&[&at[..], &["endpoints"]].concat(), issues);
+        self.health.check(&[&at[..], &["health"]].concat(), issues);
+        if let Some(tls) = &self.tls {
+            tls.check(&[&at[..], &["tls"]].concat(), issues);
+        }
+        if self.connect.is_zero() {
+            let help = Some("write a length of time, like `5s`");
+            issues.at(&[&at[..], &["connect"]].concat(), "a connection takes time", help);
+        }
+        let pool = &self.pool;
+        if pool.min > pool.size {
+            let message = format!("more connections are kept than there may be ({})", pool.size);
+            let help = format!("write at most `{}`, or a larger `size`", pool.size);
+            issues.at(&[&at[..], &["pool", "min"]].concat(), message, Some(&help));
+        }
+        for (key, value) in [("max_wait", pool.max_wait), ("idle", pool.idle), ("lifetime", pool.lifetime)] {
+            if value.is_zero() {
+                let help = Some("write a length of time, like `30s`");
+                issues.at(&[&at[..], &["pool", key]].concat(), "no time at all", help);
+            }
+        }
+        if name == ADMIN_DATABASE {
+            let help = Some("give it another name, and this one as `dbname`");
+            issues.at_key(&at, "this name is kept for the console", help);
+        }
+    }
+}
+
+/// The database whose clients talk to the proxy itself.
+pub const ADMIN_DATABASE: &str = "groove";
+
+impl User {
+    fn validate(&self, name: &str, auth: Auth, issues: &mut Issues) {
+        match &self.password {
+            None if auth == Auth::Password => {
+                let help = Some("add `password: {env: NAME}`");
+                issues.at(&["users", name], "without a password nobody can log in as this user", help);
+            }
+            Some(password) if password.expose().is_empty() => {
+                let help = Some("write a password; PostgreSQL accepts no empty one either");
+                issues.at(&["users", name, "password"], "the password is empty", help);
+            }
+            Some(password) => {
+                if let Err(error) = Stored::read(password.expose()) {
+                    let help = Some("copy it whole from `SELECT rolpassword FROM pg_authid`");
+                    issues.at(&["users", name, "password"], error.to_string(), help);
+                }
+            }
+            None => {}
+        }
+        if let Some(password) = &self.server_password
+            && let Ok(Stored::Scram(_)) | Err(_) = Stored::read(password.expose())
+        {
+            let message = "a SCRAM verifier proves nothing to a server";
+            let help = Some("write the password itself, or a server that trusts this host needs none");
+            issues.at(&["users", name, "server_password"], message, help);
+        }
+    }
+}
+
+impl Limits {
+    fn validate(&self, issues: &mut Issues) {
+        if self.login.is_zero() {
+            let help = Some("write a length of time, like `15s`");
+            issues.at(&["limits", "login"], "nobody can log in in no time", help);
+        }
+        if self.message.bytes() < 16 << 10 || self.message.bytes() > 1 << 30 {
+            let help = Some("write `16KiB` to `1GiB`");
+            issues.at(&["limits", "message"], "outside of what makes sense", help);
+        }
+    }
+}

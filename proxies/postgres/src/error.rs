@@ -1,0 +1,285 @@
+//! What can go wrong, and who is told what.
+
+use std::borrow::Cow;
+use std::io;
+
+use bytes::Bytes;
+use groove_common::error::{Classified, Kind, Retry, Side};
+
+use crate::auth::scram::ScramError;
+use crate::wire::DecodeError;
+use crate::wire::startup::Version;
+
+/// Everything that ends an exchange or a session.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client's socket failed, or the client left.
+    #[error("client: {0}")]
+    Client(io::Error),
+    /// The client sent what the protocol does not allow.
+    #[error("client: {0}")]
+    Protocol(#[from] DecodeError),
+    /// The client asks for another protocol.
+    #[error("unsupported frontend protocol {}.{}: server supports 3.0 to 3.2", .0.major, .0.minor)]
+    Version(Version),
+    /// A startup packet without a user.
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    /// Password, user or database are wrong; the client is told nothing more.
+    #[error("password authentication failed for user \"{user}\"")]
+    Denied {
+        /// As the client gave it.
+        user: String,
+    },
+    /// The client's side of the SASL exchange is broken.
+    #[error("client: {0}")]
+    Scram(ScramError),
+    /// A mechanism that was not offered.
+    #[error("client selected an invalid SASL authentication mechanism")]
+    Mechanism,
+    /// A database that is not configured.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// The client takes too long to log in.
+    #[error("canceling authentication due to timeout")]
+    LoginTimeout,
+    /// Too many clients are logging in, or have pools of their own.
+    #[error("sorry, too many clients already")]
+    TooManyClients,
+    /// The listener has no room.
+    #[error("sorry, too many clients already on this listener")]
+    ListenerFull,
+    /// The pool's queue is full.
+    #[error("too many clients are waiting for a server connection")]
+    QueueFull,
+    /// No server connection became free in time.
+    #[error("no server connection became free in time")]
+    QueueTimeout,
+    /// The client cancelled while it waited for a server connection.
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    /// No server may be used.
+    #[error("no server of this database is available")]
+    NoEndpoint,
+    /// A server could not be reached.
+    #[error("server: {0}")]
+    Connect(io::Error),
+    /// The server refused our login, in its own words.
+    #[error("server: {}", describe(.0))]
+    Refused(Bytes),
+    /// The server asks for a proof that the configuration has not.
+    #[error("server: {0}")]
+    ServerAuth(&'static str),
+    /// The server's side of the SASL exchange is broken.
+    #[error("server: {0}")]
+    ServerScram(ScramError),
+    /// The server's socket failed, or the server left, in the midst of an exchange.
+    #[error("server closed the connection unexpectedly: {0}")]
+    Lost(io::Error),
+    /// The server sent what the protocol does not allow.
+    #[error("server: {0}")]
+    Upstream(DecodeError),
+    /// The client's settings could not be carried over to a server connection.
+    #[error("the session's settings could not be restored on a server connection")]
+    Setup,
+    /// A transaction block in statement pooling.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    StatementMode,
+    /// A client has as many prepared statements as it may.
+    #[error("more than {max} prepared statements in one session")]
+    TooManyStatements {
+        /// The configured bound.
+        max: usize,
+    },
+    /// A name that the client has parsed already.
+    #[error("prepared statement \"{}\" already exists", String::from_utf8_lossy(.0))]
+    DuplicateStatement(Box<[u8]>),
+    /// The proxy is going down.
+    #[error("terminating connection due to administrator command")]
+    Draining,
+}
+
+/// An error's code and message, from the body of an ErrorResponse.
+fn describe(body: &[u8]) -> String {
+    use crate::wire::backend::error_field;
+    let field = |kind| String::from_utf8_lossy(error_field(body, kind).unwrap_or_default()).into_owned();
+    format!("{} ({})", field(b'M'), field(b'C'))
+}
+
+impl Error {
+    /// The SQLSTATE the client gets.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Error::Protocol(error) => error.sqlstate(),
+            Error::Scram(_) | Error::Mechanism => "08P01",
+            Error::Version(_) | Error::StatementMode => "0A000",
+            Error::NoUser => "28000",
+            Error::Denied { .. } => "28P01",
+            Error::NoDatabase(_) => "3D000",
+            Error::LoginTimeout | Error::Cancelled => "57014",
+            Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
+            Error::NoEndpoint | Error::Connect(_) | Error::ServerAuth(_) | Error::ServerScram(_) => "08001",
+            Error::Refused(_) => "08004",
+            Error::Client(_) | Error::Lost(_) => "08006",
+            Error::Upstream(_) => "08P01",
+            Error::Setup => "XX000",
+            Error::TooManyStatements { .. } => "54000",
+            Error::DuplicateStatement(_) => "42P05",
+            Error::Draining => "57P01",
+        }
+    }
+
+    /// What the client can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::QueueFull => Some("Raise the pool's \"size\" or \"max_waiters\", or run fewer transactions at once."),
+            Error::QueueTimeout => {
+                Some("Raise the pool's \"size\" or \"max_wait\", or look for transactions that stay open.")
+            }
+            Error::TooManyStatements { .. } => Some("Close statements, or raise \"limits.statements\"."),
+            Error::Protocol(DecodeError::TooLarge { .. }) => Some("Raise \"limits.message\"."),
+            Error::ServerAuth(_) => Some("Set \"server_password\" of this user to the plain password."),
+            Error::StatementMode => Some("Use a pool in transaction mode."),
+            Error::Client(_)
+            | Error::Protocol(_)
+            | Error::Version(_)
+            | Error::NoUser
+            | Error::Denied { .. }
+            | Error::Scram(_)
+            | Error::Mechanism
+            | Error::NoDatabase(_)
+            | Error::LoginTimeout
+            | Error::TooManyClients
+            | Error::ListenerFull
+            | Error::Cancelled
+            | Error::NoEndpoint
+            | Error::Connect(_)
+            | Error::Refused(_)
+            | Error::ServerScram(_)
+            | Error::Lost(_)
+            | Error::Upstream(_)
+            | Error::Setup
+            | Error::DuplicateStatement(_)
+            | Error::Draining => None,
+        }
+    }
+}
+
+impl Classified for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Client(error) | Error::Lost(error) => Kind::of_io(error),
+            Error::Protocol(DecodeError::TooLarge { .. })
+            | Error::TooManyStatements { .. }
+            | Error::TooManyClients
+            | Error::ListenerFull => Kind::Limit,
+            Error::Protocol(_)
+            | Error::Version(_)
+            | Error::NoUser
+            | Error::Scram(_)
+            | Error::Mechanism
+            | Error::StatementMode
+            | Error::DuplicateStatement(_)
+            | Error::Upstream(_) => Kind::Protocol,
+            Error::Denied { .. } => Kind::Denied,
+            Error::NoDatabase(_) => Kind::NoRoute,
+            Error::LoginTimeout | Error::QueueTimeout => Kind::Timeout,
+            Error::QueueFull => Kind::QueueFull,
+            Error::Cancelled => Kind::Hangup,
+            Error::NoEndpoint => Kind::NoEndpoint,
+            Error::Connect(_) | Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => Kind::Connect,
+            Error::Setup => Kind::Internal,
+            Error::Draining => Kind::Draining,
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Error::Client(_)
+            | Error::Protocol(_)
+            | Error::Version(_)
+            | Error::NoUser
+            | Error::Denied { .. }
+            | Error::Scram(_)
+            | Error::Mechanism
+            | Error::NoDatabase(_)
+            | Error::LoginTimeout
+            | Error::Cancelled
+            | Error::StatementMode
+            | Error::TooManyStatements { .. }
+            | Error::DuplicateStatement(_) => Side::Downstream,
+            Error::NoEndpoint
+            | Error::Connect(_)
+            | Error::Refused(_)
+            | Error::ServerAuth(_)
+            | Error::ServerScram(_)
+            | Error::Lost(_)
+            | Error::Upstream(_) => Side::Upstream,
+            Error::TooManyClients
+            | Error::ListenerFull
+            | Error::QueueFull
+            | Error::QueueTimeout
+            | Error::Setup
+            | Error::Draining => Side::Internal,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Error::Connect(_) | Error::NoEndpoint | Error::QueueFull | Error::QueueTimeout | Error::Draining => {
+                Retry::Safe
+            }
+            Error::Lost(_) | Error::Upstream(_) => Retry::IfIdempotent,
+            Error::Client(_)
+            | Error::Protocol(_)
+            | Error::Version(_)
+            | Error::NoUser
+            | Error::Denied { .. }
+            | Error::Scram(_)
+            | Error::Mechanism
+            | Error::NoDatabase(_)
+            | Error::LoginTimeout
+            | Error::TooManyClients
+            | Error::ListenerFull
+            | Error::Cancelled
+            | Error::Refused(_)
+            | Error::ServerAuth(_)
+            | Error::ServerScram(_)
+            | Error::Setup
+            | Error::StatementMode
+            | Error::TooManyStatements { .. }
+            | Error::DuplicateStatement(_) => Retry::Never,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'static, str> {
+        match self {
+            // These name servers and files.
+            Error::Connect(_) => "could not connect to the server".into(),
+            Error::ServerAuth(_) | Error::ServerScram(_) => "the server did not accept the proxy's login".into(),
+            Error::Lost(_) => "server closed the connection unexpectedly".into(),
+            Error::Upstream(_) => "the server sent an invalid message".into(),
+            Error::Scram(error) => error.to_string().into(),
+            Error::Protocol(error) => error.to_string().into(),
+            Error::Client(_)
+            | Error::Version(_)
+            | Error::NoUser
+            | Error::Denied { .. }
+            | Error::Mechanism
+            | Error::NoDatabase(_)
+            | Error::LoginTimeout
+            | Error::TooManyClients
+            | Error::ListenerFull
+            | Error::QueueFull
+            | Error::QueueTimeout
+            | Error::Cancelled
+            | Error::NoEndpoint
+            | Error::Refused(_)
+            | Error::Setup
+            | Error::StatementMode
+            | Error::TooManyStatements { .. }
+            | Error::DuplicateStatement(_)
+            | Error::Draining => self.to_string().into(),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! One client's session.
+
+pub mod prepared;
+pub mod settings;
+pub mod state;

@@ -1,0 +1,229 @@
+//! Named prepared statements where server connections are shared.
+//!
+//! A client's name means nothing to a server connection that another client parsed on. So each distinct
+//! statement (text and parameter types) gets one name for the whole pool ([`Statements`]); a server connection
+//! knows which of them it has parsed ([`Parsed`]); and a session maps its own names to them.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// A statement's identity within its pool.
+pub type StatementId = u64;
+
+/// One distinct statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// Never reused within a pool.
+    pub id: StatementId,
+    /// What servers call it.
+    pub name: Box<str>,
+    /// Text, terminator and parameter types, as in a Parse message.
+    pub content: Bytes,
+}
+
+/// What servers call a statement.
+pub fn server_name(id: StatementId) -> String {
+    format!("groove_{id}")
+}
+
+/// By content, so that the set below finds a statement by the bytes of a Parse message.
+#[derive(Debug)]
+struct ByContent(Arc<Statement>);
+
+impl Borrow<[u8]> for ByContent {
+    fn borrow(&self) -> &[u8] {
+        &self.0.content
+    }
+}
+
+impl Hash for ByContent {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<[u8]>::borrow(self).hash(state);
+    }
+}
+
+impl PartialEq for ByContent {
+    fn eq(&self, other: &ByContent) -> bool {
+        self.0.content == other.0.content
+    }
+}
+
+impl Eq for ByContent {}
+
+/// Every statement that some session of a pool has a name for.
+#[derive(Debug, Default)]
+pub struct Statements(Mutex<Interned>);
+
+#[derive(Debug, Default)]
+struct Interned {
+    known: HashSet<ByContent, foldhash::fast::RandomState>,
+    last: StatementId,
+    /// How many may be known before those that nobody uses are looked for.
+    sweep_at: usize,
+}
+
+impl Statements {
+    /// The statement with this content.
+    pub fn intern(&self, content: &[u8]) -> Arc<Statement> {
+        let mut interned = self.0.lock();
+        if let Some(ByContent(statement)) = interned.known.get(content) {
+            return Arc::clone(statement);
+        }
+        if interned.known.len() >= interned.sweep_at {
+            // Amortised: each sweep is paid for by as many additions as statements it leaves.
+            interned.known.retain(|ByContent(statement)| Arc::strong_count(statement) > 1);
+            interned.sweep_at = (interned.known.len() * 2).max(64);
+        }
+        interned.last += 1;
+        let id = interned.last;
+        let content = Bytes::copy_from_slice(content);
+        let statement = Arc::new(Statement { id, name: server_name(id).into(), content });
+        interned.known.insert(ByContent(Arc::clone(&statement)));
+        statement
+    }
+}
+
+/// The statements that one server connection has parsed, the least recently used of which leave first.
+#[derive(Debug)]
+pub struct Parsed {
+    used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    uses: u64,
+    max: usize,
+}
+
+impl Parsed {
+    /// None yet, and at most `max` (at least one).
+    pub fn new(max: usize) -> Parsed {
+        Parsed { used: HashMap::default(), uses: 0, max: max.max(1) }
+    }
+
+    /// Whether the statement is there; if so, it counts as used.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.uses += 1;
+        self.used.get_mut(&id).map(|used| *used = self.uses).is_some()
+    }
+
+    /// Adds a statement. Gives the one that has to leave for it, if any.
+    pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
+        let full = self.used.len() >= self.max && !self.used.contains_key(&id);
+        // Linear, but only when something new comes to a full connection, which costs a Parse anyway.
+        let oldest = full.then(|| self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)).flatten();
+        if let Some(oldest) = oldest {
+            self.used.remove(&oldest);
+        }
+        self.restore(id);
+        oldest
+    }
+
+    /// Puts back what was believed gone and is not.
+    pub fn restore(&mut self, id: StatementId) {
+        self.uses += 1;
+        self.used.insert(id, self.uses);
+    }
+
+    /// Forgets a statement.
+    pub fn remove(&mut self, id: StatementId) {
+        self.used.remove(&id);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.used.clear();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+}
+
+/// A SQL command that names prepared statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deallocate {
+    /// `DEALLOCATE ALL`
+    All,
+    /// `DEALLOCATE [PREPARE] name`
+    One(Vec<u8>),
+}
+
+impl Deallocate {
+    /// Reads a text that is this one command and nothing else.
+    pub fn read(text: &[u8]) -> Option<Deallocate> {
+        let rest = word(text.trim_ascii(), b"deallocate")?;
+        let rest = word(rest, b"prepare").unwrap_or(rest);
+        let rest = rest.strip_suffix(b";").unwrap_or(rest).trim_ascii();
+        if let Some(quoted) = rest.strip_prefix(b"\"") {
+            let name = quoted.strip_suffix(b"\"")?;
+            return (!name.is_empty() && !name.contains(&b'"')).then(|| Deallocate::One(name.to_vec()));
+        }
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || !b.is_ascii();
+        match rest {
+            [] => None,
+            _ if !rest.iter().all(plain) => None,
+            _ if rest.eq_ignore_ascii_case(b"all") => Some(Deallocate::All),
+            _ => Some(Deallocate::One(rest.to_ascii_lowercase())),
+        }
+    }
+}
+
+/// What follows a keyword and the space after it.
+pub fn word<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(keyword.len())?;
+    let ends = rest.first().is_none_or(|b| b.is_ascii_whitespace() || *b == b'"');
+    (start.eq_ignore_ascii_case(keyword) && ends).then(|| rest.trim_ascii_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_a_content() {
+        let statements = Statements::default();
+        let one = statements.intern(b"select 1\0\0\0");
+        assert_eq!(one.id, statements.intern(b"select 1\0\0\0").id);
+        assert_ne!(one.id, statements.intern(b"select 1\0\0\x01\0\0\0\x17").id);
+        assert_eq!(one.name.as_ref(), server_name(one.id));
+    }
+
+    #[test]
+    fn what_nobody_uses_is_swept() {
+        let statements = Statements::default();
+        let kept = statements.intern(b"kept");
+        for n in 0..10_000u32 {
+            statements.intern(&n.to_be_bytes());
+        }
+        assert!(statements.0.lock().known.len() <= 200);
+        assert_eq!(statements.intern(b"kept").id, kept.id);
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves() {
+        let mut parsed = Parsed::new(2);
+        assert_eq!(parsed.insert(1), None);
+        assert_eq!(parsed.insert(2), None);
+        assert!(parsed.touch(1));
+        assert_eq!(parsed.insert(3), Some(2));
+        assert_eq!(parsed.insert(3), None);
+        assert!(!parsed.touch(2));
+        assert_eq!(parsed.len(), 2);
+    }
+
+    #[test]
+    fn deallocate_is_read_exactly() {
+        let one = |name: &str| Some(Deallocate::One(name.as_bytes().to_vec()));
+        assert_eq!(Deallocate::read(b"DEALLOCATE _pg3_0"), one("_pg3_0"));
+        assert_eq!(Deallocate::read(b" deallocate prepare Foo ; "), one("foo"));
+        assert_eq!(Deallocate::read(b"DEALLOCATE \"Foo\""), one("Foo"));
+        assert_eq!(Deallocate::read(b"DEALLOCATE\"Foo\";"), one("Foo"));
+        assert_eq!(Deallocate::read(b"deallocate all"), Some(Deallocate::All));
+        for other in ["deallocate", "deallocate a; select 1", "deallocated x", "select 1", "deallocate \"a\"\"b\""] {
+            assert_eq!(Deallocate::read(other.as_bytes()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A session's settings (GUCs): what a client believes, what a server connection has, and what makes them equal.
+//!
+//! A server reports some settings whenever they change (ParameterStatus); those are compared by value. What a
+//! client asked for at startup and is not reported (`search_path`, `statement_timeout`, ...) is kept beside.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Reported settings that no client can set.
+const FIXED: [&str; 6] = [
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "server_encoding",
+    "server_version",
+    "session_authorization",
+];
+
+type Values = BTreeMap<Box<str>, Box<str>>;
+
+/// Settings as known on one side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What the server reports, under its own spelling.
+    reported: Values,
+    /// What was asked for and is not reported, in lower case.
+    asked: Values,
+}
+
+impl Settings {
+    /// Notes a ParameterStatus.
+    pub fn report(&mut self, name: &str, value: &str) {
+        match self.reported.get_mut(name) {
+            Some(known) => *known = value.into(),
+            None => _ = self.reported.insert(name.into(), value.into()),
+        }
+    }
+
+    /// Notes a setting that a client asked for and a server took; reported ones are known by their report.
+    pub fn ask(&mut self, name: &str, value: &str) {
+        if !self.reported.keys().any(|known| known.eq_ignore_ascii_case(name)) {
+            self.asked.insert(name.to_ascii_lowercase().into(), value.into());
+        }
+    }
+
+    /// A reported setting.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.reported.get(name).map(AsRef::as_ref)
+    }
+
+    /// What the server reported, in alphabetical order.
+    pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.reported.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// Forgets what RESET ALL resets without a report.
+    pub fn reset(&mut self) {
+        self.asked.clear();
+    }
+
+    /// The query that makes a connection with these settings look like `wanted`; `None` if it does already.
+    pub fn query_to(&self, wanted: &Settings) -> Option<String> {
+        let mut resets = String::new();
+        for name in self.asked.keys().filter(|name| !wanted.asked.contains_key(*name)) {
+            // Writing to a String cannot fail.
+            let _ = write!(resets, "RESET {};", quote_identifier(name));
+        }
+        let reported = wanted.reported.iter().filter(|(name, value)| {
+            self.reported.get(*name) != Some(*value) && !FIXED.contains(&name.as_ref())
+        });
+        let asked = wanted.asked.iter().filter(|(name, value)| self.asked.get(*name) != Some(*value));
+        let sets = set_query(reported.chain(asked).map(|(name, value)| (name.as_ref(), value.as_ref())));
+        (!resets.is_empty() || sets.is_some()).then(|| resets + sets.as_deref().unwrap_or_default())
+    }
+
+    /// Takes over what the query of [`Settings::query_to`] set without a report.
+    pub fn take_asked(&mut self, wanted: &Settings) {
+        self.asked.clone_from(&wanted.asked);
+    }
+
+    /// Facts about the server that differ from what `other` was told: the client has to hear of them.
+    pub fn news_for<'a>(&'a self, other: &'a Settings) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.reported().filter(|(name, value)| FIXED.contains(name) && other.get(name) != Some(*value))
+    }
+}
+
+/// One query that sets all of these for the session; `None` if there are none.
+pub fn set_query<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let calls: Vec<String> = settings
+        .map(|(name, value)| format!("pg_catalog.set_config({},{},false)", quote(name), quote(value)))
+        .collect();
+    (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(",")))
+}
+
+/// The settings that a startup packet asks for, those inside `options` included, in the order they count.
+pub fn of_startup(parameters: &[(String, String)]) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "user" | "database" | "replication" => {}
+            "options" => settings.extend(of_options(value)),
+            protocol if protocol.starts_with("_pq_.") => {}
+            _ => settings.push((name.clone(), value.clone())),
+        }
+    }
+    settings
+}
+
+/// `-c name=value`, `-cname=value` and `--name=value`, with backslashes before spaces, as PostgreSQL reads them.
+fn of_options(options: &str) -> Vec<(String, String)> {
+    let mut words = words(options).into_iter();
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let assignment = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            Some("") => words.next().unwrap_or_default(),
+            Some(rest) => rest.to_owned(),
+            None => continue,
+        };
+        if let Some((name, value)) = assignment.split_once('=') {
+            settings.push((name.replace('-', "_"), value.to_owned()));
+        }
+    }
+    settings
+}
+
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut escaped = false;
+    for character in text.chars() {
+        if !escaped && character == '\\' {
+            escaped = true;
+        } else if !escaped && character.is_ascii_whitespace() {
+            words.extend(word.take());
+        } else {
+            word.get_or_insert_default().push(character);
+            escaped = false;
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// A literal that reads the same whatever standard_conforming_strings says.
+fn quote(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+fn quote_identifier(name: &str) -> String {
+    // A custom setting has a dot, which separates two identifiers.
+    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(reported: &[(&str, &str)], asked: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        reported.iter().for_each(|(n, v)| settings.report(n, v));
+        asked.iter().for_each(|(n, v)| settings.ask(n, v));
+        settings
+    }
+
+    #[test]
+    fn only_what_differs_is_set() {
+        let server = settings(&[("TimeZone", "UTC"), ("DateStyle", "ISO, MDY"), ("server_version", "15")], &[]);
+        assert_eq!(server.query_to(&server.clone()), None);
+        let client =
+            settings(&[("TimeZone", "Etc/UTC"), ("DateStyle", "ISO, MDY"), ("server_version", "14")], &[]);
+        assert_eq!(
+            server.query_to(&client).as_deref(),
+            Some("SELECT pg_catalog.set_config(E'TimeZone',E'Etc/UTC',false)")
+        );
+        assert_eq!(server.news_for(&client).collect::<Vec<_>>(), [("server_version", "15")]);
+    }
+
+    #[test]
+    fn what_another_asked_for_is_reset() {
+        let server = settings(&[], &[("search_path", "theirs"), ("my.own", "1")]);
+        let client = settings(&[], &[("Statement_Timeout", "1s")]);
+        assert_eq!(
+            server.query_to(&client).as_deref(),
+            Some(
+                "RESET \"my\".\"own\";RESET \"search_path\";\
+                 SELECT pg_catalog.set_config(E'statement_timeout',E'1s',false)"
+            )
+        );
+    }
+
+    #[test]
+    fn a_reported_setting_is_not_asked_twice() {
+        let both = settings(&[("TimeZone", "UTC")], &[("timezone", "utc")]);
+        assert_eq!(both, settings(&[("TimeZone", "UTC")], &[]));
+    }
+
+    #[test]
+    fn values_cannot_break_out() {
+        assert_eq!(quote(r"a'b\c"), r"E'a\'b\\c'");
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn options_are_read_as_the_server_reads_them() {
+        let parameters = [
+            ("user".to_owned(), "u".to_owned()),
+            ("options".to_owned(), r"-c search_path=a,\ b --work-mem=1MB -cx.y=a=b -d".to_owned()),
+            ("application_name".to_owned(), "app".to_owned()),
+            ("_pq_.x".to_owned(), "1".to_owned()),
+        ];
+        let settings = of_startup(&parameters);
+        let settings: Vec<_> = settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(
+            settings,
+            [("search_path", "a, b"), ("work_mem", "1MB"), ("x.y", "a=b"), ("application_name", "app")]
+        );
+    }
+}

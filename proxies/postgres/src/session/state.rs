@@ -1,0 +1,322 @@
+//! One session as a pure machine: bytes in, bytes out, and the answer to one question: whose turn is it?
+//!
+//! The machine walks both streams, passes on what a pooler has no business with, and keeps a queue of what the
+//! server still owes ([`Expect`]). A server connection may go to another session when nothing is owed, no batch
+//! is open and the server says it is idle.
+//!
+//! ```text
+//!            begin(backend)                          is_free(): end(backend)
+//!  no lease ───────────────▶ leased: from_client ⇄ from_server ───────────────▶ no lease
+//!      └─ refuse(): what the client sent is answered with an error, up to its Sync or Query
+//! ```
+
+mod from_client;
+mod from_server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::prepared::{Parsed, Statement, StatementId, Statements};
+use super::settings::Settings;
+use crate::wire::{backend, backend::Status, frontend};
+
+/// When a server connection goes back to its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// When the client leaves.
+    Session,
+    /// After each transaction.
+    Transaction,
+    /// After each statement; transaction blocks are refused.
+    Statement,
+}
+
+/// What one client may make us remember.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of a message that has to be held whole.
+    pub message: usize,
+    /// Prepared statements of one client.
+    pub statements: usize,
+}
+
+/// Messages in flight to a server before we read no more from the client. Their replies are larger than a
+/// server's send buffer (8 KiB), so it has to send some before this can stand still.
+const EXPECTED_MAX: usize = 10_000;
+
+/// What is known of a server connection beyond its socket. It stays with the connection.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// The pool's statements it has parsed.
+    pub parsed: Parsed,
+    /// What sessions have left on it.
+    pub dirt: Dirt,
+}
+
+impl Backend {
+    /// A connection as it comes from its startup.
+    pub fn new(settings: Settings, statements_max: usize) -> Backend {
+        let parsed = Parsed::new(statements_max);
+        Backend { settings: Arc::new(settings), parsed, dirt: Dirt::default() }
+    }
+}
+
+/// State of a server session that would leak into the next one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dirt {
+    /// Settings that the server does not report.
+    pub settings: bool,
+    /// SQL-level PREPARE.
+    pub prepared: bool,
+    /// Cursors that may outlive their transaction.
+    pub cursors: bool,
+    /// LISTEN.
+    pub listens: bool,
+}
+
+impl Dirt {
+    /// The query that washes it off; `None` if there is nothing to wash.
+    pub fn query(self) -> Option<String> {
+        let parts = [
+            (self.settings, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;"),
+            (self.prepared, "DEALLOCATE ALL;"),
+            (self.cursors, "CLOSE ALL;"),
+            (self.listens, "UNLISTEN *;"),
+        ];
+        let query: String = parts.iter().filter(|(dirty, _)| *dirty).map(|(_, sql)| *sql).collect();
+        (!query.is_empty()).then_some(query)
+    }
+}
+
+/// Something the server owes, or that we owe in its place, in order.
+#[derive(Debug)]
+enum Expect {
+    /// ParseComplete.
+    Parse(ParseRole),
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData.
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete; with a statement, the Close was ours, to make room for another.
+    Close(Option<StatementId>),
+    /// ReadyForQuery after a Sync.
+    Sync,
+    /// All of a simple query's or function call's replies up to ReadyForQuery.
+    Query {
+        /// The text begins with SET LOCAL, which leaves nothing behind.
+        set_local: bool,
+    },
+    /// All replies to our own query at the begin of a lease; the client sees none.
+    Setup,
+    /// Nothing: marks where the client ended its side of a COPY.
+    CopyEnd,
+    /// Ours to say, when its turn comes.
+    Local(Local),
+}
+
+/// Why a Parse was sent, and so what its failure undoes.
+#[derive(Debug)]
+enum ParseRole {
+    /// The client's, and nothing to us.
+    Plain,
+    /// The client's unnamed statement.
+    Unnamed,
+    /// The client's; the statement is new on this connection.
+    Named { name: Box<[u8]>, id: StatementId },
+    /// Ours: the client uses what it has parsed on another connection.
+    Injected { id: Option<StatementId> },
+    /// The client parses a name it has already: it fails, and the error has to have the client's name.
+    Duplicate { name: Box<[u8]> },
+}
+
+#[derive(Debug)]
+enum Local {
+    /// The statement is parsed on this connection already.
+    ParseComplete { name: Box<[u8]> },
+    /// Only the session's name is forgotten.
+    CloseComplete { name: Box<[u8]>, statement: Option<Arc<Statement>> },
+    /// A simple query `DEALLOCATE name` of such a name.
+    Deallocated,
+}
+
+/// A session's machine.
+#[derive(Debug)]
+pub struct Machine {
+    mode: Mode,
+    bounds: Bounds,
+    statements: Arc<Statements>,
+    names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// The client's unnamed statement, if it is small enough to be parsed again elsewhere.
+    unnamed: Option<Bytes>,
+    settings: Arc<Settings>,
+    expected: VecDeque<Expect>,
+    status: Status,
+    /// Extended messages were sent that no Sync has ended.
+    batch_open: bool,
+    /// The server ignores what comes until a Sync.
+    skipping: bool,
+    /// The server reads CopyData, and the client has not ended it.
+    copying_in: bool,
+    /// The connection's unnamed statement is this session's.
+    unnamed_is_here: bool,
+    /// Bytes of a message that are still to come from the client.
+    client_left: usize,
+    /// Bytes of a message that are still to come from the server, and whether they pass.
+    server_left: usize,
+    server_passes: bool,
+    /// SET commands, and reports of settings, since the last ReadyForQuery.
+    sets: usize,
+    reports: usize,
+    /// Statements made only to be deallocated.
+    voids: u64,
+    /// Our own query at the begin of the lease failed.
+    setup_failed: bool,
+    /// An answer of ours to an exchange that never got a server.
+    refusing: bool,
+    terminated: bool,
+    queries: u64,
+}
+
+impl Machine {
+    /// A session that has just logged in, with the settings its client was told.
+    pub fn new(mode: Mode, bounds: Bounds, statements: Arc<Statements>, settings: Arc<Settings>) -> Machine {
+        Machine {
+            mode,
+            bounds,
+            statements,
+            names: HashMap::default(),
+            unnamed: None,
+            settings,
+            expected: VecDeque::new(),
+            status: Status::Idle,
+            batch_open: false,
+            skipping: false,
+            copying_in: false,
+            unnamed_is_here: false,
+            client_left: 0,
+            server_left: 0,
+            server_passes: true,
+            sets: 0,
+            reports: 0,
+            voids: 0,
+            setup_failed: false,
+            refusing: false,
+            terminated: false,
+            queries: 0,
+        }
+    }
+
+    /// Takes a server connection on: its settings become the session's before anything else is said.
+    pub fn begin(&mut self, backend: &mut Backend, to_server: &mut BytesMut, to_client: &mut BytesMut) {
+        debug_assert!(self.expected.is_empty(), "nothing is owed before a lease");
+        if Arc::ptr_eq(&self.settings, &backend.settings) {
+            return;
+        }
+        if self.settings == backend.settings {
+            // One of the two serves both from now on, and by the order of their addresses one serves all: the
+            // next comparison is one of pointers.
+            let least = if Arc::as_ptr(&self.settings) < Arc::as_ptr(&backend.settings) {
+                &self.settings
+            } else {
+                &backend.settings
+            };
+            let least = Arc::clone(least);
+            backend.settings = Arc::clone(&least);
+            self.settings = least;
+            return;
+        }
+        for (name, value) in backend.settings.news_for(&self.settings) {
+            backend::put_parameter_status(to_client, name, value);
+        }
+        if let Some(query) = backend.settings.query_to(&self.settings) {
+            frontend::put_query(to_server, &query);
+            self.expected.push_back(Expect::Setup);
+        }
+    }
+
+    /// Whether the server connection may go to another session now.
+    pub fn is_free(&self) -> bool {
+        self.mode != Mode::Session
+            && self.expected.is_empty()
+            && self.status == Status::Idle
+            && !self.batch_open
+            && !self.skipping
+            && !self.copying_in
+            && self.client_left == 0
+            && self.server_left == 0
+    }
+
+    /// Lets go of a server connection that [`Machine::is_free`].
+    pub fn end(&mut self, backend: &Backend) {
+        if !Arc::ptr_eq(&self.settings, &backend.settings) {
+            self.settings = Arc::clone(&backend.settings);
+        }
+        self.unnamed_is_here = false;
+    }
+
+    /// Whether the server is idle, whatever the mode: nothing is owed and no transaction is open.
+    pub fn server_is_idle(&self) -> bool {
+        self.expected.is_empty() && self.status == Status::Idle && !self.batch_open && !self.copying_in
+    }
+
+    /// Whether a query of this session is running, or may be.
+    pub fn is_busy(&self) -> bool {
+        !self.expected.is_empty() || self.batch_open || self.copying_in
+    }
+
+    /// Whether the client said goodbye.
+    pub fn is_terminated(&self) -> bool {
+        self.terminated
+    }
+
+    /// Queries, executions and function calls so far.
+    pub fn queries(&self) -> u64 {
+        self.queries
+    }
+
+    fn is_shared(&self) -> bool {
+        self.mode != Mode::Session
+    }
+
+    /// Says what is ours to say and has come to the front.
+    fn say_local(&mut self, to_client: &mut BytesMut) {
+        loop {
+            match self.expected.front() {
+                Some(Expect::CopyEnd) => {}
+                Some(Expect::Local(Local::ParseComplete { .. })) => backend::put_parse_complete(to_client),
+                Some(Expect::Local(Local::CloseComplete { .. })) => backend::put_close_complete(to_client),
+                Some(Expect::Local(Local::Deallocated)) => {
+                    backend::put_command_complete(to_client, "DEALLOCATE");
+                    backend::put_ready(to_client, self.status);
+                }
+                Some(
+                    Expect::Parse(_)
+                    | Expect::Bind
+                    | Expect::Describe
+                    | Expect::Execute
+                    | Expect::Close(_)
+                    | Expect::Sync
+                    | Expect::Query { .. }
+                    | Expect::Setup,
+                )
+                | None => return,
+            }
+            self.expected.pop_front();
+        }
+    }
+
+    /// Holds after each entry, or the machine is wrong.
+    fn check_invariants(&self) {
+        debug_assert!(self.expected.len() <= EXPECTED_MAX + 3, "bounded");
+        debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
+        debug_assert!(self.names.len() <= self.bounds.statements, "bounded");
+    }
+}

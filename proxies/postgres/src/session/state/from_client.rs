@@ -1,0 +1,441 @@
+//! The client's stream: what is passed on, renamed, answered in the server's place.
+
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+use super::{Backend, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
+use crate::error::Error;
+use crate::session::prepared::{Deallocate, Statement, server_name, word};
+use crate::wire::backend::{Status, put_ready};
+use crate::wire::frontend::{self, Parse, Tag, Target};
+use crate::wire::{HEADER, Splice};
+
+/// As much of a query's text as is looked at.
+const PEEK: usize = 256;
+/// The largest unnamed statement that is kept, to be parsed again on another connection.
+const UNNAMED_MAX: usize = 16 << 10;
+
+#[derive(PartialEq, Eq)]
+enum Progress {
+    Taken,
+    Incomplete,
+}
+
+/// What to do with bytes that come while there is no server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing but incomplete bytes: read on.
+    More,
+    /// The next message is for a server.
+    Server,
+    /// The client said goodbye.
+    Close,
+}
+
+impl Machine {
+    /// Takes in what the client sent. What is for the server goes to `to_server`; an answer whose turn has come
+    /// goes to `to_client`. What stays in `input` is incomplete, or waits for replies.
+    pub fn from_client(
+        &mut self,
+        input: &mut BytesMut,
+        backend: &mut Backend,
+        to_server: &mut BytesMut,
+        to_client: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let mut splice = Splice::new(input, to_server);
+        let outcome = self.client_messages(&mut splice, backend);
+        splice.finish();
+        // In the midst of a message from the server nothing can be put between.
+        if self.server_left == 0 {
+            self.say_local(to_client);
+        }
+        self.check_invariants();
+        outcome
+    }
+
+    fn client_messages(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) -> Result<(), Error> {
+        while !self.terminated {
+            if self.client_left > 0 {
+                let here = self.client_left.min(splice.rest().len());
+                if here == 0 {
+                    return Ok(());
+                }
+                splice.keep(here);
+                self.client_left -= here;
+            } else if self.expected.len() >= EXPECTED_MAX {
+                return Ok(());
+            } else {
+                let Some((tag, total)) = frontend::header(splice.rest())? else { return Ok(()) };
+                if self.client_message(tag, total, splice, backend)? == Progress::Incomplete {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn client_message(
+        &mut self,
+        tag: Tag,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Progress, Error> {
+        match tag {
+            Tag::Terminate => {
+                self.terminated = true;
+                splice.cut(total);
+                return Ok(Progress::Taken);
+            }
+            Tag::Password => return Err(crate::wire::DecodeError::FrontendType(b'p').into()),
+            Tag::Sync => {
+                self.skipping = false;
+                if !self.copying_in {
+                    self.batch_open = false;
+                    self.expected.push_back(Expect::Sync);
+                }
+            }
+            Tag::CopyDone | Tag::CopyFail => {
+                self.copying_in = false;
+                self.expected.push_back(Expect::CopyEnd);
+            }
+            Tag::CopyData | Tag::Flush => {}
+            // The server ignores these until a Sync: they are owed nothing and change nothing.
+            Tag::Query
+            | Tag::FunctionCall
+            | Tag::Parse
+            | Tag::Bind
+            | Tag::Describe
+            | Tag::Close
+            | Tag::Execute
+                if self.skipping => {}
+            Tag::Query => return Ok(self.query(total, splice)),
+            Tag::FunctionCall => {
+                self.queries += 1;
+                self.expected.push_back(Expect::Query { set_local: false });
+            }
+            Tag::Execute => {
+                self.queries += 1;
+                self.extended(Expect::Execute);
+            }
+            Tag::Parse if self.is_shared() => return self.parse(total, splice, backend),
+            Tag::Bind if self.is_shared() => return self.bind(total, splice, backend),
+            Tag::Describe if self.is_shared() => return self.describe(total, splice, backend),
+            Tag::Close if self.is_shared() => return self.close(total, splice),
+            Tag::Parse => self.extended(Expect::Parse(ParseRole::Plain)),
+            Tag::Bind => self.extended(Expect::Bind),
+            Tag::Describe => self.extended(Expect::Describe),
+            Tag::Close => self.extended(Expect::Close(None)),
+        }
+        self.pass(total, splice);
+        Ok(Progress::Taken)
+    }
+
+    /// Passes a message on, whether all of it is there or not.
+    fn pass(&mut self, total: usize, splice: &mut Splice<'_>) {
+        let here = total.min(splice.rest().len());
+        splice.keep(here);
+        self.client_left = total - here;
+    }
+
+    fn extended(&mut self, expect: Expect) {
+        self.batch_open = true;
+        self.expected.push_back(expect);
+    }
+
+    fn query(&mut self, total: usize, splice: &mut Splice<'_>) -> Progress {
+        let rest = splice.rest();
+        if rest.len() < total.min(HEADER + PEEK) {
+            return Progress::Incomplete;
+        }
+        let text = frontend::query_text(rest).trim_ascii_start();
+        self.queries += 1;
+        self.unnamed = None;
+        if self.is_shared()
+            && self.status != Status::Failed
+            && rest.len() >= total
+            && let Some(Deallocate::One(name)) = Deallocate::read(text)
+            && self.names.remove(name.as_slice()).is_some()
+        {
+            splice.cut(total);
+            self.expected.push_back(Expect::Local(Local::Deallocated));
+            return Progress::Taken;
+        }
+        let set_local = word(text, b"set").and_then(|rest| word(rest, b"local")).is_some();
+        self.expected.push_back(Expect::Query { set_local });
+        self.pass(total, splice);
+        Progress::Taken
+    }
+
+    fn parse(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Progress, Error> {
+        let rest = splice.rest();
+        let unnamed = match rest.get(HEADER) {
+            None => return Ok(Progress::Incomplete),
+            Some(first) => *first == 0,
+        };
+        if unnamed && total > UNNAMED_MAX {
+            self.unnamed = None;
+            self.unnamed_is_here = true;
+            self.extended(Expect::Parse(ParseRole::Unnamed));
+            self.pass(total, splice);
+            return Ok(Progress::Taken);
+        }
+        let Some(message) = self.whole(rest, total)? else { return Ok(Progress::Incomplete) };
+        let Ok(parse) = Parse::read(message) else {
+            // The server says what is wrong with it.
+            self.extended(Expect::Parse(ParseRole::Plain));
+            self.pass(total, splice);
+            return Ok(Progress::Taken);
+        };
+        if let Some(Deallocate::One(name)) = Deallocate::read(parse.text)
+            && self.names.remove(name.as_slice()).is_some()
+        {
+            let name = parse.name.to_vec();
+            self.deallocate_void(&name, total, splice);
+            return Ok(Progress::Taken);
+        }
+        if unnamed {
+            self.unnamed = Some(Bytes::copy_from_slice(parse.content));
+            self.unnamed_is_here = true;
+            self.extended(Expect::Parse(ParseRole::Unnamed));
+            self.pass(total, splice);
+            return Ok(Progress::Taken);
+        }
+        let name: Box<[u8]> = parse.name.into();
+        let statement = match self.names.get(&name) {
+            Some(known) => Arc::clone(known),
+            None if self.names.len() >= self.bounds.statements => {
+                return Err(Error::TooManyStatements { max: self.bounds.statements });
+            }
+            None => self.statements.intern(parse.content),
+        };
+        splice.cut(total);
+        if self.names.contains_key(&name) {
+            self.ensure(&statement, splice, backend);
+            frontend::put_parse(splice.out(), statement.name.as_bytes(), &statement.content);
+            self.extended(Expect::Parse(ParseRole::Duplicate { name }));
+            return Ok(Progress::Taken);
+        }
+        self.names.insert(name.clone(), Arc::clone(&statement));
+        if backend.parsed.touch(statement.id) {
+            self.extended(Expect::Local(Local::ParseComplete { name }));
+        } else {
+            self.put_parse(&statement, splice, backend);
+            self.extended(Expect::Parse(ParseRole::Named { name, id: statement.id }));
+        }
+        Ok(Progress::Taken)
+    }
+
+    /// `DEALLOCATE name` as an extended query, of a statement that others share: it deallocates one made for the
+    /// purpose, so that the server's answer is right in every state it can be in.
+    fn deallocate_void(&mut self, client_name: &[u8], total: usize, splice: &mut Splice<'_>) {
+        splice.cut(total);
+        self.voids += 1;
+        let void = format!("groove_void_{}", self.voids);
+        let text = |text: &str| [text.as_bytes(), &[0, 0, 0]].concat();
+        frontend::put_parse(splice.out(), void.as_bytes(), &text(""));
+        self.extended(Expect::Parse(ParseRole::Injected { id: None }));
+        frontend::put_parse(splice.out(), client_name, &text(&format!("DEALLOCATE {void}")));
+        self.unnamed = None;
+        self.extended(Expect::Parse(ParseRole::Plain));
+    }
+
+    fn bind(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Progress, Error> {
+        let rest = splice.rest();
+        let Some((portal, name)) = frontend::bind_names(rest.get(..total.min(rest.len())).unwrap_or(rest)) else {
+            if rest.len() < total && rest.len() <= self.bounds.message {
+                return Ok(Progress::Incomplete);
+            }
+            // The server says what is wrong with it.
+            self.extended(Expect::Bind);
+            self.pass(total, splice);
+            return Ok(Progress::Taken);
+        };
+        if name.is_empty() {
+            self.ensure_unnamed(splice);
+        } else if let Some(statement) = self.names.get(name).map(Arc::clone) {
+            let head = HEADER + portal.len() + name.len() + 2;
+            let (portal, name) = (portal.to_vec(), name.to_vec());
+            self.ensure(&statement, splice, backend);
+            frontend::put_bind_head(splice.out(), total, &portal, &name, statement.name.as_bytes());
+            splice.cut(head);
+            self.extended(Expect::Bind);
+            self.pass(total - head, splice);
+            return Ok(Progress::Taken);
+        }
+        self.extended(Expect::Bind);
+        self.pass(total, splice);
+        Ok(Progress::Taken)
+    }
+
+    fn describe(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Progress, Error> {
+        let Some(message) = self.whole(splice.rest(), total)? else { return Ok(Progress::Incomplete) };
+        match Target::read(message) {
+            Ok(Target::Statement(b"")) => self.ensure_unnamed(splice),
+            Ok(Target::Statement(name)) => {
+                if let Some(statement) = self.names.get(name).map(Arc::clone) {
+                    self.ensure(&statement, splice, backend);
+                    frontend::put_describe_statement(splice.out(), statement.name.as_bytes());
+                    splice.cut(total);
+                    self.extended(Expect::Describe);
+                    return Ok(Progress::Taken);
+                }
+            }
+            Ok(Target::Portal(_)) | Err(_) => {}
+        }
+        self.extended(Expect::Describe);
+        self.pass(total, splice);
+        Ok(Progress::Taken)
+    }
+
+    fn close(&mut self, total: usize, splice: &mut Splice<'_>) -> Result<Progress, Error> {
+        let Some(message) = self.whole(splice.rest(), total)? else { return Ok(Progress::Incomplete) };
+        match Target::read(message) {
+            Ok(Target::Statement(name)) if !name.is_empty() => {
+                let name: Box<[u8]> = name.into();
+                let statement = self.names.remove(&name);
+                splice.cut(total);
+                self.extended(Expect::Local(Local::CloseComplete { name, statement }));
+                return Ok(Progress::Taken);
+            }
+            Ok(Target::Statement(_)) => self.unnamed = None,
+            Ok(Target::Portal(_)) | Err(_) => {}
+        }
+        self.extended(Expect::Close(None));
+        self.pass(total, splice);
+        Ok(Progress::Taken)
+    }
+
+    /// Sees to it that the connection has parsed a statement, in the same write as its use.
+    fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice<'_>, backend: &mut Backend) {
+        if !backend.parsed.touch(statement.id) {
+            self.put_parse(statement, splice, backend);
+            self.extended(Expect::Parse(ParseRole::Injected { id: Some(statement.id) }));
+        }
+    }
+
+    fn ensure_unnamed(&mut self, splice: &mut Splice<'_>) {
+        if !self.unnamed_is_here
+            && let Some(content) = &self.unnamed
+        {
+            frontend::put_parse(splice.out(), b"", content);
+            self.unnamed_is_here = true;
+            self.extended(Expect::Parse(ParseRole::Injected { id: None }));
+        }
+    }
+
+    /// Writes the Parse, and before it the Close of what has to make room.
+    fn put_parse(&mut self, statement: &Statement, splice: &mut Splice<'_>, backend: &mut Backend) {
+        if let Some(oldest) = backend.parsed.insert(statement.id) {
+            frontend::put_close_statement(splice.out(), server_name(oldest).as_bytes());
+            self.extended(Expect::Close(Some(oldest)));
+        }
+        frontend::put_parse(splice.out(), statement.name.as_bytes(), &statement.content);
+    }
+
+    /// The whole message, `None` while it is incomplete, an error if it is more than we hold.
+    fn whole<'a>(&self, rest: &'a [u8], total: usize) -> Result<Option<&'a [u8]>, Error> {
+        if total > self.bounds.message {
+            return Err(crate::wire::DecodeError::TooLarge { bytes: total, max: self.bounds.message }.into());
+        }
+        Ok(rest.get(..total))
+    }
+
+    /// What the client needs while it has no server connection. Messages that a server would ignore are dropped.
+    pub fn need(&mut self, input: &mut BytesMut) -> Result<Need, Error> {
+        debug_assert!(!self.is_busy(), "asked between exchanges only");
+        loop {
+            if self.client_left > 0 {
+                let here = self.client_left.min(input.len());
+                if here == 0 {
+                    return Ok(Need::More);
+                }
+                let _ = input.split_to(here);
+                self.client_left -= here;
+                continue;
+            }
+            let Some((tag, total)) = frontend::header(input)? else { return Ok(Need::More) };
+            match tag {
+                Tag::Terminate => return Ok(Need::Close),
+                // What a client still sends after the server has ended its COPY with an error; and a Flush
+                // when there is nothing to flush.
+                Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush => self.client_left = total,
+                Tag::Password => return Err(crate::wire::DecodeError::FrontendType(b'p').into()),
+                Tag::Bind
+                | Tag::Close
+                | Tag::Describe
+                | Tag::Execute
+                | Tag::FunctionCall
+                | Tag::Parse
+                | Tag::Query
+                | Tag::Sync => return Ok(Need::Server),
+            }
+        }
+    }
+
+    /// Starts to answer an exchange for which there is no server. The driver has written the error.
+    pub fn refuse(&mut self) {
+        self.refusing = true;
+    }
+
+    /// Drops what belongs to a refused exchange; true when it is over, and the client was told so.
+    pub fn drop_refused(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<bool, Error> {
+        while self.refusing || self.client_left > 0 {
+            if self.client_left > 0 {
+                let here = self.client_left.min(input.len());
+                if here == 0 {
+                    return Ok(false);
+                }
+                let _ = input.split_to(here);
+                self.client_left -= here;
+                continue;
+            }
+            let Some((tag, total)) = frontend::header(input)? else { return Ok(false) };
+            self.client_left = total;
+            match tag {
+                // Within a batch the server would skip queries, too; only the first message decides.
+                Tag::Query | Tag::FunctionCall if !self.skipping => {
+                    put_ready(to_client, Status::Idle);
+                    self.refusing = false;
+                }
+                Tag::Sync => {
+                    put_ready(to_client, Status::Idle);
+                    self.refusing = false;
+                }
+                Tag::Terminate => {
+                    self.terminated = true;
+                    return Ok(true);
+                }
+                Tag::Bind
+                | Tag::Close
+                | Tag::CopyData
+                | Tag::CopyDone
+                | Tag::CopyFail
+                | Tag::Describe
+                | Tag::Execute
+                | Tag::Flush
+                | Tag::FunctionCall
+                | Tag::Parse
+                | Tag::Password
+                | Tag::Query => self.skipping = true,
+            }
+        }
+        self.skipping = false;
+        Ok(true)
+    }
+}

@@ -1,0 +1,300 @@
+//! The server's stream: what is passed on, what only we see, and what each reply settles.
+
+use bytes::BytesMut;
+use std::sync::Arc;
+
+use super::{Backend, Expect, Local, Machine, Mode, ParseRole};
+use crate::error::Error;
+use crate::reply;
+use crate::wire::backend::{Status, parameter_status};
+use crate::wire::{DecodeError, HEADER, Header, Splice};
+
+/// The largest message of a server that is looked at whole (ParameterStatus, CommandComplete).
+const READ_MAX: usize = 64 << 10;
+
+impl Machine {
+    /// Takes in what the server sent; what is for the client goes to `to_client`. What stays in `input` is
+    /// incomplete.
+    pub fn from_server(
+        &mut self,
+        input: &mut BytesMut,
+        backend: &mut Backend,
+        to_client: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let mut splice = Splice::new(input, to_client);
+        let outcome = self.server_messages(&mut splice, backend);
+        splice.finish();
+        self.check_invariants();
+        outcome
+    }
+
+    fn server_messages(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) -> Result<(), Error> {
+        loop {
+            if self.server_left > 0 {
+                let here = self.server_left.min(splice.rest().len());
+                if here == 0 {
+                    return Ok(());
+                }
+                self.move_on(here, self.server_passes, splice);
+                self.server_left -= here;
+                continue;
+            }
+            let header = Header::read(splice.rest()).map_err(Error::Upstream)?;
+            let Some(Header { tag, total }) = header else { return Ok(()) };
+            let passes = match tag {
+                // Rows and copied data are nearly all of the traffic.
+                b'D' | b'd' => !self.in_setup(),
+                b'S' | b'C' | b'Z' => {
+                    if total > READ_MAX {
+                        return Err(Error::Upstream(DecodeError::Length));
+                    }
+                    let Some(message) = splice.rest().get(..total) else { return Ok(()) };
+                    let body = message.get(HEADER..).unwrap_or_default();
+                    match tag {
+                        b'S' => self.parameter(body, backend)?,
+                        b'C' => self.command_complete(body, backend),
+                        _ => self.ready(body, backend)?,
+                    }
+                }
+                b'E' => {
+                    let duplicate = self.error(backend);
+                    if let Some(name) = &duplicate {
+                        reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name.clone()));
+                    }
+                    duplicate.is_none() && !self.in_setup()
+                }
+                b'1' => self.parse_complete(),
+                b'3' => self.close_complete(),
+                b'2' => self.settle(|front| matches!(front, Expect::Bind)),
+                b'T' | b'n' => self.settle(|front| matches!(front, Expect::Describe)),
+                b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
+                b'G' => {
+                    self.copy_in();
+                    true
+                }
+                // Notices of our own query are as little the client's as its results; anything else is the
+                // client's, known to us or not.
+                _ => !self.in_setup(),
+            };
+            let here = total.min(splice.rest().len());
+            self.move_on(here, passes, splice);
+            self.server_left = total - here;
+            self.server_passes = passes;
+            if self.server_left == 0 && !self.expected.is_empty() {
+                self.say_local_if_due(splice);
+            }
+        }
+    }
+
+    fn move_on(&mut self, count: usize, passes: bool, splice: &mut Splice<'_>) {
+        if passes {
+            splice.keep(count);
+        } else {
+            splice.cut(count);
+        }
+    }
+
+    fn say_local_if_due(&mut self, splice: &mut Splice<'_>) {
+        if matches!(self.expected.front(), Some(Expect::Local(_) | Expect::CopyEnd)) {
+            self.say_local(splice.out());
+        }
+    }
+
+    fn in_setup(&self) -> bool {
+        matches!(self.expected.front(), Some(Expect::Setup))
+    }
+
+    /// Settles what is owed if it is this; passes unless it is our own affair.
+    fn settle(&mut self, is: impl FnOnce(&Expect) -> bool) -> bool {
+        if self.in_setup() {
+            return false;
+        }
+        if self.expected.front().is_some_and(is) {
+            self.expected.pop_front();
+        }
+        true
+    }
+
+    fn parse_complete(&mut self) -> bool {
+        match self.expected.front() {
+            Some(Expect::Parse(ParseRole::Injected { .. })) => {
+                self.expected.pop_front();
+                false
+            }
+            Some(Expect::Parse(_)) => {
+                self.expected.pop_front();
+                true
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    fn close_complete(&mut self) -> bool {
+        match self.expected.front() {
+            Some(Expect::Close(ours)) => {
+                let passes = ours.is_none();
+                self.expected.pop_front();
+                passes
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    fn parameter(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
+        let (name, value) = parameter_status(body).map_err(Error::Upstream)?;
+        Arc::make_mut(&mut backend.settings).report(name, value);
+        if self.in_setup() {
+            return Ok(false);
+        }
+        self.reports += 1;
+        Ok(true)
+    }
+
+    fn command_complete(&mut self, body: &[u8], backend: &mut Backend) -> bool {
+        let set_local = match self.expected.front() {
+            Some(Expect::Setup) => return false,
+            Some(Expect::Query { set_local }) => *set_local,
+            Some(Expect::Execute) => {
+                self.expected.pop_front();
+                false
+            }
+            Some(_) | None => false,
+        };
+        match body.strip_suffix(b"\0").unwrap_or(body) {
+            b"SET" if !set_local => self.sets += 1,
+            b"RESET" => backend.dirt.settings = true,
+            b"PREPARE" => backend.dirt.prepared = true,
+            b"DECLARE CURSOR" => backend.dirt.cursors = true,
+            b"LISTEN" => backend.dirt.listens = true,
+            b"DEALLOCATE ALL" => self.forget_statements(backend),
+            b"DISCARD ALL" => {
+                self.forget_statements(backend);
+                Arc::make_mut(&mut backend.settings).reset();
+                backend.dirt = super::Dirt::default();
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn forget_statements(&mut self, backend: &mut Backend) {
+        backend.parsed.clear();
+        backend.dirt.prepared = false;
+        self.names.clear();
+        self.unnamed = None;
+    }
+
+    fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
+        let status = Status::read(body).map_err(Error::Upstream)?;
+        let passes = match self.expected.front() {
+            Some(Expect::Setup) => {
+                self.expected.pop_front();
+                if self.setup_failed {
+                    return Err(Error::Setup);
+                }
+                Arc::make_mut(&mut backend.settings).take_asked(&self.settings);
+                false
+            }
+            Some(Expect::Sync | Expect::Query { .. }) => {
+                self.expected.pop_front();
+                true
+            }
+            Some(_) | None => true,
+        };
+        self.status = status;
+        // A setting that changed and was not reported stays behind on the server.
+        backend.dirt.settings |= self.sets > self.reports;
+        self.sets = 0;
+        self.reports = 0;
+        if self.mode == Mode::Statement && status != Status::Idle {
+            return Err(Error::StatementMode);
+        }
+        Ok(passes)
+    }
+
+    /// An error ends the batch it happens in. Gives the name if it is the failure of a duplicate Parse.
+    fn error(&mut self, backend: &mut Backend) -> Option<Box<[u8]>> {
+        match self.expected.front_mut() {
+            Some(Expect::Setup) => {
+                self.setup_failed = true;
+                None
+            }
+            // Their ReadyForQuery follows.
+            Some(Expect::Query { .. } | Expect::Sync) | None => {
+                self.copying_in = false;
+                None
+            }
+            Some(Expect::Parse(ParseRole::Duplicate { name })) => {
+                let name = std::mem::take(name);
+                self.fail_batch(backend);
+                Some(name)
+            }
+            Some(
+                Expect::Parse(_)
+                | Expect::Bind
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Close(_)
+                | Expect::CopyEnd
+                | Expect::Local(_),
+            ) => {
+                self.fail_batch(backend);
+                None
+            }
+        }
+    }
+
+    /// The server skips to the next Sync: nothing before it is owed any more, and what was believed of it is
+    /// taken back, the latest first.
+    fn fail_batch(&mut self, backend: &mut Backend) {
+        self.copying_in = false;
+        let sync = self.expected.iter().position(|expect| matches!(expect, Expect::Sync));
+        self.skipping = sync.is_none();
+        let skipped = sync.unwrap_or(self.expected.len());
+        let skipped: Vec<Expect> = self.expected.drain(..skipped).collect();
+        for expect in skipped.into_iter().rev() {
+            match expect {
+                Expect::Parse(ParseRole::Named { name, id }) => {
+                    self.names.remove(&name);
+                    backend.parsed.remove(id);
+                }
+                Expect::Parse(ParseRole::Injected { id: Some(id) }) => backend.parsed.remove(id),
+                Expect::Parse(ParseRole::Unnamed | ParseRole::Injected { id: None }) => {
+                    self.unnamed_is_here = false;
+                    self.unnamed = None;
+                }
+                Expect::Close(Some(id)) => backend.parsed.restore(id),
+                Expect::Local(Local::ParseComplete { name }) => _ = self.names.remove(&name),
+                Expect::Local(Local::CloseComplete { name, statement: Some(statement) }) => {
+                    self.names.insert(name, statement);
+                }
+                Expect::Parse(ParseRole::Plain | ParseRole::Duplicate { .. })
+                | Expect::Local(Local::CloseComplete { statement: None, .. } | Local::Deallocated)
+                | Expect::Close(None)
+                | Expect::Bind
+                | Expect::Describe
+                | Expect::Execute
+                | Expect::Sync
+                | Expect::Query { .. }
+                | Expect::Setup
+                | Expect::CopyEnd => {}
+            }
+        }
+    }
+
+    /// The server reads CopyData now. Until the client ends it, Syncs are swallowed: those it has sent already
+    /// (libpq sends one with the Execute) are owed nothing.
+    fn copy_in(&mut self) {
+        let end = self.expected.iter().position(|expect| matches!(expect, Expect::CopyEnd));
+        if matches!(self.expected.front(), Some(Expect::Execute)) {
+            let upto = end.unwrap_or(self.expected.len());
+            let mut index = 0;
+            self.expected.retain(|expect| {
+                index += 1;
+                index > upto || !matches!(expect, Expect::Sync)
+            });
+            self.batch_open = true;
+        }
+        self.copying_in = end.is_none();
+    }
+}

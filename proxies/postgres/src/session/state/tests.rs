@@ -1,0 +1,356 @@
+//! A seeded simulation: what a client sees through the machine, over connections it shares with another client,
+//! is what it sees from a server of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Backend, Bounds, Machine, Mode, from_client::Need};
+use crate::error::Error;
+use crate::reply;
+use crate::session::prepared::Statements;
+use crate::session::settings::Settings;
+use crate::wire::backend::{ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready};
+use crate::wire::frontend::{Parse, Target, bind_names, query_text};
+use crate::wire::{Limits, decode, frontend, put, put_cstr};
+
+/// As much of PostgreSQL as the machine deals with: statements, batches, transactions, settings, COPY.
+#[derive(Default)]
+struct Server {
+    statements: HashMap<Vec<u8>, Vec<u8>>,
+    portal: Option<Vec<u8>>,
+    zone: String,
+    status: Status,
+    skipping: bool,
+    /// In COPY FROM STDIN; of an extended query.
+    copying: Option<bool>,
+}
+
+impl Server {
+    fn fail(&mut self, out: &mut BytesMut, code: &str, extended: bool) {
+        let fields = ErrorFields { severity: "ERROR", code, message: "", detail: None, hint: None };
+        put_error(out, &fields);
+        self.failed(extended);
+    }
+
+    fn failed(&mut self, extended: bool) {
+        self.skipping = extended;
+        self.copying = None;
+        if self.status == Status::Transaction {
+            self.status = Status::Failed;
+        }
+    }
+
+    fn run(&mut self, text: &[u8], out: &mut BytesMut, extended: bool) {
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        if self.status == Status::Failed && text != "rollback" {
+            return self.fail(out, "25P02", extended);
+        }
+        if text.starts_with("SELECT pg_catalog.set_config(E'TimeZone',E'") {
+            text.split('\'').nth(3).unwrap().clone_into(&mut self.zone);
+            put_parameter_status(out, "TimeZone", &self.zone);
+            return put_command_complete(out, "SELECT 1");
+        }
+        if let Some(name) = text.strip_prefix("DEALLOCATE ") {
+            return match self.statements.remove(name.as_bytes()) {
+                Some(_) => put_command_complete(out, "DEALLOCATE"),
+                None => self.fail(out, "26000", extended),
+            };
+        }
+        match text.as_str() {
+            "begin" => self.status = Status::Transaction,
+            "commit" | "rollback" => self.status = Status::Idle,
+            "fail" => return self.fail(out, "22012", extended),
+            "copy" => {
+                self.copying = Some(extended);
+                return put(out, b'G', |out| out.put_slice(&[0, 0, 0]));
+            }
+            "DISCARD ALL" => self.statements.clear(),
+            zone if zone.starts_with("zone") => {
+                zone.clone_into(&mut self.zone);
+                put_parameter_status(out, "TimeZone", zone);
+                return put_command_complete(out, "SET");
+            }
+            _ => put(out, b'D', |out| put_cstr(out, format!("{text} in {}", self.zone).as_bytes())),
+        }
+        put_command_complete(out, &text.to_ascii_uppercase());
+    }
+
+    /// Takes one message.
+    fn message(&mut self, tag: u8, raw: &[u8], out: &mut BytesMut) {
+        if let Some(extended) = self.copying {
+            match tag {
+                b'c' => {
+                    self.copying = None;
+                    put_command_complete(out, "COPY 1");
+                    if !extended {
+                        put_ready(out, self.status);
+                    }
+                }
+                b'f' => {
+                    self.fail(out, "57014", extended);
+                    if !extended {
+                        put_ready(out, self.status);
+                    }
+                }
+                b'd' | b'S' | b'H' => {}
+                other => panic!("{} in COPY", other as char),
+            }
+            return;
+        }
+        if self.skipping && tag != b'S' {
+            return;
+        }
+        match tag {
+            b'Q' => {
+                self.statements.remove(&b""[..]);
+                self.run(query_text(raw), out, false);
+                if self.copying.is_none() {
+                    put_ready(out, self.status);
+                }
+            }
+            b'P' => {
+                let parse = Parse::read(raw).unwrap();
+                if parse.text == b"bad" {
+                    self.fail(out, "42601", true);
+                } else if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
+                    reply::put_exchange_error(out, &Error::DuplicateStatement(parse.name.into()));
+                    self.failed(true);
+                } else {
+                    self.statements.insert(parse.name.to_vec(), parse.text.to_vec());
+                    put(out, b'1', |_| {});
+                }
+            }
+            b'B' => match self.statements.get(bind_names(raw).unwrap().1) {
+                Some(text) => {
+                    self.portal = Some(text.clone());
+                    put(out, b'2', |_| {});
+                }
+                None => self.fail(out, "26000", true),
+            },
+            b'D' => match Target::read(raw).unwrap() {
+                Target::Statement(name) => match self.statements.get(name) {
+                    Some(text) => put(out, b'T', |out| out.put_slice(text)),
+                    None => self.fail(out, "26000", true),
+                },
+                Target::Portal(_) => put(out, b'n', |_| {}),
+            },
+            b'E' => match self.portal.clone() {
+                Some(text) => self.run(&text, out, true),
+                None => self.fail(out, "34000", true),
+            },
+            b'C' => {
+                if let Target::Statement(name) = Target::read(raw).unwrap() {
+                    self.statements.remove(name);
+                }
+                put(out, b'3', |_| {});
+            }
+            b'S' => {
+                self.skipping = false;
+                self.portal = None;
+                put_ready(out, self.status);
+            }
+            b'H' | b'd' | b'c' | b'f' => {}
+            other => panic!("{}", other as char),
+        }
+    }
+
+    fn take(&mut self, input: &mut BytesMut, out: &mut BytesMut) {
+        while let Some(frame) = decode(input, &Limits::default()).unwrap() {
+            self.message(frame.tag, &frame.raw, out);
+        }
+    }
+}
+
+/// xorshift64*: the seed is all there is to know.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % sides
+    }
+}
+
+/// One exchange of a client: ends with a Query or a Sync.
+fn exchange(dice: &mut Dice, out: &mut BytesMut) {
+    const TEXTS: [&str; 8] = ["begin", "commit", "fail", "one", "two", "rollback", "zoneA", "zoneB"];
+    const NAMES: [&str; 4] = ["", "a", "b", "c"];
+    if dice.roll(3) == 0 {
+        let text = match dice.roll(12) {
+            0 => "DISCARD ALL",
+            _ => TEXTS[dice.roll(TEXTS.len())],
+        };
+        return frontend::put_query(out, text);
+    }
+    if dice.roll(8) == 0 {
+        return copy(dice, out);
+    }
+    for _ in 0..=dice.roll(6) {
+        let name = NAMES[dice.roll(NAMES.len())].as_bytes();
+        match dice.roll(8) {
+            0 | 1 => {
+                let text = if dice.roll(8) == 0 { "bad" } else { TEXTS[dice.roll(TEXTS.len())] };
+                frontend::put_parse(out, name, &[text.as_bytes(), &[0, 0, 0]].concat());
+            }
+            2..5 => {
+                put(out, b'B', |out| {
+                    put_cstr(out, b"");
+                    put_cstr(out, name);
+                    out.put_slice(&[0; 6]);
+                });
+                put(out, b'E', |out| out.put_slice(&[0; 5]));
+            }
+            5 => frontend::put_describe_statement(out, name),
+            6 => frontend::put_close_statement(out, name),
+            _ => put(out, b'H', |_| {}),
+        }
+    }
+    put(out, b'S', |_| {});
+}
+
+/// COPY FROM STDIN as libpq does it: in an extended query there is a Sync before the data and one after.
+fn copy(dice: &mut Dice, out: &mut BytesMut) {
+    let extended = dice.roll(2) == 0;
+    if extended {
+        frontend::put_parse(out, b"", b"copy\0\0\0");
+        put(out, b'B', |out| out.put_slice(&[0; 8]));
+        put(out, b'E', |out| out.put_slice(&[0; 5]));
+        put(out, b'S', |_| {});
+    } else {
+        frontend::put_query(out, "copy");
+    }
+    for _ in 0..dice.roll(3) {
+        put(out, b'd', |out| out.put_slice(b"row"));
+    }
+    if dice.roll(3) == 0 {
+        put(out, b'f', |out| put_cstr(out, b"no"));
+    } else {
+        put(out, b'c', |_| {});
+    }
+    if extended {
+        put(out, b'S', |_| {});
+    }
+}
+
+struct Connection {
+    server: Server,
+    backend: Backend,
+    to_server: BytesMut,
+    from_server: BytesMut,
+}
+
+struct Client {
+    machine: Machine,
+    direct: Server,
+    unsent: BytesMut,
+    input: BytesMut,
+    expected: BytesMut,
+    seen: BytesMut,
+    lease: Option<usize>,
+}
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.report("TimeZone", "");
+    settings
+}
+
+fn client(statements: &Arc<Statements>) -> Client {
+    let bounds = Bounds { message: 1 << 16, statements: 100 };
+    Client {
+        machine: Machine::new(Mode::Transaction, bounds, Arc::clone(statements), Arc::new(settings())),
+        direct: Server::default(),
+        unsent: BytesMut::new(),
+        input: BytesMut::new(),
+        expected: BytesMut::new(),
+        seen: BytesMut::new(),
+        lease: None,
+    }
+}
+
+/// Moves a random part of `from`, as a socket would.
+fn some(dice: &mut Dice, from: &mut BytesMut) -> BytesMut {
+    let most = from.len().min(1 + dice.roll(40));
+    from.split_to(most)
+}
+
+fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], free: &mut Vec<usize>) {
+    let arrived = some(dice, &mut client.unsent);
+    client.input.extend_from_slice(&arrived);
+    let lease = match client.lease {
+        Some(lease) => lease,
+        None if client.machine.need(&mut client.input).unwrap() == Need::Server && !free.is_empty() => {
+            let lease = free.swap_remove(dice.roll(free.len()));
+            let Connection { backend, to_server, .. } = &mut connections[lease];
+            client.machine.begin(backend, to_server, &mut client.seen);
+            client.lease = Some(lease);
+            lease
+        }
+        None => return,
+    };
+    let Connection { server, backend, to_server, from_server } = &mut connections[lease];
+    client.machine.from_client(&mut client.input, backend, to_server, &mut client.seen).unwrap();
+    let mut sent = some(dice, to_server);
+    // The model takes whole messages; what is cut off stays for the next turn.
+    sent.unsplit(std::mem::take(to_server));
+    server.take(&mut sent, from_server);
+    *to_server = sent;
+    let mut part = some(dice, from_server);
+    client.machine.from_server(&mut part, backend, &mut client.seen).unwrap();
+    part.unsplit(std::mem::take(from_server));
+    *from_server = part;
+    if client.machine.is_free() && client.input.is_empty() {
+        assert!(to_server.is_empty() && from_server.is_empty(), "nothing may be left on a shared connection");
+        client.machine.end(backend);
+        if let Some(query) = backend.dirt.query() {
+            panic!("nothing here leaves dirt, yet: {query}");
+        }
+        client.lease = None;
+        free.push(lease);
+    }
+}
+
+fn simulate(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(2).wrapping_add(1));
+    let statements = Arc::new(Statements::default());
+    let connection = |_| Connection {
+        server: Server::default(),
+        // Room for two statements only: they keep making place for each other.
+        backend: Backend::new(settings(), 2),
+        to_server: BytesMut::new(),
+        from_server: BytesMut::new(),
+    };
+    let mut connections: Vec<Connection> = (0..2).map(connection).collect();
+    let mut free = vec![0, 1];
+    let mut clients = [client(&statements), client(&statements), client(&statements)];
+    for round in 0..200 {
+        for client in &mut clients {
+            if client.unsent.is_empty() && client.input.is_empty() && client.lease.is_none() {
+                let mut messages = BytesMut::new();
+                exchange(&mut dice, &mut messages);
+                client.unsent.extend_from_slice(&messages);
+                client.direct.take(&mut messages, &mut client.expected);
+            }
+            step(&mut dice, client, &mut connections, &mut free);
+        }
+        for client in &mut clients {
+            let common = client.seen.len().min(client.expected.len());
+            assert_eq!(
+                Bytes::copy_from_slice(&client.seen[..common]),
+                Bytes::copy_from_slice(&client.expected[..common]),
+                "seed {seed}, round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_shared_connection_looks_like_ones_own() {
+    for seed in 0..2000 {
+        simulate(seed);
+    }
+}
