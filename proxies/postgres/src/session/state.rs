@@ -105,14 +105,16 @@ enum Expect {
     Describe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
-    /// CloseComplete; with a statement, the Close was ours, to make room for another.
-    Close(Option<StatementId>),
+    /// CloseComplete.
+    Close(CloseRole),
     /// ReadyForQuery after a Sync.
     Sync,
     /// All of a simple query's or function call's replies up to ReadyForQuery.
     Query {
         /// The text begins with SET LOCAL, which leaves nothing behind.
         set_local: bool,
+        /// What the query destroyed, unless the server skips it.
+        before: Unnamed,
     },
     /// All replies to our own query at the begin of a lease; the client sees none.
     Setup,
@@ -127,14 +129,27 @@ enum Expect {
 enum ParseRole {
     /// The client's, and nothing to us.
     Plain,
-    /// The client's unnamed statement.
-    Unnamed,
+    /// The client's unnamed statement, in place of another.
+    Unnamed { before: Unnamed },
     /// The client's; the statement is new on this connection.
     Named { name: Box<[u8]>, id: StatementId },
     /// Ours: the client uses what it has parsed on another connection.
     Injected { id: Option<StatementId> },
     /// The client parses a name it has already: it fails, and the error has to have the client's name.
     Duplicate { name: Box<[u8]> },
+}
+
+/// Why a Close was sent.
+#[derive(Debug)]
+enum CloseRole {
+    /// The client's.
+    Plain,
+    /// The client's, of its unnamed statement.
+    Ended { before: Unnamed },
+    /// Ours: this statement makes room for another.
+    Evict(StatementId),
+    /// Ours: the unnamed statement on this connection is another session's.
+    Foreign,
 }
 
 #[derive(Debug)]
@@ -147,6 +162,22 @@ enum Local {
     Deallocated,
 }
 
+/// A session's unnamed statement.
+#[derive(Debug, Clone, Default)]
+struct Unnamed {
+    /// Its content, if there is one and it is small enough to be parsed again elsewhere.
+    content: Option<Bytes>,
+    /// The connection's unnamed statement (or its lack of one) is this session's.
+    is_here: bool,
+}
+
+impl Unnamed {
+    /// What is known once the connection has `content`; gives what was known before.
+    fn replace(&mut self, content: Option<Bytes>) -> Unnamed {
+        std::mem::replace(self, Unnamed { content, is_here: true })
+    }
+}
+
 /// A session's machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -154,8 +185,7 @@ pub struct Machine {
     bounds: Bounds,
     statements: Arc<Statements>,
     names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
-    /// The client's unnamed statement, if it is small enough to be parsed again elsewhere.
-    unnamed: Option<Bytes>,
+    unnamed: Unnamed,
     settings: Arc<Settings>,
     expected: VecDeque<Expect>,
     status: Status,
@@ -165,8 +195,6 @@ pub struct Machine {
     skipping: bool,
     /// The server reads CopyData, and the client has not ended it.
     copying_in: bool,
-    /// The connection's unnamed statement is this session's.
-    unnamed_is_here: bool,
     /// Bytes of a message that are still to come from the client.
     client_left: usize,
     /// Bytes of a message that are still to come from the server, and whether they pass.
@@ -193,14 +221,13 @@ impl Machine {
             bounds,
             statements,
             names: HashMap::default(),
-            unnamed: None,
+            unnamed: Unnamed::default(),
             settings,
             expected: VecDeque::new(),
             status: Status::Idle,
             batch_open: false,
             skipping: false,
             copying_in: false,
-            unnamed_is_here: false,
             client_left: 0,
             server_left: 0,
             server_passes: true,
@@ -259,7 +286,7 @@ impl Machine {
         if !Arc::ptr_eq(&self.settings, &backend.settings) {
             self.settings = Arc::clone(&backend.settings);
         }
-        self.unnamed_is_here = false;
+        self.unnamed.is_here = false;
     }
 
     /// Whether the server is idle, whatever the mode: nothing is owed and no transaction is open.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
-use super::{Backend, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
+use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name, word};
 use crate::wire::backend::{Status, put_ready};
@@ -112,7 +112,8 @@ impl Machine {
             Tag::Query => return Ok(self.query(total, splice)),
             Tag::FunctionCall => {
                 self.queries += 1;
-                self.expected.push_back(Expect::Query { set_local: false });
+                let before = self.unnamed.clone();
+                self.expected.push_back(Expect::Query { set_local: false, before });
             }
             Tag::Execute => {
                 self.queries += 1;
@@ -125,7 +126,7 @@ impl Machine {
             Tag::Parse => self.extended(Expect::Parse(ParseRole::Plain)),
             Tag::Bind => self.extended(Expect::Bind),
             Tag::Describe => self.extended(Expect::Describe),
-            Tag::Close => self.extended(Expect::Close(None)),
+            Tag::Close => self.extended(Expect::Close(CloseRole::Plain)),
         }
         self.pass(total, splice);
         Ok(Progress::Taken)
@@ -150,7 +151,6 @@ impl Machine {
         }
         let text = frontend::query_text(rest).trim_ascii_start();
         self.queries += 1;
-        self.unnamed = None;
         if self.is_shared()
             && self.status != Status::Failed
             && rest.len() >= total
@@ -158,11 +158,14 @@ impl Machine {
             && self.names.remove(name.as_slice()).is_some()
         {
             splice.cut(total);
+            self.unnamed.content = None;
             self.expected.push_back(Expect::Local(Local::Deallocated));
             return Progress::Taken;
         }
         let set_local = word(text, b"set").and_then(|rest| word(rest, b"local")).is_some();
-        self.expected.push_back(Expect::Query { set_local });
+        // A simple query destroys the unnamed statement.
+        let before = self.unnamed.replace(None);
+        self.expected.push_back(Expect::Query { set_local, before });
         self.pass(total, splice);
         Progress::Taken
     }
@@ -179,9 +182,8 @@ impl Machine {
             Some(first) => *first == 0,
         };
         if unnamed && total > UNNAMED_MAX {
-            self.unnamed = None;
-            self.unnamed_is_here = true;
-            self.extended(Expect::Parse(ParseRole::Unnamed));
+            let before = self.unnamed.replace(None);
+            self.extended(Expect::Parse(ParseRole::Unnamed { before }));
             self.pass(total, splice);
             return Ok(Progress::Taken);
         }
@@ -200,9 +202,8 @@ impl Machine {
             return Ok(Progress::Taken);
         }
         if unnamed {
-            self.unnamed = Some(Bytes::copy_from_slice(parse.content));
-            self.unnamed_is_here = true;
-            self.extended(Expect::Parse(ParseRole::Unnamed));
+            let before = self.unnamed.replace(Some(Bytes::copy_from_slice(parse.content)));
+            self.extended(Expect::Parse(ParseRole::Unnamed { before }));
             self.pass(total, splice);
             return Ok(Progress::Taken);
         }
@@ -214,13 +215,16 @@ impl Machine {
             }
             None => self.statements.intern(parse.content),
         };
-        splice.cut(total);
         if self.names.contains_key(&name) {
+            // It fails: for its own faults if it has some, else for its name.
+            let content = parse.content.to_vec();
+            splice.cut(total);
             self.ensure(&statement, splice, backend);
-            frontend::put_parse(splice.out(), statement.name.as_bytes(), &statement.content);
+            frontend::put_parse(splice.out(), statement.name.as_bytes(), &content);
             self.extended(Expect::Parse(ParseRole::Duplicate { name }));
             return Ok(Progress::Taken);
         }
+        splice.cut(total);
         self.names.insert(name.clone(), Arc::clone(&statement));
         if backend.parsed.touch(statement.id) {
             self.extended(Expect::Local(Local::ParseComplete { name }));
@@ -241,8 +245,8 @@ impl Machine {
         frontend::put_parse(splice.out(), void.as_bytes(), &text(""));
         self.extended(Expect::Parse(ParseRole::Injected { id: None }));
         frontend::put_parse(splice.out(), client_name, &text(&format!("DEALLOCATE {void}")));
-        self.unnamed = None;
-        self.extended(Expect::Parse(ParseRole::Plain));
+        let before = self.unnamed.replace(None);
+        self.extended(Expect::Parse(ParseRole::Unnamed { before }));
     }
 
     fn bind(
@@ -313,10 +317,12 @@ impl Machine {
                 self.extended(Expect::Local(Local::CloseComplete { name, statement }));
                 return Ok(Progress::Taken);
             }
-            Ok(Target::Statement(_)) => self.unnamed = None,
-            Ok(Target::Portal(_)) | Err(_) => {}
+            Ok(Target::Statement(_)) => {
+                let before = self.unnamed.replace(None);
+                self.extended(Expect::Close(CloseRole::Ended { before }));
+            }
+            Ok(Target::Portal(_)) | Err(_) => self.extended(Expect::Close(CloseRole::Plain)),
         }
-        self.extended(Expect::Close(None));
         self.pass(total, splice);
         Ok(Progress::Taken)
     }
@@ -329,13 +335,18 @@ impl Machine {
         }
     }
 
+    /// Sees to it that the connection's unnamed statement is this session's, or none.
     fn ensure_unnamed(&mut self, splice: &mut Splice<'_>) {
-        if !self.unnamed_is_here
-            && let Some(content) = &self.unnamed
-        {
+        if self.unnamed.is_here {
+            return;
+        }
+        self.unnamed.is_here = true;
+        if let Some(content) = &self.unnamed.content {
             frontend::put_parse(splice.out(), b"", content);
-            self.unnamed_is_here = true;
             self.extended(Expect::Parse(ParseRole::Injected { id: None }));
+        } else {
+            frontend::put_close_statement(splice.out(), b"");
+            self.extended(Expect::Close(CloseRole::Foreign));
         }
     }
 
@@ -343,7 +354,7 @@ impl Machine {
     fn put_parse(&mut self, statement: &Statement, splice: &mut Splice<'_>, backend: &mut Backend) {
         if let Some(oldest) = backend.parsed.insert(statement.id) {
             frontend::put_close_statement(splice.out(), server_name(oldest).as_bytes());
-            self.extended(Expect::Close(Some(oldest)));
+            self.extended(Expect::Close(CloseRole::Evict(oldest)));
         }
         frontend::put_parse(splice.out(), statement.name.as_bytes(), &statement.content);
     }

@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use std::sync::Arc;
 
-use super::{Backend, Expect, Local, Machine, Mode, ParseRole};
+use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole};
 use crate::error::Error;
 use crate::reply;
-use crate::wire::backend::{Status, parameter_status};
+use crate::wire::backend::{Status, error_field, parameter_status};
 use crate::wire::{DecodeError, HEADER, Header, Splice};
 
 /// The largest message of a server that is looked at whole (ParameterStatus, CommandComplete).
@@ -37,6 +37,7 @@ impl Machine {
                 }
                 self.move_on(here, self.server_passes, splice);
                 self.server_left -= here;
+                self.say_local_if_due(splice);
                 continue;
             }
             let header = Header::read(splice.rest()).map_err(Error::Upstream)?;
@@ -57,11 +58,18 @@ impl Machine {
                     }
                 }
                 b'E' => {
-                    let duplicate = self.error(backend);
-                    if let Some(name) = &duplicate {
-                        reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name.clone()));
+                    let whole = splice.rest().get(..total);
+                    if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
+                        return Ok(());
                     }
-                    duplicate.is_none() && !self.in_setup()
+                    let in_use = whole.is_some_and(|message| is_name_in_use(message.get(HEADER..)));
+                    match self.error(backend).filter(|_| in_use) {
+                        Some(name) => {
+                            reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
+                            false
+                        }
+                        None => !self.in_setup(),
+                    }
                 }
                 b'1' => self.parse_complete(),
                 b'3' => self.close_complete(),
@@ -80,9 +88,7 @@ impl Machine {
             self.move_on(here, passes, splice);
             self.server_left = total - here;
             self.server_passes = passes;
-            if self.server_left == 0 && !self.expected.is_empty() {
-                self.say_local_if_due(splice);
-            }
+            self.say_local_if_due(splice);
         }
     }
 
@@ -95,13 +101,18 @@ impl Machine {
     }
 
     fn say_local_if_due(&mut self, splice: &mut Splice<'_>) {
-        if matches!(self.expected.front(), Some(Expect::Local(_) | Expect::CopyEnd)) {
+        let is_due = matches!(self.expected.front(), Some(Expect::Local(_) | Expect::CopyEnd));
+        if is_due && self.server_left == 0 {
             self.say_local(splice.out());
         }
     }
 
     fn in_setup(&self) -> bool {
         matches!(self.expected.front(), Some(Expect::Setup))
+    }
+
+    fn has_duplicate_in_front(&self) -> bool {
+        matches!(self.expected.front(), Some(Expect::Parse(ParseRole::Duplicate { .. })))
     }
 
     /// Settles what is owed if it is this; passes unless it is our own affair.
@@ -131,8 +142,8 @@ impl Machine {
 
     fn close_complete(&mut self) -> bool {
         match self.expected.front() {
-            Some(Expect::Close(ours)) => {
-                let passes = ours.is_none();
+            Some(Expect::Close(role)) => {
+                let passes = matches!(role, CloseRole::Plain | CloseRole::Ended { .. });
                 self.expected.pop_front();
                 passes
             }
@@ -153,7 +164,7 @@ impl Machine {
     fn command_complete(&mut self, body: &[u8], backend: &mut Backend) -> bool {
         let set_local = match self.expected.front() {
             Some(Expect::Setup) => return false,
-            Some(Expect::Query { set_local }) => *set_local,
+            Some(Expect::Query { set_local, .. }) => *set_local,
             Some(Expect::Execute) => {
                 self.expected.pop_front();
                 false
@@ -181,7 +192,7 @@ impl Machine {
         backend.parsed.clear();
         backend.dirt.prepared = false;
         self.names.clear();
-        self.unnamed = None;
+        self.unnamed.content = None;
     }
 
     fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
@@ -252,30 +263,34 @@ impl Machine {
         self.skipping = sync.is_none();
         let skipped = sync.unwrap_or(self.expected.len());
         let skipped: Vec<Expect> = self.expected.drain(..skipped).collect();
-        for expect in skipped.into_iter().rev() {
+        for (index, expect) in skipped.into_iter().enumerate().rev() {
+            let failed = index == 0;
             match expect {
                 Expect::Parse(ParseRole::Named { name, id }) => {
                     self.names.remove(&name);
                     backend.parsed.remove(id);
                 }
                 Expect::Parse(ParseRole::Injected { id: Some(id) }) => backend.parsed.remove(id),
-                Expect::Parse(ParseRole::Unnamed | ParseRole::Injected { id: None }) => {
-                    self.unnamed_is_here = false;
-                    self.unnamed = None;
+                Expect::Parse(ParseRole::Injected { id: None }) | Expect::Close(CloseRole::Foreign) => {
+                    self.unnamed.is_here = false;
                 }
-                Expect::Close(Some(id)) => backend.parsed.restore(id),
+                // One that failed has destroyed what was before.
+                Expect::Parse(ParseRole::Unnamed { .. }) if failed => self.unnamed.content = None,
+                Expect::Parse(ParseRole::Unnamed { before })
+                | Expect::Close(CloseRole::Ended { before })
+                | Expect::Query { before, .. } => self.unnamed = before,
+                Expect::Close(CloseRole::Evict(id)) => backend.parsed.restore(id),
                 Expect::Local(Local::ParseComplete { name }) => _ = self.names.remove(&name),
                 Expect::Local(Local::CloseComplete { name, statement: Some(statement) }) => {
                     self.names.insert(name, statement);
                 }
                 Expect::Parse(ParseRole::Plain | ParseRole::Duplicate { .. })
                 | Expect::Local(Local::CloseComplete { statement: None, .. } | Local::Deallocated)
-                | Expect::Close(None)
+                | Expect::Close(CloseRole::Plain)
                 | Expect::Bind
                 | Expect::Describe
                 | Expect::Execute
                 | Expect::Sync
-                | Expect::Query { .. }
                 | Expect::Setup
                 | Expect::CopyEnd => {}
             }
@@ -297,4 +312,8 @@ impl Machine {
         }
         self.copying_in = end.is_none();
     }
+}
+
+fn is_name_in_use(error: Option<&[u8]>) -> bool {
+    error.and_then(|body| error_field(body, b'C')) == Some(b"42P05")
 }

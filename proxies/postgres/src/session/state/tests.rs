@@ -112,6 +112,10 @@ impl Server {
             }
             b'P' => {
                 let parse = Parse::read(raw).unwrap();
+                self.statements.remove(&b""[..]).filter(|_| !parse.name.is_empty()).map(|text| {
+                    // Only an unnamed one takes the place of the unnamed one.
+                    self.statements.insert(Vec::new(), text)
+                });
                 if parse.text == b"bad" {
                     self.fail(out, "42601", true);
                 } else if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
@@ -233,6 +237,8 @@ fn copy(dice: &mut Dice, out: &mut BytesMut) {
     }
     if extended {
         put(out, b'S', |_| {});
+        // Or a later Bind could run it again, without data.
+        frontend::put_query(out, "one");
     }
 }
 
