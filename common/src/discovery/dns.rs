@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -48,15 +49,11 @@ pub(super) struct Dns {
 }
 
 impl Dns {
+    /// Asks the name servers that the system is set up with.
     pub(super) fn new(config: &config::Dns) -> Result<Self, SourceError> {
-        let mut builder =
-            TokioResolver::builder_tokio().map_err(|error| SourceError::Resolver(error.to_string()))?;
-        let options = builder.options_mut();
-        // We ask when we mean it; and half of a dual-stack answer is better than none.
-        options.cache_size = 0;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let resolver = builder.build().map_err(|error| SourceError::Resolver(error.to_string()))?;
-        Ok(Self::with(config, ask_resolver(resolver, config), fresh_dice()))
+        let builder = TokioResolver::builder_tokio();
+        let builder = builder.map_err(|error| SourceError::Resolver(error.to_string()))?;
+        Ok(Self::with(config, ask_with(builder, config)?, fresh_dice()))
     }
 
     pub(super) fn with(config: &config::Dns, ask: Ask, dice: Dice) -> Self {
@@ -116,9 +113,18 @@ impl Source for Dns {
     }
 }
 
-fn ask_resolver(resolver: TokioResolver, config: &config::Dns) -> Ask {
+/// Asks through a resolver.
+pub(super) fn ask_with(
+    mut builder: ResolverBuilder<TokioRuntimeProvider>,
+    config: &config::Dns,
+) -> Result<Ask, SourceError> {
+    let options = builder.options_mut();
+    // We ask when we mean it; and half of a dual-stack answer is better than none.
+    options.cache_size = 0;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    let resolver = builder.build().map_err(|error| SourceError::Resolver(error.to_string()))?;
     let (name, port) = (config.name.clone(), config.port);
-    Box::new(move || {
+    Ok(Box::new(move || {
         let (resolver, name) = (resolver.clone(), name.clone());
         Box::pin(async move {
             match port {
@@ -126,7 +132,7 @@ fn ask_resolver(resolver: TokioResolver, config: &config::Dns) -> Ask {
                 None => services(&resolver, &name).await,
             }
         })
-    })
+    }))
 }
 
 /// A and AAAA.
