@@ -18,6 +18,7 @@ use super::secret::Secret;
 use super::shape::Shape;
 use super::suggest::{choices, nearest};
 use super::tree::{Entry, Meaning, Node, Scalar, Value};
+use super::wording::{mismatch, out_of_range, unknown_key, unknown_word};
 
 /// What a walk found.
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// `label` is the key of the node: what is said of a long collection is shown there.
     fn node(&mut self, node: &mut Node, shape: Shape<'_>, label: &Range<usize>) {
-        if shape.format() == Some("secret") {
+        if shape.is_secret() && node.value != Value::Refused {
             return self.secret(node, shape, label);
         }
         let sound = match self.branch(node, shape, label) {
@@ -91,6 +92,9 @@ impl Walk<'_> {
 
     /// Which of the alternatives the node is meant to be; `None` if it is none of them, which is said.
     fn branch<'s>(&mut self, node: &Node, shape: Shape<'s>, label: &Range<usize>) -> Option<Shape<'s>> {
+        if node.value == Value::Refused {
+            return None;
+        }
         if !shape.admits(node) {
             let problem = mismatch(node, shape, self.place(node, label));
             self.found.problems.push(problem);
@@ -102,7 +106,7 @@ impl Walk<'_> {
             (_, [only]) => self.branch(node, *only, label),
             (Value::Scalar(scalar), many) => self.word(node, scalar, many),
             (Value::Map(entries), many) => self.mapping(node, entries, shape, many, label),
-            (Value::List(_), many) => many.first().copied(),
+            (Value::List(_) | Value::Refused, many) => many.first().copied(),
         }
     }
 
@@ -153,6 +157,7 @@ impl Walk<'_> {
                 true
             }
             Value::Map(entries) => self.map(entries, shape, place),
+            Value::Refused => false,
             Value::Scalar(scalar) => {
                 let problem = match scalar.meaning() {
                     Meaning::Null | Meaning::Bool(_) => None,
@@ -288,7 +293,9 @@ impl Walk<'_> {
                     self.found.secrets.push(entry.value.span.clone());
                 }
                 meant.extend(guess);
-                self.problem(unknown_key(entry, shape.key_noun(), &keys));
+                self.under(entry.key.clone(), |walk| {
+                    walk.problem(unknown_key(entry, shape.key_noun(), &keys))
+                });
                 return false;
             }
         };
@@ -307,7 +314,7 @@ impl Walk<'_> {
         self.path.pop();
     }
 
-    /// Notes what is wrong with the collection we are in.
+    /// Notes what is wrong with the place we are at.
     fn problem(&mut self, problem: Problem) {
         self.found.problems.push(problem);
         self.found.repaired.push(self.path.clone());
@@ -334,138 +341,8 @@ fn tagged<'s>(entries: &[Entry], many: &[Shape<'s>]) -> Option<Shape<'s>> {
     many.iter().find(carries).copied()
 }
 
-fn mismatch(node: &Node, shape: Shape<'_>, place: Range<usize>) -> Problem {
-    let found = match &node.value {
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a mapping".to_owned(),
-        Value::Scalar(scalar) => match scalar.meaning() {
-            Meaning::Null => "nothing".to_owned(),
-            _ if shape.is_secret() => "something else".to_owned(),
-            Meaning::Bool(_) => format!("the boolean `{}`", scalar.text),
-            Meaning::Unsigned(_) | Meaning::Signed(_) | Meaning::Float(_) => {
-                format!("the number `{}`", scalar.text)
-            }
-            Meaning::Text => format!("the text `{}`", shortened(&scalar.text)),
-        },
-    };
-    let problem = Problem::new(place, format!("expected {}, found {found}", shape.describe()));
-    match mismatch_help(node, shape) {
-        Some(help) => problem.help(help),
-        None => problem,
-    }
-}
-
-fn mismatch_help(node: &Node, shape: Shape<'_>) -> Option<String> {
-    let scalar = match &node.value {
-        Value::Scalar(scalar) => scalar,
-        Value::Map(_) if shape.wants("array") => {
-            return Some("begin each item of the list with `- `".to_owned());
-        }
-        Value::Map(_) | Value::List(_) => return None,
-    };
-    let text = scalar.text.as_str();
-    if scalar.meaning() == Meaning::Null {
-        return Some("write a value, or remove the key".to_owned());
-    }
-    if shape.wants("boolean") {
-        return match text.to_ascii_lowercase().as_str() {
-            "yes" | "on" | "y" | "true" | "1" => Some("write `true`, without quotes".to_owned()),
-            "no" | "off" | "n" | "false" | "0" => Some("write `false`, without quotes".to_owned()),
-            _ => Some("write `true` or `false`".to_owned()),
-        };
-    }
-    if shape.wants("string") {
-        return (!shape.is_secret()).then(|| format!("write it in quotes: `\"{text}\"`"));
-    }
-    if shape.wants("integer") || shape.wants("number") {
-        return Some(number_help(scalar));
-    }
-    if shape.wants("array") {
-        return (!shape.is_secret()).then(|| format!("write a list: `[{}]`", shortened(text)));
-    }
-    let mapping =
-        std::iter::once(shape).chain(shape.branches()).find(|branch| branch.keys().next().is_some())?;
-    let key = mapping.required().chain(mapping.keys()).next()?;
-    Some(format!("write a mapping, like `{{{key}: ...}}`"))
-}
-
-fn number_help(scalar: &Scalar) -> String {
-    let unquoted = Scalar { text: scalar.text.replace('_', ""), plain: true };
-    let decimal = unquoted.text.trim_start_matches('0');
-    if unquoted.meaning() != Meaning::Text {
-        match unquoted.meaning() {
-            Meaning::Float(_) => "write a whole number".to_owned(),
-            _ => format!("write `{}`", unquoted.text),
-        }
-    } else if !decimal.is_empty() && decimal.bytes().all(|b| b.is_ascii_digit()) {
-        format!("write `{decimal}`, or `0o{decimal}` if it is octal")
-    } else {
-        "write a number, in digits".to_owned()
-    }
-}
-
-fn out_of_range(scalar: &Scalar, shape: Shape<'_>, place: &Range<usize>) -> Option<Problem> {
-    // The schema gives no upper bound for the wider integers: their type does.
-    let widest = match shape.format() {
-        Some("uint32") => Some(f64::from(u32::MAX)),
-        Some("int32") => Some(f64::from(i32::MAX)),
-        _ => None,
-    };
-    let least =
-        shape.number("minimum").or_else(|| (shape.format() == Some("int32")).then_some(f64::from(i32::MIN)));
-    let most = shape.number("maximum").or(widest);
-    let value: f64 = match scalar.meaning() {
-        Meaning::Float(value) => value,
-        _ => scalar.text.parse().unwrap_or(0.0),
-    };
-    let below = least.is_some_and(|least| value < least);
-    if !below && !most.is_some_and(|most| value > most) {
-        return None;
-    }
-    let problem = Problem::new(
-        place.clone(),
-        format!("`{}` is too {}", scalar.text, if below { "small" } else { "large" }),
-    );
-    Some(problem.help(match (least, most) {
-        (Some(least), Some(most)) if shape.number("maximum").is_some() || !below => {
-            format!("write {least} to {most}")
-        }
-        (Some(least), _) => format!("write {least} or more"),
-        (None, Some(most)) => format!("write {most} or less"),
-        (None, None) => "write another number".to_owned(),
-    }))
-}
-
-fn unknown_word(place: Range<usize>, text: &str, words: &[&str]) -> Problem {
-    let help = match nearest(text, words.iter().copied()) {
-        Some(word) => format!("did you mean `{word}`?"),
-        None => format!("write {}", choices(words.iter().copied())),
-    };
-    Problem::new(place, format!("unknown value `{}`", shortened(text))).help(help)
-}
-
-fn unknown_key(entry: &Entry, noun: &str, keys: &[&str]) -> Problem {
-    let help = match nearest(&entry.key, keys.iter().copied()) {
-        Some(key) => format!("did you mean `{key}`?"),
-        None if keys.is_empty() => "remove it".to_owned(),
-        None => format!("what can stand here: {}", choices(keys.iter().copied())),
-    };
-    Problem::new(entry.key_span.clone(), format!("unknown {noun} `{}`", shortened(&entry.key))).help(help)
-}
-
 /// Whether a value under a key that nobody knows may be a secret.
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["pass", "pwd", "secret", "token", "credential"].iter().any(|word| key.contains(word))
-}
-
-/// What is said of a text in a message, in one line.
-fn shortened(text: &str) -> String {
-    const SHOWN_MAX: usize = 60;
-    let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
-        None if line.len() < text.len() => format!("{line}..."),
-        None => line.to_owned(),
-    }
 }

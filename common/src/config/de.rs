@@ -51,6 +51,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Scalar(scalar) => visit_scalar(scalar, visitor),
             Value::List(items) => visitor.visit_seq(Items(items.iter())),
             Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None }),
+            Value::Refused => Err(Refused::custom("this cannot be read")),
         };
         value.map_err(|error| error.at(&self.span))
     }
@@ -60,7 +61,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Scalar(scalar) => {
                 visitor.visit_str(&scalar.text).map_err(|error: Refused| error.at(&self.span))
             }
-            Value::List(_) | Value::Map(_) => self.deserialize_any(visitor),
+            Value::List(_) | Value::Map(_) | Value::Refused => self.deserialize_any(visitor),
         }
     }
 
@@ -92,7 +93,9 @@ impl<'de> Deserializer<'de> for &'de Node {
                 [entry] => Variant { name: &entry.key, content: Some(&entry.value) },
                 _ => return Err(Refused::custom("there must be one key here").at(&self.span)),
             },
-            Value::List(_) => return Err(Refused::custom("a list cannot stand here").at(&self.span)),
+            Value::List(_) | Value::Refused => {
+                return Err(Refused::custom("this cannot stand here").at(&self.span));
+            }
         };
         visitor.visit_enum(variant).map_err(|error| error.at(&self.span))
     }

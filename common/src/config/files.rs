@@ -61,3 +61,13 @@ file!(
     "input-file",
     "A file that exists."
 );
+
+/// Reads a file that the configuration names; the error is for whoever wrote the name.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
+        std::io::ErrorKind::PermissionDenied => format!("{} may not be read by this user", path.display()),
+        std::io::ErrorKind::IsADirectory => format!("{} is a folder", path.display()),
+        _ => format!("cannot read {}: {error}", path.display()),
+    })
+}

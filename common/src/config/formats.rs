@@ -5,6 +5,7 @@ use std::path::Path;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::files::read;
 use super::{Dns, Duration, Mode, Secret, Size};
 use crate::ids::Address;
 
@@ -32,7 +33,7 @@ pub(super) fn noun(format: &str) -> Option<&'static str> {
         "address" => "an address",
         "duration-text" => "a length of time",
         "size" => "an amount of bytes",
-        "mode" => "permissions",
+        "mode" => "a file mode",
         "dns-name" => "a name for DNS",
         "network" => "a network",
         "log-level" => "a log level",
@@ -125,13 +126,4 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<(), String> {
             all.map(drop).map_err(|error| format!("{} is not good PEM: {error}", path.display()))
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
-        std::io::ErrorKind::PermissionDenied => format!("{} may not be read by this user", path.display()),
-        std::io::ErrorKind::IsADirectory => format!("{} is a folder", path.display()),
-        _ => format!("cannot read {}: {error}", path.display()),
-    })
 }

@@ -73,9 +73,10 @@ fn read_text(path: &Path) -> Result<String, Report> {
     let fail = |message: String, help: Option<&str>| Err(Report::of_file(path, message, help));
     let size = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
-        Err(error) => {
-            return fail(format!("cannot read it: {error}"), Some("give the path of a file with `--config`"));
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return fail("there is no such file".to_owned(), None);
         }
+        Err(error) => return fail(format!("cannot read it: {error}"), None),
     };
     if size > TEXT_BYTES_MAX {
         return fail(format!("it is larger than {} MiB", TEXT_BYTES_MAX >> 20), None);
@@ -187,7 +188,7 @@ impl<'t> Input<'t> {
                     .ok()
                     .and_then(|index| items.get(index))
                     .map(|item| (item, item.span.clone())),
-                Value::Scalar(_) => None,
+                Value::Scalar(_) | Value::Refused => None,
             };
             match below {
                 Some(found) => (node, label) = found,
@@ -215,13 +216,13 @@ fn without_extensions(tree: &mut Node) {
     }
 }
 
-/// Whether what is said may be so only because of a stand-in: one at its place, below it or beside it.
+/// Whether what is said may be so only because of a stand-in: one at its place, above, below or beside it.
 fn rests_on_stand_in(issue: &Issue, repaired: &[Vec<String>]) -> bool {
     let beside = match issue.path.split_last() {
         Some((_, above)) if !above.is_empty() => above,
         _ => issue.path.as_slice(),
     };
-    repaired.iter().any(|path| path.starts_with(beside))
+    repaired.iter().any(|path| path.starts_with(beside) || issue.path.starts_with(path))
 }
 
 /// Spans of values under keys that are secrets, found without understanding the text: to the end of the line,
@@ -243,7 +244,7 @@ fn hidden_by_key(text: &str, keys: &[&str]) -> Vec<Range<usize>> {
 
 fn value_length(text: &str, key_at: usize, value: &str) -> usize {
     let line_start = text.get(..key_at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
     let own = indent(text.get(line_start..).unwrap_or_default());
     let mut lines = value.split_inclusive('\n');
     let first = lines.next().map_or(0, str::len);

@@ -16,6 +16,7 @@ mod suggest;
 mod tree;
 mod values;
 mod watch;
+mod wording;
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,13 +1,17 @@
 //! Secrets: from the file itself, the environment, or a file of their own; never printed.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::files::read;
 
 /// What `Debug`, `Display` and `Serialize` show of every secret.
 pub(super) const MASK: &str = "***";
@@ -51,8 +55,7 @@ impl Secret {
 
     /// Reads `{file: path}`.
     pub(super) fn from_file(path: &Path) -> Result<Self, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let text = String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))?;
         let value = text.strip_suffix('\n').unwrap_or(&text);
         let value = value.strip_suffix('\r').unwrap_or(value);
         if value.is_empty() {
@@ -78,7 +81,40 @@ impl fmt::Debug for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(MASK)
+        match MARKS.with_borrow(|marks| marks.as_ref().map(|marks| marks.hash_one(self.expose()))) {
+            None => serializer.serialize_str(MASK),
+            Some(mark) => serializer.collect_str(&format_args!("{MASK} {mark:016x}")),
+        }
+    }
+}
+
+thread_local! {
+    /// Set while secrets are compared: see [`marked`].
+    static MARKS: RefCell<Option<RandomState>> = const { RefCell::new(None) };
+}
+
+/// Runs `compare` with every secret serialized as the mask and a mark, so that two that differ do not look the
+/// same. The marks hold for this call only; what is shown of a difference goes through [`unmarked`].
+pub(super) fn marked<T>(compare: impl FnOnce() -> T) -> T {
+    /// Takes the marks away again, a panic included.
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            MARKS.set(None);
+        }
+    }
+    MARKS.set(Some(RandomState::new()));
+    let _reset = Reset;
+    compare()
+}
+
+/// Takes the marks out of a value.
+pub(super) fn unmarked(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) if text.starts_with("*** ") => MASK.clone_into(text),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(unmarked),
+        serde_json::Value::Object(entries) => entries.values_mut().for_each(unmarked),
+        _ => {}
     }
 }
 

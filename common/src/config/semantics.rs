@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Admin, ClientAuth, ClientTls, Document, Endpoints, Health, Issues, Listener};
+use super::{Admin, ClientAuth, ClientTls, Document, Endpoint, Endpoints, Health, Issues, Listener, read};
 use crate::ids::Address;
 
 /// Checks what every document has.
@@ -93,7 +93,15 @@ impl Endpoints {
                     );
                 }
             }
-            Self::File(_) => {}
+            // Its errors are a report of their own; here is said that there are some, and the first.
+            Self::File(file) => {
+                if let Err(report) = read::<Vec<Endpoint>>(file)
+                    && let Some(first) = report.findings().first()
+                {
+                    let message = format!("{}:{}: {}", file.display(), first.line, first.message);
+                    issues.at(&join(path, &["file"]), message, first.help.as_deref());
+                }
+            }
             Self::Embedded(embedded) => {
                 if embedded.capacity.0 < 1 << 20 {
                     let at = join(path, &["embedded", "capacity"]);

@@ -117,10 +117,12 @@ impl<'s> Shape<'s> {
         self.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str)
     }
 
-    /// What stands under a key that is no property: nothing may, or what its shape is.
+    /// What stands under a key that is no property: nothing may, or what its shape is. A type that forgot to
+    /// say so (`deny_unknown_fields`) has no other keys either.
     pub(super) fn other_values(self) -> Result<Option<Self>, ()> {
         match self.get("additionalProperties") {
             Some(Json::Bool(false)) => Err(()),
+            None if self.get("properties").is_some() => Err(()),
             Some(Json::Bool(true)) | None => Ok(None),
             Some(schema) => Ok(Some(self.at(schema))),
         }
@@ -157,6 +159,7 @@ impl<'s> Shape<'s> {
         }
         let types = self.types();
         let kinds: &[&str] = match &node.value {
+            Value::Refused => return true,
             Value::List(_) => &["array"],
             Value::Map(_) => &["object"],
             Value::Scalar(scalar) => match scalar.meaning() {

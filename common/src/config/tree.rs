@@ -29,6 +29,8 @@ pub(super) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// Something that could not be read, which has been said.
+    Refused,
 }
 
 /// A scalar as it is written. What a plain one means depends on the type that is wanted: see [`Scalar::meaning`].
@@ -111,7 +113,7 @@ impl Node {
     /// How many nodes and how many levels.
     fn measure(&self) -> (usize, usize) {
         let children: Box<dyn Iterator<Item = &Self>> = match &self.value {
-            Value::Scalar(_) => return (1, 1),
+            Value::Scalar(_) | Value::Refused => return (1, 1),
             Value::List(items) => Box::new(items.iter()),
             Value::Map(entries) => Box::new(entries.iter().map(|entry| &entry.value)),
         };
@@ -218,7 +220,7 @@ impl Builder<'_> {
                 let help =
                     "an alias needs an anchor (`&name`) above it; a text that begins with `*` needs quotes";
                 self.problems.push(Problem::new(span.clone(), "this alias has no anchor").help(help));
-                self.finish(null(span), 0);
+                self.finish(refused(span), 0);
             }
             _ => {}
         }
@@ -258,7 +260,7 @@ impl Builder<'_> {
     fn copy(&mut self, anchor: usize, span: &Range<usize>) -> Result<Node, Problem> {
         let Some(node) = self.anchors.get(&anchor) else {
             self.problems.push(Problem::new(span.clone(), "this alias stands within what it stands for"));
-            return Ok(null(span.clone()));
+            return Ok(refused(span.clone()));
         };
         let (nodes, depth) = node.measure();
         self.copied += nodes;
@@ -275,6 +277,7 @@ impl Builder<'_> {
         let OpenMap { mut entries, mut keys, merges, .. } = map;
         let sources = merges.into_iter().flat_map(|node| match node.value {
             Value::List(items) => items,
+            Value::Refused => Vec::new(),
             Value::Map(_) | Value::Scalar(_) => vec![node],
         });
         for Node { span, value } in sources {
@@ -318,6 +321,9 @@ impl OpenMap {
 
     fn key(&mut self, node: Node, problems: &mut Vec<Problem>) -> Pending {
         let span = node.span;
+        if node.value == Value::Refused {
+            return Pending::Ignored;
+        }
         let Value::Scalar(Scalar { text, plain }) = node.value else {
             problems.push(Problem::new(span, "a key must be a text"));
             return Pending::Ignored;
@@ -334,8 +340,8 @@ impl OpenMap {
     }
 }
 
-fn null(span: Range<usize>) -> Node {
-    Node { span, value: Value::Scalar(Scalar { text: String::new(), plain: true }) }
+fn refused(span: Range<usize>) -> Node {
+    Node { span, value: Value::Refused }
 }
 
 /// A span in bytes of the text, which the parser gives for every input that is a `str`.
