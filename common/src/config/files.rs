@@ -64,10 +64,18 @@ file!(
 
 /// Reads a file that the configuration names; the error is for whoever wrote the name.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
-        std::io::ErrorKind::PermissionDenied => format!("{} may not be read by this user", path.display()),
-        std::io::ErrorKind::IsADirectory => format!("{} is a folder", path.display()),
-        _ => format!("cannot read {}: {error}", path.display()),
+    use std::io::ErrorKind as E;
+    std::fs::read(path).map_err(|error| {
+        let name = path.display();
+        let kind = error.kind();
+        if kind == E::NotFound {
+            format!("there is no file {name}")
+        } else if kind == E::PermissionDenied {
+            format!("{name} may not be read by this user")
+        } else if kind == E::IsADirectory {
+            format!("{name} is a folder")
+        } else {
+            format!("cannot read {name}: {error}")
+        }
     })
 }

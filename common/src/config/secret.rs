@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::files::read;
 
@@ -109,12 +110,14 @@ pub(super) fn marked<T>(compare: impl FnOnce() -> T) -> T {
 }
 
 /// Takes the marks out of a value.
-pub(super) fn unmarked(value: &mut serde_json::Value) {
+pub(super) fn unmarked(value: &mut Value) {
     match value {
-        serde_json::Value::String(text) if text.starts_with("*** ") => MASK.clone_into(text),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(unmarked),
-        serde_json::Value::Object(entries) => entries.values_mut().for_each(unmarked),
-        _ => {}
+        Value::String(text) if text.strip_prefix(MASK).is_some_and(|mark| mark.starts_with(' ')) => {
+            MASK.clone_into(text);
+        }
+        Value::Array(items) => items.iter_mut().for_each(unmarked),
+        Value::Object(entries) => entries.values_mut().for_each(unmarked),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -222,7 +222,9 @@ impl Builder<'_> {
                 self.problems.push(Problem::new(span.clone(), "this alias has no anchor").help(help));
                 self.finish(refused(span), 0);
             }
-            _ => {}
+            Event::StreamStart | Event::StreamEnd | Event::DocumentStart(..) | Event::DocumentEnd => {}
+            // Anchors and comments are not asked for; what a later parser may add stands for no node.
+            Event::Anchor(..) | _ => {}
         }
         Ok(())
     }
@@ -362,28 +364,43 @@ fn syntax_problem(error: &ScanError, text: &str) -> Problem {
     let at = offset(*error.marker(), text);
     let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
     let problem = Problem::new(at..at + width, format!("not YAML: {}", error.info()));
-    match error.kind() {
-        ErrorKind::TabInIndentation
-        | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabNotAllowed
-        | ErrorKind::TabInPlainScalar => problem.help("indent with spaces"),
-        ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => {
-            problem.help("close the list with `]`, and put `,` between its items")
+    match syntax_help(error.kind()) {
+        Some(help) => problem.help(help),
+        None => problem,
+    }
+}
+
+/// What to write instead, for the errors that people make most.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the parser tells 80 kinds apart, and most say it themselves"
+)]
+fn syntax_help(kind: &ErrorKind) -> Option<&'static str> {
+    use ErrorKind as E;
+    match kind {
+        E::TabInIndentation | E::TabInBlockIndentation | E::TabNotAllowed | E::TabInPlainScalar => {
+            Some("indent with spaces")
         }
-        ErrorKind::UnexpectedEofFlowMapping
-        | ErrorKind::UnexpectedEofImplicitFlowMapping
-        | ErrorKind::ExpectedFlowMappingSeparator => {
-            problem.help("close the mapping with `}`, and put `,` between its entries")
+        E::UnexpectedEofFlowSequence | E::ExpectedFlowSequenceSeparator => {
+            Some("close the list with `]`, and put `,` between its items")
         }
-        ErrorKind::UnclosedQuotedScalar => problem.help("close the quotes"),
-        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            problem.help("a text that holds `: ` needs quotes; a nested key stands on a line of its own")
+        E::UnexpectedEofFlowMapping
+        | E::UnexpectedEofImplicitFlowMapping
+        | E::ExpectedFlowMappingSeparator => {
+            Some("close the mapping with `}`, and put `,` between its entries")
         }
-        ErrorKind::ExpectedBlockMappingKey
-        | ErrorKind::InvalidIndentation
-        | ErrorKind::SimpleKeyExpected
-        | ErrorKind::InvalidSimpleKey => problem.help("write `key: value`, indented like its neighbours"),
-        ErrorKind::RecursionLimitExceeded => problem.help("nest less deeply"),
-        _ => problem,
+        E::UnclosedFlowCollection { .. } | E::MismatchedFlowCollectionEnd { .. } => {
+            Some("each `[` needs its `]`, each `{` its `}`")
+        }
+        E::UnclosedQuotedScalar => Some("close the quotes"),
+        E::UnknownQuotedScalarEscape => Some("write `\\\\` for a backslash, or use single quotes"),
+        E::MappingValueNotAllowed | E::InvalidColonPlacement => {
+            Some("a text that holds `: ` needs quotes; a nested key stands on a line of its own")
+        }
+        E::ExpectedBlockMappingKey | E::InvalidIndentation | E::SimpleKeyExpected | E::InvalidSimpleKey => {
+            Some("write `key: value`, indented like its neighbours")
+        }
+        E::RecursionLimitExceeded => Some("nest less deeply"),
+        _ => None,
     }
 }

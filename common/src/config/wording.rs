@@ -73,11 +73,10 @@ fn mismatch_help(node: &Node, shape: Shape<'_>) -> Option<String> {
 fn number_help(scalar: &Scalar) -> String {
     let unquoted = Scalar { text: scalar.text.replace('_', ""), plain: true };
     let decimal = unquoted.text.trim_start_matches('0');
-    if unquoted.meaning() != Meaning::Text {
-        match unquoted.meaning() {
-            Meaning::Float(_) => "write a whole number".to_owned(),
-            _ => format!("write `{}`", unquoted.text),
-        }
+    if matches!(unquoted.meaning(), Meaning::Float(_)) {
+        "write a whole number".to_owned()
+    } else if unquoted.meaning() != Meaning::Text {
+        format!("write `{}`", unquoted.text)
     } else if !decimal.is_empty() && decimal.bytes().all(|b| b.is_ascii_digit()) {
         format!("write `{decimal}`, or `0o{decimal}` if it is octal")
     } else {
@@ -96,9 +95,12 @@ pub(super) fn out_of_range(scalar: &Scalar, shape: Shape<'_>, place: &Range<usiz
     let least =
         shape.number("minimum").or_else(|| (shape.format() == Some("int32")).then_some(f64::from(i32::MIN)));
     let most = shape.number("maximum").or(widest);
+    // Integers past 2^53 lose digits here, but no bound is as close to one of them.
     let value: f64 = match scalar.meaning() {
         Meaning::Float(value) => value,
-        _ => scalar.text.parse().unwrap_or(0.0),
+        Meaning::Unsigned(value) => value as f64,
+        Meaning::Signed(value) => value as f64,
+        Meaning::Null | Meaning::Bool(_) | Meaning::Text => return None,
     };
     let below = least.is_some_and(|least| value < least);
     if !below && !most.is_some_and(|most| value > most) {

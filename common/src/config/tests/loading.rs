@@ -164,7 +164,7 @@ fn a_file_of_endpoints_is_read_as_strictly() {
     std::fs::write(&list, "- 10.0.0.1:80\n- {address: 10.0.0.2:80, weight: 3}\n").unwrap();
     let loaded = load::<Sample>(&path).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(loaded.document.clusters["main"].endpoints, Endpoints::File(InputFile(list.clone())));
-    assert_eq!(loaded.files, [path.clone()], "discovery watches the list itself");
+    assert_eq!(loaded.files, std::slice::from_ref(&path), "discovery watches the list itself");
     assert_eq!(read::<Vec<Endpoint>>(&list).unwrap().len(), 2);
 
     std::fs::write(&list, "- 10.0.0.1:80\n- {adress: 10.0.0.2:80}\n").unwrap();
