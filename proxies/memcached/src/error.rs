@@ -1,0 +1,86 @@
+//! What can go wrong between a request and its answer.
+
+use std::borrow::Cow;
+
+use groove_common::error::{Classified, Kind, Retry, Side};
+
+use crate::wire::request;
+
+/// A request that no server answered. The words for the client are in `reply.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Failure {
+    /// The server is not reachable, or the breaker keeps it out.
+    #[error("the server is down")]
+    Down,
+    /// The connection broke while the request was on its way.
+    #[error("the connection to the server broke")]
+    Lost,
+    /// No answer within the cluster's timeout.
+    #[error("the server did not answer in time")]
+    TimedOut,
+    /// An answer that does not belong to the request.
+    #[error("the server's answer makes no sense")]
+    Nonsense,
+    /// A value that is larger than we pass on.
+    #[error("the value is over the limit")]
+    TooLarge,
+    /// The cluster has no server yet.
+    #[error("no server is known")]
+    NoServer,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Down, Self::Lost, Self::TimedOut, Self::Nonsense, Self::TooLarge, Self::NoServer];
+}
+
+impl Classified for Failure {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Down => Kind::Connect,
+            Self::Lost => Kind::Hangup,
+            Self::TimedOut => Kind::Timeout,
+            Self::Nonsense => Kind::Protocol,
+            Self::TooLarge => Kind::Limit,
+            Self::NoServer => Kind::NoEndpoint,
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Down | Self::Lost | Self::TimedOut | Self::Nonsense | Self::NoServer => Side::Upstream,
+            Self::TooLarge => Side::Internal,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Down | Self::NoServer => Retry::Safe,
+            Self::Lost | Self::TimedOut => Retry::IfIdempotent,
+            Self::Nonsense | Self::TooLarge => Retry::Never,
+        }
+    }
+
+    fn client_message(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Down => "the server for this key is down",
+            Self::Lost => "the connection to the server for this key broke",
+            Self::TimedOut => "the server for this key did not answer in time",
+            Self::Nonsense => "the server for this key answered nonsense",
+            Self::TooLarge => "the value is larger than this proxy passes on",
+            Self::NoServer => "no server is known",
+        })
+    }
+}
+
+/// Why a session ends before the client hangs up.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The client's bytes cannot be read any further.
+    #[error("{0}")]
+    Protocol(#[from] request::DecodeError),
+    /// Its socket.
+    #[error("socket: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,3 @@
+//! A client's session: the machine that knows the order of things, and the loop around it.
+
+pub mod state;

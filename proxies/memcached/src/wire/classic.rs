@@ -1,0 +1,91 @@
+//! Classic replies: written for clients, and read where we are a client ourselves.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+
+use super::output::Output;
+use super::{Limits, number};
+
+/// `VALUE key flags length [cas]`, the value, and their line ends.
+pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<&[u8]>, value: &Bytes) {
+    let tail = out.tail();
+    tail.reserve(key.len() + flags.len() + 64);
+    tail.extend_from_slice(b"VALUE ");
+    tail.extend_from_slice(key);
+    tail.extend_from_slice(b" ");
+    tail.extend_from_slice(flags);
+    tail.extend_from_slice(b" ");
+    number::write(value.len() as u64, tail);
+    if let Some(cas) = cas {
+        tail.extend_from_slice(b" ");
+        tail.extend_from_slice(cas);
+    }
+    tail.extend_from_slice(b"\r\n");
+    out.push(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One frame of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// `VALUE …` with its value. More frames follow, up to a line `END`.
+    Value {
+        /// The line without its end.
+        line: Bytes,
+        /// The value without its line end.
+        value: Bytes,
+    },
+    /// Any other line, without its end.
+    Line(Bytes),
+}
+
+/// An answer that is not memcached's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A line without an end.
+    #[error("a line over the limit")]
+    LineTooLong,
+    /// A value whose length is wrong, or over the limit.
+    #[error("a value with a wrong length")]
+    BadValue,
+}
+
+/// Takes one frame off the front of `input`; `None` if more bytes are needed.
+///
+/// # Errors
+///
+/// See [`DecodeError`]; none of them can be recovered from.
+pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
+    let Some(feed) = memchr(b'\n', input) else {
+        return if input.len() > limits.line_len_max { Err(DecodeError::LineTooLong) } else { Ok(None) };
+    };
+    let line_len = feed - usize::from(feed > 0 && input.get(feed - 1) == Some(&b'\r'));
+    let line = input.get(..line_len).unwrap_or_default();
+    if !line.starts_with(b"VALUE ") {
+        let mut line = input.split_to(feed + 1).freeze();
+        line.truncate(line_len);
+        return Ok(Some(Frame::Line(line)));
+    }
+    let value_len = line
+        .split(|byte| *byte == b' ')
+        .nth(3)
+        .and_then(number::unsigned)
+        .and_then(|len| usize::try_from(len).ok())
+        .filter(|len| *len <= limits.value_len_max)
+        .ok_or(DecodeError::BadValue)?;
+    let (value_at, end) = (feed + 1, feed + 1 + value_len + 2);
+    let Some(line_end) = input.get(end - 2..end) else {
+        return Ok(None);
+    };
+    if line_end != b"\r\n" {
+        return Err(DecodeError::BadValue);
+    }
+    let mut line = input.split_to(end).freeze();
+    let value = line.slice(value_at..end - 2);
+    line.truncate(line_len);
+    Ok(Some(Frame::Value { line, value }))
+}
+
+#[cfg(test)]
+#[path = "classic_tests.rs"]
+mod tests;
