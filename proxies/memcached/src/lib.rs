@@ -3,12 +3,100 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`config`] | the configuration, as written |
 //! | [`wire`] | the codecs: bytes to frames and back, no IO |
 //! | [`session`] | one client: the pure machine, and the loop that gives it bytes |
+//! | [`route`] | a key's cluster and hash |
+//! | [`upstream`] | clusters, pipelined connections, the embedded store |
+//! | [`worker`] | what the sessions of one thread share |
+//! | [`stats`] | the statistics of many servers as if they were one |
 //! | [`error`], [`reply`] | what can go wrong, and the words for it |
+//! | [`metrics`] | what is counted |
 
+pub mod config;
+mod demo;
 pub mod error;
+pub mod metrics;
 pub mod reply;
+pub mod route;
 pub mod session;
 pub mod stats;
+pub mod upstream;
 pub mod wire;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use groove_common::admin;
+use groove_common::app::{Context, DemoRow, Proxy, StartError};
+use groove_common::net::Service;
+
+use config::Config;
+use metrics::Metrics;
+use upstream::Topology;
+use worker::Worker;
+
+/// The proxy.
+pub struct Memcached {
+    topology: Arc<ArcSwap<Topology>>,
+    metrics: Metrics,
+    cx: Context,
+    started: Instant,
+}
+
+/// It has no verbs of its own.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Verb {}
+
+/// `demo` needs to know nothing.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Demo {}
+
+impl Proxy for Memcached {
+    const NAME: &'static str = "groove-memcached";
+    const ABOUT: &'static str = "A memcached sidecar: classic protocol in, meta protocol out, over servers that come and go";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ADMIN: &'static str = "127.0.0.1:9311";
+
+    type Config = Config;
+    type Verb = Verb;
+    type Demo = Demo;
+
+    fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
+        let topology = Topology::build(&config, None, cx)?;
+        Ok(Arc::new(Self {
+            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            metrics: Metrics::new(&cx.registry),
+            cx: cx.clone(),
+            started: Instant::now(),
+        }))
+    }
+
+    fn service(self: &Arc<Self>) -> Service {
+        let proxy = Arc::clone(self);
+        Service::per_core(move |_| {
+            let Self { topology, metrics, cx, started } = &*proxy;
+            Worker::new(Arc::clone(topology), metrics.clone(), cx.access.clone(), *started)
+        })
+    }
+
+    fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
+        let topology = Topology::build(&config, Some(&self.topology.load()), &self.cx)?;
+        self.topology.store(Arc::new(topology));
+        Ok(())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({ "clusters": self.topology.load().status() })
+    }
+
+    async fn demo(_: Demo) -> Result<Vec<DemoRow>, StartError> {
+        demo::run().await
+    }
+
+    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
+        match verb {}
+    }
+}

@@ -1,2 +1,9 @@
 //! The groove-memcached binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use groove_memcached::Memcached;
+
+fn main() -> ExitCode {
+    groove_common::app::main::<Memcached>()
+}

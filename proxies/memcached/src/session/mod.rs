@@ -1,3 +1,5 @@
 //! A client's session: the machine that knows the order of things, and the loop around it.
 
+pub mod driver;
+pub mod mailbox;
 pub mod state;

@@ -39,6 +39,15 @@ const VALUE_LEN_GUESS: usize = 64 << 10;
 /// The number of an answer in its session, counted from 0.
 pub type Ticket = u64;
 
+/// A step, and the ticket its (first) answer will have.
+#[derive(Debug)]
+pub struct Next<'a> {
+    /// For the answer.
+    pub ticket: Ticket,
+    /// What to do.
+    pub step: Step<'a>,
+}
+
 /// What the driver has to do next.
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -67,6 +76,25 @@ pub enum Broadcast<'a> {
     Stats(&'a crate::wire::request::Stats),
 }
 
+impl Broadcast<'_> {
+    /// The classic command for a server.
+    pub fn encode(&self, out: &mut Output) {
+        match self {
+            Self::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all"),
+            Self::FlushAll { delay } => out.extend_from_slice(format!("flush_all {delay}").as_bytes()),
+            Self::Verbosity { level } => out.extend_from_slice(format!("verbosity {level}").as_bytes()),
+            Self::Stats(stats) => {
+                out.extend_from_slice(b"stats");
+                for argument in stats.arguments() {
+                    out.extend_from_slice(b" ");
+                    out.extend_from_slice(argument);
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// What came of a request to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -76,30 +104,49 @@ pub enum Answer {
     Failed(Failure),
 }
 
-/// The commands, for metrics and the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "they are the commands' own names")]
-pub enum Command {
-    Get,
-    Gets,
-    Gat,
-    Gats,
-    Set,
-    Add,
-    Replace,
-    Append,
-    Prepend,
-    Cas,
-    Incr,
-    Decr,
-    Touch,
-    Delete,
-    FlushAll,
-    Verbosity,
-    Stats,
-    Version,
-    /// Whatever was refused.
-    Refused,
+/// Names the commands, for metrics and the access log.
+macro_rules! commands {
+    ($($command:ident = $name:literal,)*) => {
+        /// What was asked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Command {
+            $(#[doc = concat!("`", $name, "`")] $command,)*
+        }
+
+        impl Command {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$command),*];
+
+            /// Its name on the wire; `refused` stands for whatever was not understood.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$command => $name,)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Get = "get",
+    Gets = "gets",
+    Gat = "gat",
+    Gats = "gats",
+    Set = "set",
+    Add = "add",
+    Replace = "replace",
+    Append = "append",
+    Prepend = "prepend",
+    Cas = "cas",
+    Incr = "incr",
+    Decr = "decr",
+    Touch = "touch",
+    Delete = "delete",
+    FlushAll = "flush_all",
+    Verbosity = "verbosity",
+    Stats = "stats",
+    Version = "version",
+    Refused = "refused",
 }
 
 /// One exchange that is over, as far as this session is concerned.
@@ -243,11 +290,6 @@ impl Machine {
         self.finished.drain(..)
     }
 
-    /// The ticket that the next [`Self::commit`] will take.
-    pub fn next_ticket(&self) -> Ticket {
-        self.first + self.slots.len() as Ticket
-    }
-
     /// What to do next, of the request at hand or else the next in `input`. The same step is given until
     /// it is committed. `None`: more bytes are needed, or the session is over.
     ///
@@ -259,7 +301,7 @@ impl Machine {
         input: &mut BytesMut,
         limits: &Limits,
         now: Instant,
-    ) -> Result<Option<Step<'_>>, DecodeError> {
+    ) -> Result<Option<Next<'_>>, DecodeError> {
         while self.current.is_none() && !self.is_over {
             match self.decoder.decode(input, limits) {
                 Ok(None) => break,
@@ -274,7 +316,8 @@ impl Machine {
                 }
             }
         }
-        Ok(self.current.as_ref().and_then(step_of))
+        let ticket = self.first + self.slots.len() as Ticket;
+        Ok(self.current.as_ref().and_then(step_of).map(|step| Next { ticket, step }))
     }
 
     /// Makes a request the current one, unless there is nothing to ask a server.
@@ -301,7 +344,7 @@ impl Machine {
         }
     }
 
-    /// The step has been sent: its answer will have the ticket that [`Self::next_ticket`] told.
+    /// The step has been sent: its answer will have the ticket that [`Next`] told.
     pub fn commit(&mut self, now: Instant) {
         let Some(mut request) = self.current.take() else { return };
         let command = command_of(&request);

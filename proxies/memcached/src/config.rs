@@ -1,0 +1,249 @@
+//! The configuration, as written.
+
+use std::collections::BTreeMap;
+
+use groove_common::config::{
+    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{KEY_LEN_MAX, Limits};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Listener>,
+    /// The admin server; none if left out.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// Worker threads; one a core if left out.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
+    pub workers: Option<usize>,
+    /// How long a drain may take before what is left is cut.
+    #[serde(default = "default_drain")]
+    pub drain: Duration,
+    /// The servers, by name.
+    #[schemars(length(min = 1))]
+    pub clusters: BTreeMap<String, Cluster>,
+    /// Which keys go to which cluster. The longest prefix that fits decides.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// The cluster of all other keys; the only one, or `main`, if left out.
+    #[serde(default)]
+    pub default_cluster: Option<String>,
+    /// What clients and servers may make the proxy hold.
+    #[serde(default)]
+    pub limits: LimitSection,
+}
+
+/// Servers that share their keys: each key lives on one of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// The servers, or a source that knows them. Their order matters: a key's server is found by its
+    /// position. Add at the end, or replace in place.
+    pub endpoints: Endpoints,
+    /// Connections of each worker thread to each server.
+    #[serde(default = "default_connections")]
+    #[schemars(range(min = 1, max = 64))]
+    pub connections: usize,
+    /// For each request, until its server has answered.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// For opening a connection.
+    #[serde(default = "default_timeout")]
+    pub connect_timeout: Duration,
+    /// Where the keys of a server go that is known to be away.
+    #[serde(default)]
+    pub failover: Failover,
+    /// How the health of the servers is known.
+    #[serde(default)]
+    pub health: Health,
+    /// Speak TLS with the servers.
+    #[serde(default)]
+    pub tls: Option<ClientTls>,
+}
+
+fn default_connections() -> usize {
+    1
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(1)
+}
+
+/// What becomes of the keys of a server that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Failover {
+    /// Their requests are answered with an error until it is back.
+    #[default]
+    None,
+    /// They are spread over the other servers until it is back. It then still has what it had before:
+    /// values written meanwhile are out of sight, older ones in sight again.
+    Rehash,
+}
+
+/// Keys that go to a cluster of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The beginning of the keys.
+    #[schemars(length(min = 1, max = 250))]
+    pub prefix: String,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// What clients and servers may make the proxy hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSection {
+    /// The longest value, as the servers' `-I`. Longer ones are refused without being read into memory.
+    pub value: Size,
+    /// The longest `get` line.
+    pub line: Size,
+}
+
+impl Default for LimitSection {
+    fn default() -> Self {
+        Self { value: Size::mib(1), line: Size::mib(1) }
+    }
+}
+
+/// The most that memcached's `-I` takes.
+const VALUE_MAX: Size = Size::mib(1024);
+
+/// Room for one command of any kind but `get`.
+const LINE_MIN: Size = Size::kib(2);
+
+/// The most a `get` line may hold.
+const LINE_MAX: Size = Size::mib(64);
+
+impl Config {
+    /// The limits of the codecs.
+    pub fn limits(&self) -> Limits {
+        Limits { value_len_max: self.limits.value.bytes(), line_len_max: self.limits.line.bytes() }
+    }
+
+    /// The name of the cluster that takes keys without a route, if it can be told.
+    pub fn default_cluster(&self) -> Option<&str> {
+        match &self.default_cluster {
+            Some(name) => Some(name),
+            None if self.clusters.len() == 1 => self.clusters.keys().next().map(String::as_str),
+            None => self.clusters.contains_key("main").then_some("main"),
+        }
+    }
+
+    /// The number of a cluster in [`Self::clusters`].
+    pub fn cluster_number(&self, name: &str) -> Option<usize> {
+        self.clusters.keys().position(|known| known == name)
+    }
+
+    fn check_routes(&self, issues: &mut Issues) {
+        let names = self.clusters.keys().cloned().collect::<Vec<_>>().join("`, `");
+        let help = format!("write one of `{names}`");
+        if let Some(name) = &self.default_cluster
+            && !self.clusters.contains_key(name)
+        {
+            issues.at(&["default_cluster"], format!("there is no cluster `{name}`"), Some(&help));
+        }
+        if self.default_cluster().is_none() {
+            let message = "which of the clusters takes keys without a route is not said";
+            issues.at_key(&["clusters"], message, Some("name one `main`, or add `default_cluster: NAME`"));
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            let number = index.to_string();
+            if !self.clusters.contains_key(&route.cluster) {
+                let path = ["routes", &number, "cluster"];
+                issues.at(&path, format!("there is no cluster `{}`", route.cluster), Some(&help));
+            }
+            let path = ["routes", &number, "prefix"];
+            if self.routes.iter().take(index).any(|earlier| earlier.prefix == route.prefix) {
+                issues.at(&path, "this prefix has a route already", Some("keep one of the two"));
+            }
+            if route.prefix.len() > KEY_LEN_MAX || route.prefix.bytes().any(|byte| byte <= b' ') {
+                let help = "write up to 250 bytes without spaces or control characters";
+                issues.at(&path, "no key can begin like this", Some(help));
+            }
+        }
+    }
+
+    fn check_limits(&self, issues: &mut Issues) {
+        if self.limits.value > VALUE_MAX || self.limits.value < Size::kib(1) {
+            issues.at(&["limits", "value"], "memcached takes from 1KiB to 1GiB", Some("write `1MiB`"));
+        }
+        if self.limits.line < LINE_MIN || self.limits.line > LINE_MAX {
+            issues.at(&["limits", "line"], "a line may have from 2KiB to 64MiB", Some("write `1MiB`"));
+        }
+    }
+}
+
+impl Cluster {
+    fn check(&self, name: &str, issues: &mut Issues) {
+        self.endpoints.check(&["clusters", name, "endpoints"], issues);
+        self.health.check(&["clusters", name, "health"], issues);
+        if let Some(tls) = &self.tls {
+            tls.check(&["clusters", name, "tls"], issues);
+        }
+        if self.timeout.is_zero() {
+            issues.at(&["clusters", name, "timeout"], "no server answers in no time", Some("write `1s`"));
+        }
+        if self.connect_timeout.is_zero() {
+            let path = ["clusters", name, "connect_timeout"];
+            issues.at(&path, "no connection opens in no time", Some("write `1s`"));
+        }
+        if let Endpoints::Embedded(store) = &self.endpoints {
+            if store.capacity < Size::mib(1) {
+                let path = ["clusters", name, "endpoints", "embedded", "capacity"];
+                issues.at(&path, "too small for a store", Some("write at least `1MiB`"));
+            }
+            if self.tls.is_some() {
+                let path = ["clusters", name, "tls"];
+                issues.at_key(&path, "the embedded store has no connections", Some("take it away"));
+            }
+        }
+    }
+}
+
+impl Document for Config {
+    fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn drain(&self) -> Duration {
+        self.drain
+    }
+
+    fn workers(&self) -> Option<usize> {
+        self.workers
+    }
+
+    fn validate(&self, issues: &mut Issues) {
+        for (name, cluster) in &self.clusters {
+            cluster.check(name, issues);
+        }
+        self.check_routes(issues);
+        self.check_limits(issues);
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

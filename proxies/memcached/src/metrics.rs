@@ -1,0 +1,101 @@
+//! What is counted.
+
+use std::sync::Arc;
+
+use groove_common::error::{Classified, Kind, Side};
+use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
+
+use crate::session::state::{Command, Finished};
+
+/// The proxy's counters; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    requests: Arc<[Counter]>,
+    hits: Counter,
+    misses: Counter,
+    failures: Arc<[Counter]>,
+    /// Sessions there are.
+    pub sessions: Gauge,
+    /// Sessions there have been.
+    pub sessions_total: Counter,
+}
+
+impl Metrics {
+    /// All series from the start, so that a first event is seen as a step from 0.
+    pub fn new(registry: &Registry) -> Self {
+        let request = |command: &Command| {
+            let help = "Requests answered, by command";
+            registry.counter("groove_memcached_requests", help, &[("command", command.name())])
+        };
+        let failure = |kind: &Kind| {
+            let help = "Requests with a key that no server answered, by the kind of failure";
+            let labels = [("kind", kind.label()), ("side", Side::Upstream.label())];
+            registry.counter("groove_memcached_failures", help, &labels)
+        };
+        let keys = |result| {
+            let help = "Keys that were found, stored, counted or deleted (hit), or were not (miss)";
+            registry.counter("groove_memcached_keys", help, &[("result", result)])
+        };
+        Self {
+            requests: Command::ALL.iter().map(request).collect(),
+            hits: keys("hit"),
+            misses: keys("miss"),
+            failures: Kind::ALL.iter().map(failure).collect(),
+            sessions: registry.gauge("groove_memcached_sessions", "Client sessions", &[]),
+            sessions_total: registry.counter("groove_memcached_sessions_begun", "Client sessions begun", &[]),
+        }
+    }
+
+    /// Counts an exchange.
+    pub fn count(&self, finished: &Finished) {
+        if let Some(counter) = self.requests.get(finished.command as usize) {
+            counter.inc();
+        }
+        if finished.hits > 0 {
+            self.hits.add(u64::from(finished.hits));
+        }
+        if finished.misses > 0 {
+            self.misses.add(u64::from(finished.misses));
+        }
+        if let Some(failure) = finished.failure
+            && let Some(counter) = self.failures.get(failure.kind() as usize)
+        {
+            counter.inc();
+        }
+    }
+}
+
+/// A cluster's counters; clones share them.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    /// From a request's being sent to its reply.
+    pub latency: Histogram,
+    /// Connections that are up.
+    pub connections: Gauge,
+    /// Attempts that failed.
+    pub connect_failures: Counter,
+}
+
+impl UpstreamMetrics {
+    /// The series of one cluster.
+    pub fn new(registry: &Registry, cluster: &str) -> Self {
+        let labels = [("cluster", cluster)];
+        Self {
+            latency: registry.histogram(
+                "groove_memcached_upstream_seconds",
+                "From a request's being sent to a server to its reply",
+                &labels,
+            ),
+            connections: registry.gauge(
+                "groove_memcached_upstream_connections",
+                "Connections to servers",
+                &labels,
+            ),
+            connect_failures: registry.counter(
+                "groove_memcached_upstream_connect_failures",
+                "Attempts to connect to a server that failed",
+                &labels,
+            ),
+        }
+    }
+}

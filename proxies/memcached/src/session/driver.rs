@@ -1,0 +1,341 @@
+//! A session's loop: bytes from the client into the machine, steps to the servers, answers back.
+//!
+//! ```text
+//! accept ─► { read ─► admit ─► route ─► lease ─► exchange ─► release } ─► drain
+//! ```
+//!
+//! There is no handshake in this protocol. One turn does as much of the loop as can be done without
+//! waiting: everything that was read is sent on, everything that was answered is written with one call.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use groove_common::net::{Downstream, Peer, Reached, Stream};
+use groove_common::telemetry::Event;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::mailbox::Mailbox;
+use super::state::{Answer, Broadcast, Finished, Machine, Step, Ticket};
+use crate::error::{Failure, SessionError};
+use crate::upstream::connection::Shape;
+use crate::upstream::embedded;
+use crate::upstream::view::{Lease, View};
+use crate::wire::Output;
+use crate::wire::meta::{Reply, Request, Status};
+use crate::worker::Worker;
+
+/// After a goodbye the client may take this long to hang up.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One client's connection.
+struct Session {
+    worker: Rc<Worker>,
+    /// Its number on this worker: picks one of several connections.
+    id: usize,
+    stream: Stream,
+    peer: Peer,
+    draining: Reached,
+    is_draining: bool,
+    /// The client will send nothing more.
+    is_read_closed: bool,
+    input: BytesMut,
+    mailbox: Rc<Mailbox>,
+}
+
+/// How far the requests at hand could be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// All of them: more may be read.
+    All,
+    /// Something is full; whoever empties it wakes the session.
+    Stuck,
+}
+
+/// Serves one client until it leaves, misbehaves, or the proxy drains.
+pub async fn serve(worker: Rc<Worker>, conn: Downstream) {
+    let mut session = Session::accept(worker, conn);
+    let ended = poll_fn(|cx| session.turn(cx)).await;
+    if let Err(error) = &ended {
+        debug!(peer = %session.peer, %error, "session ended");
+    }
+    session.drain().await;
+}
+
+thread_local! {
+    static NEXT_ID: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Session {
+    fn accept(worker: Rc<Worker>, conn: Downstream) -> Self {
+        worker.metrics.sessions.inc();
+        worker.metrics.sessions_total.inc();
+        Self {
+            id: NEXT_ID.replace(NEXT_ID.get().wrapping_add(1)),
+            stream: conn.stream,
+            peer: conn.peer,
+            draining: conn.drain.draining(),
+            is_draining: false,
+            is_read_closed: false,
+            input: BytesMut::new(),
+            mailbox: Rc::default(),
+            worker,
+        }
+    }
+
+    /// As much as can be done now; ready when the session is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        self.mailbox.begin_turn(cx.waker());
+        self.is_draining = self.is_draining || Pin::new(&mut self.draining).poll(cx).is_ready();
+        let mut now = None;
+        loop {
+            let sent = self.exchange_all(&mut now, cx)?;
+            let written = self.release(cx)?;
+            if self.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            if sent == Sent::Stuck || self.is_read_closed || self.mailbox.machine().borrow().is_over() {
+                return Poll::Pending;
+            }
+            match self.read(cx)? {
+                Poll::Ready(()) => (),
+                // All that came has been answered and written, and nothing more is here.
+                Poll::Pending if self.is_draining && written && self.is_settled() => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.mailbox.machine().borrow().is_settled() && self.input.is_empty()
+    }
+
+    /// Is there nobody to serve, and nothing left to say?
+    fn is_done(&self) -> bool {
+        let machine = self.mailbox.machine().borrow();
+        (self.is_read_closed || machine.is_over()) && machine.is_settled()
+    }
+
+    /// Takes what the client has sent.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, SessionError> {
+        match self.stream.poll_fill(cx, &mut self.input) {
+            Poll::Ready(Ok(0)) => {
+                self.is_read_closed = true;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(_)) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    /// Sends every request at hand to its server, within the session's bounds.
+    fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, SessionError> {
+        let mut machine = self.mailbox.machine().borrow_mut();
+        if self.input.is_empty() && !machine.is_sending() {
+            return Ok(if machine.admits() { Sent::All } else { Sent::Stuck });
+        }
+        let now = *now.get_or_insert_with(Instant::now);
+        let view = &mut *self.worker.view.borrow_mut();
+        view.refresh();
+        let limits = view.topology().limits;
+        while machine.admits() {
+            let Some(next) = machine.step(&mut self.input, &limits, now)? else {
+                if self.input.is_empty() {
+                    // Gives the buffer up: an idle session holds none.
+                    self.input = BytesMut::new();
+                }
+                return Ok(Sent::All);
+            };
+            let ticket = next.ticket;
+            let exchange = Exchange { session: self.id, mailbox: &self.mailbox, ticket, now };
+            match next.step {
+                Step::Key(request) => match exchange.one(&request, view, cx) {
+                    Asked::Waiting => machine.commit(now),
+                    Asked::Answered(answer) => {
+                        machine.commit(now);
+                        machine.answer(ticket, answer);
+                    }
+                    Asked::Busy => return Ok(Sent::Stuck),
+                },
+                Step::Everyone(broadcast) => {
+                    let own = self.worker.own_stats(&broadcast);
+                    let Some(answers) = exchange.everyone(broadcast, view, cx) else {
+                        return Ok(Sent::Stuck);
+                    };
+                    machine.commit_everyone(answers.len(), own, now);
+                    deliver_all(&mut machine, ticket, answers);
+                }
+                Step::Version => {
+                    let Some(asked) = exchange.anyone(view, cx) else { return Ok(Sent::Stuck) };
+                    machine.commit(now);
+                    if let Some(answer) = asked {
+                        machine.answer(ticket, answer);
+                    }
+                }
+            }
+        }
+        Ok(Sent::Stuck)
+    }
+
+    /// Writes what is answered, and counts it. True when everything is written.
+    fn release(&mut self, cx: &mut Context<'_>) -> Result<bool, SessionError> {
+        let mut machine = self.mailbox.machine().borrow_mut();
+        for finished in machine.finished() {
+            self.worker.metrics.count(&finished);
+            self.worker.access.record(finished.failure.is_some(), || event(&finished, self.peer));
+        }
+        match machine.output().poll_write(&mut self.stream, cx) {
+            Poll::Ready(result) => result.map(|()| true).map_err(SessionError::from),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Says goodbye: the last bytes are out; the client reads them before the connection is torn down.
+    async fn drain(mut self) {
+        self.worker.metrics.sessions.dec();
+        if self.is_read_closed || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut unread = BytesMut::new();
+        let hung_up = async {
+            while matches!(self.stream.fill(&mut unread).await, Ok(len) if len > 0) {
+                unread.clear();
+            }
+        };
+        if timeout(LINGER, hung_up).await.is_err() {
+            debug!(peer = %self.peer, "the client did not hang up");
+        }
+    }
+}
+
+/// What became of a request that was to be sent.
+enum Asked {
+    Waiting,
+    Answered(Answer),
+    Busy,
+}
+
+/// One step on its way to the servers.
+struct Exchange<'a> {
+    session: usize,
+    mailbox: &'a Rc<Mailbox>,
+    ticket: Ticket,
+    now: Instant,
+}
+
+impl Exchange<'_> {
+    fn one(&self, request: &Request<'_>, view: &mut View, cx: &mut Context<'_>) -> Asked {
+        let route = view.route(request.key);
+        match view.lease(route, self.session, cx.waker()) {
+            Lease::Connection { connection, is_trial } => {
+                let encode = |out: &mut Output| request.encode(out);
+                match connection.send(self.mailbox, self.ticket, Shape::One, is_trial, self.now, encode) {
+                    Ok(()) => Asked::Waiting,
+                    Err(failure) => Asked::Answered(Answer::Failed(failure)),
+                }
+            }
+            Lease::Embedded(store) => Asked::Answered(Answer::Reply(store.execute(request))),
+            Lease::Busy => Asked::Busy,
+            Lease::Failed(failure) => Asked::Answered(Answer::Failed(failure)),
+        }
+    }
+
+    /// Asks every server. An answer for each, or none yet; nothing is sent while one of them is busy.
+    fn everyone(
+        &self,
+        broadcast: Broadcast<'_>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Option<Vec<Option<Answer>>> {
+        let leases = view.lease_everyone(self.session, cx.waker())?;
+        if leases.is_empty() {
+            return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
+        }
+        let shape = match broadcast {
+            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } => Shape::One,
+            Broadcast::Stats(_) => Shape::UntilEnd,
+        };
+        let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
+            Lease::Connection { connection, is_trial } => {
+                let encode = |out: &mut Output| broadcast.encode(out);
+                connection
+                    .send(self.mailbox, ticket, shape, is_trial, self.now, encode)
+                    .err()
+                    .map(Answer::Failed)
+            }
+            Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),
+            Lease::Busy | Lease::Failed(_) => Some(Answer::Failed(Failure::Down)),
+        });
+        Some(asked.collect())
+    }
+
+    /// Asks the first server that is there for its version. The outer `None`: it is busy.
+    fn anyone(&self, view: &mut View, cx: &mut Context<'_>) -> Option<Option<Answer>> {
+        let mut failure = Failure::NoServer;
+        for lease in view.lease_everyone(self.session, cx.waker())? {
+            match lease {
+                Lease::Connection { connection, is_trial } => {
+                    let encode = |out: &mut Output| out.extend_from_slice(b"version\r\n");
+                    match connection.send(self.mailbox, self.ticket, Shape::One, is_trial, self.now, encode) {
+                        Ok(()) => return Some(None),
+                        Err(down) => failure = down,
+                    }
+                }
+                Lease::Embedded(_) => {
+                    let line = Bytes::from(format!("VERSION {}", embedded::VERSION));
+                    return Some(Some(Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))));
+                }
+                Lease::Busy | Lease::Failed(_) => failure = Failure::Down,
+            }
+        }
+        Some(Some(Answer::Failed(failure)))
+    }
+}
+
+/// Answers that were there at once.
+fn deliver_all(machine: &mut Machine, first: Ticket, answers: Vec<Option<Answer>>) {
+    for (ticket, answer) in (first..).zip(answers) {
+        if let Some(answer) = answer {
+            machine.answer(ticket, answer);
+        }
+    }
+}
+
+/// What the embedded store says to what every server is asked.
+fn embedded_answer(store: &embedded::Store, broadcast: Broadcast<'_>) -> Reply {
+    let line = |words| Reply::new(Status::Classic, Bytes::from_static(words), Bytes::new());
+    match broadcast {
+        Broadcast::FlushAll { delay } => {
+            store.flush_all(delay);
+            line(b"OK")
+        }
+        Broadcast::Verbosity { .. } => line(b"OK"),
+        Broadcast::Stats(stats) => match stats.arguments().next() {
+            None => Reply::new(Status::End, Bytes::new(), store.stats()),
+            Some(b"reset") => line(b"RESET"),
+            Some(_) => Reply::new(Status::End, Bytes::new(), Bytes::new()),
+        },
+    }
+}
+
+/// An exchange for the access log.
+fn event(finished: &Finished, peer: Peer) -> Event {
+    let event = Event::new(finished.command.name())
+        .show("peer", peer)
+        .with("hits", finished.hits)
+        .with("misses", finished.misses)
+        .time("took_ms", finished.begun.elapsed());
+    match finished.failure {
+        Some(failure) => event.show("failure", failure),
+        None => event,
+    }
+}

@@ -1,0 +1,469 @@
+//! One pipelined connection to one server, shared by the sessions of a worker.
+//!
+//! Sessions append requests during their turns; the connection's own task then writes all of them with one
+//! call, reads what has come, and hands each reply to the session whose request was the oldest. Nothing is
+//! locked: everybody lives on the worker's thread.
+//!
+//! ```text
+//!            request while idle                 mn ─► MN
+//!   Idle ───────────────────────► Connecting ─────────────► Up
+//!                                   ▲    │ failed             │ broken, timed out, nonsense
+//!                     time is up    │    ▼                    │
+//!               (or a trial request)└── Resting ◄─────────────┘
+//! ```
+//!
+//! While it rests requests fail at once, so that a dead server costs its clients no time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use groove_common::balance::Dice;
+use groove_common::discovery::{Cluster, Endpoint, Outcome};
+use groove_common::health::Backoff;
+use groove_common::net::{Connector, Stream};
+use tokio::time::{Sleep, timeout};
+use tracing::{debug, info};
+
+use crate::error::Failure;
+use crate::metrics::UpstreamMetrics;
+use crate::session::mailbox::Mailbox;
+use crate::session::state::{Answer, Ticket};
+use crate::wire::meta::{self, Reply, Status};
+use crate::wire::{Limits, Output};
+
+/// Requests that may wait for their replies on one connection.
+const IN_FLIGHT_MAX: usize = 4096;
+
+/// Bytes that may wait to be written on one connection.
+const OUT_LEN_MAX: usize = 4 << 20;
+
+/// Statistics of one server, at most.
+const STATS_LEN_MAX: usize = 4 << 20;
+
+/// Between two attempts at a server that is away.
+const REDIAL: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(2) };
+
+/// The first word on a connection, and its answer: the server is awake and speaks meta.
+const GREETING: &[u8] = b"mn\r\n";
+const GREETING_REPLY: &[u8] = b"MN\r\n";
+
+/// What all connections of a cluster go by.
+#[derive(Debug)]
+pub struct Settings {
+    /// For each request, from being sent to being answered.
+    pub timeout: Duration,
+    /// For a connection, TLS and greeting included.
+    pub connect_timeout: Duration,
+    /// TLS, if the servers want it.
+    pub tls: Option<Connector>,
+    /// What a server may make us hold.
+    pub limits: Limits,
+}
+
+/// A connection, or the place of one.
+pub struct Connection {
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    settings: Arc<Settings>,
+    metrics: UpstreamMetrics,
+    pipe: RefCell<Pipe>,
+}
+
+struct Pipe {
+    link: Link,
+    out: Output,
+    in_flight: VecDeque<Waiting>,
+    /// Wakes the connection's task.
+    task: Option<Waker>,
+    is_woken: bool,
+    /// Sessions that found the connection full.
+    blocked: Vec<Waker>,
+    /// No session will use it again.
+    is_retired: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Idle,
+    Connecting,
+    Up,
+    Resting,
+}
+
+/// A request on its way.
+struct Waiting {
+    mailbox: Rc<Mailbox>,
+    ticket: Ticket,
+    sent: Instant,
+    shape: Shape,
+}
+
+/// What belongs to one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One reply.
+    One,
+    /// Lines, up to `END` or anything that is no statistic.
+    UntilEnd,
+}
+
+impl Connection {
+    /// A connection that will be opened by its first request. Its task is spawned on this thread.
+    pub fn spawn(
+        cluster: Arc<Cluster>,
+        endpoint: Arc<Endpoint>,
+        settings: Arc<Settings>,
+        metrics: UpstreamMetrics,
+        dice: Dice,
+    ) -> Rc<Self> {
+        let pipe = Pipe {
+            link: Link::Idle,
+            out: Output::new(),
+            in_flight: VecDeque::new(),
+            task: None,
+            is_woken: false,
+            blocked: Vec::new(),
+            is_retired: false,
+        };
+        let connection = Rc::new(Self { cluster, endpoint, settings, metrics, pipe: RefCell::new(pipe) });
+        tokio::task::spawn_local(Rc::clone(&connection).run(dice));
+        connection
+    }
+
+    /// Is there room for another request? If not, `waker` is woken when there is.
+    pub fn is_ready(&self, waker: &Waker) -> bool {
+        let mut pipe = self.pipe.borrow_mut();
+        let is_ready = pipe.in_flight.len() < IN_FLIGHT_MAX && pipe.out.len() < OUT_LEN_MAX;
+        if !is_ready && !pipe.blocked.iter().any(|blocked| blocked.will_wake(waker)) {
+            pipe.blocked.push(waker.clone());
+        }
+        is_ready
+    }
+
+    /// Sends what `encode` writes, on behalf of a session. With `is_trial` even a resting connection tries.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Down`] while the server is known to be away. Nothing is sent then.
+    pub fn send(
+        &self,
+        mailbox: &Rc<Mailbox>,
+        ticket: Ticket,
+        shape: Shape,
+        is_trial: bool,
+        now: Instant,
+        encode: impl FnOnce(&mut Output),
+    ) -> Result<(), Failure> {
+        let mut pipe = self.pipe.borrow_mut();
+        if pipe.link == Link::Resting {
+            if !is_trial {
+                return Err(Failure::Down);
+            }
+            pipe.link = Link::Connecting;
+        }
+        encode(&mut pipe.out);
+        pipe.in_flight.push_back(Waiting { mailbox: Rc::clone(mailbox), ticket, sent: now, shape });
+        pipe.wake_task();
+        Ok(())
+    }
+
+    /// No more requests will come: the connection ends when those in flight are answered.
+    pub fn retire(&self) {
+        let mut pipe = self.pipe.borrow_mut();
+        pipe.is_retired = true;
+        pipe.wake_task();
+    }
+
+    /// The server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    async fn run(self: Rc<Self>, mut dice: Dice) {
+        let mut failures = 0;
+        while self.wanted().await {
+            self.pipe.borrow_mut().link = Link::Connecting;
+            let failure = match self.connect().await {
+                Ok(stream) => {
+                    debug!(server = %self.endpoint.address, "connected");
+                    failures = 0;
+                    self.pipe.borrow_mut().link = Link::Up;
+                    self.metrics.connections.inc();
+                    let ended = Exchange::new(&self, stream).run().await;
+                    self.metrics.connections.dec();
+                    match ended {
+                        Ended::Retired => return,
+                        Ended::Failed(failure) => failure,
+                    }
+                }
+                Err(error) => {
+                    self.metrics.connect_failures.inc();
+                    debug!(server = %self.endpoint.address, %error, "cannot connect");
+                    Failure::Down
+                }
+            };
+            self.fail_all(failure);
+            self.rest(REDIAL.delay(failures, dice.unit())).await;
+            failures += 1;
+        }
+    }
+
+    /// Waits for a reason to connect. False: there will be none.
+    async fn wanted(&self) -> bool {
+        poll_fn(|cx| {
+            let mut pipe = self.pipe.borrow_mut();
+            pipe.begin_turn(cx.waker());
+            match (pipe.in_flight.is_empty(), pipe.link, pipe.is_retired) {
+                (true, _, true) => Poll::Ready(false),
+                (false, _, _) | (true, Link::Connecting, false) => Poll::Ready(true),
+                (true, Link::Idle | Link::Up | Link::Resting, false) => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
+        let Settings { connect_timeout, tls, .. } = &*self.settings;
+        let greeted = async {
+            let address = &self.endpoint.address;
+            let mut stream = groove_common::net::connect(address, tls.as_ref(), *connect_timeout).await?;
+            greet(&mut stream).await?;
+            Ok(stream)
+        };
+        timeout(*connect_timeout, greeted).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Everybody who waits is told, and so is the breaker.
+    fn fail_all(&self, failure: Failure) {
+        let mut pipe = self.pipe.borrow_mut();
+        pipe.link = Link::Resting;
+        pipe.out.clear();
+        let waiting = std::mem::take(&mut pipe.in_flight);
+        let blocked = std::mem::take(&mut pipe.blocked);
+        drop(pipe);
+        // A server that stops answering fails many requests at once, and each of them counts.
+        let reports = if failure == Failure::TimedOut { waiting.len().max(1) } else { 1 };
+        for _ in 0..reports.min(REPORTS_MAX) {
+            self.cluster.report(&self.endpoint, Outcome::Failure);
+        }
+        if !waiting.is_empty() {
+            info!(server = %self.endpoint.address, requests = waiting.len(), %failure, "requests failed");
+        }
+        for request in waiting {
+            request.mailbox.deliver(request.ticket, Answer::Failed(failure));
+        }
+        blocked.into_iter().for_each(Waker::wake);
+    }
+
+    /// Lets the server be for a while, unless a trial comes. Afterwards it is dialled again unasked, so
+    /// that no client has to find out that it is back.
+    async fn rest(&self, time: Duration) {
+        let mut sleep = std::pin::pin!(tokio::time::sleep(time));
+        poll_fn(|cx| {
+            let mut pipe = self.pipe.borrow_mut();
+            pipe.begin_turn(cx.waker());
+            if pipe.is_retired || pipe.link == Link::Connecting || sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Failures of one moment that the breaker hears of.
+const REPORTS_MAX: usize = 16;
+
+impl Pipe {
+    fn wake_task(&mut self) {
+        if !self.is_woken
+            && let Some(task) = &self.task
+        {
+            self.is_woken = true;
+            task.wake_by_ref();
+        }
+    }
+
+    fn begin_turn(&mut self, waker: &Waker) {
+        self.is_woken = false;
+        match &mut self.task {
+            Some(known) if known.will_wake(waker) => (),
+            known => *known = Some(waker.clone()),
+        }
+    }
+}
+
+/// Sends the greeting and waits for the answer that only a memcached with the meta protocol gives.
+pub(super) async fn greet(stream: &mut Stream) -> io::Result<()> {
+    stream.send(&mut &*GREETING).await?;
+    let mut answer = BytesMut::new();
+    while answer.len() < GREETING_REPLY.len() {
+        if stream.fill(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    match answer == GREETING_REPLY {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "not a memcached with the meta protocol")),
+    }
+}
+
+/// Why an established connection is over.
+enum Ended {
+    Retired,
+    Failed(Failure),
+}
+
+/// An established connection at work.
+struct Exchange<'a> {
+    connection: &'a Connection,
+    stream: Stream,
+    input: BytesMut,
+    decoder: meta::Decoder,
+    /// Lines of an answer that has more than one.
+    lines: BytesMut,
+    alarm: Pin<Box<Sleep>>,
+    /// The alarm is set, for this time.
+    alarm_at: Option<Instant>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(connection: &'a Connection, stream: Stream) -> Self {
+        Self {
+            connection,
+            stream,
+            input: BytesMut::new(),
+            decoder: meta::Decoder::default(),
+            lines: BytesMut::new(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            alarm_at: None,
+        }
+    }
+
+    async fn run(mut self) -> Ended {
+        poll_fn(|cx| self.turn(cx)).await
+    }
+
+    /// One turn: everything written that sessions have asked for, everything delivered that has come.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.connection.pipe.borrow_mut().begin_turn(cx.waker());
+        if self.write(cx).is_err() {
+            return Poll::Ready(Ended::Failed(Failure::Lost));
+        }
+        let mut now = None;
+        loop {
+            match self.stream.poll_fill(cx, &mut self.input) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Failed(Failure::Lost)),
+                Poll::Ready(Ok(_)) => {
+                    let now = *now.get_or_insert_with(Instant::now);
+                    if let Err(failure) = self.deliver(now) {
+                        return Poll::Ready(Ended::Failed(failure));
+                    }
+                }
+            }
+        }
+        self.watch(cx)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut pipe = self.connection.pipe.borrow_mut();
+        let was_full = pipe.out.len() >= OUT_LEN_MAX;
+        let result = pipe.out.poll_write(&mut self.stream, cx);
+        if was_full && pipe.out.len() < OUT_LEN_MAX {
+            pipe.blocked.drain(..).for_each(Waker::wake);
+        }
+        match result {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Hands out the replies that are complete.
+    fn deliver(&mut self, now: Instant) -> Result<(), Failure> {
+        let connection = self.connection;
+        let mut latest = None;
+        while let Some(reply) =
+            self.decoder.decode(&mut self.input, &connection.settings.limits).map_err(|_| Failure::Nonsense)?
+        {
+            let mut pipe = connection.pipe.borrow_mut();
+            let was_full = pipe.in_flight.len() >= IN_FLIGHT_MAX;
+            let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
+                return Err(Failure::Nonsense);
+            };
+            let Some(reply) = self.gather(shape, reply)? else { continue };
+            let Some(waiting) = pipe.in_flight.pop_front() else { continue };
+            if was_full {
+                pipe.blocked.drain(..).for_each(Waker::wake);
+            }
+            drop(pipe);
+            let latency = now.saturating_duration_since(waiting.sent);
+            connection.metrics.latency.record(latency);
+            latest = Some(latency);
+            waiting.mailbox.deliver(waiting.ticket, Answer::Reply(reply));
+        }
+        if self.input.is_empty() {
+            // Gives the buffer up: an idle connection holds none.
+            self.input = BytesMut::new();
+        }
+        if let Some(latency) = latest {
+            connection.cluster.report(&connection.endpoint, Outcome::Success { latency });
+        }
+        Ok(())
+    }
+
+    /// Makes one reply of many lines. `None`: there are more to come.
+    fn gather(&mut self, shape: Shape, reply: Reply) -> Result<Option<Reply>, Failure> {
+        match (shape, reply.status) {
+            (Shape::UntilEnd, Status::Stat) => {
+                if self.lines.len() > STATS_LEN_MAX {
+                    return Err(Failure::Nonsense);
+                }
+                self.lines.extend_from_slice(reply.line());
+                self.lines.extend_from_slice(b"\r\n");
+                Ok(None)
+            }
+            (Shape::UntilEnd, Status::End) => {
+                let text = std::mem::take(&mut self.lines).freeze();
+                Ok(Some(Reply::new(Status::End, Bytes::new(), text)))
+            }
+            (Shape::One | Shape::UntilEnd, _) => Ok(Some(reply)),
+        }
+    }
+
+    /// Looks after the time of the oldest request. The alarm is set once and looked at when it rings:
+    /// by then the oldest request is mostly another, and the alarm is set anew.
+    fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let pipe = self.connection.pipe.borrow();
+        let Some(oldest) = pipe.in_flight.front().map(|waiting| waiting.sent) else {
+            return if pipe.is_retired { Poll::Ready(Ended::Retired) } else { Poll::Pending };
+        };
+        drop(pipe);
+        let timeout = self.connection.settings.timeout;
+        if self.alarm_at.is_none() {
+            self.set_alarm(oldest + timeout);
+        } else if !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if oldest.elapsed() >= timeout {
+                return Poll::Ready(Ended::Failed(Failure::TimedOut));
+            }
+            self.set_alarm(oldest + timeout);
+        }
+        Poll::Pending
+    }
+
+    fn set_alarm(&mut self, at: Instant) {
+        self.alarm_at = Some(at);
+        self.alarm.as_mut().reset(at.into());
+    }
+}

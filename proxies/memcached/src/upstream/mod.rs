@@ -1,0 +1,193 @@
+//! The servers: clusters as all workers share them, and each worker's own connections.
+//!
+//! | file | what |
+//! |---|---|
+//! | here | [`Topology`]: every cluster and the routes to them, swapped whole by a reload |
+//! | `view.rs` | a worker's view of it, with its connections |
+//! | `connection.rs` | one pipelined connection |
+//! | `embedded.rs` | the store that needs no server |
+//! | `probe.rs` | asking a server whether it is well |
+
+pub mod connection;
+pub mod embedded;
+mod probe;
+pub mod view;
+mod write;
+
+use std::sync::Arc;
+
+use groove_common::app::{Context, StartError};
+use groove_common::config::Endpoints;
+use groove_common::discovery::{self, Cluster};
+use groove_common::net::Connector;
+
+use crate::config::{self, Config, Failover};
+use crate::metrics::UpstreamMetrics;
+use crate::route::Table;
+use crate::wire::Limits;
+use connection::Settings;
+use embedded::Store;
+
+/// Every cluster and the routes to them.
+#[derive(Debug)]
+pub struct Topology {
+    /// In the order of their names; routes tell them by number.
+    pub clusters: Vec<Arc<Backend>>,
+    /// Which keys go where.
+    pub routes: Table,
+    /// What peers may make us hold.
+    pub limits: Limits,
+}
+
+/// A cluster as configured.
+#[derive(Debug)]
+pub struct Backend {
+    name: String,
+    configured: config::Cluster,
+    limits: Limits,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Servers(Servers),
+    Embedded(Arc<Store>),
+}
+
+#[derive(Debug)]
+struct Servers {
+    cluster: Arc<Cluster>,
+    settings: Arc<Settings>,
+    failover: Failover,
+    /// Of each worker to each server.
+    connections: usize,
+    metrics: UpstreamMetrics,
+}
+
+impl Topology {
+    /// What `config` describes. Clusters that were there before keep their servers' health, and their
+    /// connections unless their own section has changed.
+    ///
+    /// # Errors
+    ///
+    /// When a source or a certificate cannot be read. Nothing has changed then.
+    pub fn build(config: &Config, before: Option<&Self>, cx: &Context) -> Result<Self, StartError> {
+        let limits = config.limits();
+        let old = |name: &str| before.and_then(|before| before.clusters.iter().find(|old| old.name == name));
+        let mut planned = Vec::new();
+        for (name, section) in &config.clusters {
+            planned.push(Plan::new(name, section, limits, old(name))?);
+        }
+        let mut clusters = Vec::new();
+        for ((name, section), plan) in config.clusters.iter().zip(planned) {
+            clusters.push(plan.carry_out(name, section, limits, cx)?);
+        }
+        let number = |name: &str| config.cluster_number(name).unwrap_or_default();
+        let rules =
+            config.routes.iter().map(|route| (route.prefix.clone().into_bytes(), number(&route.cluster)));
+        let routes = Table::new(rules, config.default_cluster().map_or(0, number));
+        Ok(Self { clusters, routes, limits })
+    }
+
+    /// For the admin API: a row a cluster, its endpoints in it.
+    pub fn status(&self) -> serde_json::Value {
+        self.clusters.iter().map(|backend| backend.status()).collect()
+    }
+}
+
+/// What has to be done for a cluster, with everything that may fail done already.
+enum Plan {
+    Keep(Arc<Backend>),
+    Servers { known: Option<Arc<Cluster>>, tls: Option<Connector> },
+    Store { known: Option<Arc<Store>>, capacity_len: u64 },
+}
+
+impl Plan {
+    fn new(
+        name: &str,
+        section: &config::Cluster,
+        limits: Limits,
+        old: Option<&Arc<Backend>>,
+    ) -> Result<Self, StartError> {
+        if let Some(old) = old
+            // A certificate may have changed in its file.
+            && section.tls.is_none()
+            && old.configured == *section
+            && old.limits == limits
+        {
+            return Ok(Self::Keep(Arc::clone(old)));
+        }
+        if let Endpoints::Embedded(store) = &section.endpoints {
+            let known = old.and_then(|old| match &old.kind {
+                Kind::Embedded(known) if old.configured.endpoints == section.endpoints => Some(Arc::clone(known)),
+                Kind::Embedded(_) | Kind::Servers(_) => None,
+            });
+            return Ok(Self::Store { known, capacity_len: store.capacity.0 });
+        }
+        // A source that cannot be read is found out here, before anything has changed.
+        discovery::from_config(&section.endpoints).map_err(|error| format!("cluster {name}: {error}"))?;
+        let tls = section.tls.as_ref().map(|tls| Connector::new(tls, &[])).transpose()?;
+        let known = old.and_then(|old| match &old.kind {
+            Kind::Servers(servers) => Some(Arc::clone(&servers.cluster)),
+            Kind::Embedded(_) => None,
+        });
+        Ok(Self::Servers { known, tls })
+    }
+
+    fn carry_out(
+        self,
+        name: &str,
+        section: &config::Cluster,
+        limits: Limits,
+        cx: &Context,
+    ) -> Result<Arc<Backend>, StartError> {
+        let kind = match self {
+            Self::Keep(backend) => return Ok(backend),
+            Self::Store { known, capacity_len } => {
+                Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
+            }
+            Self::Servers { known, tls } => {
+                let cluster = match known {
+                    Some(cluster) => {
+                        cluster.update(&section.endpoints, &section.health)?;
+                        cluster
+                    }
+                    None => {
+                        let prober = Arc::new(probe::NoopProber::new(tls.clone()));
+                        Cluster::start(name, &section.endpoints, &section.health, prober, &cx.runtime)?
+                    }
+                };
+                let settings = Settings {
+                    timeout: section.timeout.get(),
+                    connect_timeout: section.connect_timeout.get(),
+                    tls,
+                    limits,
+                };
+                Kind::Servers(Servers {
+                    cluster,
+                    settings: Arc::new(settings),
+                    failover: section.failover,
+                    connections: section.connections,
+                    metrics: UpstreamMetrics::new(&cx.registry, name),
+                })
+            }
+        };
+        Ok(Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind }))
+    }
+}
+
+impl Backend {
+    fn status(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Servers(servers) => serde_json::json!(servers.cluster.status()),
+            Kind::Embedded(store) => serde_json::json!({
+                "name": self.name,
+                "source": "embedded",
+                "items": store.items(),
+                "bytes": store.len(),
+                "capacity": store.capacity_len(),
+                "endpoints": [],
+            }),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a worker thread's sessions share.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use groove_common::net::{Downstream, LocalService};
+use groove_common::telemetry::AccessLog;
+use tokio::io::AsyncWriteExt;
+
+use crate::metrics::Metrics;
+use crate::reply;
+use crate::session::driver;
+use crate::session::state::Broadcast;
+use crate::upstream::Topology;
+use crate::upstream::view::View;
+
+/// One worker's service.
+pub struct Worker {
+    /// Clusters and connections.
+    pub view: RefCell<View>,
+    /// The proxy's counters.
+    pub metrics: Metrics,
+    /// Where exchanges are logged.
+    pub access: AccessLog,
+    started: Instant,
+}
+
+impl Worker {
+    /// A worker that sees `topology`. To be made on its own thread.
+    pub fn new(
+        topology: Arc<ArcSwap<Topology>>,
+        metrics: Metrics,
+        access: AccessLog,
+        started: Instant,
+    ) -> Rc<Self> {
+        Rc::new(Self { view: RefCell::new(View::new(topology)), metrics, access, started })
+    }
+
+    /// The lines of a general `stats` that are about the proxy rather than its servers.
+    pub fn own_stats(&self, broadcast: &Broadcast<'_>) -> Option<Bytes> {
+        match broadcast {
+            Broadcast::Stats(stats) if stats.arguments().next().is_none() => (),
+            Broadcast::Stats(_) | Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } => return None,
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Bytes::from(format!(
+            "STAT pid {}\r\nSTAT uptime {}\r\nSTAT time {}\r\n\
+             STAT curr_connections {}\r\nSTAT total_connections {}\r\n",
+            std::process::id(),
+            self.started.elapsed().as_secs(),
+            now.as_secs(),
+            self.metrics.sessions.get(),
+            self.metrics.sessions_total.get(),
+        )))
+    }
+}
+
+impl LocalService for Worker {
+    async fn serve(self: Rc<Self>, conn: Downstream) {
+        driver::serve(self, conn).await;
+    }
+
+    async fn refuse(self: Rc<Self>, mut conn: Downstream) {
+        // The client may be gone already; it is not served either way.
+        _ = conn.stream.write_all(reply::TOO_MANY_CONNECTIONS).await;
+    }
+}
