@@ -77,7 +77,7 @@ impl Server {
     /// Answers at the address that was prepared.
     pub fn apply(&self, change: Change) {
         self.site.token.store(change.token);
-        self.listeners.apply(change.listeners);
+        self.listeners.apply(change.listeners, REQUEST_TIME_MAX);
     }
 
     /// Where it listens.

@@ -48,8 +48,8 @@ struct Change {
 }
 
 impl Change {
-    fn apply<P: Proxy>(self, running: &Running<P>) {
-        running.state.listeners.apply(self.listeners);
+    fn apply<P: Proxy>(self, running: &Running<P>, config: &P::Config) {
+        running.state.listeners.apply(self.listeners, config.drain().get());
         running.admin.apply(self.admin);
     }
 }
@@ -92,7 +92,8 @@ impl<P: Proxy> Running<P> {
         let registry = Arc::clone(&state.context.registry);
         let admin = admin::Server::new(P::NAME, routes, runtime, registry)?;
         let running = Self { state, admin };
-        running.prepare(&running.state.config.load())?.apply(&running);
+        let config = running.config();
+        running.prepare(&config)?.apply(&running, &config);
         Ok(running)
     }
 
@@ -132,7 +133,7 @@ impl<P: Proxy> Running<P> {
         let config = Arc::new(config);
         let change = self.prepare(&config)?;
         self.state.proxy.reload(Arc::clone(&config))?;
-        change.apply(self);
+        change.apply(self, &config);
         self.state.context.access.set_sample(config.log().access.as_ref().map(|access| access.sample));
         self.warn_of_what_needs_a_restart(&config);
         self.state.config.store(config);

@@ -8,18 +8,17 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Mode;
+use rustix::fs::Mode as RawMode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config;
+use crate::config::{self, Mode};
 use crate::ids::Address;
 
 /// A bound and listening socket, known to the runtime.
 pub(super) struct Bound {
     pub(super) socket: AsyncFd<Arc<Socket>>,
-    pub(super) configured: Address,
     pub(super) address: Address,
     _file: Option<SocketFile>,
 }
@@ -32,7 +31,9 @@ pub(super) fn bind(listener: &config::Listener) -> io::Result<Bound> {
             (socket, Address::tcp(address.ip().to_string(), address.port()), None)
         }
         Address::Unix(path) => {
-            let (socket, file) = bind_unix(path, listener.mode.map(|mode| mode.0))?;
+            let (socket, file) = bind_unix(path, listener.mode)?;
+            // Now without the umask.
+            set_mode(&listener.address, listener.mode)?;
             (socket, listener.address.clone(), Some(file))
         }
     };
@@ -43,7 +44,7 @@ pub(super) fn bind(listener: &config::Listener) -> io::Result<Bound> {
         reason = "its successor is unsafe; what that asks for holds: the socket owns its descriptor"
     )]
     let socket = AsyncFd::with_interest(Arc::new(socket), Interest::READABLE)?;
-    Ok(Bound { socket, configured: listener.address.clone(), address, _file: file })
+    Ok(Bound { socket, address, _file: file })
 }
 
 /// As listen(2) takes it.
@@ -75,20 +76,24 @@ fn bind_tcp_to(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
+fn bind_unix(path: &Path, mode: Option<Mode>) -> io::Result<(Socket, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    if let Some(mode) = mode {
+    if let Some(Mode(mode)) = mode {
         // The file is made with these permissions, so that there is no moment with more.
-        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+        rustix::fs::fchmod(&socket, RawMode::from_raw_mode(mode))?;
     }
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::at(path)?;
-    if let Some(mode) = mode {
-        // And now without the umask.
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
-    }
     Ok((socket, file))
+}
+
+/// Gives a unix socket's file its permissions.
+pub(super) fn set_mode(address: &Address, mode: Option<Mode>) -> io::Result<()> {
+    match (address, mode) {
+        (Address::Unix(path), Some(Mode(mode))) => fs::set_permissions(path, Permissions::from_mode(mode)),
+        (Address::Unix(_), None) | (Address::Tcp { .. }, _) => Ok(()),
+    }
 }
 
 /// Removes a socket file that nobody answers on: a proxy that was killed leaves one.

@@ -68,13 +68,14 @@ impl Downstream {
     /// A connection that came from no listener: drivers are tested with it.
     pub fn detached(stream: Stream, peer: Peer, drain: Drain) -> Self {
         let counted = Arc::<Open>::default();
+        let listener = Arc::new(ListenerInfo::detached());
         Self {
             stream,
             peer,
-            listener: Arc::new(ListenerInfo::detached()),
+            settings: Arc::new(Settings::detached(Arc::clone(&listener))),
+            listener,
             tls: None,
             drain,
-            settings: Arc::default(),
             _permit: Permit::new(&counted, &counted),
         }
     }
@@ -117,7 +118,6 @@ impl fmt::Debug for Downstream {
 pub(super) struct Handed {
     pub(super) socket: OwnedFd,
     pub(super) peer: Peer,
-    pub(super) listener: Arc<ListenerInfo>,
     pub(super) settings: Arc<Settings>,
     pub(super) drain: Drain,
     pub(super) permit: Permit,

@@ -19,6 +19,7 @@ use super::drain::Drain;
 use super::listeners::ListenerStatus;
 use super::settings::Settings;
 use super::workers::Workers;
+use crate::config::Mode;
 use crate::ids::Address;
 use crate::telemetry::{Counter, Registry};
 
@@ -49,7 +50,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    fn new(registry: &Registry, listener: &str) -> Self {
+    pub(super) fn new(registry: &Registry, listener: &str) -> Self {
         let counter = |name, help| registry.counter(name, help, &[("listener", listener)]);
         Self {
             accepted: counter("groove_connections_accepted", "Connections taken from listeners"),
@@ -77,7 +78,7 @@ impl ListenerInfo {
 
 /// A listening socket's shared half: its accept task holds the socket itself.
 pub(super) struct Listener {
-    pub(super) info: Arc<ListenerInfo>,
+    pub(super) address: Address,
     pub(super) drain: Drain,
     pub(super) open: Arc<Open>,
     settings: ArcSwap<Settings>,
@@ -88,42 +89,46 @@ impl Listener {
     /// Begins to accept on `bound`, as a task of `runtime`.
     pub(super) fn start(
         bound: Bound,
-        name: String,
-        settings: Arc<Settings>,
-        registry: &Registry,
+        settings: Settings,
         workers: &Arc<Workers>,
         runtime: &Handle,
     ) -> Arc<Self> {
-        let counters = Counters::new(registry, &name);
-        let info =
-            ListenerInfo { name, address: bound.configured.clone(), bound: bound.address.clone(), counters };
         let listener = Arc::new(Self {
-            info: Arc::new(info),
+            address: settings.info.address.clone(),
             drain: Drain::new(),
             open: Arc::default(),
-            settings: ArcSwap::from(settings),
+            settings: ArcSwap::from_pointee(settings),
             socket: Arc::downgrade(bound.socket.get_ref()),
         });
         runtime.spawn(Arc::clone(&listener).accept(bound, Arc::clone(workers)));
         listener
     }
 
-    /// For connections from now on.
-    pub(super) fn set(&self, settings: Arc<Settings>, backlog: u32) {
-        self.settings.store(settings);
-        let Some(socket) = self.socket.upgrade() else { return };
-        // listen(2) on a listening socket changes its backlog and nothing else.
-        if let Err(error) = socket.listen(bind::backlog(backlog)) {
-            warn!(listener = %self.info.name, %error, "the backlog could not be changed");
+    /// What a connection accepted now may know.
+    pub(super) fn info(&self) -> Arc<ListenerInfo> {
+        Arc::clone(&self.settings.load().info)
+    }
+
+    /// For connections from now on. Mode and backlog belong to the socket: they change at once.
+    pub(super) fn set(&self, settings: Settings, mode: Option<Mode>, backlog: u32) {
+        self.settings.store(Arc::new(settings));
+        let changed = bind::set_mode(&self.address, mode).and_then(|()| match self.socket.upgrade() {
+            // listen(2) on a listening socket changes its backlog and nothing else.
+            Some(socket) => socket.listen(bind::backlog(backlog)),
+            None => Ok(()),
+        });
+        if let Err(error) = changed {
+            warn!(listener = %self.info().name, %error, "mode and backlog could not be changed");
         }
     }
 
     pub(super) fn status(&self, leaving: bool) -> ListenerStatus {
-        let counters = &self.info.counters;
+        let settings = self.settings.load();
+        let counters = &settings.info.counters;
         ListenerStatus {
-            name: self.info.name.clone(),
-            address: self.info.bound.clone(),
-            tls: self.settings.load().tls.is_some(),
+            name: settings.info.name.clone(),
+            address: settings.info.bound.clone(),
+            tls: settings.tls.is_some(),
             connections: self.open.count(),
             accepted: counters.accepted.get(),
             refused: counters.refused.get(),
@@ -152,7 +157,7 @@ impl Listener {
         }
         // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
         while let Burst::MoreMayWait = self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {}
-        debug!(listener = %self.info.name, "no longer accepting");
+        debug!(listener = %self.info().name, "no longer accepting");
     }
 
     /// Takes what waits, at most [`BURST`].
@@ -161,7 +166,7 @@ impl Listener {
             match accept_one(socket) {
                 Ok((socket, peer)) => {
                     if backoff.succeeded() {
-                        info!(listener = %self.info.name, "accepting again");
+                        info!(listener = %self.info().name, "accepting again");
                     }
                     self.hand(socket, peer, workers);
                 }
@@ -170,8 +175,11 @@ impl Listener {
                 Err(error) => {
                     let pause = backoff.failed();
                     if pause.is_first {
-                        let name = &self.info.name;
-                        warn!(listener = %name, %error, "cannot accept; new clients wait until it works again");
+                        warn!(
+                            listener = %self.info().name,
+                            %error,
+                            "cannot accept; new clients wait until it works again"
+                        );
                     }
                     return Burst::Failed(pause.length);
                 }
@@ -181,12 +189,12 @@ impl Listener {
     }
 
     fn hand(&self, socket: OwnedFd, peer: Peer, workers: &Workers) {
-        self.info.counters.accepted.inc();
         let settings = self.settings.load_full();
+        settings.info.counters.accepted.inc();
         let excess = (self.open.count() + 1).saturating_sub(settings.connections_max);
         let admitted = if excess == 0 { Admitted::Yes } else { Admitted::Refused };
         if admitted == Admitted::Refused {
-            self.info.counters.refused.inc();
+            settings.info.counters.refused.inc();
             if excess > REFUSALS_MAX {
                 return;
             }
@@ -194,7 +202,6 @@ impl Listener {
         workers.hand(|worker| Handed {
             socket,
             peer,
-            listener: Arc::clone(&self.info),
             settings,
             drain: self.drain.clone(),
             permit: Permit::new(&self.open, worker),

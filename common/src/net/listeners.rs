@@ -2,15 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::bind::{self, Bound};
 use super::drain::Phase;
-use super::listener::Listener;
+use super::listener::{Counters, Listener, ListenerInfo};
 use super::service::Service;
 use super::settings::Settings;
 use super::tls::TlsError;
@@ -58,12 +60,15 @@ pub struct Change {
 }
 
 struct Next {
-    name: String,
-    address: Address,
+    settings: Settings,
+    mode: Option<config::Mode>,
     backlog: u32,
-    settings: Arc<Settings>,
-    /// None keeps the socket that is there.
-    bound: Option<Bound>,
+    socket: Socket,
+}
+
+enum Socket {
+    Bound(Bound),
+    Kept(Arc<Listener>),
 }
 
 /// One listener, as the status shows it.
@@ -116,45 +121,50 @@ impl Listeners {
 
     fn prepare_one(&self, listener: &config::Listener) -> Result<Next, ListenError> {
         let name = listener.label();
-        let settings = Settings::load(listener, &self.service)
-            .map_err(|source| ListenError::Tls { name: name.clone(), source })?;
-        let is_live = self.live.lock().iter().any(|live| live.info.address == listener.address);
-        let bound = if is_live {
-            None
-        } else {
-            Some(bind::bind(listener).map_err(|source| ListenError::Bind { name: name.clone(), source })?)
+        let kept = self.live.lock().iter().find(|live| live.address == listener.address).cloned();
+        let socket = match kept {
+            Some(kept) => Socket::Kept(kept),
+            None => Socket::Bound(
+                bind::bind(listener).map_err(|source| ListenError::Bind { name: name.clone(), source })?,
+            ),
         };
-        Ok(Next { name, address: listener.address.clone(), backlog: listener.backlog, settings, bound })
+        let info = ListenerInfo {
+            counters: Counters::new(&self.registry, &name),
+            name: name.clone(),
+            address: listener.address.clone(),
+            bound: match &socket {
+                Socket::Bound(bound) => bound.address.clone(),
+                Socket::Kept(kept) => kept.info().bound.clone(),
+            },
+        };
+        let settings = Settings::load(listener, info, &self.service)
+            .map_err(|source| ListenError::Tls { name, source })?;
+        Ok(Next { settings, mode: listener.mode, backlog: listener.backlog, socket })
     }
 
-    /// Does what was prepared: new listeners accept, those that stay take their new settings, the rest drain.
-    pub fn apply(&self, change: Change) {
-        let mut live = self.live.lock();
-        let mut before = std::mem::take(&mut *live);
-        for next in change.next {
-            let kept = before.iter().position(|listener| listener.info.address == next.address);
-            match (next.bound, kept) {
-                (Some(bound), _) => live.push(Listener::start(
-                    bound,
-                    next.name,
-                    next.settings,
-                    &self.registry,
-                    &self.workers,
-                    &self.runtime,
-                )),
-                (None, Some(position)) => {
-                    let listener = before.swap_remove(position);
-                    listener.set(next.settings, next.backlog);
-                    live.push(listener);
-                }
-                (None, None) => {}
-            }
-        }
+    /// Does what was prepared: new listeners accept, those that stay take their new settings, the rest drain,
+    /// for at most `drain_max`.
+    pub fn apply(&self, change: Change, drain_max: Duration) {
+        let after = change.next.into_iter().map(|next| self.apply_one(next)).collect::<Vec<_>>();
+        let before = std::mem::replace(&mut *self.live.lock(), after.clone());
         let mut leaving = self.leaving.lock();
         leaving.retain(|listener| listener.open.count() > 0);
         for listener in before {
-            listener.drain.advance(Phase::Draining);
-            leaving.push(listener);
+            if !after.iter().any(|kept| Arc::ptr_eq(kept, &listener)) {
+                listener.drain.advance(Phase::Draining);
+                self.runtime.spawn(cut_after(Arc::clone(&listener), drain_max));
+                leaving.push(listener);
+            }
+        }
+    }
+
+    fn apply_one(&self, next: Next) -> Arc<Listener> {
+        match next.socket {
+            Socket::Bound(bound) => Listener::start(bound, next.settings, &self.workers, &self.runtime),
+            Socket::Kept(listener) => {
+                listener.set(next.settings, next.mode, next.backlog);
+                listener
+            }
         }
     }
 
@@ -202,4 +212,10 @@ impl Listeners {
         let leaving = self.leaving.lock().clone();
         [live, leaving].concat()
     }
+}
+
+async fn cut_after(listener: Arc<Listener>, drain_max: Duration) {
+    // In time or not: what is left afterwards is cut.
+    timeout(drain_max, listener.open.idle()).await.unwrap_or_default();
+    listener.drain.advance(Phase::Cut);
 }

@@ -5,11 +5,12 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span};
 
 use super::downstream::{Admitted, Downstream, Handed, Peer};
 use super::proxy_header;
@@ -40,8 +41,9 @@ pub(super) async fn session<S, R>(
     R: Future<Output = ()>,
 {
     let cut = handed.drain.cut();
+    let span = debug_span!("session", listener = %handed.settings.info.name, peer = %handed.peer);
     let work = async {
-        let (admitted, counters) = (handed.admitted, handed.listener.counters.clone());
+        let (admitted, settings) = (handed.admitted, Arc::clone(&handed.settings));
         match (admitted, open(handed).await) {
             (Admitted::Yes, Ok(conn)) => serve(conn).await,
             (Admitted::Refused, Ok(conn)) => {
@@ -49,14 +51,14 @@ pub(super) async fn session<S, R>(
                 timeout(REFUSAL, refuse(conn)).await.unwrap_or_default();
             }
             (_, Err(error)) => {
-                counters.failed.inc();
+                settings.info.counters.failed.inc();
                 debug!(%error, "a connection ended before it began");
             }
         }
     };
     tokio::select! {
         biased;
-        () = work => (),
+        () = work.instrument(span) => (),
         () = cut => (),
     }
 }
@@ -65,12 +67,13 @@ pub(super) async fn session<S, R>(
 ///
 /// The futures of both are boxed: a plain connection does not carry their size.
 async fn open(handed: Handed) -> Result<Downstream, OpenError> {
-    let Handed { socket, mut peer, listener, settings, drain, permit, admitted } = handed;
+    let Handed { socket, mut peer, settings, drain, permit, admitted } = handed;
     let transport = register(socket, peer).map_err(OpenError::Socket)?;
     if let Some(proxy) = &settings.proxy_protocol {
         let read = Box::pin(proxy_header::read(&transport, peer, proxy));
         peer = read.await.map_err(OpenError::ProxyHeader)?;
     }
+    let listener = Arc::clone(&settings.info);
     let mut conn = Downstream {
         stream: Stream::Plain(transport),
         peer,

@@ -213,3 +213,74 @@ impl From<UnixStream> for Stream {
         Self::Plain(Transport::Unix(unix))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::testing::stream_pair;
+
+    /// One look, without waiting.
+    async fn look(stream: &mut Stream, buf: &mut BytesMut) -> Poll<usize> {
+        poll_fn(|cx| Poll::Ready(stream.poll_fill(cx, buf).map(Result::unwrap))).await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_while_nothing_is_there() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        let mut buf = BytesMut::new();
+        assert_eq!(look(&mut ours, &mut buf).await, Poll::Pending);
+        assert_eq!(buf.capacity(), 0);
+        theirs.send(&mut &b"hello"[..]).await.unwrap();
+        assert_eq!(ours.fill(&mut buf).await.unwrap(), 5);
+        assert_eq!(buf, "hello");
+        assert!(buf.capacity() < DIRECT_BYTES_MIN, "no more than what came");
+    }
+
+    #[tokio::test]
+    async fn a_buffer_with_room_is_read_into_without_a_detour() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        let mut buf = BytesMut::with_capacity(2 * DIRECT_BYTES_MIN);
+        buf.extend_from_slice(b"start ");
+        let place = buf.as_ptr();
+        theirs.send(&mut &b"end"[..]).await.unwrap();
+        ours.fill(&mut buf).await.unwrap();
+        assert_eq!(buf, "start end");
+        assert_eq!(buf.as_ptr(), place);
+    }
+
+    #[tokio::test]
+    async fn the_end_is_zero_bytes() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        theirs.shutdown().await.unwrap();
+        let mut buf = BytesMut::new();
+        assert_eq!(ours.fill(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_pieces_are_sent_whatever_the_socket_takes() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        let piece = vec![b'x'; 100_000];
+        let mut pieces = Buf::chain(&piece[..], &piece[..]).chain(&b"end"[..]);
+        let mut got = BytesMut::new();
+        let (sent, ()) = tokio::join!(ours.send(&mut pieces), async {
+            while got.len() < 200_003 {
+                theirs.fill(&mut got).await.unwrap();
+            }
+        });
+        sent.unwrap();
+        assert!(got.ends_with(b"xend"));
+    }
+
+    #[tokio::test]
+    async fn a_parked_connection_is_stale_once_the_peer_says_anything() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        let stale = async |stream: &mut Stream| poll_fn(|cx| Poll::Ready(stream.is_stale(cx))).await;
+        assert!(!stale(&mut ours).await);
+        theirs.shutdown().await.unwrap();
+        // The runtime learns of it when it next looks at its sockets.
+        tokio::task::yield_now().await;
+        assert!(stale(&mut ours).await);
+    }
+}

@@ -85,14 +85,18 @@ impl Workers {
 
 fn start_thread(id: WorkerId, make: Arc<dyn Fn(WorkerId) -> LocalSink + Send + Sync>) -> io::Result<Worker> {
     let (queue, handed) = unbounded_channel();
-    // The runtime must be made on its own thread; whether that went well is the caller's to report.
+    // Runtime and service must be made on their own thread; whether that went well is the caller's to report.
     let (ready, started) = mpsc::channel();
     thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
         telemetry::become_worker(id.0);
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
-                drop(ready.send(Ok(())));
-                runtime.block_on(take(id, handed, &*make));
+                runtime.block_on(async {
+                    // The service is made where it lives.
+                    let sink = make(id);
+                    drop(ready.send(Ok(())));
+                    take(handed, sink).await;
+                });
             }
             Err(error) => drop(ready.send(Err(error))),
         }
@@ -101,9 +105,8 @@ fn start_thread(id: WorkerId, make: Arc<dyn Fn(WorkerId) -> LocalSink + Send + S
     Ok(Worker { open: Arc::default(), sink: Sink::Thread(queue) })
 }
 
-/// A worker's life: the service is made where it lives, then every connection becomes a task of this thread.
-async fn take(id: WorkerId, mut queue: UnboundedReceiver<Handed>, make: &dyn Fn(WorkerId) -> LocalSink) {
-    let sink = make(id);
+/// A worker's life: every connection becomes a task of this thread.
+async fn take(mut queue: UnboundedReceiver<Handed>, sink: LocalSink) {
     while let Some(handed) = queue.recv().await {
         sink(handed);
     }

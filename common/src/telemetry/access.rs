@@ -185,3 +185,92 @@ fn write_one(out: &mut impl Write, event: Event) -> io::Result<()> {
     serde_json::to_writer(&mut *out, &fields)?;
     out.write_all(b"\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Gives what is written to a test, and waits for leave before each write.
+    struct Gated {
+        written: Sender<Vec<u8>>,
+        leave: Receiver<()>,
+    }
+
+    impl Write for Gated {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Leave for ever, once the test has dropped its end.
+            self.leave.recv().unwrap_or_default();
+            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log() -> (AccessLog, Receiver<Vec<u8>>, Sender<()>) {
+        let ((written, lines), (go, leave)) = (channel(), channel());
+        let log = AccessLog::start(&Registry::new(0), Gated { written, leave }).unwrap();
+        (log, lines, go)
+    }
+
+    #[test]
+    fn an_exchange_is_a_line_of_json() {
+        let (log, lines, go) = log();
+        drop(go);
+        log.set_sample(Some(1.0));
+        log.record(false, || {
+            Event::new("get")
+                .show("peer", "127.0.0.1:5")
+                .with("bytes", 64)
+                .time("took_ms", Duration::from_micros(1234))
+        });
+        log.flush();
+        let line: Value = serde_json::from_slice(&lines.recv().unwrap()).unwrap();
+        assert_eq!(line["request"], "get");
+        assert_eq!(line["peer"], "127.0.0.1:5");
+        assert_eq!(line["bytes"], 64);
+        assert_eq!(line["took_ms"], 1.234);
+        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_share_is_logged_and_every_failure() {
+        let (log, _lines, go) = log();
+        drop(go);
+        let made = Cell::new(0);
+        let record = |failed| {
+            (0..4000).for_each(|_| {
+                log.record(failed, || {
+                    made.set(made.get() + 1);
+                    Event::new("get")
+                });
+            });
+            made.take()
+        };
+        assert_eq!((record(false), record(true)), (0, 0), "off until it is said how much");
+        log.set_sample(Some(0.0));
+        assert_eq!((record(false), record(true)), (0, 4000));
+        log.set_sample(Some(1.0));
+        assert_eq!(record(false), 4000);
+        log.set_sample(Some(0.25));
+        // Ten standard deviations wide.
+        assert!((730..=1270).contains(&record(false)));
+    }
+
+    #[test]
+    fn a_log_that_cannot_keep_up_loses_events_and_counts_them() {
+        let (log, _lines, go) = log();
+        log.set_sample(Some(1.0));
+        let all = QUEUE * 2;
+        // Longer than the writer's buffer: it must write, for which it has no leave.
+        (0..all).for_each(|_| log.record(false, || Event::new("x".repeat(9000))));
+        let (written, dropped) = (log.shared.written.get(), log.shared.dropped.get());
+        assert!(written >= QUEUE as u64 && dropped >= (QUEUE - 10) as u64, "{written} {dropped}");
+        assert_eq!(written + dropped, all as u64);
+        drop(go);
+    }
+}

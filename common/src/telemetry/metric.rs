@@ -242,7 +242,7 @@ impl Distribution {
             }
             edges.push((Duration::from_micros(edge_us).as_secs_f64(), inside));
         }
-        edges.push((f64::MAX, counts.map(|(_, n)| n).sum()));
+        edges.push((f64::INFINITY, counts.map(|(_, n)| n).sum()));
         edges
     }
 }
@@ -258,3 +258,7 @@ fn share_of(count: u64, share: f64) -> u64 {
     let part = (count as f64 * share) as u64;
     part.min(count)
 }
+
+#[cfg(test)]
+#[path = "metric_tests.rs"]
+mod tests;

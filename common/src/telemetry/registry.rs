@@ -172,3 +172,69 @@ impl Metric {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let registry = Registry::new(2);
+        let gets =
+            registry.counter("groove_test_exchanges", "Exchanges", &[("verb", "get"), ("cluster", "a\"b")]);
+        gets.add(3);
+        let open = registry.gauge("groove_test_open", "Open", &[]);
+        open.add(-2);
+        let took = registry.histogram("groove_test_seconds", "Time", &[]);
+        took.record(Duration::from_micros(100));
+        took.record(Duration::from_secs(1000));
+        let text = registry.render().unwrap();
+        for line in [
+            "# HELP groove_test_exchanges Exchanges",
+            "# TYPE groove_test_exchanges counter",
+            "groove_test_exchanges_total{cluster=\"a\\\"b\",verb=\"get\"} 3",
+            "groove_test_open -2",
+            "groove_test_seconds_sum 1000.0001",
+            "groove_test_seconds_count 2",
+            "groove_test_seconds_bucket{le=\"0.000064\"} 0",
+            "groove_test_seconds_bucket{le=\"0.000128\"} 1",
+            "groove_test_seconds_bucket{le=\"+Inf\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes ") && text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn the_same_name_and_labels_are_the_same_series() {
+        let registry = Registry::new(0);
+        let one = registry.counter("groove_test", "", &[("a", "1"), ("b", "2")]);
+        registry.counter("groove_test", "", &[("b", "2"), ("a", "1")]).inc();
+        registry.counter("groove_test", "", &[("b", "3"), ("a", "1")]).inc();
+        assert_eq!(one.get(), 1);
+    }
+
+    #[test]
+    fn a_series_goes_with_its_last_holder() {
+        let registry = Registry::new(0);
+        let kept = registry.counter("groove_test", "", &[("endpoint", "kept")]);
+        let gone = registry.counter("groove_test", "", &[("endpoint", "gone")]);
+        assert!(registry.render().unwrap().contains("gone"));
+        drop(gone);
+        let text = registry.render().unwrap();
+        assert!(text.contains("kept") && !text.contains("gone"), "{text}");
+        drop(kept);
+        assert!(!registry.render().unwrap().contains("groove_test"));
+    }
+
+    #[test]
+    fn hooks_run_before_each_rendering() {
+        let registry = Registry::new(0);
+        let gauge = registry.gauge("groove_test", "", &[]);
+        registry.before_render(move || gauge.add(1));
+        assert!(registry.render().unwrap().contains("groove_test 1\n"));
+        assert!(registry.render().unwrap().contains("groove_test 2\n"));
+    }
+}

@@ -207,3 +207,28 @@ async fn what_is_counted_can_be_read() {
     let text = world.registry.render().unwrap();
     assert!(text.contains("groove_connections_accepted_total{listener=\"front\"} 2\n"), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_a_removed_listener_are_cut_after_a_while() {
+    let folder = tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| unix(&folder.path().join(name)));
+    let world = World::shared();
+    world.listen(std::slice::from_ref(&a));
+    let mut busy = client(&a.address).await;
+    busy.send("hang").await;
+    busy.expect("begun").await;
+    let change = world.listeners.prepare(&[b]).unwrap();
+    let before = tokio::time::Instant::now();
+    world.listeners.apply(change, Duration::from_secs(7));
+    busy.expect_end().await;
+    assert_eq!(before.elapsed().as_secs(), 7);
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_made_fails_the_start() {
+    let service = Service::per_core(|id| -> Rc<OnCore> {
+        panic!("worker {} has no service, as the test wants it", id.0)
+    });
+    let made = Listeners::new(service, 2, Handle::current(), Registry::new(2));
+    assert!(made.is_err());
+}

@@ -107,7 +107,7 @@ impl World {
 
     fn listen(&self, configs: &[config::Listener]) -> Vec<Address> {
         let change = self.listeners.prepare(configs).unwrap();
-        self.listeners.apply(change);
+        self.listeners.apply(change, PATIENCE);
         self.listeners.status().into_iter().filter(|one| !one.leaving).map(|one| one.address).collect()
     }
 
