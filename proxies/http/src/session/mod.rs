@@ -7,3 +7,6 @@ mod relay;
 pub mod state;
 mod timer;
 mod tunnel;
+
+#[cfg(test)]
+mod tests;

@@ -95,10 +95,10 @@ impl Malformed {
             Self::HeadTooLong | Self::TrailerTooLong => 431,
             Self::TargetTooLong => 414,
             Self::BodyTooLarge => 413,
-            Self::Version => 505,
             Self::LineEnd
             | Self::StartLine
             | Self::Method
+            | Self::Version
             | Self::Target
             | Self::FieldName
             | Self::FieldValue

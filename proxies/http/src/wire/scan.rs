@@ -18,11 +18,19 @@ impl HeadScan {
     /// `bytes` must begin with the same bytes as in the call before. A line that ends in anything but CRLF is
     /// refused at once: its sender would otherwise wait for a reply to what it takes for a whole request.
     pub fn advance(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Malformed> {
+        // What cannot begin a first line never becomes one: a TLS hello on a plain listener is told so now.
+        if bytes.first().is_some_and(|first| !is_token(*first) && *first != b'\r') {
+            return Err(Malformed::StartLine);
+        }
         loop {
             let rest = bytes.get(self.searched..).unwrap_or_default();
             let Some(found) = memchr(b'\n', rest) else {
                 self.searched = bytes.len();
-                return self.incomplete(bytes, limits);
+                return if bytes.len() < limits.head_bytes {
+                    Ok(None)
+                } else {
+                    Err(self.too_long(self.line == 0))
+                };
             };
             let newline = self.searched + found;
             let line = bytes.get(self.line..newline).unwrap_or_default();
@@ -36,19 +44,6 @@ impl HeadScan {
             if content.is_empty() {
                 return Ok(Some(self.line));
             }
-        }
-    }
-
-    fn incomplete(&self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Malformed> {
-        if bytes.len() >= limits.head_bytes {
-            return Err(self.too_long(self.line == 0));
-        }
-        // What cannot begin a first line never becomes one: a TLS hello on a plain listener is told so now.
-        match bytes.first() {
-            Some(first) if !first.is_ascii_alphanumeric() && !is_token(*first) && *first != b'\r' => {
-                Err(Malformed::StartLine)
-            }
-            _ => Ok(None),
         }
     }
 
