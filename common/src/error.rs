@@ -154,3 +154,22 @@ pub trait Classified: Error {
     /// What the client is told: nothing of servers, files or configuration.
     fn client_message(&self) -> Cow<'static, str>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_one_a_kind() {
+        let labels: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.label()).collect();
+        assert_eq!(labels.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn what_io_says_of_a_connection() {
+        let of = |kind: io::ErrorKind| Kind::of_io(&kind.into());
+        assert_eq!(of(io::ErrorKind::TimedOut), Kind::Timeout);
+        assert_eq!(of(io::ErrorKind::ConnectionReset), Kind::Hangup);
+        assert_eq!(of(io::ErrorKind::InvalidData), Kind::Tls);
+    }
+}

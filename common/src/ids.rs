@@ -70,10 +70,7 @@ impl FromStr for Address {
             }
             None => split_host(text)?,
         };
-        let port = port
-            .parse()
-            .map_err(|_| AddressError(format!("`{port}` is not a port: write 1 to 65535").into()))?;
-        Ok(Self::Tcp { host: host.to_owned(), port })
+        Ok(Self::tcp(host, parse_port(port)?))
     }
 }
 
@@ -91,6 +88,13 @@ fn unix(path: &str) -> Result<Address, AddressError> {
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
+fn parse_port(text: &str) -> Result<u16, AddressError> {
+    // `parse` alone would take `+80`.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let port = digits.then(|| text.parse().ok()).flatten();
+    port.ok_or_else(|| AddressError(format!("`{text}` is not a port: write 1 to 65535").into()))
+}
+
 fn split_host(text: &str) -> Result<(&str, &str), AddressError> {
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(AddressError(format!("the port is missing: write `{text}:PORT`").into()));
@@ -105,6 +109,10 @@ fn split_host(text: &str) -> Result<(&str, &str), AddressError> {
     }
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
         return Err(AddressError(format!("`{host}` is not a host name or an IP address").into()));
+    }
+    // Whatever looks like an IPv4 address must be one, or its mistake would be asked of DNS.
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return Err(AddressError(format!("`{host}` is not an IPv4 address").into()));
     }
     Ok((host, port))
 }
@@ -167,5 +175,53 @@ impl EndpointId {
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_and_shown_again() {
+        for (text, shown, local) in [
+            ("127.0.0.1:11211", "127.0.0.1:11211", true),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+            ("[::1]:80", "[::1]:80", true),
+            ("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:80", true),
+            ("db.internal:5432", "db.internal:5432", false),
+            ("localhost:5432", "localhost:5432", true),
+            ("unix:/run/x.sock", "unix:/run/x.sock", true),
+            ("/run/x.sock", "unix:/run/x.sock", true),
+        ] {
+            let address: Address = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((address.to_string().as_str(), address.is_local()), (shown, local));
+            assert_eq!(shown.parse(), Ok(address));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_says_what_to_write() {
+        for (text, message) in [
+            ("127.0.0.1", "the port is missing: write `127.0.0.1:PORT`"),
+            (":80", "the host is missing: write `0.0.0.0:80` for every interface"),
+            ("::1:80", "an IPv6 address needs brackets: write `[::1]:80`"),
+            ("[::1]", "an IPv6 address is written like `[::1]:11211`"),
+            ("[nine]:80", "`nine` is not an IPv6 address"),
+            ("a:65536", "`65536` is not a port: write 1 to 65535"),
+            ("a:+80", "`+80` is not a port: write 1 to 65535"),
+            ("a:", "`` is not a port: write 1 to 65535"),
+            ("1.2.3:80", "`1.2.3` is not an IPv4 address"),
+            ("a b:80", "`a b` is not a host name or an IP address"),
+            ("unix:x.sock", "a unix socket is an absolute path, like `unix:/run/groove.sock`"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap_err().to_string(), message, "{text}");
+        }
+        assert!(format!("/{}", "x".repeat(107)).parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn endpoints_are_never_named_alike() {
+        assert_ne!(EndpointId::next(), EndpointId::next());
     }
 }

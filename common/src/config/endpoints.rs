@@ -112,7 +112,7 @@ fn default_refresh() -> Duration {
 #[schemars(rename = "EndpointFields")]
 #[serde(deny_unknown_fields)]
 struct EndpointFields {
-    /// Where it answers: HOST:PORT, [IPV6]:PORT or unix:/PATH.
+    /// Where it answers: `HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
     address: Address,
     /// Its share of the work beside the others'; 0 gets none.
     #[serde(default = "default_weight")]

@@ -1,4 +1,33 @@
 //! The configuration: as written, checked, loaded, watched.
+//!
+//! A proxy describes its configuration once, as types: doc comments become the descriptions of its JSON Schema,
+//! and that schema is what editors complete with, and what the file is checked against.
+//!
+//! ```text
+//!              tree                check                de              semantics
+//! YAML text ---------> spanned ------------> repaired --------> Document -----------> Loaded
+//!           duplicates, tree    unknown keys,  tree    serde             combinations,
+//!           aliases, <<         types, formats                           validate
+//!               |                   |                   |                    |
+//!               +-------------------+------- Problem ---+--------------------+----> Report
+//! ```
+//!
+//! Every error is found at once, because none but a syntax error stops the way: what is wrong is replaced by a
+//! harmless stand-in (`check.rs`) and the rest goes on. A [`Report`] shows each with file, line, column, the line
+//! and a caret, and says what to write instead; what is secret is masked before anything is shown.
+//!
+//! Rules for the types of a [`Document`]:
+//!
+//! * derive `Serialize, Deserialize, JsonSchema`, with `deny_unknown_fields`, and `default` where a key may be left
+//!   out;
+//! * no `flatten` and no `untagged`: both lose the place of an error. A value that is a text or a mapping has a
+//!   visitor of its own and says so in its schema, as [`Endpoint`] does;
+//! * a text with a grammar has a `format` in the schema: one of `formats.rs`, or the document's own, which
+//!   [`Document::format`] tests;
+//! * a secret is a [`Secret`], a file is a [`CertificateFile`], [`KeyFile`] or [`InputFile`]: they are then masked,
+//!   resolved from the folder of the configuration, tested and watched without another word.
+//!
+//! Keys at the top that begin with `x-` are not read: they are a place for anchors.
 
 mod check;
 mod de;

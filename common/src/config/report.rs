@@ -12,6 +12,9 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::secret::MASK;
 
+/// Errors that a report keeps. Nobody reads more, and a file that is wrong all over must not fill a log.
+const FINDINGS_MAX: usize = 200;
+
 /// One error and its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -83,6 +86,8 @@ impl Issues {
 pub struct Report {
     name: String,
     findings: Vec<Finding>,
+    /// How many there are, those that are not kept included.
+    count: usize,
     files: Vec<PathBuf>,
 }
 
@@ -115,17 +120,27 @@ impl Report {
             source: String::new(),
             marked: 0..0,
         };
-        Self { name: path.display().to_string(), findings: vec![finding], files: vec![path.to_owned()] }
+        Self {
+            name: path.display().to_string(),
+            findings: vec![finding],
+            count: 1,
+            files: vec![path.to_owned()],
+        }
     }
 
     /// A report of problems in `text`, of which the spans in `secrets` are not shown.
     pub(super) fn new(name: &str, text: &str, mut problems: Vec<Problem>, secrets: &[Range<usize>]) -> Self {
-        problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
+        problems.sort_by(|one, other| {
+            let key = |problem: &Problem| (problem.span.start, problem.span.end);
+            key(one).cmp(&key(other)).then_with(|| one.message.cmp(&other.message))
+        });
         // An error in what an alias stands for is found once for each alias.
         problems.dedup();
         let lines = Lines::new(text);
-        let findings = problems.into_iter().map(|problem| lines.finding(problem, secrets)).collect();
-        Self { name: name.to_owned(), findings, files: Vec::new() }
+        let count = problems.len();
+        let shown = problems.into_iter().take(FINDINGS_MAX);
+        let findings = shown.map(|problem| lines.finding(problem, secrets)).collect();
+        Self { name: name.to_owned(), findings, count, files: Vec::new() }
     }
 
     /// With the files that the configuration depends on, so that a watch sees them become right.
@@ -150,8 +165,9 @@ impl Report {
     fn render(&self, renderer: &Renderer) -> String {
         let mut shown: Vec<String> =
             self.findings.iter().map(|finding| renderer.render(&[finding.group(&self.name)])).collect();
-        if self.findings.len() > 1 {
-            shown.push(format!("{}: {} errors", self.name, self.findings.len()));
+        if self.count > 1 {
+            let cut = if self.count > self.findings.len() { ", of which the first are shown" } else { "" };
+            shown.push(format!("{}: {} errors{cut}", self.name, self.count));
         }
         shown.join("\n\n")
     }

@@ -13,7 +13,7 @@ use crate::ids::Address;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Where to listen: HOST:PORT, [IPV6]:PORT or unix:/PATH.
+    /// Where to listen: `HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
     pub address: Address,
     /// A name for logs and metrics; the address if left out.
     #[serde(default)]

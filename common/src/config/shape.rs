@@ -52,15 +52,17 @@ impl<'s> Shape<'s> {
             || self.branches().iter().any(|branch| branch.format() == Some("secret"))
     }
 
-    /// Every key, anywhere in the schema, under which a secret stands.
+    /// Every key, anywhere in the schema, under which a secret stands, or a list or mapping of them.
     pub(super) fn secret_keys(self) -> Vec<&'s str> {
+        let holds = |shape: Self| {
+            let others = shape.other_values().ok().flatten();
+            shape.is_secret() || shape.items().or(others).is_some_and(Self::is_secret)
+        };
         let definitions = self.root.get("$defs").and_then(Json::as_object);
         let schemas = definitions.into_iter().flat_map(|all| all.values()).chain([self.root]);
-        schemas
-            .flat_map(|schema| {
-                let shape = self.at(schema);
-                shape.keys().filter(move |key| shape.property(key).is_some_and(Self::is_secret))
-            })
+        let shapes = schemas.map(|schema| self.at(schema));
+        shapes
+            .flat_map(|shape| shape.keys().filter(move |key| shape.property(key).is_some_and(holds)))
             .collect()
     }
 

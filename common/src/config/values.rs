@@ -9,6 +9,9 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// A hundred years: added to any clock, it overflows none.
+const SECS_MAX: u64 = 100 * 31_557_600;
+
 /// A length of time, written `500ms`, `30s`, `1m 30s` or `2h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Duration(pub std::time::Duration);
@@ -48,9 +51,11 @@ impl FromStr for Duration {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(format!("a length of time needs a unit: write `{text}s` or `{text}ms`"));
         }
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| "a length of time is written like `500ms`, `30s` or `1m 30s`".to_owned())
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration.as_secs() <= SECS_MAX => Ok(Self(duration)),
+            Ok(_) => Err("a length of time is at most `100y`".to_owned()),
+            Err(_) => Err("a length of time is written like `500ms`, `30s` or `1m 30s`".to_owned()),
+        }
     }
 }
 
@@ -156,3 +161,50 @@ macro_rules! written_as_text {
 written_as_text!(Duration, "duration-text", "A length of time, like 500ms, 30s or 1m 30s.");
 written_as_text!(Size, "size", "An amount of bytes, like 64MiB.");
 written_as_text!(Mode, "mode", "Permissions in octal, in quotes, like \"0660\".");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (text, millis, shown) in
+            [("500ms", 500, "500ms"), ("30s", 30_000, "30s"), ("1m 30s", 90_000, "1m 30s"), ("0s", 0, "0s")]
+        {
+            let duration: Duration = text.parse().unwrap();
+            assert_eq!((duration, duration.to_string().as_str()), (Duration::from_millis(millis), shown));
+        }
+        for text in ["30", "", "s", "-1s", "1 fortnight", "1000y"] {
+            assert!(text.parse::<Duration>().is_err(), "{text}");
+        }
+        // The longest must not overflow a clock.
+        assert!(std::time::Instant::now().checked_add("100y".parse::<Duration>().unwrap().get()).is_some());
+    }
+
+    #[test]
+    fn amounts_of_bytes() {
+        for (text, bytes, shown) in [
+            ("64MiB", 64 << 20, "64MiB"),
+            ("1536 KiB", 1536 << 10, "1536KiB"),
+            ("1GB", 1_000_000_000, "1000000000B"),
+            ("10", 10, "10B"),
+            ("0", 0, "0B"),
+        ] {
+            let size: Size = text.parse().unwrap();
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, shown));
+            assert_eq!(shown.parse(), Ok(size), "what is shown reads back");
+        }
+        assert!("lots".parse::<Size>().is_err());
+    }
+
+    #[test]
+    fn permissions() {
+        for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0o777", 0o777)] {
+            assert_eq!(text.parse(), Ok(Mode(mode)), "{text}");
+        }
+        assert_eq!(Mode(0o60).to_string(), "0060");
+        for text in ["9", "0888", "01777", "7", "", "+660"] {
+            assert!(text.parse::<Mode>().is_err(), "{text}");
+        }
+    }
+}

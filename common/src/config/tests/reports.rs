@@ -154,3 +154,11 @@ fn a_file_that_is_not_there() {
     let report = load::<Sample>(std::path::Path::new("/nowhere/groove.yaml")).unwrap_err();
     insta::assert_snapshot!(report);
 }
+
+#[test]
+fn a_report_is_bounded() {
+    let many: String = (0..500).map(|n| format!("  c{n}: {{endpoints: [{n}]}}\n")).collect();
+    let report = bad(&format!("listeners: [{{address: 127.0.0.1:80}}]\nclusters:\n{many}"));
+    assert_eq!(report.findings().len(), 200);
+    assert!(report.to_string().ends_with("groove.yaml: 500 errors, of which the first are shown"));
+}
