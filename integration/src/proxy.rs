@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -110,6 +111,7 @@ pub struct ProxyBuilder {
     environment: Vec<(String, String)>,
     open_files_max: Option<u64>,
     ready_path: &'static str,
+    token: Option<String>,
 }
 
 impl ProxyBuilder {
@@ -163,6 +165,13 @@ impl ProxyBuilder {
         self
     }
 
+    /// Shows this token to the admin server.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
     /// Writes the file, starts the proxy and waits until its admin address says that it is ready. Without
     /// `$ADMIN` in the configuration, until `$LISTEN` accepts.
     ///
@@ -204,6 +213,15 @@ impl ProxyBuilder {
     }
 }
 
+/// GET on an admin address, showing a token if there is one.
+fn ask(admin: SocketAddr, path: &str, token: Option<&str>) -> Result<Response> {
+    let mut request = ::http::Request::get(path).header("host", admin.to_string());
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    http::send(admin, request.body(Bytes::new())?)
+}
+
 /// A running proxy; killed when dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -226,6 +244,7 @@ impl Proxy {
             environment: Vec::new(),
             open_files_max: None,
             ready_path: "/readyz",
+            token: None,
         }
     }
 
@@ -288,7 +307,7 @@ impl Proxy {
     /// # Errors
     /// When it does not answer.
     pub fn get(&self, path: &str) -> Result<Response> {
-        http::get(self.admin(), path)
+        ask(self.admin(), path, self.builder.token.as_deref())
     }
 
     /// The metrics page.
@@ -367,9 +386,10 @@ impl Proxy {
 
     fn until_ready(&mut self) -> Result<()> {
         let (address, admin) = (self.address(), self.admin());
-        let path = self.builder.ready_path;
+        let (path, token) = (self.builder.ready_path, self.builder.token.as_deref());
         if self.builder.template.contains("$ADMIN") {
-            self.process.until(path, || http::get(admin, path).is_ok_and(|answer| answer.status.is_success()))
+            self.process
+                .until(path, || ask(admin, path, token).is_ok_and(|answer| answer.status.is_success()))
         } else if self.builder.template.contains("$LISTEN") {
             self.process
                 .until("accepting", || std::net::TcpStream::connect_timeout(&address, PATIENCE).is_ok())

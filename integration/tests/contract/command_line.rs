@@ -97,7 +97,8 @@ fn a_wrong_command_line_is_exit_code_two(kind: Kind) -> Result<()> {
 }
 
 fn completions_and_the_manual_name_the_program(kind: Kind) -> Result<()> {
-    for arguments in [&["completions", "bash"] as &[&str], &["completions", "zsh"], &["man"], &["--version"]] {
+    for arguments in [&["completions", "bash"] as &[&str], &["completions", "zsh"], &["man"], &["--version"]]
+    {
         let output = kind.run(arguments)?;
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
         assert!(said(&output).contains(kind.name()), "{arguments:?}: {}", said(&output));
@@ -113,7 +114,10 @@ fn status_is_a_table_and_json(kind: Kind) -> Result<()> {
     let output = kind.run(&["status", "--admin", &proxy.admin().to_string()])?;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     for text in [status, said(&output)] {
-        assert!(text.contains(&listen) && text.contains(&upstream), "{listen} and {upstream} are not in\n{text}");
+        assert!(
+            text.contains(&listen) && text.contains(&upstream),
+            "{listen} and {upstream} are not in\n{text}"
+        );
     }
     let nobody = harness::Port::reserve()?;
     let output = kind.run(&["status", "--admin", &nobody.to_string()])?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use harness::http::get;
 use harness::{Kind, PATIENCE, Signal};
 
 use crate::block_on;
@@ -43,11 +44,11 @@ fn the_admin_server_answers(kind: Kind) -> Result<()> {
 
 fn a_token_guards_the_admin_server(kind: Kind) -> Result<()> {
     let server = Server::start(kind)?;
-    let text = config(kind, "{address: $LISTEN}").replace("{address: $ADMIN}", "{address: $ADMIN, token: hush}");
-    let proxy = before(kind, &server, "").config(&text).alive_is_enough().start();
-    // Whether health is told without the token or not: the rest is not.
-    let Ok(proxy) = proxy else { return Ok(()) };
-    assert_eq!(proxy.get("/api/v1/config")?.status, 401);
+    let text =
+        config(kind, "{address: $LISTEN}").replace("{address: $ADMIN}", "{address: $ADMIN, token: hush}");
+    let proxy = before(kind, &server, "").config(&text).token("hush").start()?;
+    assert_eq!(proxy.get("/api/v1/config")?.status, 200);
+    assert_eq!(get(proxy.admin(), "/api/v1/config")?.status, 401);
     let admin = proxy.admin().to_string();
     assert_eq!(kind.run(&["status", "--admin", &admin])?.status.code(), Some(1));
     assert_eq!(kind.run(&["status", "--admin", &admin, "--admin-token", "hush"])?.status.code(), Some(0));
@@ -101,7 +102,10 @@ fn sighup_takes_a_new_configuration(kind: Kind) -> Result<()> {
     proxy.signal(Signal::HUP)?;
     proxy.log().after(mark, "reloaded")?;
     block_on(exchange_at(kind, proxy.at("SECOND")))?;
-    assert!(block_on(exchange_at(kind, proxy.address())).is_err(), "a listener that was removed still serves");
+    assert!(
+        block_on(exchange_at(kind, proxy.address())).is_err(),
+        "a listener that was removed still serves"
+    );
     assert_eq!(proxy.pid(), pid);
     Ok(())
 }

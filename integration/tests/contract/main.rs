@@ -1,6 +1,10 @@
 //! What the three proxies do alike: the command line, the admin server, signals, listeners.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in helpers of tests too, a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "in helpers of tests too, a panic is the report"
+)]
 
 mod command_line;
 mod lifecycle;

@@ -22,7 +22,11 @@ const EXCHANGES: [(&str, &str, &str); 7] = [
     ("store a session", "set session:7 0 3600 5\r\nalice\r\n", "STORED"),
     ("read it back", "get session:7\r\n", "VALUE session:7 0 5 alice END"),
     ("count visits", "set visits 0 0 2\r\n41\r\nincr visits 1\r\n", "STORED 42"),
-    ("many keys, one missing", "get session:7 nobody visits\r\n", "VALUE session:7 0 5 alice VALUE visits 0 2 42 END"),
+    (
+        "many keys, one missing",
+        "get session:7 nobody visits\r\n",
+        "VALUE session:7 0 5 alice VALUE visits 0 2 42 END",
+    ),
     ("add only once", "add session:7 0 0 3\r\nbob\r\n", "NOT_STORED"),
     ("log out", "delete session:7\r\nget session:7\r\n", "DELETED END"),
     ("a mistake, answered and survived", "incr visits x\r\n", "CLIENT_ERROR invalid numeric delta argument"),

@@ -56,7 +56,8 @@ pub struct Demo {}
 
 impl Proxy for Memcached {
     const NAME: &'static str = "groove-memcached";
-    const ABOUT: &'static str = "A memcached sidecar: classic protocol in, meta protocol out, over servers that come and go";
+    const ABOUT: &'static str =
+        "A memcached sidecar: classic protocol in, meta protocol out, over servers that come and go";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ADMIN: &'static str = "127.0.0.1:9311";
 

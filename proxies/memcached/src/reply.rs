@@ -28,9 +28,7 @@ pub fn refusal(refusal: Refusal) -> &'static [u8] {
         Refusal::BadDataChunk => b"CLIENT_ERROR bad data chunk\r\n",
         Refusal::InvalidExptime => b"CLIENT_ERROR invalid exptime argument\r\n",
         Refusal::InvalidDelta => b"CLIENT_ERROR invalid numeric delta argument\r\n",
-        Refusal::DeleteUsage => {
-            b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
-        }
+        Refusal::DeleteUsage => b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
         Refusal::Shutdown => b"ERROR: shutdown not enabled\r\n",
         Refusal::OneServer => b"CLIENT_ERROR this command is for one server, ask it directly\r\n",
     }

@@ -47,7 +47,10 @@ mod tests {
     fn the_longest_prefix_decides() {
         let table = Table::new([(b"user:".to_vec(), 1), (b"user:vip:".to_vec(), 2)], 0);
         let cluster = |key: &[u8]| table.route(key).cluster;
-        assert_eq!((cluster(b"x"), cluster(b"user:7"), cluster(b"user:vip:7"), cluster(b"user")), (0, 1, 2, 0));
+        assert_eq!(
+            (cluster(b"x"), cluster(b"user:7"), cluster(b"user:vip:7"), cluster(b"user")),
+            (0, 1, 2, 0)
+        );
     }
 
     #[test]

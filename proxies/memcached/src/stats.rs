@@ -138,8 +138,12 @@ mod tests {
     #[test]
     fn amounts_are_added_and_properties_are_not() {
         let servers = [
-            Bytes::from_static(b"STAT pid 7\r\nSTAT cmd_get 3\r\nSTAT rusage_user 0.250000\r\nSTAT inter NULL\r\n"),
-            Bytes::from_static(b"STAT pid 8\r\nSTAT cmd_get 4\r\nSTAT rusage_user 0.500000\r\nSTAT extra 1\r\n"),
+            Bytes::from_static(
+                b"STAT pid 7\r\nSTAT cmd_get 3\r\nSTAT rusage_user 0.250000\r\nSTAT inter NULL\r\n",
+            ),
+            Bytes::from_static(
+                b"STAT pid 8\r\nSTAT cmd_get 4\r\nSTAT rusage_user 0.500000\r\nSTAT extra 1\r\n",
+            ),
         ];
         let own = Bytes::from_static(b"STAT curr_connections 2\r\nSTAT pid 1\r\n");
         assert_eq!(

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use groove_common::config::{
-    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Secret, Size, default_drain,
+    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Secret, Size,
+    default_drain,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

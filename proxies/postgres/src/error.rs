@@ -132,7 +132,9 @@ impl Error {
     /// What the client can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Error::QueueFull => Some("Raise the pool's \"size\" or \"max_waiters\", or run fewer transactions at once."),
+            Error::QueueFull => {
+                Some("Raise the pool's \"size\" or \"max_waiters\", or run fewer transactions at once.")
+            }
             Error::QueueTimeout => {
                 Some("Raise the pool's \"size\" or \"max_wait\", or look for transactions that stay open.")
             }
@@ -187,7 +189,9 @@ impl Classified for Error {
             Error::QueueFull => Kind::QueueFull,
             Error::Cancelled => Kind::Hangup,
             Error::NoEndpoint => Kind::NoEndpoint,
-            Error::Connect(_) | Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => Kind::Connect,
+            Error::Connect(_) | Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
+                Kind::Connect
+            }
             Error::Setup => Kind::Internal,
             Error::Draining => Kind::Draining,
         }
@@ -226,9 +230,11 @@ impl Classified for Error {
 
     fn retry(&self) -> Retry {
         match self {
-            Error::Connect(_) | Error::NoEndpoint | Error::QueueFull | Error::QueueTimeout | Error::Draining => {
-                Retry::Safe
-            }
+            Error::Connect(_)
+            | Error::NoEndpoint
+            | Error::QueueFull
+            | Error::QueueTimeout
+            | Error::Draining => Retry::Safe,
             Error::Lost(_) | Error::Upstream(_) => Retry::IfIdempotent,
             Error::Client(_)
             | Error::Protocol(_)
@@ -256,7 +262,9 @@ impl Classified for Error {
         match self {
             // These name servers and files.
             Error::Connect(_) => "could not connect to the server".into(),
-            Error::ServerAuth(_) | Error::ServerScram(_) => "the server did not accept the proxy's login".into(),
+            Error::ServerAuth(_) | Error::ServerScram(_) => {
+                "the server did not accept the proxy's login".into()
+            }
             Error::Lost(_) => "server closed the connection unexpectedly".into(),
             Error::Upstream(_) => "the server sent an invalid message".into(),
             Error::Scram(error) => error.to_string().into(),

@@ -36,8 +36,12 @@ fn is_false(value: &str) -> bool {
 /// What we answer to the version and the protocol options a client asks for; `None` if nothing has to be said.
 pub fn negotiate(startup: &Startup) -> Option<(Version, Vec<&str>)> {
     let version = startup.version.min(Version::V3_2);
-    let unknown: Vec<&str> =
-        startup.parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
+    let unknown: Vec<&str> = startup
+        .parameters
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.starts_with("_pq_."))
+        .collect();
     (startup.version > Version::V3_2 || !unknown.is_empty()).then_some((version, unknown))
 }
 
@@ -61,7 +65,8 @@ mod tests {
 
     #[test]
     fn replication_is_anything_but_false() {
-        let replication = |value| route(&startup(&[("user", "u"), ("replication", value)])).unwrap().replication;
+        let replication =
+            |value| route(&startup(&[("user", "u"), ("replication", value)])).unwrap().replication;
         for value in ["false", "off", "no", "0", "f", ""] {
             assert_eq!(replication(value), None, "{value:?}");
         }

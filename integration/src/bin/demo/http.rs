@@ -48,13 +48,29 @@ impl Demo {
             right += usize::from(self.ask(host)?.header("x-app") == app);
         }
         let all = format!("{REQUESTS} of {REQUESTS}");
-        table.push(Row::same(PROXY, "requests answered by their own app", &all, format!("{right} of {REQUESTS}")));
+        table.push(Row::same(
+            PROXY,
+            "requests answered by their own app",
+            &all,
+            format!("{right} of {REQUESTS}"),
+        ));
 
         let shop = self.ask("shop.example.test")?;
         let text = shop.text();
-        table.push(Row::same(PROXY, "X-Team set, X-Debug removed for the app", "team=basket debug=", line(&text, "team=")));
-        let edited = format!("cache={} powered={}", shop.header("cache-control"), shop.header("x-powered-by"));
-        table.push(Row::same(PROXY, "Cache-Control set, X-Powered-By removed", "cache=no-store powered=", edited));
+        table.push(Row::same(
+            PROXY,
+            "X-Team set, X-Debug removed for the app",
+            "team=basket debug=",
+            line(&text, "team="),
+        ));
+        let edited =
+            format!("cache={} powered={}", shop.header("cache-control"), shop.header("x-powered-by"));
+        table.push(Row::same(
+            PROXY,
+            "Cache-Control set, X-Powered-By removed",
+            "cache=no-store powered=",
+            edited,
+        ));
         let client = line(&text, "for=");
         table.push(Row::same(PROXY, "the app sees who asked", "for=127.0.0.1", client));
         let id = line(&text, "id=");

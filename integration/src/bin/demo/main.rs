@@ -38,7 +38,8 @@ async fn main() -> Result<ExitCode> {
     writeln!(out, "\n{table}")?;
     if std::io::stdin().is_terminal() && out.is_terminal() {
         writeln!(out, "{}\n{}\n{}\nCtrl-C ends it all.", cache.by_hand(), database.by_hand(), web.by_hand())?;
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

@@ -42,7 +42,12 @@ impl Demo {
     pub(crate) async fn show(mut self, table: &mut Table) -> Result<Self> {
         let all = format!("{SESSIONS} of {SESSIONS}");
         store(self.proxy.address()).await?;
-        table.push(Row::same(PROXY, "sessions stored and read back", &all, read(self.proxy.address()).await?.told()));
+        table.push(Row::same(
+            PROXY,
+            "sessions stored and read back",
+            &all,
+            read(self.proxy.address()).await?.told(),
+        ));
 
         let mut held = Vec::new();
         for node in &self.nodes {
@@ -51,7 +56,13 @@ impl Demo {
         let total: usize = held.iter().sum();
         let spread = held.iter().map(usize::to_string).collect::<Vec<_>>().join(" + ");
         let even = total == SESSIONS && held.iter().all(|count| *count * 6 > SESSIONS);
-        table.push(Row::judged(PROXY, "spread over the nodes", "every session once, all in use", spread, even));
+        table.push(Row::judged(
+            PROXY,
+            "spread over the nodes",
+            "every session once, all in use",
+            spread,
+            even,
+        ));
 
         let lost = held.first().copied().unwrap_or_default();
         self.nodes.first_mut().context("no node")?.kill()?;

@@ -45,20 +45,41 @@ impl Demo {
         for mode in ["simple", "extended", "prepared"] {
             let bench = self.pgbench(mode)?;
             let what = format!("pgbench -M {mode}, {CLIENTS} clients");
-            rows.push(Row::judged(PROXY, &what, "0 failed", bench.told(), bench.failed == 0 && bench.done > 0));
+            rows.push(Row::judged(
+                PROXY,
+                &what,
+                "0 failed",
+                bench.told(),
+                bench.failed == 0 && bench.done > 0,
+            ));
             let seen = bench.connections_max;
             let good = (1..=SERVER_CONNECTIONS).contains(&seen);
             rows.push(Row::judged(PROXY, "  connections at the server", "8 at most", seen.to_string(), good));
         }
         // Each transaction of pgbench adds the same amount to an account, a teller and a branch.
-        let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
+        let sums =
+            "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
         rows.push(Row::same(PROXY, "balances add up to the history", "t", self.server.sql("shop", sums)?));
         Ok(rows)
     }
 
     fn pgbench(&self, mode: &str) -> Result<Bench> {
         let mut command = Command::new(paths::program("pgbench")?);
-        command.args(["-n", "-j", "2", "-c", CLIENTS, "-T", SECONDS, "-P", "1", "-M", mode, "-h", "127.0.0.1"]);
+        command.args([
+            "-n",
+            "-j",
+            "2",
+            "-c",
+            CLIENTS,
+            "-T",
+            SECONDS,
+            "-P",
+            "1",
+            "-M",
+            mode,
+            "-h",
+            "127.0.0.1",
+        ]);
         command.args(["-p", &self.proxy.address().port().to_string(), "-U", "app", "shop"]);
         let mut process = Process::spawn("pgbench", {
             command.env("PGPASSWORD", "secret");

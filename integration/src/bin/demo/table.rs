@@ -13,14 +13,25 @@ pub(crate) struct Row {
 
 impl Row {
     /// A row that is good when what was seen is what was expected.
-    pub(crate) fn same(proxy: &'static str, what: &str, expected: impl Into<String>, seen: impl Into<String>) -> Self {
+    pub(crate) fn same(
+        proxy: &'static str,
+        what: &str,
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+    ) -> Self {
         let (expected, seen) = (expected.into(), seen.into());
         let good = expected == seen;
         Self { proxy, what: what.to_owned(), expected, seen, good }
     }
 
     /// A row whose goodness is told.
-    pub(crate) fn judged(proxy: &'static str, what: &str, expected: &str, seen: impl Into<String>, good: bool) -> Self {
+    pub(crate) fn judged(
+        proxy: &'static str,
+        what: &str,
+        expected: &str,
+        seen: impl Into<String>,
+        good: bool,
+    ) -> Self {
         Self { proxy, what: what.to_owned(), expected: expected.to_owned(), seen: seen.into(), good }
     }
 }
@@ -47,11 +58,22 @@ impl fmt::Display for Table {
         let head = ["proxy", "what", "expected", "seen", "ok"].map(str::to_owned);
         let rows = self.0.iter().map(|row| {
             let verdict = if row.good { "yes" } else { "NO" };
-            [row.proxy.to_owned(), row.what.clone(), row.expected.clone(), row.seen.clone(), verdict.to_owned()]
+            [
+                row.proxy.to_owned(),
+                row.what.clone(),
+                row.expected.clone(),
+                row.seen.clone(),
+                verdict.to_owned(),
+            ]
         });
         let lines: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
         let width = |column: usize| {
-            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..5).map(width).collect();
         for (index, line) in lines.iter().enumerate() {

@@ -138,7 +138,11 @@ impl Session {
     }
 
     /// Sends every request at hand to its server, within the session's bounds.
-    fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, SessionError> {
+    fn exchange_all(
+        &mut self,
+        now: &mut Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Result<Sent, SessionError> {
         let mut machine = self.mailbox.machine().borrow_mut();
         if self.input.is_empty() && !machine.is_sending() {
             return Ok(if machine.admits() { Sent::All } else { Sent::Stuck });

@@ -391,8 +391,10 @@ impl<'a> Exchange<'a> {
     fn deliver(&mut self, now: Instant) -> Result<(), Failure> {
         let connection = self.connection;
         let mut latest = None;
-        while let Some(reply) =
-            self.decoder.decode(&mut self.input, &connection.settings.limits).map_err(|_| Failure::Nonsense)?
+        while let Some(reply) = self
+            .decoder
+            .decode(&mut self.input, &connection.settings.limits)
+            .map_err(|_| Failure::Nonsense)?
         {
             let mut pipe = connection.pipe.borrow_mut();
             let was_full = pipe.in_flight.len() >= IN_FLIGHT_MAX;

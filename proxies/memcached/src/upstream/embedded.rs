@@ -127,9 +127,7 @@ impl Store {
                 true => bare(Status::Done),
                 false => bare(Status::Miss),
             },
-            Op::Store { mode, flags, exptime, value } => {
-                bare(self.store(key, mode, value, flags, exptime))
-            }
+            Op::Store { mode, flags, exptime, value } => bare(self.store(key, mode, value, flags, exptime)),
             Op::Delete => self.delete(key),
             Op::Arith { delta, decrement } => self.count(key, delta, decrement),
         }
@@ -218,7 +216,9 @@ impl Store {
         let life = self.clock.life(exptime);
         let item = |value, flags, life| Item { value, flags, cas: self.next_cas(), life };
         let new = match (mode, old) {
-            (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => item(detached(value), flags, life),
+            (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => {
+                item(detached(value), flags, life)
+            }
             (Mode::Cas(token), Some(old)) if old.cas == token => item(detached(value), flags, life),
             (Mode::Cas(_), Some(_)) => return Status::Exists,
             (Mode::Cas(_), None) => return Status::NotFound,

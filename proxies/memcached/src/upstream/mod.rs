@@ -119,7 +119,9 @@ impl Plan {
         }
         if let Endpoints::Embedded(store) = &section.endpoints {
             let known = old.and_then(|old| match &old.kind {
-                Kind::Embedded(known) if old.configured.endpoints == section.endpoints => Some(Arc::clone(known)),
+                Kind::Embedded(known) if old.configured.endpoints == section.endpoints => {
+                    Some(Arc::clone(known))
+                }
                 Kind::Embedded(_) | Kind::Servers(_) => None,
             });
             return Ok(Self::Store { known, capacity_len: store.capacity.0 });

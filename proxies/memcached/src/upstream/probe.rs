@@ -26,8 +26,7 @@ impl NoopProber {
 impl Prober for NoopProber {
     fn probe<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<(), ProbeError>> {
         Box::pin(async move {
-            let mut stream =
-                connect(address, self.tls.as_ref(), TIME_MAX).await.map_err(ProbeError::new)?;
+            let mut stream = connect(address, self.tls.as_ref(), TIME_MAX).await.map_err(ProbeError::new)?;
             greet(&mut stream).await.map_err(ProbeError::new)
         })
     }

@@ -166,11 +166,9 @@ impl Drop for View {
 impl Local {
     fn new(backend: &Arc<Backend>) -> Self {
         let servers = match &backend.kind {
-            Kind::Servers(servers) => Some(LocalServers {
-                reader: servers.cluster.reader(),
-                generation: None,
-                links: Vec::new(),
-            }),
+            Kind::Servers(servers) => {
+                Some(LocalServers { reader: servers.cluster.reader(), generation: None, links: Vec::new() })
+            }
             Kind::Embedded(_) => None,
         };
         Self { backend: Arc::clone(backend), servers }
@@ -234,5 +232,11 @@ fn spawn(
     dice: &mut Dice,
 ) -> Rc<Connection> {
     let dice = Dice::seeded(dice.bits());
-    Connection::spawn(Arc::clone(cluster), Arc::clone(&member.endpoint), Arc::clone(settings), metrics.clone(), dice)
+    Connection::spawn(
+        Arc::clone(cluster),
+        Arc::clone(&member.endpoint),
+        Arc::clone(settings),
+        metrics.clone(),
+        dice,
+    )
 }

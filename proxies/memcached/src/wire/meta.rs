@@ -72,7 +72,9 @@ impl Request<'_> {
                 }
             }
             Op::Touch { exptime } => write_signed(b" T", exptime, tail),
-            Op::Store { mode, flags, exptime, value } => return encode_store(mode, flags, exptime, value, out),
+            Op::Store { mode, flags, exptime, value } => {
+                return encode_store(mode, flags, exptime, value, out);
+            }
             Op::Delete => (),
             Op::Arith { delta, decrement } => {
                 tail.extend_from_slice(if decrement { b" v MD D" } else { b" v D" });

@@ -395,9 +395,8 @@ fn command(line: Bytes) -> Result<Request, DecodeError> {
         b"version" => Ok(Request::Version),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Err(DecodeError::refused(Refusal::Shutdown)),
-        b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"extstore" | b"watch" | b"refresh_certs" => {
-            Err(DecodeError::refused(Refusal::OneServer))
-        }
+        b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"extstore" | b"watch"
+        | b"refresh_certs" => Err(DecodeError::refused(Refusal::OneServer)),
         _ => Err(unknown(&line)),
     }
 }
@@ -406,7 +405,8 @@ fn command(line: Bytes) -> Result<Request, DecodeError> {
 /// already decided by the first letter.
 fn unknown(line: &[u8]) -> DecodeError {
     let words = Words::split(line);
-    let decided = matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
+    let decided =
+        matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
     match !decided && words.last(line).starts_with(b"HTTP/") {
         true => DecodeError::Http,
         false => DecodeError::refused(Refusal::UnknownCommand),

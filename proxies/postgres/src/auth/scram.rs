@@ -135,8 +135,7 @@ impl Server {
             return Err(ScramError::Malformed);
         }
         let nonce = format!("{client_nonce}{nonce}");
-        let challenge =
-            format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations.0);
+        let challenge = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations.0);
         let server = Server {
             verifier,
             gs2: BASE64.encode(gs2),

@@ -59,7 +59,8 @@ fn malformed_messages_are_refused() {
     let verifier = || Verifier::invent(&[0; 32], "");
     let challenge = |first: &str| Server::challenge(verifier(), "s", first.as_bytes()).map(|(_, c)| c).err();
     assert_eq!(challenge("p=tls-server-end-point,,n=,r=x"), Some(ScramError::ChannelBinding));
-    for first in ["", "n", "n,a=other,n=,r=x", "n,,r=x", "n,,n=,r=", "n,,m=1,n=,r=x", "n,,n=,r=\u{e9}", "n,é"] {
+    for first in ["", "n", "n,a=other,n=,r=x", "n,,r=x", "n,,n=,r=", "n,,m=1,n=,r=x", "n,,n=,r=\u{e9}", "n,é"]
+    {
         assert_eq!(challenge(first), Some(ScramError::Malformed), "{first:?}");
     }
     let finish = |last: &str| {

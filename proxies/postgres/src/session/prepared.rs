@@ -112,7 +112,8 @@ impl Parsed {
     pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
         let full = self.used.len() >= self.max && !self.used.contains_key(&id);
         // Linear, but only when something new comes to a full connection, which costs a Parse anyway.
-        let oldest = full.then(|| self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)).flatten();
+        let oldest =
+            full.then(|| self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)).flatten();
         if let Some(oldest) = oldest {
             self.used.remove(&oldest);
         }
@@ -222,7 +223,9 @@ mod tests {
         assert_eq!(Deallocate::read(b"DEALLOCATE \"Foo\""), one("Foo"));
         assert_eq!(Deallocate::read(b"DEALLOCATE\"Foo\";"), one("Foo"));
         assert_eq!(Deallocate::read(b"deallocate all"), Some(Deallocate::All));
-        for other in ["deallocate", "deallocate a; select 1", "deallocated x", "select 1", "deallocate \"a\"\"b\""] {
+        for other in
+            ["deallocate", "deallocate a; select 1", "deallocated x", "select 1", "deallocate \"a\"\"b\""]
+        {
             assert_eq!(Deallocate::read(other.as_bytes()), None, "{other}");
         }
     }

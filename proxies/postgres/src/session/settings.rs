@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_set() {
-        let server = settings(&[("TimeZone", "UTC"), ("DateStyle", "ISO, MDY"), ("server_version", "15")], &[]);
+        let server =
+            settings(&[("TimeZone", "UTC"), ("DateStyle", "ISO, MDY"), ("server_version", "15")], &[]);
         assert_eq!(server.query_to(&server.clone()), None);
         let client =
             settings(&[("TimeZone", "Etc/UTC"), ("DateStyle", "ISO, MDY"), ("server_version", "14")], &[]);

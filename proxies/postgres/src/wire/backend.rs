@@ -64,9 +64,7 @@ impl Authentication {
         match body.get_i32() {
             0 => Ok(Authentication::Ok),
             3 => Ok(Authentication::Cleartext),
-            5 => {
-                body.first_chunk::<4>().copied().map(Authentication::Md5).ok_or(DecodeError::Format)
-            }
+            5 => body.first_chunk::<4>().copied().map(Authentication::Md5).ok_or(DecodeError::Format),
             10 => {
                 let mut mechanisms = Vec::new();
                 let mut rest: &[u8] = &body;

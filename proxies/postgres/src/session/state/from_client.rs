@@ -256,7 +256,8 @@ impl Machine {
         backend: &mut Backend,
     ) -> Result<Progress, Error> {
         let rest = splice.rest();
-        let Some((portal, name)) = frontend::bind_names(rest.get(..total.min(rest.len())).unwrap_or(rest)) else {
+        let Some((portal, name)) = frontend::bind_names(rest.get(..total.min(rest.len())).unwrap_or(rest))
+        else {
             if rest.len() < total && rest.len() <= self.bounds.message {
                 return Ok(Progress::Incomplete);
             }

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::reply;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
-use crate::wire::backend::{ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready};
+use crate::wire::backend::{
+    ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready,
+};
 use crate::wire::frontend::{Parse, Target, bind_names, query_text};
 use crate::wire::{Limits, decode, frontend, put, put_cstr};
 
