@@ -1,18 +1,22 @@
 //! The smallest proxy there can be: it sends back what it reads. It shows what [`Proxy`] asks for, and the
 //! tests of this crate run it as a program.
 
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use groove_common::admin;
-use groove_common::app::{self, Context, DemoRow, Proxy, StartError};
+use groove_common::app::{self, Context, DemoRow, Proxy, Running, StartError};
 use groove_common::config::{self, Admin, Document, Duration, Issues, Listener, Log};
-use groove_common::net::{Downstream, LocalService, Service};
+use groove_common::net::{Downstream, LocalService, Service, connect};
+use groove_common::telemetry::{AccessLog, Event};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn main() -> ExitCode {
     app::main::<Echo>()
@@ -57,7 +61,9 @@ impl Document for Config {
     fn validate(&self, _: &mut Issues) {}
 }
 
-struct Echo;
+struct Echo {
+    access: AccessLog,
+}
 
 #[derive(clap::Subcommand)]
 enum NoVerb {}
@@ -74,12 +80,13 @@ impl Proxy for Echo {
     type Verb = NoVerb;
     type Demo = NoArgs;
 
-    fn start(_: Arc<Config>, _: &Context) -> Result<Arc<Self>, StartError> {
-        Ok(Arc::new(Self))
+    fn start(_: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
+        Ok(Arc::new(Self { access: cx.access.clone() }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
-        Service::per_core(|_| Rc::new(Session))
+        let access = self.access.clone();
+        Service::per_core(move |_| Rc::new(Session { access: access.clone() }))
     }
 
     fn reload(&self, _: Arc<Config>) -> Result<(), StartError> {
@@ -91,7 +98,19 @@ impl Proxy for Echo {
     }
 
     async fn demo(_: NoArgs) -> Result<Vec<DemoRow>, StartError> {
-        Ok(vec![DemoRow::new("loopback", Ipv4Addr::LOCALHOST.to_string(), true)])
+        let config = config::check_text::<Config>("demo", "listeners: [{address: 127.0.0.1:0}]")?;
+        // Nobody will ask this one to reload.
+        let (reloads, _) = mpsc::channel(1);
+        let running = Running::<Self>::start(config, Handle::current(), reloads)?;
+        let mut rows = Vec::new();
+        for address in running.addresses() {
+            let mut stream = connect(&address, None, TIME_MAX).await?;
+            stream.send(&mut &b"hello\n"[..]).await?;
+            let mut buf = BytesMut::new();
+            stream.fill(&mut buf).await?;
+            rows.push(DemoRow::new(format!("a line to {address}"), format!("{buf:?}"), buf == "hello\n"));
+        }
+        Ok(rows)
     }
 
     async fn verb(verb: NoVerb, _: admin::Client) -> Result<(), StartError> {
@@ -99,24 +118,35 @@ impl Proxy for Echo {
     }
 }
 
-struct Session;
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+struct Session {
+    access: AccessLog,
+}
 
 impl LocalService for Session {
-    /// Between exchanges a drain ends the session; an exchange that has begun is finished.
+    /// A line is an exchange. Between exchanges a drain ends the session; one that has begun is finished.
     async fn serve(self: Rc<Self>, mut conn: Downstream) {
         let mut draining = conn.drain.draining();
         let mut buf = BytesMut::new();
         loop {
+            let idle = buf.is_empty();
             tokio::select! {
                 biased;
                 read = conn.stream.fill(&mut buf) => match read {
                     Ok(0) | Err(_) => return,
+                    Ok(_) if buf.len() > LINE_BYTES_MAX => return,
                     Ok(_) => {}
                 },
-                () = &mut draining => return,
+                () = &mut draining, if idle => return,
             }
-            if conn.stream.send(&mut buf).await.is_err() {
-                return;
+            while let Some(end) = buf.iter().position(|byte| *byte == b'\n') {
+                let mut line = buf.split_to(end + 1);
+                self.access
+                    .record(false, || Event::new("echo").with("bytes", end + 1).show("peer", conn.peer));
+                if conn.stream.send(&mut line).await.is_err() {
+                    return;
+                }
             }
         }
     }

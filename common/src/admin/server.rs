@@ -120,7 +120,7 @@ impl SharedService for Site {
 
 impl Site {
     async fn answer(&self, request: http::Request<Incoming>) -> Response {
-        if let Err(refusal) = self.admit(&request) {
+        if let Some(refusal) = self.refusal(&request) {
             return refusal;
         }
         timeout(REQUEST_TIME_MAX, self.route(request))
@@ -130,30 +130,30 @@ impl Site {
 
     /// With a token, whoever has it. Without one only this machine can connect, but a browser on it may
     /// run anybody's page: such a page's name for us is refused (DNS rebinding).
-    fn admit<B>(&self, request: &http::Request<B>) -> Result<(), Response> {
+    fn refusal<B>(&self, request: &http::Request<B>) -> Option<Response> {
         let text =
             |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if let Some(token) = self.token.load_full() {
             let given = text(header::AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
             if same(given.as_bytes(), token.expose().as_bytes()) {
-                return Ok(());
+                return None;
             }
             let mut refusal =
                 plain(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
             refusal
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-            return Err(refusal);
+            return Some(refusal);
         }
         let host = text(header::HOST);
         let foreign_page = request.method() != Method::GET && request.headers().contains_key(header::ORIGIN);
         if foreign_page || !is_ours(host) {
-            return Err(plain(
+            return Some(plain(
                 StatusCode::FORBIDDEN,
                 "use an IP address or localhost, and no other site's page",
             ));
         }
-        Ok(())
+        None
     }
 
     async fn route(&self, request: http::Request<Incoming>) -> Response {
@@ -172,7 +172,7 @@ impl Site {
         }
         let route = match self.find(&head.method, path) {
             Ok(route) => route,
-            Err(refusal) => return refusal,
+            Err(status) => return plain(status, "nothing answers this here; GET / lists what does"),
         };
         let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
             return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 1 MiB, or broke off");
@@ -180,13 +180,15 @@ impl Site {
         (route.handler)(http::Request::from_parts(head, body.to_bytes())).await
     }
 
-    fn find(&self, method: &Method, path: &str) -> Result<&Route, Response> {
-        let here: Vec<&Route> = self.routes.routes.iter().filter(|route| route.path == path).collect();
-        if here.is_empty() {
-            return Err(plain(StatusCode::NOT_FOUND, "no such path; GET / lists them"));
+    fn find(&self, method: &Method, path: &str) -> Result<&Route, StatusCode> {
+        let mut missing = StatusCode::NOT_FOUND;
+        for route in self.routes.routes.iter().filter(|route| route.path == path) {
+            if route.method == *method {
+                return Ok(route);
+            }
+            missing = StatusCode::METHOD_NOT_ALLOWED;
         }
-        let refusal = || plain(StatusCode::METHOD_NOT_ALLOWED, "not with this method; GET / lists them");
-        here.into_iter().find(|route| route.method == *method).ok_or_else(refusal)
+        Err(missing)
     }
 }
 
