@@ -1,6 +1,6 @@
 //! The servers behind one name: sources, probes and reports come in, snapshots go out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::pending;
 use std::sync::{Arc, Weak};
@@ -53,7 +53,7 @@ struct Origin {
     description: String,
     /// As configured; `None` for a source that a proxy made itself.
     configured: Option<config::Endpoints>,
-    _task: Option<AbortOnDropHandle<()>>,
+    task: Option<AbortOnDropHandle<()>>,
 }
 
 /// A worker's own view of the latest snapshot: one atomic load while nothing changes.
@@ -101,7 +101,7 @@ impl Cluster {
             wake: Arc::default(),
             prober,
             probes: Mutex::new(Probes { times: probe_times(health), tasks: HashMap::new() }),
-            origin: Mutex::new(Origin { description: String::new(), configured: None, _task: None }),
+            origin: Mutex::new(Origin { description: String::new(), configured: None, task: None }),
             runtime: runtime.clone(),
             timekeeper: Mutex::new(None),
         });
@@ -205,7 +205,6 @@ impl Cluster {
         let reason = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let mut registry = self.registry.lock();
         let verdict = registry.on_probe(endpoint.id, self.clock.now(), result);
-        // The first good word changes nothing: the endpoint was trusted before.
         let Some(verdict) = verdict else { return };
         self.publish(&mut registry);
         drop(registry);
@@ -221,6 +220,7 @@ impl Cluster {
     /// Listens to `source` from now on, and to no other. What is known stays until it speaks.
     fn follow(self: &Arc<Self>, mut source: Box<dyn Source>, configured: Option<config::Endpoints>) {
         let description = source.describe();
+        drop(self.origin.lock().task.take());
         if let Some(found) = source.initial() {
             self.apply(&found);
         }
@@ -235,7 +235,7 @@ impl Cluster {
             }
         });
         let task = Some(AbortOnDropHandle::new(task));
-        *self.origin.lock() = Origin { description, configured, _task: task };
+        *self.origin.lock() = Origin { description, configured, task };
     }
 
     fn apply(self: &Arc<Self>, found: &Found) {
@@ -287,8 +287,9 @@ impl Cluster {
     /// One probing task for each endpoint there is, none for those that left.
     fn tend_probes(self: &Arc<Self>) {
         let endpoints: Vec<_> = self.registry.lock().endpoints().map(Arc::clone).collect();
+        let present: HashSet<_> = endpoints.iter().map(|endpoint| endpoint.id).collect();
         let mut probes = self.probes.lock();
-        probes.tasks.retain(|id, _| endpoints.iter().any(|endpoint| endpoint.id == *id));
+        probes.tasks.retain(|id, _| present.contains(id));
         let Some(times) = probes.times else { return };
         for endpoint in endpoints {
             probes.tasks.entry(endpoint.id).or_insert_with(|| {

@@ -2,7 +2,7 @@
 //!
 //! No tasks and no clock in here; [`super::cluster`] brings news in and carries results out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,6 +36,19 @@ impl From<&config::Health> for Rules {
         };
         let (rise, fall) = health.probe.as_ref().map_or((1, 1), |probe| (probe.successes, probe.failures));
         Self { breaker, rise, fall, slow_start: health.slow_start.get() }
+    }
+}
+
+impl Rules {
+    fn newcomer(&self, described: &config::Endpoint, slot: usize, slow_since: Option<Duration>) -> Entry {
+        Entry {
+            endpoint: Arc::new(Endpoint::new(described.address.clone(), slot)),
+            described: Arc::new(described.clone()),
+            breaker: Breaker::new(self.breaker),
+            verdict: ProbeVerdict::new(self.rise, self.fall),
+            probe_error: None,
+            slow_since,
+        }
     }
 }
 
@@ -81,43 +94,35 @@ impl Registry {
         if found.endpoints.is_empty() && !found.may_be_empty {
             return None;
         }
-        let is_first_set = self.generation == 0;
-        let mut delta = Delta::default();
-        let staying: HashSet<_> = found.endpoints.iter().map(|endpoint| &endpoint.address).collect();
-        let left = self.entries.extract_if(.., |entry| !staying.contains(&entry.endpoint.address));
-        delta.left = left.map(|entry| entry.endpoint).collect();
-        for described in &found.endpoints {
-            let known = self.entries.iter_mut().find(|entry| entry.endpoint.address == described.address);
-            // A second mention of one address adds nothing: the first one counts.
-            if delta.joined.iter().any(|endpoint| endpoint.address == described.address) {
-                continue;
-            }
-            match known {
+        let slow_since = (self.generation > 0).then_some(now);
+        let mut mentioned = HashSet::new();
+        // A second mention of one address adds nothing: the first one counts.
+        let wanted: Vec<_> =
+            found.endpoints.iter().filter(|endpoint| mentioned.insert(&endpoint.address)).collect();
+
+        let left = self.entries.extract_if(.., |entry| !mentioned.contains(&entry.endpoint.address));
+        let mut delta = Delta { left: left.map(|entry| entry.endpoint).collect(), ..Delta::default() };
+
+        let occupied: HashSet<_> = self.endpoints().map(|endpoint| endpoint.slot).collect();
+        let mut vacant = (0..).filter(|slot| !occupied.contains(slot));
+        let mut newcomers = Vec::new();
+        let mut known: HashMap<_, _> =
+            self.entries.iter_mut().map(|entry| (entry.endpoint.address.clone(), entry)).collect();
+        for described in wanted {
+            match known.get_mut(&described.address) {
                 Some(entry) if *entry.described == *described => {}
                 Some(entry) => {
                     entry.described = Arc::new(described.clone());
                     delta.redescribed = true;
                 }
-                None => delta.joined.push(self.join(described, (!is_first_set).then_some(now))),
+                None => newcomers
+                    .extend(vacant.next().map(|slot| self.rules.newcomer(described, slot, slow_since))),
             }
         }
+        delta.joined = newcomers.iter().map(|entry| Arc::clone(&entry.endpoint)).collect();
+        self.entries.extend(newcomers);
+        self.entries.sort_by_key(|entry| entry.endpoint.slot);
         Some(delta)
-    }
-
-    fn join(&mut self, described: &config::Endpoint, slow_since: Option<Duration>) -> Arc<Endpoint> {
-        let occupied = self.entries.iter().enumerate();
-        let vacancy = occupied.take_while(|(index, entry)| entry.endpoint.slot == *index).count();
-        let endpoint = Arc::new(Endpoint::new(described.address.clone(), vacancy));
-        let entry = Entry {
-            endpoint: Arc::clone(&endpoint),
-            described: Arc::new(described.clone()),
-            breaker: Breaker::new(self.rules.breaker),
-            verdict: ProbeVerdict::new(self.rules.rise, self.rules.fall),
-            probe_error: None,
-            slow_since,
-        };
-        self.entries.insert(vacancy, entry);
-        endpoint
     }
 
     /// Takes other rules on; what is known of the endpoints stays.
@@ -140,7 +145,7 @@ impl Registry {
         change
     }
 
-    /// A probe's result. `Some`: the verdict changed to this.
+    /// A probe's result. `Some`: others must know that the verdict changed to this.
     pub(super) fn on_probe(
         &mut self,
         id: EndpointId,
@@ -148,13 +153,17 @@ impl Registry {
         result: Result<(), ProbeError>,
     ) -> Option<Verdict> {
         let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
-        let was_down = entry.verdict.verdict() == Verdict::Down;
+        let before = entry.verdict.verdict();
         let changed = entry.verdict.on(result.is_ok());
         entry.probe_error = result.err();
-        if was_down && changed == Some(Verdict::Up) {
-            entry.slow_since = Some(now);
+        let changed = changed?;
+        match (before, changed) {
+            // It was trusted before it was asked.
+            (Verdict::Unknown, Verdict::Up) => return None,
+            (Verdict::Down, Verdict::Up) => entry.slow_since = Some(now),
+            (Verdict::Unknown | Verdict::Up | Verdict::Down, _) => {}
         }
-        changed
+        Some(changed)
     }
 
     /// Forgets what probes said, when nobody probes any more.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::lease::Lease;
 use super::{LeaseError, Manager, Shared, until};
@@ -97,11 +98,12 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn succeeded(mut self) {
+    /// Whether the dial before this one had failed.
+    fn succeeded(mut self) -> bool {
         let mut state = self.dialer.state.lock();
         state.redial.succeeded();
-        state.last_error = None;
         self.reported = true;
+        state.last_error.take().is_some()
     }
 
     /// The server is well, but this connection it does not want.
@@ -112,6 +114,7 @@ impl Attempt<'_> {
         self.reported = true;
     }
 
+    /// Nobody answers, or nothing that makes sense.
     fn failed(mut self, reason: &str) {
         let state = &mut *self.dialer.state.lock();
         state.redial.failed(self.dialer.origin.elapsed(), state.dice.unit());
@@ -202,18 +205,27 @@ async fn dial<M: Manager>(pool: &Shared<M>, attempt: Attempt<'_>) -> Result<(), 
                 max_lifetime.map(|lifetime| lifetime.mul_f64(pool.dialer.jitter(LIFETIME_SHARE_MIN)));
             pool.inventory.add(conn, Instant::now(), lifetime);
             pool.counts.opened.fetch_add(1, Ordering::Relaxed);
-            attempt.succeeded();
+            if attempt.succeeded() {
+                info!(pool = pool.name, "connected again");
+            }
             return Ok(());
         }
         Ok(Err(error)) => DialError::Refused(error),
         Err(_) => DialError::TooSlow,
     };
     pool.counts.dial_failures.fetch_add(1, Ordering::Relaxed);
+    let reason = match &error {
+        DialError::Refused(error) => error.to_string(),
+        DialError::TooSlow => format!("no connection within {connect_timeout:?}"),
+    };
+    // Once a failure, not once a try: a server that is away for an hour fills no log.
+    if pool.dialer.last_error().as_ref() != Some(&reason) {
+        warn!(pool = pool.name, reason, "cannot connect");
+    }
     match &error {
         // The server is there and says no to this one: no reason to leave it alone.
-        DialError::Refused(error) if !manager.retry(error) => attempt.answered(&error.to_string()),
-        DialError::Refused(error) => attempt.failed(&error.to_string()),
-        DialError::TooSlow => attempt.failed(&format!("no connection within {connect_timeout:?}")),
+        DialError::Refused(error) if !manager.retry(error) => attempt.answered(&reason),
+        DialError::Refused(_) | DialError::TooSlow => attempt.failed(&reason),
     }
     Err(error)
 }
