@@ -153,6 +153,10 @@ async fn a_waiter_that_is_dropped_passes_its_permit_on() {
     let mut next = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
     assert!(gone.as_mut().now_or_never().is_none());
     assert!(next.as_mut().now_or_never().is_none());
+    let mut impatient = Box::pin(gate.acquire(Priority::High, pending::<()>()));
+    assert!(impatient.as_mut().now_or_never().is_none());
+    drop(impatient);
+    assert_eq!(gate.status().waiting, 2, "its place is free at once");
     // The permit is on its way to the first when it goes.
     drop(held);
     drop(gone);

@@ -412,6 +412,25 @@ async fn simulated_pools_keep_their_bound_and_lose_nothing() {
     }
 }
 
+/// A connection lies on the shelf before its permit brings the next caller there: otherwise,
+/// on another thread, that one would find nothing and dial once too often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pool_under_threads_never_dials_more_than_its_size() {
+    let (pool, server) = pool(config(2));
+    let callers = (0..8).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            for _ in 0..20_000 {
+                pool.lease(Waiter::default()).await.unwrap().release();
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    assert!(server.dialled.load(SeqCst) <= 2, "{}", server.dialled.load(SeqCst));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_keeper_ends_with_the_pool() {
     let (pool, server) = pool(PoolConfig { warm: 2, ..config(2) });
