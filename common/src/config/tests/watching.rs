@@ -71,6 +71,23 @@ async fn a_swapped_link_two_levels_up_is_followed() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_a_link_is_followed() {
+    // As a deployment swaps `current`.
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for version in 1..3 {
+        std::fs::create_dir(at(&format!("{version}"))).unwrap();
+        std::fs::write(at(&format!("{version}/groove.yaml")), text(version)).unwrap();
+    }
+    symlink("1", at("current")).unwrap();
+    let mut watch = start(&at("current/groove.yaml"));
+
+    symlink("2", at("next")).unwrap();
+    std::fs::rename(at("next"), at("current")).unwrap();
+    assert_eq!(port(&next(&mut watch).await), "127.0.0.1:2");
+}
+
+#[tokio::test]
 async fn a_bad_file_is_reported_and_a_good_one_follows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("groove.yaml");
