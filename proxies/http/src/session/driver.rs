@@ -349,6 +349,7 @@ impl Session {
             timer: &mut self.timer,
             server_is_deaf: false,
             reply_is_unflushed: false,
+            client_is_done: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
     }

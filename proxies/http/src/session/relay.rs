@@ -13,6 +13,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A client that closes its sending side has mostly left, and its request is not worth a server's time; one that only
+/// said "this was all" has its reply this soon.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(1);
+
 /// A request on its way to the server. The head is kept until the exchange is over: it may have to be sent again.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
@@ -87,6 +91,8 @@ pub(super) struct Relay<'a> {
     pub(super) server_is_deaf: bool,
     /// TLS holds records for the client that the socket has not taken.
     pub(super) reply_is_unflushed: bool,
+    /// The client sends no more. It may have left, or it may wait for its reply.
+    pub(super) client_is_done: bool,
 }
 
 impl Relay<'_> {
@@ -107,9 +113,14 @@ impl Relay<'_> {
             moved_ever = true;
         }
         if moved_ever {
-            self.timer.set(Instant::now() + self.patience.of(self.exchange.phase()));
+            let patience = match self.exchange.phase() {
+                Phase::FirstByte if self.client_is_done => HALF_CLOSED_MAX,
+                phase => self.patience.of(phase),
+            };
+            self.timer.set(Instant::now() + patience);
         }
         match self.timer.poll(cx) {
+            Poll::Ready(()) if self.client_is_done => Poll::Ready(Err(Error::ClientGone)),
             Poll::Ready(()) => Poll::Ready(Err(self.out_of_time())),
             Poll::Pending => Poll::Pending,
         }
@@ -139,8 +150,14 @@ impl Relay<'_> {
             return Ok(false);
         }
         let mut moved = false;
-        if self.inbox.is_empty() || (!uploading && self.inbox.len() < self.table.limits.head_bytes) {
+        let has_room =
+            self.inbox.is_empty() || (!uploading && self.inbox.len() < self.table.limits.head_bytes);
+        if has_room && !self.client_is_done {
             match self.client.poll_fill(cx, self.inbox) {
+                Poll::Ready(Ok(0)) if !uploading => {
+                    self.client_is_done = true;
+                    moved = true;
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Error::ClientGone),
                 Poll::Ready(Ok(_)) => moved = true,
                 Poll::Pending => {}
