@@ -15,7 +15,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 /// The server behind a proxy.
 pub(crate) enum Server {
     Memcached(Memcached),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Http(App),
 }
 
@@ -23,7 +23,7 @@ impl Server {
     pub(crate) fn start(kind: Kind) -> Result<Self> {
         Ok(match kind {
             Kind::Memcached => Self::Memcached(Memcached::start()?),
-            Kind::Postgres => Self::Postgres(Postgres::start()?),
+            Kind::Postgres => Self::Postgres(Box::new(Postgres::start()?)),
             Kind::Http => Self::Http(App::saying("hello")?),
         })
     }
