@@ -1,6 +1,6 @@
 //! What a worker thread's sessions share.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +27,7 @@ pub struct Worker {
     /// Where exchanges are logged.
     pub access: AccessLog,
     started: Instant,
+    sessions_begun: Cell<usize>,
 }
 
 impl Worker {
@@ -37,7 +38,18 @@ impl Worker {
         access: AccessLog,
         started: Instant,
     ) -> Rc<Self> {
-        Rc::new(Self { view: RefCell::new(View::new(topology)), metrics, access, started })
+        Rc::new(Self {
+            view: RefCell::new(View::new(topology)),
+            metrics,
+            access,
+            started,
+            sessions_begun: Cell::new(0),
+        })
+    }
+
+    /// A number for the next session on this worker.
+    pub fn next_session(&self) -> usize {
+        self.sessions_begun.replace(self.sessions_begun.get().wrapping_add(1))
     }
 
     /// The lines of a general `stats` that are about the proxy rather than its servers.

@@ -7,7 +7,6 @@
 //! There is no handshake in this protocol. One turn does as much of the loop as can be done without
 //! waiting: everything that was read is sent on, everything that was answered is written with one call.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use groove_common::net::{Downstream, Peer, Reached, Stream};
+use groove_common::net::{Downstream, Peer, Reached};
 use groove_common::telemetry::Event;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -39,8 +38,8 @@ struct Session {
     worker: Rc<Worker>,
     /// Its number on this worker: picks one of several connections.
     id: usize,
-    stream: Stream,
-    peer: Peer,
+    /// Held whole: it counts as open for as long as the session lasts.
+    conn: Downstream,
     draining: Reached,
     is_draining: bool,
     /// The client will send nothing more.
@@ -63,13 +62,9 @@ pub async fn serve(worker: Rc<Worker>, conn: Downstream) {
     let mut session = Session::accept(worker, conn);
     let ended = poll_fn(|cx| session.turn(cx)).await;
     if let Err(error) = &ended {
-        debug!(peer = %session.peer, %error, "session ended");
+        debug!(peer = %session.conn.peer, %error, "session ended");
     }
     session.drain().await;
-}
-
-thread_local! {
-    static NEXT_ID: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Session {
@@ -77,10 +72,9 @@ impl Session {
         worker.metrics.sessions.inc();
         worker.metrics.sessions_total.inc();
         Self {
-            id: NEXT_ID.replace(NEXT_ID.get().wrapping_add(1)),
-            stream: conn.stream,
-            peer: conn.peer,
+            id: worker.next_session(),
             draining: conn.drain.draining(),
+            conn,
             is_draining: false,
             is_read_closed: false,
             input: BytesMut::new(),
@@ -126,7 +120,7 @@ impl Session {
 
     /// Takes what the client has sent.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, SessionError> {
-        match self.stream.poll_fill(cx, &mut self.input) {
+        match self.conn.stream.poll_fill(cx, &mut self.input) {
             Poll::Ready(Ok(0)) => {
                 self.is_read_closed = true;
                 Ok(Poll::Ready(()))
@@ -195,9 +189,9 @@ impl Session {
         let mut machine = self.mailbox.machine().borrow_mut();
         for finished in machine.finished() {
             self.worker.metrics.count(&finished);
-            self.worker.access.record(finished.failure.is_some(), || event(&finished, self.peer));
+            self.worker.access.record(finished.failure.is_some(), || event(&finished, self.conn.peer));
         }
-        match machine.output().poll_write(&mut self.stream, cx) {
+        match machine.output().poll_write(&mut self.conn.stream, cx) {
             Poll::Ready(result) => result.map(|()| true).map_err(SessionError::from),
             Poll::Pending => Ok(false),
         }
@@ -206,17 +200,17 @@ impl Session {
     /// Says goodbye: the last bytes are out; the client reads them before the connection is torn down.
     async fn drain(mut self) {
         self.worker.metrics.sessions.dec();
-        if self.is_read_closed || self.stream.shutdown().await.is_err() {
+        if self.is_read_closed || self.conn.stream.shutdown().await.is_err() {
             return;
         }
         let mut unread = BytesMut::new();
         let hung_up = async {
-            while matches!(self.stream.fill(&mut unread).await, Ok(len) if len > 0) {
+            while matches!(self.conn.stream.fill(&mut unread).await, Ok(len) if len > 0) {
                 unread.clear();
             }
         };
         if timeout(LINGER, hung_up).await.is_err() {
-            debug!(peer = %self.peer, "the client did not hang up");
+            debug!(peer = %self.conn.peer, "the client did not hang up");
         }
     }
 }
