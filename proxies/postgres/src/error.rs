@@ -22,6 +22,12 @@ pub enum Error {
     /// The client asks for another protocol.
     #[error("unsupported frontend protocol {}.{}: server supports 3.0 to 3.2", .0.major, .0.minor)]
     Version(Version),
+    /// TLS without an SSLRequest, and without saying that PostgreSQL is meant.
+    #[error("received direct SSL connection request without ALPN protocol negotiation extension")]
+    DirectTls,
+    /// Something else where the proof was asked for.
+    #[error("expected password response, got message type {0}")]
+    ExpectedPassword(u8),
     /// A startup packet without a user.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -111,7 +117,7 @@ impl Error {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Error::Protocol(error) => error.sqlstate(),
-            Error::Scram(_) | Error::Mechanism => "08P01",
+            Error::DirectTls | Error::ExpectedPassword(_) | Error::Scram(_) | Error::Mechanism => "08P01",
             Error::Version(_) | Error::StatementMode => "0A000",
             Error::NoUser => "28000",
             Error::Denied { .. } => "28P01",
@@ -145,6 +151,8 @@ impl Error {
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
+            | Error::DirectTls
+            | Error::ExpectedPassword(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Scram(_)
@@ -177,6 +185,8 @@ impl Classified for Error {
             | Error::ListenerFull => Kind::Limit,
             Error::Protocol(_)
             | Error::Version(_)
+            | Error::DirectTls
+            | Error::ExpectedPassword(_)
             | Error::NoUser
             | Error::Scram(_)
             | Error::Mechanism
@@ -202,6 +212,8 @@ impl Classified for Error {
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
+            | Error::DirectTls
+            | Error::ExpectedPassword(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Scram(_)
@@ -239,6 +251,8 @@ impl Classified for Error {
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
+            | Error::DirectTls
+            | Error::ExpectedPassword(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Scram(_)
@@ -271,6 +285,8 @@ impl Classified for Error {
             Error::Protocol(error) => error.to_string().into(),
             Error::Client(_)
             | Error::Version(_)
+            | Error::DirectTls
+            | Error::ExpectedPassword(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Mechanism

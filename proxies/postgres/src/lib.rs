@@ -2,8 +2,33 @@
 
 pub mod auth;
 pub mod config;
+mod demo;
 pub mod error;
+pub mod metrics;
+mod proxy;
 pub mod reply;
 pub mod route;
 pub mod session;
+pub mod upstream;
 pub mod wire;
+
+use std::sync::Arc;
+
+use groove_common::telemetry::AccessLog;
+use tokio::sync::Semaphore;
+
+pub use proxy::Postgres;
+
+/// What all sessions share.
+pub struct Shared {
+    /// Users, databases, pools.
+    pub directory: upstream::Directory,
+    /// Sessions by cancel key.
+    pub cancels: Arc<session::cancel::Cancels>,
+    /// Counted before a client has a pool.
+    pub login_metrics: metrics::LoginMetrics,
+    /// Where exchanges are logged.
+    pub access: AccessLog,
+    /// Clients that may be logging in at once.
+    pub logins: Semaphore,
+}

@@ -1,2 +1,7 @@
 //! The groove-postgres binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    groove_common::app::main::<groove_postgres::Postgres>()
+}

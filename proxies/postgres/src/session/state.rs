@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+pub use from_client::Need;
+
 use super::prepared::{Parsed, Statement, StatementId, Statements};
 use super::settings::Settings;
 use crate::wire::{backend, backend::Status, frontend};
@@ -210,6 +212,7 @@ pub struct Machine {
     /// An answer of ours to an exchange that never got a server.
     refusing: bool,
     terminated: bool,
+    told_fatal: bool,
     queries: u64,
 }
 
@@ -237,6 +240,7 @@ impl Machine {
             setup_failed: false,
             refusing: false,
             terminated: false,
+            told_fatal: false,
             queries: 0,
         }
     }
@@ -304,9 +308,45 @@ impl Machine {
         self.terminated
     }
 
-    /// Queries, executions and function calls so far.
-    pub fn queries(&self) -> u64 {
-        self.queries
+    /// Whether all that the client has sent so far ends with a whole message.
+    pub fn is_between_messages(&self) -> bool {
+        self.client_left == 0
+    }
+
+    /// Where the server stood at its last ReadyForQuery.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Whether the server has told the client that the session is over.
+    pub fn was_told_fatal(&self) -> bool {
+        self.told_fatal
+    }
+
+    /// Queries, executions and function calls since the last time.
+    pub fn take_queries(&mut self) -> u64 {
+        std::mem::take(&mut self.queries)
+    }
+
+    /// Ends for the client what it has begun and cannot end any more: its batch, its COPY.
+    pub fn abandon(&mut self, to_server: &mut BytesMut) {
+        debug_assert!(self.is_between_messages(), "nobody can end a message but its sender");
+        if std::mem::take(&mut self.copying_in) {
+            frontend::put_copy_fail(to_server, "the client left");
+            self.expected.push_back(Expect::CopyEnd);
+        }
+        if std::mem::take(&mut self.batch_open) {
+            self.skipping = false;
+            frontend::put_sync(to_server);
+            self.expected.push_back(Expect::Sync);
+        }
+    }
+
+    /// Hands the machine over to whoever brings the server connection to rest.
+    pub fn take(&mut self) -> Machine {
+        let (statements, settings) = (Arc::clone(&self.statements), Arc::clone(&self.settings));
+        let fresh = Machine::new(self.mode, self.bounds, statements, settings);
+        std::mem::replace(self, fresh)
     }
 
     fn is_shared(&self) -> bool {

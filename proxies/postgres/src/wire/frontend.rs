@@ -170,6 +170,16 @@ fn put_target(out: &mut BytesMut, tag: u8, kind: u8, name: &[u8]) {
     });
 }
 
+/// Writes a Sync.
+pub fn put_sync(out: &mut BytesMut) {
+    put(out, b'S', |_| {});
+}
+
+/// Writes a CopyFail.
+pub fn put_copy_fail(out: &mut BytesMut, reason: &str) {
+    put(out, b'f', |out| put_cstr(out, reason.as_bytes()));
+}
+
 /// Writes a Terminate.
 pub fn put_terminate(out: &mut BytesMut) {
     put(out, b'X', |_| {});

@@ -62,6 +62,7 @@ impl Machine {
                     if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
                         return Ok(());
                     }
+                    self.told_fatal |= whole.is_some_and(|message| is_fatal(message.get(HEADER..)));
                     let in_use = whole.is_some_and(|message| is_name_in_use(message.get(HEADER..)));
                     match self.error(backend).filter(|_| in_use) {
                         Some(name) => {
@@ -312,6 +313,10 @@ impl Machine {
         }
         self.copying_in = end.is_none();
     }
+}
+
+fn is_fatal(error: Option<&[u8]>) -> bool {
+    matches!(error.and_then(|body| error_field(body, b'V')), Some(b"FATAL" | b"PANIC"))
 }
 
 fn is_name_in_use(error: Option<&[u8]>) -> bool {

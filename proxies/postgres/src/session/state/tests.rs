@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Backend, Bounds, Machine, Mode, from_client::Need};
+use super::{Backend, Bounds, Machine, Mode, Need};
 use crate::error::Error;
 use crate::reply;
 use crate::session::prepared::Statements;

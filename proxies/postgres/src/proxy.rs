@@ -1,0 +1,142 @@
+//! The proxy as the program around it sees it.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use groove_common::admin;
+use groove_common::app::{Context, DemoRow, Proxy, StartError};
+use groove_common::net::{Downstream, Service, SharedService, TlsStart};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::Shared;
+use crate::config::Config;
+use crate::demo;
+use crate::error::Error;
+use crate::metrics::LoginMetrics;
+use crate::reply;
+use crate::session::cancel::Cancels;
+use crate::session::driver::Session;
+use crate::session::handshake::{Accepted, Handshake};
+use crate::upstream::Directory;
+
+/// groove-postgres.
+pub struct Postgres {
+    shared: Arc<Shared>,
+}
+
+/// It has no verbs of its own.
+#[derive(clap::Subcommand)]
+pub enum NoVerb {}
+
+impl Proxy for Postgres {
+    const NAME: &'static str = "groove-postgres";
+    const ABOUT: &'static str = "A PostgreSQL sidecar: connection pooling that sessions do not notice";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ADMIN: &'static str = "127.0.0.1:9632";
+
+    type Config = Config;
+    type Verb = NoVerb;
+    type Demo = demo::Args;
+
+    fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Postgres>, StartError> {
+        let shared = Shared {
+            directory: Directory::start(&config, cx)?,
+            cancels: Arc::new(Cancels::default()),
+            login_metrics: LoginMetrics::new(&cx.registry),
+            access: cx.access.clone(),
+            logins: Semaphore::new(config.limits.logins as usize),
+        };
+        Ok(Arc::new(Postgres { shared: Arc::new(shared) }))
+    }
+
+    fn service(self: &Arc<Postgres>) -> Service {
+        Service::shared(Arc::clone(self)).tls_start(TlsStart::ByProtocol).alpn(&[b"postgresql"])
+    }
+
+    fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
+        self.shared.directory.reload(&config)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let directory = &self.shared.directory;
+        let pools: Vec<_> = directory.pools().iter().map(|pool| pool.status()).collect();
+        let clusters: Vec<_> = directory.clusters().iter().map(|cluster| cluster.status()).collect();
+        json!({ "clusters": clusters, "pools": pools })
+    }
+
+    async fn demo(args: demo::Args) -> Result<Vec<DemoRow>, StartError> {
+        demo::run(args).await
+    }
+
+    async fn verb(verb: NoVerb, _: admin::Client) -> Result<(), StartError> {
+        match verb {}
+    }
+}
+
+impl SharedService for Postgres {
+    async fn serve(self: Arc<Postgres>, conn: Downstream) {
+        if let Some(session) = Box::pin(self.admit(conn)).await {
+            session.run().await;
+        }
+    }
+
+    async fn refuse(self: Arc<Postgres>, mut conn: Downstream) {
+        let mut out = BytesMut::new();
+        reply::put_session_error(&mut out, &Error::ListenerFull);
+        // There is nobody else to tell if it does not get through.
+        let _ = conn.stream.send(&mut out).await;
+    }
+}
+
+impl Postgres {
+    /// Leads a client in, within the bounds on time and number.
+    async fn admit(&self, conn: Downstream) -> Option<Session> {
+        let handshake = Handshake::new(Arc::clone(&self.shared), conn);
+        let Ok(_place) = self.shared.logins.try_acquire() else {
+            self.turn_away(handshake, &Error::TooManyClients);
+            return None;
+        };
+        let time_max = self.shared.directory.config().limits.login.get();
+        let peer = handshake.peer();
+        let accepted = timeout(time_max, handshake.accept()).await;
+        let (mut handshake, startup) = match accepted {
+            Ok(Accepted::Session(handshake, startup)) => (handshake, startup),
+            Ok(Accepted::Done) => return None,
+            Ok(Accepted::Refused(handshake, error)) => {
+                self.turn_away(handshake, &error);
+                return None;
+            }
+            Ok(Accepted::Gone(error)) => {
+                debug!(peer, %error, "a client did not get to its startup packet");
+                return None;
+            }
+            // Deaf so far, it hears nothing now: PostgreSQL says nothing either.
+            Err(_) => {
+                debug!(peer, "a client sent no startup packet in time");
+                return None;
+            }
+        };
+        let logged_in = timeout(time_max, handshake.log_in(&startup)).await;
+        match logged_in.unwrap_or(Err(Error::LoginTimeout)) {
+            Ok(logged_in) => Some(handshake.into_session(logged_in)),
+            Err(error) => {
+                self.turn_away(handshake, &error);
+                None
+            }
+        }
+    }
+
+    fn turn_away(&self, handshake: Box<Handshake>, error: &Error) {
+        match error {
+            Error::Client(_) => debug!(peer = handshake.peer(), %error, "a login was broken off"),
+            _ => {
+                self.shared.login_metrics.failed.inc();
+                info!(peer = handshake.peer(), %error, "a login failed");
+            }
+        }
+        handshake.refuse(error);
+    }
+}

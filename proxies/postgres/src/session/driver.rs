@@ -1,0 +1,374 @@
+//! A session's loop: { read, admit, route, lease, exchange, release }, drain.
+//!
+//! The session's own task polls both sockets: no message changes tasks, and in each turn there is at most one
+//! write to each side. Who the client is and where it goes ([`route`](crate::route)) is settled once, by the
+//! [handshake](super::handshake); admission is the pool's fair gate, which [`Session::lease`] stands before.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use groove_common::net::{Downstream, Reached};
+use groove_common::telemetry::Event;
+
+use super::Lease;
+use super::cancel::Registered;
+use super::reclaim::{Left, reclaim};
+use super::state::{Machine, Need};
+use crate::Shared;
+use crate::error::Error;
+use crate::reply;
+use crate::route::Route;
+use crate::upstream::UserPool;
+
+/// No more is read from one side while this much waits for the other.
+const UNSENT_MAX: usize = 64 << 10;
+/// An idle session keeps no larger buffer than this.
+const IDLE_BUFFER_MAX: usize = 256;
+
+/// How long a client may take to hear why its session ends.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// What a handshake ends with.
+pub struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) conn: Downstream,
+    pub(super) input: BytesMut,
+    pub(super) route: Route,
+    pub(super) pool: Arc<UserPool>,
+    pub(super) machine: Machine,
+    pub(super) registered: Registered,
+    pub(super) lease: Option<Lease>,
+}
+
+/// A client that is logged in.
+pub struct Session {
+    shared: Arc<Shared>,
+    conn: Downstream,
+    draining: Reached,
+    route: Route,
+    pool: Arc<UserPool>,
+    machine: Machine,
+    registered: Registered,
+    lease: Option<Lease>,
+    from_client: BytesMut,
+    to_client: BytesMut,
+    from_server: BytesMut,
+    to_server: BytesMut,
+    /// When the exchange began to wait for a server connection.
+    began: Instant,
+}
+
+/// What a client does next.
+enum Turn {
+    Exchange,
+    Leave,
+}
+
+/// How an exchange ended.
+enum End {
+    /// The server connection is free for another session.
+    Free,
+    /// The client left, with a goodbye or without.
+    Left,
+    /// The program is draining, and nothing is open.
+    Drained,
+}
+
+impl Session {
+    /// A session whose client has been greeted.
+    pub fn new(parts: Parts) -> Session {
+        let Parts { shared, conn, input, route, pool, machine, registered, lease } = parts;
+        pool.metrics.clients.inc();
+        Session {
+            draining: conn.drain.draining(),
+            shared,
+            conn,
+            route,
+            pool,
+            machine,
+            registered,
+            lease,
+            from_client: input,
+            to_client: BytesMut::new(),
+            from_server: BytesMut::new(),
+            to_server: BytesMut::new(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Serves the client to its end.
+    pub async fn run(mut self) {
+        let Err(error) = self.serve().await else { return };
+        self.pool.metrics.failed(&error);
+        self.log(Some(&error));
+        if let Error::Client(error) = &error {
+            tracing::debug!(peer = %self.conn.peer, %error, "a client left");
+        } else {
+            tracing::debug!(peer = %self.conn.peer, %error, "a session ends");
+            if !self.machine.was_told_fatal() {
+                reply::put_session_error(&mut self.to_client, &error);
+            }
+            // Told in time or not: the session ends here.
+            let goodbye = self.conn.stream.send(&mut self.to_client);
+            let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
+        }
+        self.abandon().await;
+    }
+
+    async fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            if self.lease.is_none() {
+                match self.read().await? {
+                    Turn::Exchange => {}
+                    Turn::Leave => return Ok(()),
+                }
+                if let Err(error) = self.lease().await {
+                    self.refuse(error).await?;
+                    continue;
+                }
+            }
+            self.begin();
+            match self.exchange().await? {
+                End::Free => self.release().await,
+                End::Left => {
+                    self.abandon().await;
+                    return Ok(());
+                }
+                End::Drained => return Err(Error::Draining),
+            }
+        }
+    }
+
+    /// Waits until the client wants something of a server.
+    async fn read(&mut self) -> Result<Turn, Error> {
+        loop {
+            match self.machine.need(&mut self.from_client)? {
+                Need::Server if self.to_client.is_empty() => return Ok(Turn::Exchange),
+                Need::Close => return Ok(Turn::Leave),
+                Need::More | Need::Server => {}
+            }
+            let filled = poll_fn(|cx| self.poll_read(cx)).await?;
+            if filled == Some(0) {
+                return Ok(Turn::Leave);
+            }
+        }
+    }
+
+    /// Sends what is left to send, then reads. `None` when something was sent.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Error>> {
+        if !self.to_client.is_empty() {
+            ready!(self.conn.stream.poll_send(cx, &mut self.to_client)).map_err(Error::Client)?;
+            if !self.from_client.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+        }
+        match self.conn.stream.poll_fill(cx, &mut self.from_client) {
+            Poll::Ready(filled) => return Poll::Ready(filled.map(Some).map_err(Error::Client)),
+            Poll::Pending => {}
+        }
+        // An exchange whose first bytes are here has begun.
+        if self.from_client.is_empty() && Pin::new(&mut self.draining).poll(cx).is_ready() {
+            return Poll::Ready(Err(Error::Draining));
+        }
+        for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server] {
+            if buffer.is_empty() && buffer.capacity() > IDLE_BUFFER_MAX {
+                *buffer = BytesMut::new();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gets a server connection, in turn. The client may cancel, or leave, while it waits.
+    async fn lease(&mut self) -> Result<(), Error> {
+        self.began = Instant::now();
+        let pool = Arc::clone(&self.pool);
+        let mut lease = pin!(pool.lease());
+        let at_once = poll_fn(|cx| match lease.as_mut().poll(cx) {
+            Poll::Ready(leased) => Poll::Ready(Some(leased)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let leased = match at_once.await {
+            Some(leased) => leased,
+            None => {
+                let canceller = Arc::clone(&self.registered.canceller);
+                tokio::select! {
+                    leased = lease => leased,
+                    () = canceller.cancelled_in_line() => Err(Error::Cancelled),
+                    error = self.gone() => Err(error),
+                }
+            }
+        };
+        self.pool.metrics.wait.record(self.began.elapsed());
+        self.lease = Some(Lease::Pooled(leased?));
+        Ok(())
+    }
+
+    /// Resolves when the client leaves; what it sends meanwhile is kept, within bounds.
+    async fn gone(&mut self) -> Error {
+        loop {
+            if self.from_client.len() > UNSENT_MAX {
+                return std::future::pending().await;
+            }
+            match self.conn.stream.fill(&mut self.from_client).await {
+                Ok(0) => return Error::Client(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) => return Error::Client(error),
+            }
+        }
+    }
+
+    /// Answers an exchange for which there is no server with an error; the session goes on.
+    async fn refuse(&mut self, error: Error) -> Result<(), Error> {
+        if matches!(error, Error::Client(_)) {
+            return Err(error);
+        }
+        self.registered.canceller.released();
+        self.pool.metrics.failed(&error);
+        self.log(Some(&error));
+        reply::put_exchange_error(&mut self.to_client, &error);
+        self.machine.refuse();
+        while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {
+            if self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)? == 0 {
+                return Err(Error::Client(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        lease.condemn();
+        self.registered.canceller.leased(&lease.cancel);
+        self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
+    }
+
+    async fn exchange(&mut self) -> Result<End, Error> {
+        poll_fn(|cx| self.poll_exchange(cx)).await
+    }
+
+    /// Moves bytes both ways until the server connection is free, or one side is gone.
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
+        loop {
+            if !self.from_client.is_empty() && self.to_server.is_empty() {
+                let (input, backend) = (&mut self.from_client, &mut lease.backend);
+                self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
+            }
+            let mut lost = None;
+            if !self.to_server.is_empty()
+                && let Poll::Ready(Err(error)) = lease.stream.poll_send(cx, &mut self.to_server)
+            {
+                // The server's last words may still be there to be read.
+                lost = Some(error);
+            }
+            let mut moved = false;
+            if self.to_client.len() < UNSENT_MAX {
+                match lease.stream.poll_fill(cx, &mut self.from_server) {
+                    Poll::Ready(Ok(filled)) if filled > 0 => {
+                        moved = true;
+                        let (input, backend) = (&mut self.from_server, &mut lease.backend);
+                        self.machine.from_server(input, backend, &mut self.to_client)?;
+                    }
+                    Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
+                    Poll::Ready(Err(error)) => lost = Some(error),
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(error) = lost.filter(|_| !moved) {
+                return Poll::Ready(Err(Error::Lost(error)));
+            }
+            // The connection goes to the next session before the client has its reply: that may take time.
+            if self.machine.is_free() && self.to_server.is_empty() {
+                return Poll::Ready(Ok(End::Free));
+            }
+            let held_back = self.to_client.len() >= UNSENT_MAX;
+            if !self.to_client.is_empty()
+                && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
+            {
+                sent.map_err(Error::Client)?;
+                moved |= held_back;
+            }
+            if self.to_server.is_empty() && !self.machine.is_terminated() {
+                match self.conn.stream.poll_fill(cx, &mut self.from_client) {
+                    Poll::Ready(Ok(filled)) if filled > 0 => moved = true,
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Client(error))),
+                    Poll::Pending => {}
+                }
+            }
+            // What was asked for before the goodbye is still done.
+            if self.machine.is_terminated() && !self.machine.is_busy() {
+                return Poll::Ready(Ok(End::Left));
+            }
+            if moved {
+                continue;
+            }
+            // Only a session that keeps its server connection can be idle in here.
+            if self.machine.server_is_idle()
+                && self.from_client.is_empty()
+                && self.to_client.is_empty()
+                && Pin::new(&mut self.draining).poll(cx).is_ready()
+            {
+                return Poll::Ready(Ok(End::Drained));
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Gives the server connection back.
+    async fn release(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        self.machine.end(&lease.backend);
+        self.pool.metrics.transactions.inc();
+        self.pool.metrics.queries.add(self.machine.take_queries());
+        self.log(None);
+        if self.registered.canceller.released() && !self.registered.canceller.settled().await {
+            return;
+        }
+        let dirty = lease.backend.dirt.query().is_some();
+        lease.redeem();
+        match lease {
+            Lease::Pooled(lease) if dirty => self.pool.wash(lease).await,
+            Lease::Pooled(_) | Lease::Own(_) => {}
+        }
+    }
+
+    /// Leaves the server connection, whatever it is in the midst of.
+    async fn abandon(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        self.pool.metrics.transactions.inc();
+        self.pool.metrics.queries.add(self.machine.take_queries());
+        let left = Left {
+            machine: self.machine.take(),
+            from_server: std::mem::take(&mut self.from_server),
+            to_server: std::mem::take(&mut self.to_server),
+        };
+        Box::pin(reclaim(lease, left, &self.pool, &self.registered.canceller)).await;
+    }
+
+    /// One line an exchange.
+    fn log(&self, error: Option<&Error>) {
+        self.shared.access.record(error.is_some(), || {
+            let event = Event::new("transaction")
+                .show("peer", self.conn.peer)
+                .with("database", self.route.database.as_str())
+                .with("user", self.route.user.as_str())
+                .time("took_ms", self.began.elapsed());
+            match error {
+                Some(error) => event.with("sqlstate", error.sqlstate()).show("error", error),
+                None => event,
+            }
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.pool.metrics.clients.dec();
+    }
+}

@@ -1,0 +1,300 @@
+//! From an accepted connection to a session that is logged in: TLS, startup, proof, greeting.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use groove_common::net::{Downstream, Transport};
+
+use super::cancel::Registered;
+use super::driver::{Parts, Session};
+use super::settings::{Settings, of_startup};
+use super::state::{Bounds, Machine, Mode};
+use crate::Shared;
+use crate::auth::scram::{MECHANISM, Server};
+use crate::auth::{Stored, md5};
+use crate::config::Auth;
+use crate::error::Error;
+use crate::route::{Route, negotiate, route};
+use crate::upstream::{Login, nonce, random};
+use crate::wire::backend::{self, Authentication, Status};
+use crate::wire::startup::{self, Opening, Startup, Version};
+use crate::wire::{Limits, decode, frontend};
+
+/// The first byte of a TLS handshake. As the first byte of a startup packet's length it would be absurd.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// TLS without an SSLRequest has to agree on this, so that it cannot be another protocol's (PostgreSQL 17).
+const ALPN: &[u8] = b"postgresql";
+/// PostgreSQL's bound on passwords and SASL messages.
+const AUTHENTICATION_MESSAGE_MAX: usize = 65_535;
+
+/// A client on its way in.
+pub struct Handshake {
+    shared: Arc<Shared>,
+    conn: Downstream,
+    input: BytesMut,
+    out: BytesMut,
+    tls_asked: bool,
+    gss_asked: bool,
+}
+
+/// What a client wanted, or why it does not get in.
+pub enum Accepted {
+    /// A session.
+    Session(Box<Handshake>, Startup),
+    /// Nothing more.
+    Done,
+    /// It is told why, if it still listens.
+    Refused(Box<Handshake>, Error),
+    /// TLS failed: there is nobody to tell.
+    Gone(Error),
+}
+
+enum Step {
+    Again,
+    StartTls,
+    Done,
+    Startup(Startup),
+}
+
+impl Handshake {
+    /// Begins with a connection that has said nothing yet.
+    pub fn new(shared: Arc<Shared>, conn: Downstream) -> Box<Handshake> {
+        let (input, out) = (BytesMut::new(), BytesMut::new());
+        Box::new(Handshake { shared, conn, input, out, tls_asked: false, gss_asked: false })
+    }
+
+    /// Leads a client to its startup packet, over TLS if it asks for it.
+    pub async fn accept(mut self: Box<Handshake>) -> Accepted {
+        let mut next = match self.begins_with_tls().await {
+            Ok(true) => Ok(Step::StartTls),
+            Ok(false) => Ok(Step::Again),
+            Err(error) => Err(error),
+        };
+        loop {
+            match next {
+                Ok(Step::Again) => {}
+                Ok(Step::StartTls) => match self.start_tls().await {
+                    Ok(secured) => self = secured,
+                    Err(error) => return Accepted::Gone(error),
+                },
+                Ok(Step::Done) => return Accepted::Done,
+                Ok(Step::Startup(startup)) => return Accepted::Session(self, startup),
+                Err(error) => return Accepted::Refused(self, error),
+            }
+            next = self.step().await;
+        }
+    }
+
+    async fn step(&mut self) -> Result<Step, Error> {
+        match self.opening().await? {
+            Opening::Ssl if !self.tls_asked => {
+                self.tls_asked = true;
+                let offers = self.conn.offers_tls();
+                self.out.extend_from_slice(if offers { b"S" } else { b"N" });
+                self.flush().await?;
+                Ok(if offers { Step::StartTls } else { Step::Again })
+            }
+            Opening::GssEnc if !self.gss_asked => {
+                self.gss_asked = true;
+                self.out.extend_from_slice(b"N");
+                self.flush().await?;
+                Ok(Step::Again)
+            }
+            // The code of a second request is not a version that anybody speaks.
+            Opening::Ssl | Opening::GssEnc => Err(Error::Version(Version { major: 1234, minor: 5679 })),
+            Opening::Cancel(key) => {
+                if !self.shared.cancels.cancel(&key).await {
+                    self.shared.login_metrics.stray_cancels.inc();
+                }
+                Ok(Step::Done)
+            }
+            Opening::Startup(startup) => Ok(Step::Startup(startup)),
+        }
+    }
+
+    /// Whether the client starts TLS with its first byte, as it may from PostgreSQL 17 on.
+    async fn begins_with_tls(&mut self) -> Result<bool, Error> {
+        let mut first = [0];
+        match self.conn.stream.transport() {
+            Transport::Tcp(tcp) if self.conn.offers_tls() => {
+                tcp.peek(&mut first).await.map_err(Error::Client)?;
+            }
+            Transport::Tcp(_) | Transport::Unix(_) => {}
+        }
+        Ok(first == [TLS_HANDSHAKE])
+    }
+
+    async fn start_tls(self: Box<Handshake>) -> Result<Box<Handshake>, Error> {
+        let Handshake { shared, conn, input, out, tls_asked, gss_asked } = *self;
+        let conn = Box::pin(conn.start_tls(&input)).await.map_err(Error::Client)?;
+        let agreed = conn.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        if !tls_asked && agreed != Some(ALPN) {
+            return Err(Error::DirectTls);
+        }
+        Ok(Box::new(Handshake { shared, conn, input, out, tls_asked: true, gss_asked }))
+    }
+
+    async fn opening(&mut self) -> Result<Opening, Error> {
+        loop {
+            if let Some(opening) = startup::decode(&mut self.input)? {
+                return Ok(opening);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Finds out who the client is, and greets it.
+    pub async fn log_in(&mut self, startup: &Startup) -> Result<LoggedIn, Error> {
+        let route = route(startup)?;
+        if let Some((version, unknown)) = negotiate(startup) {
+            backend::put_negotiate(&mut self.out, version.code(), &unknown);
+        }
+        let config = self.shared.directory.config();
+        let login = self.shared.directory.login(&route.user);
+        if config.auth == Auth::Password {
+            self.prove(&route.user, login.as_deref()).await?;
+        }
+        let long_key = startup.version >= Version::V3_2;
+        let logged_in = Box::pin(self.enter(route, startup, long_key)).await?;
+        backend::put_authentication(&mut self.out, &Authentication::Ok);
+        for (name, value) in logged_in.settings.reported() {
+            backend::put_parameter_status(&mut self.out, name, value);
+        }
+        let key = &logged_in.registered.key;
+        backend::put_key(&mut self.out, key.pid, &key.secret);
+        backend::put_ready(&mut self.out, Status::Idle);
+        self.flush().await?;
+        Ok(logged_in)
+    }
+
+    /// Asks for proof. Whether the user exists cannot be told from how this goes.
+    async fn prove(&mut self, user: &str, login: Option<&Login>) -> Result<(), Error> {
+        match login.and_then(|login| login.password.as_ref()) {
+            Some(Stored::Md5(stored)) => self.prove_md5(user, stored).await,
+            Some(Stored::Plain(_) | Stored::Scram(_)) | None => self.prove_scram(user, login).await,
+        }
+    }
+
+    async fn prove_md5(&mut self, user: &str, stored: &str) -> Result<(), Error> {
+        let salt = random::<4>().map_err(Error::Client)?;
+        backend::put_authentication(&mut self.out, &Authentication::Md5(salt));
+        self.flush().await?;
+        let message = self.password_message().await?;
+        let (given, _) = crate::wire::cstr(&message).ok_or(crate::wire::DecodeError::Format)?;
+        let expected = md5::response(stored, salt);
+        aws_lc_rs::constant_time::verify_slices_are_equal(given, expected.as_bytes())
+            .map_err(|_| Error::Denied { user: user.to_owned() })
+    }
+
+    async fn prove_scram(&mut self, user: &str, login: Option<&Login>) -> Result<(), Error> {
+        let mechanisms = vec![MECHANISM.to_owned()];
+        backend::put_authentication(&mut self.out, &Authentication::Sasl(mechanisms));
+        self.flush().await?;
+        let message = self.password_message().await?;
+        let (mechanism, first) = frontend::sasl_initial(&message)?;
+        if mechanism != MECHANISM.as_bytes() {
+            return Err(Error::Mechanism);
+        }
+        let verifier = self.shared.directory.verifier(user, login);
+        let nonce = nonce().map_err(Error::Client)?;
+        let (server, challenge) = Server::challenge(verifier, &nonce, first).map_err(Error::Scram)?;
+        backend::put_authentication(&mut self.out, &Authentication::SaslContinue(challenge.into()));
+        self.flush().await?;
+        let last = self.password_message().await?;
+        let proof = server.finish(&last).map_err(|error| match error {
+            crate::auth::scram::ScramError::Proof => Error::Denied { user: user.to_owned() },
+            other => Error::Scram(other),
+        })?;
+        backend::put_authentication(&mut self.out, &Authentication::SaslFinal(proof.into()));
+        Ok(())
+    }
+
+    async fn password_message(&mut self) -> Result<bytes::Bytes, Error> {
+        let limits = Limits { message: AUTHENTICATION_MESSAGE_MAX };
+        loop {
+            if let Some(frame) = decode(&mut self.input, &limits)? {
+                return match frame.tag {
+                    b'p' => Ok(frame.raw.slice(crate::wire::HEADER..)),
+                    other => Err(Error::ExpectedPassword(other)),
+                };
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Finds the client's pool and its settings, and for a session of its own its server.
+    async fn enter(&mut self, route: Route, startup: &Startup, long_key: bool) -> Result<LoggedIn, Error> {
+        let pool = self.shared.directory.pool(&route.database, &route.user)?;
+        let asked = of_startup(&startup.parameters);
+        let mode = pool.mode();
+        if let Some(replication) = &route.replication {
+            let mut extra = vec![("replication".to_owned(), replication.clone())];
+            extra.extend(startup.parameters.iter().filter(|(name, _)| is_carried(name)).cloned());
+            let server = super::Lease::Own(Box::new(pool.dial(&extra).await?));
+            let settings = Arc::clone(&server.backend.settings);
+            let pid = Some(server.cancel.key.pid);
+            let registered = self.shared.cancels.register(pid, long_key).map_err(Error::Client)?;
+            let mode = Mode::Session;
+            return Ok(LoggedIn { route, pool, mode, settings, registered, lease: Some(server) });
+        }
+        let settings = pool.settings(asked).await?;
+        let (lease, pid) = match mode {
+            Mode::Session => {
+                let lease = super::Lease::Pooled(pool.lease().await?);
+                let pid = lease.cancel.key.pid;
+                (Some(lease), Some(pid))
+            }
+            Mode::Transaction | Mode::Statement => (None, None),
+        };
+        let registered = self.shared.cancels.register(pid, long_key).map_err(Error::Client)?;
+        Ok(LoggedIn { route, pool, mode, settings, registered, lease })
+    }
+
+    /// The session of a client that is logged in.
+    pub fn into_session(self: Box<Handshake>, logged_in: LoggedIn) -> Session {
+        let limits = &self.shared.directory.config().limits;
+        let bounds = Bounds { message: limits.message.bytes(), statements: limits.statements as usize };
+        let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
+        let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
+        let Handshake { shared, conn, input, .. } = *self;
+        Session::new(Parts { shared, conn, input, route, pool, machine, registered, lease })
+    }
+
+    /// Tells the client why it does not get in. It may be gone, or deaf: nobody waits for it.
+    pub fn refuse(mut self: Box<Handshake>, error: &Error) {
+        crate::reply::put_session_error(&mut self.out, error);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = self.conn.stream.poll_send(&mut cx, &mut self.out);
+    }
+
+    /// Who is at the other end, for the log.
+    pub fn peer(&self) -> String {
+        self.conn.peer.to_string()
+    }
+
+    async fn fill(&mut self) -> Result<(), Error> {
+        match self.conn.stream.fill(&mut self.input).await.map_err(Error::Client)? {
+            0 => Err(Error::Client(std::io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        self.conn.stream.send(&mut self.out).await.map_err(Error::Client)
+    }
+}
+
+/// Startup parameters that a walsender's connection gets as the client gave them.
+fn is_carried(name: &str) -> bool {
+    !matches!(name, "user" | "database" | "replication") && !name.starts_with("_pq_.")
+}
+
+/// Who a client is, and what it begins with.
+pub struct LoggedIn {
+    route: Route,
+    pool: Arc<crate::upstream::UserPool>,
+    mode: Mode,
+    settings: Arc<Settings>,
+    registered: Registered,
+    lease: Option<super::Lease>,
+}

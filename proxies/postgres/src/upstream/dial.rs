@@ -1,0 +1,139 @@
+//! How a pool makes connections: pick a server, connect, log in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use groove_common::discovery::{Cluster, Outcome, Policy, fresh_dice};
+use groove_common::net::Connector;
+use groove_common::pool::Manager;
+use parking_lot::Mutex;
+
+use super::welcome::Welcome;
+use super::{Server, connect};
+use crate::auth::Stored;
+use crate::auth::scram::{Iterations, Keys};
+use crate::error::Error;
+use crate::metrics::PoolMetrics;
+use crate::wire::backend::error_field;
+
+/// Whom a pool logs in as, and where.
+pub struct Target {
+    /// The servers.
+    pub cluster: Arc<Cluster>,
+    /// TLS to them.
+    pub tls: Option<Connector>,
+    /// The database's name on the servers.
+    pub dbname: String,
+    /// The role on the servers.
+    pub user: String,
+    /// What proves it.
+    pub password: Option<Stored>,
+    /// For a connection, login included.
+    pub connect: Duration,
+    /// Prepared statements kept on a connection.
+    pub statements_max: usize,
+    /// Derived from the password; a new server with the same salt costs nothing.
+    pub keys: KeyCache,
+}
+
+impl Target {
+    /// The password where only the password itself will do.
+    pub fn plain_password(&self) -> Result<&str, Error> {
+        match &self.password {
+            Some(Stored::Plain(password)) => Ok(password),
+            Some(Stored::Md5(_) | Stored::Scram(_)) => {
+                Err(Error::ServerAuth("the server asks for the password itself, and only a hash of it is known"))
+            }
+            None => Err(Error::ServerAuth("the server asks for a password, and there is none")),
+        }
+    }
+
+    /// A connection to the server that has the fewest of ours.
+    pub async fn dial(&self, extra: &[(String, String)]) -> Result<Server, Error> {
+        let snapshot = self.cluster.snapshot();
+        let picked = snapshot.pick(Policy::LeastLoaded, self.cluster.now(), &mut fresh_dice());
+        let endpoint = Arc::clone(&picked.ok_or(Error::NoEndpoint)?.endpoint);
+        let counted = endpoint.begin();
+        let started = Instant::now();
+        let connected = Box::pin(connect(self, &endpoint.address, extra, self.connect)).await;
+        let failed = match &connected {
+            Ok(_) => false,
+            // A server that says no is well, unless it says that it is not.
+            Err(Error::Refused(body)) => is_passing(body),
+            Err(Error::ServerAuth(_) | Error::ServerScram(_)) => false,
+            Err(_) => true,
+        };
+        let outcome = if failed { Outcome::Failure } else { Outcome::Success { latency: started.elapsed() } };
+        self.cluster.report(&endpoint, outcome);
+        connected.map(|mut server| {
+            server.counted = Some(counted);
+            server
+        })
+    }
+}
+
+/// The last keys derived from a password. A server's salt for a role changes only with the password.
+#[derive(Default)]
+pub struct KeyCache(Mutex<Option<(Vec<u8>, Iterations, Keys)>>);
+
+impl KeyCache {
+    /// The keys for this salt.
+    pub fn get_or_derive(&self, salt: &[u8], iterations: Iterations, derive: impl FnOnce() -> Keys) -> Keys {
+        if let Some((known_salt, known_iterations, keys)) = &*self.0.lock()
+            && known_salt == salt
+            && *known_iterations == iterations
+        {
+            return keys.clone();
+        }
+        let keys = derive();
+        *self.0.lock() = Some((salt.to_vec(), iterations, keys.clone()));
+        keys
+    }
+}
+
+/// A server's refusal that may be over soon: it starts, it stops, it is full.
+fn is_passing(error: &[u8]) -> bool {
+    let code = error_field(error, b'C').unwrap_or_default();
+    code == b"53300" || code.starts_with(b"57P")
+}
+
+/// Makes the connections of one pool. Clones share it.
+#[derive(Clone)]
+pub struct Dial {
+    /// Changed by a reload.
+    pub(super) target: Arc<ArcSwap<Target>>,
+    pub(super) welcome: Arc<Welcome>,
+    pub(super) metrics: Arc<PoolMetrics>,
+}
+
+impl bb8::ManageConnection for Dial {
+    type Connection = Server;
+    type Error = Error;
+
+    async fn connect(&self) -> Result<Server, Error> {
+        let target = self.target.load_full();
+        let server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
+        self.metrics.connects.inc();
+        self.welcome.learn(&server.backend.settings);
+        Ok(server)
+    }
+
+    async fn is_valid(&self, _: &mut Server) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, server: &mut Server) -> bool {
+        server.is_stale()
+    }
+}
+
+impl Manager for Dial {
+    fn retry(&self, error: &Error) -> bool {
+        match error {
+            Error::Refused(body) => is_passing(body),
+            Error::ServerAuth(_) | Error::ServerScram(_) => false,
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The configuration, resolved: who may log in, which databases there are, and their pools.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use groove_common::app::{Context, StartError};
+use groove_common::config::ClientTls;
+use groove_common::discovery::Cluster;
+use groove_common::net::Connector;
+use parking_lot::Mutex;
+
+use super::dial::{KeyCache, Target};
+use super::pool::UserPool;
+use super::probe::SslRequestProber;
+use super::random;
+use crate::auth::Stored;
+use crate::auth::scram::{ITERATIONS, Verifier};
+use crate::config::{Config, Database, User};
+use crate::error::Error;
+use crate::metrics::PoolMetrics;
+
+/// Everybody and everything that clients may name.
+pub struct Directory {
+    cx: Context,
+    current: ArcSwap<Known>,
+    pools: Mutex<HashMap<PoolKey, Arc<UserPool>>>,
+    /// Makes verifiers for those who do not exist, and salts for those who do.
+    secret: [u8; 32],
+}
+
+type PoolKey = (String, String);
+
+/// One configuration, resolved.
+struct Known {
+    config: Arc<Config>,
+    users: HashMap<String, Arc<Login>>,
+    databases: BTreeMap<String, Place>,
+}
+
+/// A database's servers.
+struct Place {
+    cluster: Arc<Cluster>,
+    tls: Option<Connector>,
+}
+
+/// One who may log in.
+pub struct Login {
+    /// What the client has to prove; `None` only where nobody has to.
+    pub password: Option<Stored>,
+    server_user: String,
+    server_password: Option<Stored>,
+    verifier: OnceLock<Verifier>,
+}
+
+impl Login {
+    fn new(name: &str, user: &User) -> Login {
+        // What does not read as one of the kinds was refused with the configuration.
+        let stored = |text: &str| Stored::read(text).ok();
+        let password = user.password.as_ref().and_then(|password| stored(password.expose()));
+        let server_password = match &user.server_password {
+            Some(password) => stored(password.expose()),
+            None => password.clone(),
+        };
+        Login {
+            password,
+            server_user: user.server_user.clone().unwrap_or_else(|| name.to_owned()),
+            server_password,
+            verifier: OnceLock::new(),
+        }
+    }
+}
+
+impl Directory {
+    /// Resolves a configuration and starts what it names.
+    pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Directory, StartError> {
+        let known = resolve(config, &BTreeMap::new(), cx)?;
+        Ok(Directory {
+            cx: cx.clone(),
+            current: ArcSwap::from_pointee(known),
+            pools: Mutex::default(),
+            secret: random()?,
+        })
+    }
+
+    /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
+    pub fn reload(&self, config: &Arc<Config>) -> Result<(), StartError> {
+        let before = self.current.load_full();
+        let known = Arc::new(resolve(config, &before.databases, &self.cx)?);
+        let mut pools = self.pools.lock();
+        pools.retain(|(database, _), _| known.databases.contains_key(database));
+        for ((database, user), pool) in pools.iter() {
+            if let Some((target, options)) = known.target(database, user) {
+                let replaced = before.leads_elsewhere(&known, database, user);
+                pool.update(target, options, replaced);
+            }
+        }
+        self.current.store(known);
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// The one of this name, if there is one.
+    pub fn login(&self, user: &str) -> Option<Arc<Login>> {
+        self.current.load().users.get(user).cloned()
+    }
+
+    /// The SCRAM verifier for a login; one is invented for those who do not exist, or have no password.
+    pub fn verifier(&self, user: &str, login: Option<&Login>) -> Verifier {
+        match login.map(|login| (&login.password, &login.verifier)) {
+            Some((Some(Stored::Scram(verifier)), _)) => verifier.clone(),
+            Some((Some(Stored::Plain(password)), derived)) => derived
+                .get_or_init(|| {
+                    let salt = Verifier::invent(&self.secret, user).salt;
+                    Verifier::derive(password, &salt, ITERATIONS)
+                })
+                .clone(),
+            Some((Some(Stored::Md5(_)) | None, _)) | None => Verifier::invent(&self.secret, user),
+        }
+    }
+
+    /// The pool of a database for a user; it is made if it is not there yet.
+    pub fn pool(&self, database: &str, user: &str) -> Result<Arc<UserPool>, Error> {
+        let key = (database.to_owned(), user.to_owned());
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        let known = self.current.load();
+        let (target, options) =
+            known.target(database, user).ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
+        if pools.len() >= known.config.limits.pools as usize {
+            return Err(Error::TooManyClients);
+        }
+        let metrics = PoolMetrics::new(&self.cx.registry, database, user);
+        let name = format!("{database}.{user}");
+        let pool = Arc::new(UserPool::start(name, target, options, metrics, &self.cx.runtime));
+        pools.insert(key, Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    /// Every pool there is, by name.
+    pub fn pools(&self) -> Vec<Arc<UserPool>> {
+        let mut pools: Vec<_> = self.pools.lock().values().map(Arc::clone).collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        pools
+    }
+
+    /// Every database's servers.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.current.load().databases.values().map(|place| Arc::clone(&place.cluster)).collect()
+    }
+}
+
+impl Known {
+    /// Whom a pool logs in as, and how large it is.
+    fn target(&self, database: &str, user: &str) -> Option<(Target, crate::config::Pool)> {
+        let (place, written) = (self.databases.get(database)?, self.config.databases.get(database)?);
+        let login = self.users.get(user);
+        let target = Target {
+            cluster: Arc::clone(&place.cluster),
+            tls: place.tls.clone(),
+            dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            user: login.map_or_else(|| user.to_owned(), |login| login.server_user.clone()),
+            password: login.and_then(|login| login.server_password.clone()),
+            connect: written.connect.get(),
+            statements_max: written.pool.statements as usize,
+            keys: KeyCache::default(),
+        };
+        Some((target, written.pool.clone()))
+    }
+
+    /// Whether connections made for `self` are of no use for `next`.
+    fn leads_elsewhere(&self, next: &Known, database: &str, user: &str) -> bool {
+        let place = |known: &Known| {
+            let written = known.config.databases.get(database)?;
+            Some((written.endpoints.clone(), written.dbname.clone(), written.tls.clone()))
+        };
+        let role = |known: &Known| {
+            let login = known.users.get(user)?;
+            Some((login.server_user.clone(), login.server_password.clone()))
+        };
+        place(self) != place(next) || role(self) != role(next)
+    }
+}
+
+fn resolve(
+    config: &Arc<Config>,
+    running: &BTreeMap<String, Place>,
+    cx: &Context,
+) -> Result<Known, StartError> {
+    let users = config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
+    // Whatever can fail comes first: a configuration is taken whole or not at all.
+    let mut connectors = BTreeMap::new();
+    for (name, database) in &config.databases {
+        connectors.insert(name, database.tls.as_ref().map(connector).transpose()?);
+    }
+    let mut databases = BTreeMap::new();
+    for (name, database) in &config.databases {
+        let tls = connectors.remove(name).flatten();
+        let cluster = cluster(name, database, running.get(name), cx)?;
+        databases.insert(name.clone(), Place { cluster, tls });
+    }
+    Ok(Known { config: Arc::clone(config), users, databases })
+}
+
+fn connector(tls: &ClientTls) -> Result<Connector, StartError> {
+    Ok(Connector::new(tls, &[b"postgresql"])?)
+}
+
+fn cluster(
+    name: &str,
+    database: &Database,
+    running: Option<&Place>,
+    cx: &Context,
+) -> Result<Arc<Cluster>, StartError> {
+    if let Some(Place { cluster, .. }) = running {
+        cluster.update(&database.endpoints, &database.health)?;
+        return Ok(Arc::clone(cluster));
+    }
+    let prober = Arc::new(SslRequestProber);
+    Ok(Cluster::start(name, &database.endpoints, &database.health, prober, &cx.runtime)?)
+}
+

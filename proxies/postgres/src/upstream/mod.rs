@@ -1,0 +1,32 @@
+//! The servers' side: who is logged in where, and the pools of those connections.
+
+mod cancel;
+mod connect;
+mod directory;
+mod dial;
+mod pool;
+mod probe;
+mod server;
+mod welcome;
+
+pub use cancel::CancelTarget;
+pub use connect::connect;
+pub use dial::{Dial, Target};
+pub use directory::{Directory, Login};
+pub use pool::{Leased, UserPool};
+pub use server::Server;
+
+use aws_lc_rs::rand;
+
+/// Fills with randomness; without it nothing here may go on.
+pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| std::io::Error::other("the system gives no randomness"))?;
+    Ok(bytes)
+}
+
+/// A nonce for SCRAM: printable and without commas.
+pub fn nonce() -> std::io::Result<String> {
+    use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+    Ok(STANDARD_NO_PAD.encode(random::<18>()?))
+}

@@ -1,0 +1,196 @@
+//! The pool of one database and user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use groove_common::admission::Refused;
+use groove_common::health::Backoff;
+use groove_common::pool::{Lease, LeaseError, Pool, PoolConfig, PoolStatus, Waiter};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
+
+use super::Server;
+use super::dial::{Dial, Target};
+use super::welcome::{Asked, Welcome};
+use crate::config;
+use crate::error::Error;
+use crate::metrics::PoolMetrics;
+use crate::session::prepared::Statements;
+use crate::session::settings::{Settings, set_query};
+use crate::session::state::Mode;
+
+/// A server connection for one session alone.
+pub type Leased = Lease<Dial>;
+
+/// How long our own queries on a connection may take: settings, clean-up.
+const HOUSEKEEPING_MAX: Duration = Duration::from_secs(10);
+
+/// The pool of one database and user, and what its sessions share.
+pub struct UserPool {
+    /// `database.user`, for logs and metrics.
+    pub name: String,
+    /// What happens in it.
+    pub metrics: Arc<PoolMetrics>,
+    /// Its sessions' prepared statements.
+    pub statements: Arc<Statements>,
+    connections: Pool<Dial>,
+    dial: Dial,
+    options: ArcSwap<config::Pool>,
+}
+
+impl UserPool {
+    pub(super) fn start(
+        name: String,
+        target: Target,
+        options: config::Pool,
+        metrics: PoolMetrics,
+        runtime: &Handle,
+    ) -> UserPool {
+        let metrics = Arc::new(metrics);
+        let bounds = bounds(&options, target.connect);
+        let dial = Dial {
+            target: Arc::new(ArcSwap::from_pointee(target)),
+            welcome: Arc::new(Welcome::default()),
+            metrics: Arc::clone(&metrics),
+        };
+        UserPool {
+            connections: Pool::start(name.clone(), dial.clone(), bounds, runtime),
+            name,
+            metrics,
+            statements: Arc::default(),
+            dial,
+            options: ArcSwap::from_pointee(options),
+        }
+    }
+
+    /// Takes a changed configuration on. Connections to what is no longer the target are replaced.
+    pub(super) fn update(&self, target: Target, options: config::Pool, replaced: bool) {
+        self.connections.reconfigure(bounds(&options, target.connect));
+        self.dial.target.store(Arc::new(target));
+        self.options.store(Arc::new(options));
+        if replaced {
+            self.connections.reconnect();
+        }
+    }
+
+    /// When a session of this pool gives its connection back.
+    pub fn mode(&self) -> Mode {
+        self.options.load().mode.into()
+    }
+
+    /// Counts at this instant.
+    pub fn status(&self) -> PoolStatus {
+        self.connections.status()
+    }
+
+    /// A connection for one session, in turn.
+    pub async fn lease(&self) -> Result<Leased, Error> {
+        let deadline = Instant::now() + self.options.load().max_wait.get();
+        let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
+        self.connections.lease(waiter).await.map_err(|error| match error {
+            LeaseError::Refused(Refused::QueueFull) => Error::QueueFull,
+            LeaseError::Refused(Refused::TimedOut) => Error::QueueTimeout,
+            LeaseError::Refused(Refused::Closed) => Error::Draining,
+            LeaseError::Connect(error) => error,
+            LeaseError::Unreachable { reason } => Error::Connect(std::io::Error::other(reason)),
+        })
+    }
+
+    /// A connection outside of the pool, for one session to its end (replication).
+    pub async fn dial(&self, extra: &[(String, String)]) -> Result<Server, Error> {
+        let target = self.dial.target.load_full();
+        timeout(target.connect, target.dial(extra))
+            .await
+            .map_err(|_| Error::Connect(std::io::ErrorKind::TimedOut.into()))?
+    }
+
+    /// The settings that a session begins with whose client asked for `asked`, in their order. A server has the
+    /// last word on what is a setting and how its value is spelt.
+    pub async fn settings(&self, mut asked: Asked) -> Result<Arc<Settings>, Error> {
+        let application_name = take_plain_name(&mut asked);
+        let settings = match self.dial.welcome.get(&asked) {
+            Some(known) => known,
+            None => self.ask_server(asked).await?,
+        };
+        match application_name {
+            Some(name) if settings.get("application_name") != Some(&name) => {
+                let mut settings = Settings::clone(&settings);
+                settings.report("application_name", &name);
+                Ok(Arc::new(settings))
+            }
+            Some(_) | None => Ok(settings),
+        }
+    }
+
+    async fn ask_server(&self, asked: Asked) -> Result<Arc<Settings>, Error> {
+        let mut lease = self.lease().await?;
+        let defaults = self.dial.welcome.defaults().ok_or(Error::NoEndpoint)?;
+        let Some(query) = set_query(asked.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
+            return Ok(defaults);
+        };
+        lease.condemn();
+        let server = &mut *lease;
+        let ask = async {
+            if let Some(query) = server.backend.settings.query_to(&defaults) {
+                server.run(&query).await?;
+                Arc::make_mut(&mut server.backend.settings).take_asked(&defaults);
+            }
+            let outcome = server.run(&query).await;
+            if outcome.is_ok() {
+                let settings = Arc::make_mut(&mut server.backend.settings);
+                asked.iter().for_each(|(name, value)| settings.ask(name, value));
+            }
+            outcome
+        };
+        let outcome = timeout(HOUSEKEEPING_MAX, ask).await;
+        let outcome = outcome.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?;
+        if matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
+            // A refused setting leaves the connection as it was.
+            lease.redeem();
+        }
+        outcome?;
+        let settings = Arc::clone(&lease.backend.settings);
+        self.dial.welcome.put(asked, Arc::clone(&settings));
+        Ok(settings)
+    }
+
+    /// Cleans a connection after a session that kept it to its end, and gives it back.
+    pub async fn reset(&self, mut lease: Leased) {
+        lease.condemn();
+        let options = self.options.load_full();
+        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.reset(&options.reset_query)).await {
+            lease.redeem();
+        }
+    }
+
+    /// Washes off what a transaction left behind, and gives the connection back.
+    pub async fn wash(&self, mut lease: Leased) {
+        lease.condemn();
+        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.wash()).await {
+            lease.redeem();
+        }
+    }
+}
+
+/// Takes the application's name out, whose spelling needs no server: it is the one setting that differs from
+/// client to client.
+fn take_plain_name(asked: &mut Asked) -> Option<String> {
+    let last = asked.iter().rposition(|(name, _)| name == "application_name")?;
+    let is_plain = |name: &str| name.len() < 64 && name.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let name = asked.get(last).map(|(_, value)| value.clone()).filter(|name| is_plain(name))?;
+    asked.retain(|(name, _)| name != "application_name");
+    Some(name)
+}
+
+fn bounds(options: &config::Pool, connect: Duration) -> PoolConfig {
+    PoolConfig {
+        size: options.size as usize,
+        waiting_max: options.max_waiters as usize,
+        warm: options.min as usize,
+        idle_timeout: Some(options.idle.get()),
+        max_lifetime: Some(options.lifetime.get()),
+        connect_timeout: connect,
+        backoff: Backoff::default(),
+    }
+}

@@ -1,0 +1,105 @@
+//! One connection to a server, logged in.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+use groove_common::discovery::Exchange;
+use groove_common::net::Stream;
+
+use super::CancelTarget;
+use crate::error::Error;
+use crate::session::state::Backend;
+use crate::wire::backend::{Status, parameter_status};
+use crate::wire::{HEADER, Limits, decode, frontend};
+
+/// A message of a server that is held whole outside of exchanges.
+pub(super) const LIMITS: Limits = Limits { message: 1 << 20 };
+
+/// One connection to a server, logged in.
+pub struct Server {
+    /// The bytes.
+    pub stream: Stream,
+    /// What is known of the session at the other end.
+    pub backend: Backend,
+    /// How to cancel what it runs.
+    pub cancel: Arc<CancelTarget>,
+    /// Counts it among its endpoint's connections.
+    pub(super) counted: Option<Exchange>,
+}
+
+impl Server {
+    /// Whether the server has hung up, or said something nobody asked for (a farewell).
+    pub fn is_stale(&mut self) -> bool {
+        self.stream.is_stale(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Runs a query of ours, whose results nobody wants. The connection has to be idle.
+    pub async fn run(&mut self, query: &str) -> Result<Status, Error> {
+        let mut out = BytesMut::new();
+        frontend::put_query(&mut out, query);
+        self.stream.send(&mut out).await.map_err(Error::Lost)?;
+        let mut input = BytesMut::new();
+        let mut failure: Option<Bytes> = None;
+        loop {
+            while let Some(frame) = decode(&mut input, &LIMITS).map_err(Error::Upstream)? {
+                match frame.tag {
+                    b'S' => {
+                        let (name, value) = parameter_status(frame.body()).map_err(Error::Upstream)?;
+                        Arc::make_mut(&mut self.backend.settings).report(name, value);
+                    }
+                    b'E' => failure = Some(frame.raw.slice(HEADER..)),
+                    b'Z' => {
+                        let status = Status::read(frame.body()).map_err(Error::Upstream)?;
+                        return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
+                    }
+                    _ => {}
+                }
+            }
+            fill(&mut self.stream, &mut input).await.map_err(Error::Lost)?;
+        }
+    }
+
+    /// Makes the connection clean for any other session: `query` resets all, as DISCARD ALL does.
+    pub async fn reset(&mut self, query: &str) -> Result<(), Error> {
+        let status = self.run(query).await?;
+        self.backend.parsed.clear();
+        self.backend.dirt = Default::default();
+        Arc::make_mut(&mut self.backend.settings).reset();
+        if status == Status::Idle { Ok(()) } else { Err(Error::Setup) }
+    }
+
+    /// Washes off what the last session left, if it left anything.
+    pub async fn wash(&mut self) -> Result<(), Error> {
+        let dirt = self.backend.dirt;
+        let Some(query) = dirt.query() else { return Ok(()) };
+        self.run(&query).await?;
+        self.backend.dirt = Default::default();
+        if dirt.settings {
+            Arc::make_mut(&mut self.backend.settings).reset();
+        }
+        if dirt.prepared {
+            self.backend.parsed.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A farewell if it can be said at once; without it the server notices all the same.
+        let mut farewell = BytesMut::new();
+        frontend::put_terminate(&mut farewell);
+        let _ = self.stream.poll_send(&mut Context::from_waker(Waker::noop()), &mut farewell);
+    }
+}
+
+/// Reads on; the end of the stream is an error.
+pub(super) async fn fill(stream: &mut Stream, input: &mut BytesMut) -> io::Result<()> {
+    match poll_fn(|cx| stream.poll_fill(cx, input)).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
