@@ -1,1 +1,100 @@
+use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::*;
+use crate::testing::ScriptedPeer;
+
+/// A server with one route of its own, and its address.
+fn server() -> (Server, Address) {
+    let routes = Routes::new().post(
+        "/api/v1/length",
+        "how long the body is",
+        |request: http::Request<Bytes>| async move { json(&request.body().len()) },
+    );
+    let server = Server::new("groove-test", routes, Handle::current(), Registry::new(0)).unwrap();
+    let config = config::Admin { address: Address::tcp("127.0.0.1", 0), token: None };
+    let change = server.prepare(Some(&config)).unwrap();
+    server.apply(change);
+    let address = server.address().unwrap();
+    (server, address)
+}
+
+async fn client(address: &Address) -> ScriptedPeer {
+    ScriptedPeer::new(net::connect(address, None, Duration::from_secs(5)).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_route_gets_its_body() {
+    let (_server, address) = server();
+    let mut client = client(&address).await;
+    client.send("POST /api/v1/length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello").await;
+    client.expect("HTTP/1.1 200 OK\r\n").await;
+    client.expect_until("\r\n\r\n").await;
+    client.expect("5\n").await;
+    client.send("GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    client.expect("HTTP/1.1 200 OK\r\n").await;
+    client.expect_until("\"summary\": \"how long the body is\"").await;
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_refused() {
+    let (_server, address) = server();
+    let mut long_body = client(&address).await;
+    long_body
+        .send("POST /api/v1/length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n")
+        .await;
+    long_body.send(vec![b'x'; 1_048_577]).await;
+    long_body.expect("HTTP/1.1 413 ").await;
+
+    let mut long_head = client(&address).await;
+    long_head.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20_000))).await;
+    long_head.expect("HTTP/1.1 431 ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_is_not_waited_for_long() {
+    let (_server, address) = server();
+    let mut slow = client(&address).await;
+    let before = tokio::time::Instant::now();
+    slow.send("GET / HTTP/1.1\r\n").await;
+    slow.expect_end().await;
+    assert_eq!(before.elapsed(), HEAD_TIME_MAX);
+}
+
+#[tokio::test]
+async fn a_reload_may_move_it_or_take_it_away() {
+    let (server, address) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = Address::Unix(folder.path().join("admin.sock"));
+    let config = config::Admin { address: elsewhere.clone(), token: None };
+    let change = server.prepare(Some(&config)).unwrap();
+    server.apply(change);
+    assert_eq!(server.address(), Some(elsewhere.clone()));
+    let mut client = client(&elsewhere).await;
+    client.send("GET / HTTP/1.0\r\n\r\n").await;
+    client.expect("HTTP/1.0 200 OK\r\n").await;
+    assert_ne!(server.address(), Some(address));
+    let change = server.prepare(None).unwrap();
+    server.apply(change);
+    assert_eq!(server.address(), None);
+}
+
+#[test]
+fn only_names_of_this_machine_are_ours() {
+    for host in
+        ["", "localhost", "localhost:9311", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:9311", "10.0.0.7:1"]
+    {
+        assert!(is_ours(host), "{host}");
+    }
+    for host in ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "a:b"]
+    {
+        assert!(!is_ours(host), "{host}");
+    }
+}
+
+#[test]
+fn tokens_are_the_same_only_if_every_byte_is() {
+    assert!(same(b"token", b"token"));
+    assert!(!same(b"token", b"tokem") && !same(b"token", b"toke") && !same(b"", b"t"));
+}
