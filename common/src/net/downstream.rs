@@ -61,13 +61,11 @@ pub struct Downstream {
     /// The drain of this listener: begins with the program's, or when the listener is taken away.
     pub drain: Drain,
     pub(super) settings: Arc<Settings>,
-    pub(super) _permit: Permit,
 }
 
 impl Downstream {
     /// A connection that came from no listener: drivers are tested with it.
     pub fn detached(stream: Stream, peer: Peer, drain: Drain) -> Self {
-        let counted = Arc::<Open>::default();
         let listener = Arc::new(ListenerInfo::detached());
         Self {
             stream,
@@ -76,7 +74,6 @@ impl Downstream {
             listener,
             tls: None,
             drain,
-            _permit: Permit::new(&counted, &counted),
         }
     }
 

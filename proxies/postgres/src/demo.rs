@@ -23,9 +23,11 @@ pub struct Args {
 pub(crate) async fn run(args: Args) -> Result<Vec<DemoRow>, StartError> {
     let _ = (&args.user, &args.password, &args.database);
     let Some(_server) = args.server else {
-        return Err("the demo needs a PostgreSQL server: groove-postgres demo --server 127.0.0.1:5432 --user NAME \
+        return Err(
+            "the demo needs a PostgreSQL server: groove-postgres demo --server 127.0.0.1:5432 --user NAME \
                     --database NAME, the password in PGPASSWORD"
-            .into());
+                .into(),
+        );
     };
     Ok(Vec::new())
 }

@@ -232,3 +232,25 @@ async fn a_service_that_cannot_be_made_fails_the_start() {
     let made = Listeners::new(service, 2, Handle::current(), Registry::new(2));
     assert!(made.is_err());
 }
+
+/// A service may take a connection apart: it is counted, and waited for in a drain, until it has been served.
+#[tokio::test]
+async fn a_connection_is_counted_while_it_is_served_whatever_the_service_keeps_of_it() {
+    struct Keeper;
+    impl SharedService for Keeper {
+        async fn serve(self: Arc<Self>, conn: Downstream) {
+            let Downstream { mut stream, .. } = conn;
+            let mut buf = BytesMut::new();
+            while stream.fill(&mut buf).await.is_ok_and(|read| read > 0) {
+                stream.send(&mut buf).await.unwrap();
+            }
+        }
+    }
+    let world = World::of(Service::shared(Arc::new(Keeper)), Arc::default(), 0);
+    let address = world.listen_tcp(|_| {});
+    let mut client = client(&address).await;
+    ping(&mut client).await;
+    assert_eq!(world.listeners.connections(), 1);
+    client.finish().await;
+    soon(world.listeners.idle()).await;
+}

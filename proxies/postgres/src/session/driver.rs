@@ -175,7 +175,8 @@ impl Session {
         if self.from_client.is_empty() && Pin::new(&mut self.draining).poll(cx).is_ready() {
             return Poll::Ready(Err(Error::Draining));
         }
-        for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server] {
+        for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server]
+        {
             if buffer.is_empty() && buffer.capacity() > IDLE_BUFFER_MAX {
                 *buffer = BytesMut::new();
             }

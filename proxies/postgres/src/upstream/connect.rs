@@ -146,7 +146,9 @@ impl Dialogue {
                         }
                         Some(Stored::Md5(stored)) => md5::response(stored, salt),
                         Some(Stored::Scram(_)) | None => {
-                            return Err(Error::ServerAuth("the server asks for a password, and there is none"));
+                            return Err(Error::ServerAuth(
+                                "the server asks for a password, and there is none",
+                            ));
                         }
                     };
                     self.send(|out| frontend::put_password(out, response.as_bytes())).await?;
@@ -161,7 +163,9 @@ impl Dialogue {
                     return Err(Error::ServerAuth("a SASL message out of turn"));
                 }
                 Authentication::Other(_) => {
-                    return Err(Error::ServerAuth("the server asks for a kind of login that we do not speak"));
+                    return Err(Error::ServerAuth(
+                        "the server asks for a kind of login that we do not speak",
+                    ));
                 }
             }
         }

@@ -42,9 +42,9 @@ impl Target {
     pub fn plain_password(&self) -> Result<&str, Error> {
         match &self.password {
             Some(Stored::Plain(password)) => Ok(password),
-            Some(Stored::Md5(_) | Stored::Scram(_)) => {
-                Err(Error::ServerAuth("the server asks for the password itself, and only a hash of it is known"))
-            }
+            Some(Stored::Md5(_) | Stored::Scram(_)) => Err(Error::ServerAuth(
+                "the server asks for the password itself, and only a hash of it is known",
+            )),
             None => Err(Error::ServerAuth("the server asks for a password, and there is none")),
         }
     }

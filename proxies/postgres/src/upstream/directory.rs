@@ -193,7 +193,8 @@ fn resolve(
     running: &BTreeMap<String, Place>,
     cx: &Context,
 ) -> Result<Known, StartError> {
-    let users = config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
+    let users =
+        config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
     let mut connectors = BTreeMap::new();
     for (name, database) in &config.databases {
@@ -225,4 +226,3 @@ fn cluster(
     let prober = Arc::new(SslRequestProber);
     Ok(Cluster::start(name, &database.endpoints, &database.health, prober, &cx.runtime)?)
 }
-

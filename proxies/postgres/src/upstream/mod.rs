@@ -2,8 +2,8 @@
 
 mod cancel;
 mod connect;
-mod directory;
 mod dial;
+mod directory;
 mod pool;
 mod probe;
 mod server;
