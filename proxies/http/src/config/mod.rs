@@ -1,6 +1,8 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+#[cfg(test)]
+mod tests;
 
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,

@@ -1,0 +1,119 @@
+//! Broken configurations, and what is said of each: the line, the column, and what to write instead.
+
+use super::Config;
+use groove_common::config::{check_text, schema};
+
+/// The apps of a document, behind one listener.
+fn with_apps(apps: &str) -> String {
+    format!("listeners: [{{address: 127.0.0.1:8080}}]\napps:\n{apps}")
+}
+
+fn one_app(more: &str) -> String {
+    with_apps(&format!("  shop:\n    hosts: [shop.test]\n    endpoints: [127.0.0.1:9001]\n{more}"))
+}
+
+/// Text, and for each error its line, its column, its message and the help.
+type Broken = (String, &'static [(usize, usize, &'static str, &'static str)]);
+
+fn broken() -> Vec<Broken> {
+    vec![
+        (
+            with_apps("  shop: {host: [shop.test], endpoints: [127.0.0.1:9001]}\n"),
+            &[(3, 10, "unknown key `host`", "did you mean `hosts`?")],
+        ),
+        (
+            with_apps("  shop: {hosts: [\"shop.*.test\"], endpoints: [127.0.0.1:9001]}\n"),
+            &[(3, 18, "`*` stands for whole labels at the start only", "write a name like `shop.example.com`")],
+        ),
+        (
+            with_apps(
+                "  blog: {hosts: [a.test], endpoints: [127.0.0.1:9001]}\n  shop: {hosts: [b.test, A.test], endpoints: [127.0.0.1:9002]}\n",
+            ),
+            &[(4, 26, "app `blog` has this host already", "a host belongs to one app")],
+        ),
+        (
+            one_app("    clusters: {api: {endpoints: [127.0.0.1:9002]}}\n    routes:\n      - {match: {path: /api/*}, cluster: apis}\n"),
+            &[(8, 42, "the app has no cluster `apis`", "write one of `api`")],
+        ),
+        (
+            one_app("    routes:\n      - {match: {path: api/*}}\n      - {match: {path: /api/*, methods: [post]}}\n"),
+            &[
+                (7, 24, "a path starts with \"/\"", "write `/login` for one path"),
+                (8, 42, "methods know case", "write `POST`"),
+            ],
+        ),
+        (
+            one_app("    request_headers:\n      set: {Content-Length: \"5\", \"X Team\": a}\n      remove: [Host]\n"),
+            &[
+                (7, 13, "this header says where messages end", "leave it out"),
+                (7, 34, "this is no header name", "like `X-Team`"),
+                (8, 16, "a request has exactly one Host", "use `set` to replace it"),
+            ],
+        ),
+        (
+            format!("timeouts: {{first_byte: 0s}}\n{}", one_app("")),
+            &[(1, 24, "no time at all would let nothing through", "write a length of time, like `30s`")],
+        ),
+        (
+            format!("limits: {{head: 100B, fields: 1000}}\ntrusted: [10.0.0.0/40]\n{}", one_app("")),
+            &[
+                (1, 30, "`1000` is too large", "write 8 to 128"),
+                (2, 11, "`10.0.0.0/40` is not a network", "a network is written like `10.0.0.0/8`"),
+            ],
+        ),
+        (
+            with_apps("  shop: {hosts: [\"http://shop.test\", \"shop.test:80\"], endpoints: {embedded: {capacity: 64MiB}}}\n"),
+            &[
+                (3, 18, "a host has no scheme and no path", "write a name like"),
+                (3, 38, "a host has no port", "write a name like"),
+                (3, 67, "this proxy has no store of its own", "write a list of servers"),
+            ],
+        ),
+        (
+            one_app("    health: {probe: null}\n    health_path: healthz\n"),
+            &[
+                (7, 18, "this is no path that can be asked for", "write one like `/healthz`"),
+                (7, 5, "there is no probe to ask for it", "leave it out"),
+            ],
+        ),
+        (
+            format!("limits: {{head: 2KiB, target: 4KiB}}\nvia: two words\n{}", one_app("")),
+            &[
+                (1, 30, "a target of 4KiB cannot stand in a head of 2KiB", "write no more than `head`"),
+                (2, 6, "this cannot stand in a Via header", "write one word"),
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn every_error_has_its_place_and_says_what_to_write_instead() {
+    for (text, wanted) in broken() {
+        let said = check_text::<Config>("http.yaml", &text).expect_err(&text).to_string();
+        for (line, column, message, help) in wanted {
+            let place = format!("--> http.yaml:{line}:{column}\n");
+            let found = said.split("\n\n").any(|error| {
+                error.contains(&format!("error: {message}")) && error.contains(&place) && error.contains(help)
+            });
+            assert!(found, "{line}:{column} {message} ({help}) is not in\n{said}");
+        }
+        assert_eq!(said.matches("error: ").count(), wanted.len(), "{said}");
+    }
+}
+
+#[test]
+fn defaults_are_what_the_page_says() {
+    let config: Config = check_text("http.yaml", &one_app("")).expect("a good configuration");
+    assert_eq!(config.timeouts.first_byte.get().as_secs(), 30);
+    assert_eq!(config.limits.head.bytes(), 32 * 1024);
+    assert_eq!(config.via.as_deref(), Some("groove"));
+    assert_eq!(config.apps["shop"].retries, 2);
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    let schema = schema::<Config>().to_string();
+    for key in ["first_byte", "idle_per_endpoint", "health_path", "request_headers"] {
+        assert!(schema.contains(&format!("\"{key}\":")), "{key}");
+    }
+}
