@@ -25,8 +25,13 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Some(length)) = found else { return };
     let mut fields = Fields::default();
     let Ok(head) = RequestHead::parse(&bytes[..length], &limits, &mut fields) else { return };
-    let hop =
-        render::Hop { client: b"192.0.2.1", scheme: b"http", trusted: false, via: b"groove", request_id: b"1" };
+    let hop = render::Hop {
+        client: b"192.0.2.1",
+        scheme: b"http",
+        trusted: false,
+        via: b"groove",
+        request_id: b"1",
+    };
     let mut out = BytesMut::new();
     render::request(&head, &hop, &Edits::default(), &mut out);
     let wide = Limits { head_bytes: 1 << 20, target_bytes: 1 << 20, fields: 128, ..limits };

@@ -23,7 +23,12 @@ fn broken() -> Vec<Broken> {
         ),
         (
             with_apps("  shop: {hosts: [\"shop.*.test\"], endpoints: [127.0.0.1:9001]}\n"),
-            &[(3, 18, "`*` stands for whole labels at the start only", "write a name like `shop.example.com`")],
+            &[(
+                3,
+                18,
+                "`*` stands for whole labels at the start only",
+                "write a name like `shop.example.com`",
+            )],
         ),
         (
             with_apps(
@@ -32,18 +37,24 @@ fn broken() -> Vec<Broken> {
             &[(4, 26, "app `blog` has this host already", "a host belongs to one app")],
         ),
         (
-            one_app("    clusters: {api: {endpoints: [127.0.0.1:9002]}}\n    routes:\n      - {match: {path: /api/*}, cluster: apis}\n"),
+            one_app(
+                "    clusters: {api: {endpoints: [127.0.0.1:9002]}}\n    routes:\n      - {match: {path: /api/*}, cluster: apis}\n",
+            ),
             &[(8, 42, "the app has no cluster `apis`", "write one of `api`")],
         ),
         (
-            one_app("    routes:\n      - {match: {path: api/*}}\n      - {match: {path: /api/*, methods: [post]}}\n"),
+            one_app(
+                "    routes:\n      - {match: {path: api/*}}\n      - {match: {path: /api/*, methods: [post]}}\n",
+            ),
             &[
                 (7, 24, "a path starts with \"/\"", "write `/login` for one path"),
                 (8, 42, "methods know case", "write `POST`"),
             ],
         ),
         (
-            one_app("    request_headers:\n      set: {Content-Length: \"5\", \"X Team\": a}\n      remove: [Host]\n"),
+            one_app(
+                "    request_headers:\n      set: {Content-Length: \"5\", \"X Team\": a}\n      remove: [Host]\n",
+            ),
             &[
                 (7, 13, "this header says where messages end", "leave it out"),
                 (7, 34, "this is no header name", "like `X-Team`"),
@@ -62,7 +73,9 @@ fn broken() -> Vec<Broken> {
             ],
         ),
         (
-            with_apps("  shop: {hosts: [\"http://shop.test\", \"shop.test:80\"], endpoints: {embedded: {capacity: 64MiB}}}\n"),
+            with_apps(
+                "  shop: {hosts: [\"http://shop.test\", \"shop.test:80\"], endpoints: {embedded: {capacity: 64MiB}}}\n",
+            ),
             &[
                 (3, 18, "a host has no scheme and no path", "write a name like"),
                 (3, 38, "a host has no port", "write a name like"),
