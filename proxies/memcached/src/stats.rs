@@ -32,9 +32,11 @@ const NOT_ADDED: [&[u8]; 22] = [
 
 /// Adds up what servers answered; `own` lines come first and are what they are, whatever servers say.
 ///
+/// Without `adds`, the first server that has a name tells its value.
+///
 /// Each text is lines `STAT name value`, as memcached sends them, without `END`. Lines of another kind
 /// (`ITEM`, `PREFIX`) are passed on one after the other.
-pub fn merge(own: Option<&Bytes>, servers: &[Bytes]) -> BytesMut {
+pub fn merge(own: Option<&Bytes>, servers: &[Bytes], adds: bool) -> BytesMut {
     let mut merged: Vec<(&[u8], Value<'_>)> = Vec::new();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut others: Vec<&[u8]> = Vec::new();
@@ -48,7 +50,7 @@ pub fn merge(own: Option<&Bytes>, servers: &[Bytes]) -> BytesMut {
         match places.get(name).and_then(|place| merged.get_mut(*place)) {
             Some((_, merged)) => merged.add(value),
             None => {
-                let fixed = is_own || NOT_ADDED.contains(&last_part(name));
+                let fixed = is_own || !adds || NOT_ADDED.contains(&last_part(name));
                 places.insert(name, merged.len());
                 merged.push((name, Value::first(value, fixed)));
             }
@@ -147,7 +149,7 @@ mod tests {
         ];
         let own = Bytes::from_static(b"STAT curr_connections 2\r\nSTAT pid 1\r\n");
         assert_eq!(
-            merge(Some(&own), &servers),
+            merge(Some(&own), &servers, true),
             "STAT curr_connections 2\r\nSTAT pid 1\r\nSTAT cmd_get 7\r\nSTAT rusage_user 0.750000\r\n\
              STAT inter NULL\r\nSTAT extra 1\r\n"
         );
@@ -160,7 +162,7 @@ mod tests {
             Bytes::from_static(b"STAT items:1:age 9\r\nSTAT items:1:number 3\r\nITEM b [2 b; 0 s]\r\n"),
         ];
         assert_eq!(
-            merge(None, &servers),
+            merge(None, &servers, true),
             "STAT items:1:age 5\r\nSTAT items:1:number 5\r\nITEM a [1 b; 0 s]\r\nITEM b [2 b; 0 s]\r\n"
         );
     }

@@ -56,7 +56,10 @@ impl Worker {
     pub fn own_stats(&self, broadcast: &Broadcast<'_>) -> Option<Bytes> {
         match broadcast {
             Broadcast::Stats(stats) if stats.arguments().next().is_none() => (),
-            Broadcast::Stats(_) | Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } => return None,
+            Broadcast::Stats(_)
+            | Broadcast::FlushAll { .. }
+            | Broadcast::Verbosity { .. }
+            | Broadcast::MemLimit { .. } => return None,
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Some(Bytes::from(format!(

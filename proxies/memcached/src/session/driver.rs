@@ -259,7 +259,7 @@ impl Exchange<'_> {
             return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
         }
         let shape = match broadcast {
-            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } => Shape::One,
+            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } => Shape::One,
             Broadcast::Stats(_) => Shape::UntilEnd,
         };
         let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
@@ -317,6 +317,7 @@ fn embedded_answer(store: &embedded::Store, broadcast: Broadcast<'_>) -> Reply {
             line(b"OK")
         }
         Broadcast::Verbosity { .. } => line(b"OK"),
+        Broadcast::MemLimit { .. } => line(b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust"),
         Broadcast::Stats(stats) => match stats.arguments().next() {
             None => Reply::new(Status::End, Bytes::new(), store.stats()),
             Some(b"reset") => line(b"RESET"),

@@ -72,6 +72,11 @@ pub enum Broadcast<'a> {
         /// As given.
         level: u32,
     },
+    /// `cache_memlimit`.
+    MemLimit {
+        /// As given.
+        megabytes: u32,
+    },
     /// `stats` with its arguments.
     Stats(&'a crate::wire::request::Stats),
 }
@@ -83,6 +88,9 @@ impl Broadcast<'_> {
             Self::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all"),
             Self::FlushAll { delay } => out.extend_from_slice(format!("flush_all {delay}").as_bytes()),
             Self::Verbosity { level } => out.extend_from_slice(format!("verbosity {level}").as_bytes()),
+            Self::MemLimit { megabytes } => {
+                out.extend_from_slice(format!("cache_memlimit {megabytes}").as_bytes());
+            }
             Self::Stats(stats) => {
                 out.extend_from_slice(b"stats");
                 for argument in stats.arguments() {
@@ -144,6 +152,7 @@ commands! {
     Delete = "delete",
     FlushAll = "flush_all",
     Verbosity = "verbosity",
+    MemLimit = "cache_memlimit",
     Stats = "stats",
     Version = "version",
     Refused = "refused",
@@ -189,7 +198,7 @@ enum Expect {
     /// The end of a broadcast: `OK`, or what failed. Needs no answer.
     SharesEnd,
     /// The end of the statistics: all added up. Needs no answer.
-    StatsEnd,
+    StatsEnd { adds: bool },
     /// These words. Needs no answer.
     Words(&'static [u8]),
 }
@@ -198,7 +207,7 @@ impl Expect {
     fn needs_answer(self) -> bool {
         match self {
             Self::Value { .. } | Self::Single(_) | Self::Oversized | Self::Share => true,
-            Self::ValuesEnd | Self::SharesEnd | Self::StatsEnd | Self::Words(_) => false,
+            Self::ValuesEnd | Self::SharesEnd | Self::StatsEnd { .. } | Self::Words(_) => false,
         }
     }
 }
@@ -339,6 +348,7 @@ impl Machine {
             | Request::Delete(_)
             | Request::FlushAll { .. }
             | Request::Verbosity { .. }
+            | Request::MemLimit { .. }
             | Request::Stats(_)
             | Request::Version => self.current = Some(request),
         }
@@ -369,6 +379,7 @@ impl Machine {
             }
             Request::FlushAll { .. }
             | Request::Verbosity { .. }
+            | Request::MemLimit { .. }
             | Request::Stats(_)
             | Request::Version
             | Request::Quit => (Single::Line, false),
@@ -385,8 +396,16 @@ impl Machine {
             self.push(Expect::Share, command, true, now);
         }
         match request {
-            Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. } => {
+            Request::FlushAll { noreply, .. }
+            | Request::Verbosity { noreply, .. }
+            | Request::MemLimit { noreply, .. } => {
                 self.push(Expect::SharesEnd, command, noreply, now);
+            }
+            Request::Stats(stats) => {
+                // Settings are no amounts.
+                let adds = stats.arguments().next() != Some(b"settings");
+                self.push(Expect::StatsEnd { adds }, command, false, now);
+                self.keep_own_stats(own);
             }
             Request::Get(_)
             | Request::Store(_)
@@ -394,18 +413,14 @@ impl Machine {
             | Request::Arith(_)
             | Request::Touch(_)
             | Request::Delete(_)
-            | Request::Stats(_)
             | Request::Version
-            | Request::Quit => {
-                self.push(Expect::StatsEnd, command, false, now);
-                self.gathered_own(own);
-            }
+            | Request::Quit => (),
         }
         self.settle();
     }
 
     /// Statistics of our own wait in the last slot for their turn.
-    fn gathered_own(&mut self, own: Option<Bytes>) {
+    fn keep_own_stats(&mut self, own: Option<Bytes>) {
         let (Some(text), Some(slot)) = (own, self.slots.back_mut()) else { return };
         slot.answer = Some(Answer::Reply(Reply::new(meta::Status::End, Bytes::new(), text)));
     }
@@ -475,11 +490,11 @@ impl Machine {
                 self.write(slot.noreply, reply::TOO_LARGE);
             }
             Expect::SharesEnd => self.emit_shares_end(slot.noreply, None),
-            Expect::StatsEnd => {
+            Expect::StatsEnd { adds } => {
                 if let Some(Answer::Reply(own)) = answer {
                     self.gathered.own_stats = Some(own.value);
                 }
-                let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats);
+                let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats, adds);
                 self.emit_shares_end(false, Some(&text));
             }
             Expect::Words(words) => self.write(slot.noreply, words),
@@ -619,11 +634,10 @@ fn step_of(request: &Request) -> Option<Step<'_>> {
         }
         Request::Touch(touch) => (touch.key.as_bytes(), Op::Touch { exptime: touch.exptime }),
         Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete),
-        Request::FlushAll { delay, .. } => {
-            return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
-        }
-        Request::Verbosity { level, .. } => {
-            return Some(Step::Everyone(Broadcast::Verbosity { level: *level }));
+        Request::FlushAll { delay, .. } => return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay })),
+        Request::Verbosity { level, .. } => return Some(Step::Everyone(Broadcast::Verbosity { level: *level })),
+        Request::MemLimit { megabytes, .. } => {
+            return Some(Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }));
         }
         Request::Stats(stats) => return Some(Step::Everyone(Broadcast::Stats(stats))),
         Request::Version => return Some(Step::Version),
@@ -654,6 +668,7 @@ fn command_of(request: &Request) -> Command {
         Request::Delete(_) => Command::Delete,
         Request::FlushAll { .. } => Command::FlushAll,
         Request::Verbosity { .. } => Command::Verbosity,
+        Request::MemLimit { .. } => Command::MemLimit,
         Request::Stats(_) => Command::Stats,
         Request::Version | Request::Quit => Command::Version,
     }

@@ -283,7 +283,8 @@ fn status_of(line: &[u8]) -> Result<Status, DecodeError> {
         b"STAT" | b"ITEM" | b"PREFIX" => Status::Stat,
         b"END" => Status::End,
         b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Status::Error,
-        b"OK" | b"VERSION" | b"RESET" | b"ERROR:" => Status::Classic,
+        b"OK" | b"VERSION" | b"RESET" => Status::Classic,
+        b"MEMLIMIT_TOO_SMALL" | b"MEMLIMIT_ADJUST_FAILED" => Status::Classic,
         _ => return Err(DecodeError::UnknownReply),
     })
 }

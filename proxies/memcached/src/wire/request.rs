@@ -37,6 +37,13 @@ pub enum Request {
         /// No answer is wanted.
         noreply: bool,
     },
+    /// `cache_memlimit`.
+    MemLimit {
+        /// As given.
+        megabytes: u32,
+        /// No answer is wanted.
+        noreply: bool,
+    },
     /// `stats` with what follows it.
     Stats(Stats),
     /// `version`.
@@ -263,6 +270,9 @@ pub struct Decoder {
     begun: bool,
 }
 
+/// A longer line cannot have come with one read of memcached's, which then looks at its beginning.
+const ONE_READ_LEN_MAX: usize = 16 * 1024;
+
 /// The binary protocol's request magic.
 const BINARY_MAGIC: u8 = 0x80;
 
@@ -291,6 +301,9 @@ impl Decoder {
             return unfinished_line(input, limits).map(|()| None);
         };
         self.scanned_len = 0;
+        if feed > ONE_READ_LEN_MAX {
+            unfinished_line(input.get(..feed).unwrap_or_default(), limits)?;
+        }
         let line_len = command_len(input.get(..feed).unwrap_or_default());
         let line = input.get(..line_len).unwrap_or_default();
         match next_token(line, 0).map(|span| bytes_of(line, span)) {
@@ -390,13 +403,21 @@ fn command(line: Bytes) -> Result<Request, DecodeError> {
         b"delete" => delete(line),
         b"touch" => touch(line),
         b"flush_all" => flush_all(&line),
-        b"verbosity" => verbosity(&line),
+        b"verbosity" => {
+            let (level, noreply) = one_number(&line, Refusal::BadFormat)?;
+            Ok(Request::Verbosity { level, noreply })
+        }
+        b"cache_memlimit" => {
+            let (megabytes, noreply) = one_number(&line, Refusal::UnknownCommand)?;
+            Ok(Request::MemLimit { megabytes, noreply })
+        }
         b"stats" => Ok(Request::Stats(Stats { line })),
         b"version" => Ok(Request::Version),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Err(DecodeError::refused(Refusal::Shutdown)),
-        b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"extstore" | b"watch"
-        | b"refresh_certs" => Err(DecodeError::refused(Refusal::OneServer)),
+        b"slabs" | b"lru" | b"lru_crawler" | b"extstore" | b"watch" | b"refresh_certs" => {
+            Err(DecodeError::refused(Refusal::OneServer))
+        }
         _ => Err(unknown(&line)),
     }
 }
@@ -405,8 +426,7 @@ fn command(line: Bytes) -> Result<Request, DecodeError> {
 /// already decided by the first letter.
 fn unknown(line: &[u8]) -> DecodeError {
     let words = Words::split(line);
-    let decided =
-        matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
+    let decided = matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
     match !decided && words.last(line).starts_with(b"HTTP/") {
         true => DecodeError::Http,
         false => DecodeError::refused(Refusal::UnknownCommand),
@@ -484,12 +504,13 @@ fn flush_all(line: &[u8]) -> Result<Request, DecodeError> {
     Ok(Request::FlushAll { delay: delay.max(0), noreply })
 }
 
-fn verbosity(line: &[u8]) -> Result<Request, DecodeError> {
+/// A command with one number, and whether it wants no answer.
+fn one_number(line: &[u8], otherwise: Refusal) -> Result<(u32, bool), DecodeError> {
     let words = Words::split(line);
     let noreply = words.count_in(2..=3)? && words.noreply(line);
-    let level = number::flags(words.get(line, 1))
-        .ok_or(DecodeError::Refused { refusal: Refusal::BadFormat, noreply })?;
-    Ok(Request::Verbosity { level, noreply })
+    let number = number::flags(words.get(line, 1))
+        .ok_or(DecodeError::Refused { refusal: otherwise, noreply })?;
+    Ok((number, noreply))
 }
 
 /// A storage command's line.
