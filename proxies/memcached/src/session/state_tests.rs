@@ -1,1 +1,227 @@
+use std::collections::VecDeque as Queue;
 
+use groove_common::balance::Dice;
+
+use super::*;
+use crate::upstream::embedded::Store;
+
+const LIMITS: Limits = Limits { value_len_max: 1000, line_len_max: 1 << 20 };
+
+fn drain(machine: &mut Machine) -> String {
+    let mut text = Vec::new();
+    while !machine.output().is_empty() {
+        let front = machine.output().front().to_vec();
+        machine.output().advance(front.len());
+        text.extend(front);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn reply(status: meta::Status, line: &'static str, value: &'static str) -> Answer {
+    Answer::Reply(Reply::new(status, Bytes::from_static(line.as_bytes()), Bytes::from_static(value.as_bytes())))
+}
+
+/// Sends everything in `text`; the tickets of the steps, which nobody answers.
+fn send(machine: &mut Machine, text: &str) -> Vec<Ticket> {
+    let (mut input, now, mut tickets) = (BytesMut::from(text), Instant::now(), Vec::new());
+    while let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() {
+        tickets.push(next.ticket);
+        match next.step {
+            Step::Key(_) | Step::Version => machine.commit(now),
+            Step::Everyone(_) => machine.commit_everyone(2, None, now),
+        }
+    }
+    tickets
+}
+
+#[test]
+fn answers_are_told_in_the_order_of_requests() {
+    let mut machine = Machine::new();
+    let tickets = send(&mut machine, "get a b\r\nset c 0 0 1\r\nx\r\nfoo\r\nget\r\n");
+    assert_eq!(tickets, [0, 1, 3]);
+    machine.answer(3, reply(meta::Status::Done, "HD", ""));
+    machine.answer(1, reply(meta::Status::Value, "VA 1 kb f2", "y"));
+    assert_eq!(drain(&mut machine), "");
+    machine.answer(0, reply(meta::Status::Miss, "EN", ""));
+    assert_eq!(drain(&mut machine), "VALUE b 2 1\r\ny\r\nEND\r\nSTORED\r\nERROR\r\nERROR\r\n");
+    let commands: Vec<_> = machine.finished().map(|finished| (finished.command, finished.hits)).collect();
+    let refused = (Command::Refused, 0);
+    assert_eq!(commands, [(Command::Get, 1), (Command::Set, 1), refused, refused]);
+    assert!(machine.is_settled());
+}
+
+#[test]
+fn a_value_is_told_as_soon_as_those_before_it_are() {
+    let mut machine = Machine::new();
+    send(&mut machine, "get a b\r\n");
+    machine.answer(0, reply(meta::Status::Value, "VA 1 ka f0", "x"));
+    assert_eq!(drain(&mut machine), "VALUE a 0 1\r\nx\r\n");
+    machine.answer(1, reply(meta::Status::Miss, "EN", ""));
+    assert_eq!(drain(&mut machine), "END\r\n");
+}
+
+#[test]
+fn keys_of_a_dead_server_are_missing_unless_all_are() {
+    let mut machine = Machine::new();
+    send(&mut machine, "get a b\r\nget c d\r\nset e 0 0 0\r\n\r\n");
+    machine.answer(0, Answer::Failed(Failure::Down));
+    machine.answer(1, reply(meta::Status::Miss, "EN", ""));
+    assert_eq!(drain(&mut machine), "END\r\n");
+    machine.answer(3, Answer::Failed(Failure::Down));
+    machine.answer(4, Answer::Failed(Failure::TimedOut));
+    machine.answer(6, Answer::Failed(Failure::Lost));
+    let heard = drain(&mut machine);
+    let lines: Vec<_> = heard.lines().collect();
+    assert_eq!(lines.len(), 2, "{heard}");
+    assert!(lines.iter().all(|line| line.starts_with("SERVER_ERROR ")), "{heard}");
+}
+
+#[test]
+fn noreply_is_silent_whatever_comes_of_it() {
+    let mut machine = Machine::new();
+    let text = "set a 0 0 1 noreply\r\nx\r\nincr a 1 noreply\r\ndelete a noreply\r\ntouch a x noreply\r\n\
+                set a 0 0 2000 noreply\r\n";
+    let tickets = send(&mut machine, text);
+    machine.answer(tickets[0], Answer::Failed(Failure::Down));
+    machine.answer(tickets[1], reply(meta::Status::Error, "CLIENT_ERROR x", ""));
+    machine.answer(tickets[2], reply(meta::Status::NotFound, "NF", ""));
+    machine.answer(tickets[3], reply(meta::Status::NotFound, "NF", ""));
+    assert_eq!(drain(&mut machine), "");
+    assert_eq!(machine.finished().count(), 5);
+}
+
+#[test]
+fn a_broadcast_is_done_when_everybody_is() {
+    let mut machine = Machine::new();
+    send(&mut machine, "flush_all\r\nflush_all 10\r\nflush_all noreply\r\nstats\r\nstats reset\r\n");
+    machine.answer(0, reply(meta::Status::Classic, "OK", ""));
+    assert_eq!(drain(&mut machine), "");
+    machine.answer(1, reply(meta::Status::Classic, "OK", ""));
+    assert_eq!(drain(&mut machine), "OK\r\n");
+    machine.answer(3, reply(meta::Status::Classic, "OK", ""));
+    machine.answer(4, Answer::Failed(Failure::TimedOut));
+    assert!(drain(&mut machine).starts_with("SERVER_ERROR "));
+    machine.answer(6, Answer::Failed(Failure::TimedOut));
+    machine.answer(7, Answer::Failed(Failure::TimedOut));
+    assert_eq!(drain(&mut machine), "");
+    machine.answer(9, reply(meta::Status::End, "", "STAT cmd_get 1\r\n"));
+    machine.answer(10, reply(meta::Status::End, "", "STAT cmd_get 2\r\n"));
+    assert_eq!(drain(&mut machine), "STAT cmd_get 3\r\nEND\r\n");
+    machine.answer(12, reply(meta::Status::Classic, "RESET", ""));
+    machine.answer(13, reply(meta::Status::Classic, "RESET", ""));
+    assert_eq!(drain(&mut machine), "RESET\r\n");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from() {
+    let mut machine = Machine::new();
+    let (mut input, now) = (BytesMut::new(), Instant::now());
+    let value = "v".repeat(1000);
+    let line: &'static str = "VA 1000 ka f0";
+    let mut sent = 0;
+    while machine.admits() {
+        input.extend_from_slice(b"get a\r\n");
+        let ticket = machine.step(&mut input, &LIMITS, now).unwrap().unwrap().ticket;
+        machine.commit(now);
+        let answer = Reply::new(meta::Status::Value, Bytes::from(line), Bytes::from(value.clone()));
+        machine.answer(ticket, Answer::Reply(answer));
+        sent += 1;
+        assert!(sent < 10_000, "nothing stops it");
+    }
+    assert!(machine.output().len() <= BUFFERED_LEN_MAX + 2000);
+    drain(&mut machine);
+    assert!(machine.admits());
+}
+
+#[test]
+fn quit_ends_the_session_behind_what_came_before() {
+    let mut machine = Machine::new();
+    send(&mut machine, "get a\r\nquit\r\nget b\r\n");
+    assert!(machine.is_over() && !machine.is_settled());
+    machine.answer(0, reply(meta::Status::Miss, "EN", ""));
+    assert_eq!(drain(&mut machine), "END\r\n");
+    assert!(machine.is_settled());
+}
+
+#[test]
+fn a_reply_to_nobody_does_no_harm() {
+    let mut machine = Machine::new();
+    machine.answer(0, reply(meta::Status::Miss, "EN", ""));
+    machine.answer(u64::MAX, Answer::Failed(Failure::Lost));
+    send(&mut machine, "get a\r\n");
+    machine.answer(7, reply(meta::Status::Miss, "EN", ""));
+    machine.answer(0, reply(meta::Status::Miss, "EN", ""));
+    assert_eq!(drain(&mut machine), "END\r\n");
+}
+
+/// A client's stream of requests, mistakes among them.
+fn any_requests(dice: &mut Dice) -> String {
+    let mut text = String::new();
+    for _ in 0..30 {
+        let keys = ["a", "b", "c", "d", "e"];
+        let key = keys[dice.below(keys.len())];
+        let noreply = ["", " noreply"][dice.below(2)];
+        let number = dice.below(50);
+        text += &match dice.below(12) {
+            0 => format!("get {}\r\n", keys[..dice.below(5) + 1].join(" ")),
+            1 => format!("gets {key} {key}\r\n"),
+            2 => format!("gat {number} {key}\r\n"),
+            3 => format!("add {key} 1 0 2{noreply}\r\n{:02}\r\n", number),
+            4 => format!("append {key} 0 0 1{noreply}\r\n7\r\n"),
+            5 => format!("incr {key} {number}{noreply}\r\n"),
+            6 => format!("delete {key}{noreply}\r\n"),
+            7 => format!("touch {key} {number}\r\n"),
+            8 => format!("cas {key} 0 0 1 {number}{noreply}\r\n5\r\n"),
+            9 => "nonsense\r\n".to_owned(),
+            10 => format!("set {key} 0 0 1200{noreply}\r\n{}\r\n", "z".repeat(1200)),
+            _ => format!("set {key} {number} 0 3{noreply}\r\n{number:03}\r\n"),
+        };
+    }
+    text
+}
+
+/// Runs `text` through a machine in front of three servers that answer each in its own order but when they
+/// like, with the client's bytes cut anywhere. With one piece and no delay it is the simple truth.
+fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
+    let store = Store::new(1 << 20, 1);
+    let mut servers: [Queue<(Ticket, Reply)>; 3] = Default::default();
+    let (mut machine, mut input, mut output) = (Machine::new(), BytesMut::new(), String::new());
+    let (now, mut unsent, mut straight) = (Instant::now(), text.as_bytes(), Dice::seeded(0));
+    let is_straight = dice.is_none();
+    let dice = dice.unwrap_or(&mut straight);
+    while !unsent.is_empty() || !machine.is_settled() {
+        if is_straight || dice.below(3) == 0 {
+            let len = if is_straight { unsent.len() } else { dice.below(60).min(unsent.len()) };
+            input.extend_from_slice(&unsent[..len]);
+            unsent = &unsent[len..];
+        }
+        while machine.admits() && (is_straight || dice.below(4) > 0) {
+            let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() else { break };
+            let Step::Key(request) = next.step else { panic!("no such step here") };
+            let (ticket, server) = (next.ticket, usize::from(request.key[0]) % 3);
+            let reply = store.execute(&request);
+            machine.commit(now);
+            match is_straight {
+                true => machine.answer(ticket, Answer::Reply(reply)),
+                false => servers[server].push_back((ticket, reply)),
+            }
+        }
+        if let Some((ticket, reply)) = servers[dice.below(3)].pop_front() {
+            machine.answer(ticket, Answer::Reply(reply));
+        }
+        if is_straight || dice.below(5) == 0 {
+            output += &drain(&mut machine);
+        }
+    }
+    (output, machine.finished().count())
+}
+
+#[test]
+fn whatever_the_schedule_the_client_hears_the_same() {
+    for seed in 0..300 {
+        let mut dice = Dice::seeded(seed);
+        let text = any_requests(&mut dice);
+        let (heard, exchanges) = simulate(&text, Some(&mut dice));
+        assert_eq!((&heard, exchanges), (&simulate(&text, None).0, 30), "seed {seed}");
+    }
+}

@@ -1,1 +1,39 @@
+use super::*;
+use proptest::prelude::*;
 
+proptest! {
+    /// What is written for clients is what a client reads.
+    #[test]
+    fn values_come_back(
+        key in "[!-~]{1,250}",
+        flags in any::<u32>(),
+        cas in prop::option::of(any::<u64>()),
+        value in prop::collection::vec(any::<u8>(), 0..20_000),
+    ) {
+        let (flags, cas) = (flags.to_string(), cas.map(|cas| cas.to_string()));
+        let value = Bytes::from(value);
+        let mut out = Output::new();
+        write_value(&mut out, key.as_bytes(), flags.as_bytes(), cas.as_ref().map(String::as_bytes), &value);
+        out.extend_from_slice(b"END\r\n");
+        let (mut input, mut frames) = (BytesMut::new(), Vec::new());
+        while !out.is_empty() {
+            // In small pieces.
+            let piece = out.front().len().min(777);
+            input.extend_from_slice(&out.front()[..piece]);
+            out.advance(piece);
+            while let Some(frame) = decode(&mut input, &Limits::default()).unwrap() {
+                frames.push(frame);
+            }
+        }
+        let cas = cas.map(|cas| format!(" {cas}")).unwrap_or_default();
+        let line = Bytes::from(format!("VALUE {key} {flags} {}{cas}", value.len()));
+        prop_assert_eq!(frames, [Frame::Value { line, value }, Frame::Line(Bytes::from_static(b"END"))]);
+    }
+}
+
+#[test]
+fn values_that_lie_about_their_length() {
+    for text in ["VALUE a 0 2\r\nabcd", "VALUE a 0 x\r\n", "VALUE a\r\n", "VALUE a 0 99999999\r\n"] {
+        assert_eq!(decode(&mut BytesMut::from(text), &Limits::default()), Err(DecodeError::BadValue), "{text}");
+    }
+}
