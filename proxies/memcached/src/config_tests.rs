@@ -1,1 +1,136 @@
+use groove_common::config::check_text;
 
+use super::*;
+
+const SMALLEST: &str = "
+listeners: [{address: 127.0.0.1:11311}]
+admin: {address: 127.0.0.1:9311}
+clusters:
+  main:
+    endpoints: [127.0.0.1:11211]
+";
+
+#[test]
+fn the_smallest_file_is_enough() {
+    let config: Config = check_text("smallest", SMALLEST).unwrap();
+    assert_eq!(config.default_cluster(), Some("main"));
+    let main = &config.clusters["main"];
+    assert_eq!((main.connections, main.failover, main.timeout), (1, Failover::None, Duration::from_secs(1)));
+    assert_eq!(config.limits(), Limits::default());
+}
+
+#[test]
+fn everything_that_can_be_written() {
+    let text = "
+listeners: [{address: 127.0.0.1:11311}]
+workers: 2
+drain: 5s
+clusters:
+  users:
+    endpoints: [127.0.0.1:11211, 127.0.0.1:11212]
+    connections: 2
+    timeout: 250ms
+    connect_timeout: 100ms
+    failover: rehash
+    health: {probe: null}
+  pages:
+    endpoints: {embedded: {capacity: 64MiB}}
+routes: [{prefix: 'user:', cluster: users}]
+default_cluster: pages
+limits: {value: 8MiB, line: 64KiB}
+";
+    let config: Config = check_text("all", text).unwrap();
+    assert_eq!(config.default_cluster(), Some("pages"));
+    assert_eq!(config.cluster_number("users"), Some(1));
+    assert_eq!(config.clusters["users"].failover, Failover::Rehash);
+    assert_eq!(config.limits().value_len_max, 8 << 20);
+}
+
+/// A broken file, where the error is shown, and what it says.
+struct Broken {
+    text: &'static str,
+    at: (usize, usize),
+    says: [&'static str; 2],
+}
+
+const BROKEN: [Broken; 12] = [
+    Broken { text: "clusters: {main: {endpoints: [a:1]}}\n", at: (1, 1), says: ["listeners", ""] },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclustres: {main: {endpoints: [a:1]}}\nclusters: {main: {endpoints: [a:1]}}\n",
+        at: (2, 1),
+        says: ["clustres", "clusters"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a]}}\n",
+        at: (2, 31),
+        says: ["port", "a:PORT"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: []}}\n",
+        at: (2, 30),
+        says: ["", ""],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], timeout: 5}}\n",
+        at: (2, 46),
+        says: ["", "5s"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], timeout: 0s}}\n",
+        at: (2, 46),
+        says: ["no server answers in no time", "write `1s`"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], failover: rehahs}}\n",
+        at: (2, 47),
+        says: ["rehahs", "rehash"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1]}}\nroutes: [{prefix: x, cluster: users}]\n",
+        at: (3, 31),
+        says: ["there is no cluster `users`", "write one of `main`"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {one: {endpoints: [a:1]}, two: {endpoints: [b:1]}}\n",
+        at: (2, 1),
+        says: ["which of the clusters", "default_cluster: NAME"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: {embedded: {capacity: 1KiB}}}}\n",
+        at: (2, 52),
+        says: ["too small for a store", "at least `1MiB`"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], connections: 0}}\n",
+        at: (2, 50),
+        says: ["0", "1"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1]}}\nlimits: {value: 2GiB}\n",
+        at: (3, 17),
+        says: ["memcached takes from 1KiB to 1GiB", "write `1MiB`"],
+    },
+];
+
+#[test]
+fn broken_files_are_told_where_and_what_to_write_instead() {
+    for Broken { text, at, says } in BROKEN {
+        let report = check_text::<Config>("groove.yaml", text).unwrap_err();
+        let [finding, ..] = report.findings() else { panic!("{text}: no finding") };
+        assert_eq!((finding.line, finding.column), at, "{text}{report}");
+        let told = report.to_string();
+        assert!(says.iter().all(|words| told.contains(words)), "{text}{told}");
+    }
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let text = "
+listeners: [{address: 127.0.0.1:1}]
+clusters: {main: {endpoints: [a:1], timeout: 0s}}
+routes: [{prefix: x, cluster: nobody}, {prefix: x, cluster: main}]
+default_cluster: none
+";
+    let report = check_text::<Config>("groove.yaml", text).unwrap_err();
+    assert_eq!(report.findings().len(), 4, "{report}");
+}

@@ -181,7 +181,9 @@ mod tests {
             Refusal::OneServer,
         ];
         let mut failures = Output::new();
-        Failure::ALL.map(|reason| failure(reason, &mut failures));
+        for reason in Failure::ALL {
+            failure(reason, &mut failures);
+        }
         let lines = failures.front().split_inclusive(|byte| *byte == b'\n').chain(refusals.map(refusal));
         for line in lines {
             assert_eq!(line.iter().position(|byte| *byte == b'\r'), Some(line.len() - 2));

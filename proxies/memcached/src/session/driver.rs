@@ -199,7 +199,6 @@ impl Session {
 
     /// Says goodbye: the last bytes are out; the client reads them before the connection is torn down.
     async fn drain(mut self) {
-        self.worker.metrics.sessions.dec();
         if self.is_read_closed || self.conn.stream.shutdown().await.is_err() {
             return;
         }
@@ -212,6 +211,13 @@ impl Session {
         if timeout(LINGER, hung_up).await.is_err() {
             debug!(peer = %self.conn.peer, "the client did not hang up");
         }
+    }
+}
+
+impl Drop for Session {
+    /// Also when the drain's deadline cuts the session where it stands.
+    fn drop(&mut self) {
+        self.worker.metrics.sessions.dec();
     }
 }
 
@@ -259,7 +265,9 @@ impl Exchange<'_> {
             return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
         }
         let shape = match broadcast {
-            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } => Shape::One,
+            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } => {
+                Shape::One
+            }
             Broadcast::Stats(_) => Shape::UntilEnd,
         };
         let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {

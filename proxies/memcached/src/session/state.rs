@@ -634,8 +634,12 @@ fn step_of(request: &Request) -> Option<Step<'_>> {
         }
         Request::Touch(touch) => (touch.key.as_bytes(), Op::Touch { exptime: touch.exptime }),
         Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete),
-        Request::FlushAll { delay, .. } => return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay })),
-        Request::Verbosity { level, .. } => return Some(Step::Everyone(Broadcast::Verbosity { level: *level })),
+        Request::FlushAll { delay, .. } => {
+            return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
+        }
+        Request::Verbosity { level, .. } => {
+            return Some(Step::Everyone(Broadcast::Verbosity { level: *level }));
+        }
         Request::MemLimit { megabytes, .. } => {
             return Some(Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }));
         }

@@ -18,7 +18,11 @@ fn drain(machine: &mut Machine) -> String {
 }
 
 fn reply(status: meta::Status, line: &'static str, value: &'static str) -> Answer {
-    Answer::Reply(Reply::new(status, Bytes::from_static(line.as_bytes()), Bytes::from_static(value.as_bytes())))
+    Answer::Reply(Reply::new(
+        status,
+        Bytes::from_static(line.as_bytes()),
+        Bytes::from_static(value.as_bytes()),
+    ))
 }
 
 /// Sends everything in `text`; the tickets of the steps, which nobody answers.
@@ -189,7 +193,7 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
     let (now, mut unsent, mut straight) = (Instant::now(), text.as_bytes(), Dice::seeded(0));
     let is_straight = dice.is_none();
     let dice = dice.unwrap_or(&mut straight);
-    while !unsent.is_empty() || !machine.is_settled() {
+    while !(unsent.is_empty() && input.is_empty() && machine.is_settled()) {
         if is_straight || dice.below(3) == 0 {
             let len = if is_straight { unsent.len() } else { dice.below(60).min(unsent.len()) };
             input.extend_from_slice(&unsent[..len]);

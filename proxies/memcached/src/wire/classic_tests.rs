@@ -34,6 +34,10 @@ proptest! {
 #[test]
 fn values_that_lie_about_their_length() {
     for text in ["VALUE a 0 2\r\nabcd", "VALUE a 0 x\r\n", "VALUE a\r\n", "VALUE a 0 99999999\r\n"] {
-        assert_eq!(decode(&mut BytesMut::from(text), &Limits::default()), Err(DecodeError::BadValue), "{text}");
+        assert_eq!(
+            decode(&mut BytesMut::from(text), &Limits::default()),
+            Err(DecodeError::BadValue),
+            "{text}"
+        );
     }
 }

@@ -426,7 +426,8 @@ fn command(line: Bytes) -> Result<Request, DecodeError> {
 /// already decided by the first letter.
 fn unknown(line: &[u8]) -> DecodeError {
     let words = Words::split(line);
-    let decided = matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
+    let decided =
+        matches!(words.get(line, 0), [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] | [b'm', _]);
     match !decided && words.last(line).starts_with(b"HTTP/") {
         true => DecodeError::Http,
         false => DecodeError::refused(Refusal::UnknownCommand),
@@ -508,8 +509,8 @@ fn flush_all(line: &[u8]) -> Result<Request, DecodeError> {
 fn one_number(line: &[u8], otherwise: Refusal) -> Result<(u32, bool), DecodeError> {
     let words = Words::split(line);
     let noreply = words.count_in(2..=3)? && words.noreply(line);
-    let number = number::flags(words.get(line, 1))
-        .ok_or(DecodeError::Refused { refusal: otherwise, noreply })?;
+    let number =
+        number::flags(words.get(line, 1)).ok_or(DecodeError::Refused { refusal: otherwise, noreply })?;
     Ok((number, noreply))
 }
 

@@ -178,6 +178,8 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// However the bytes are cut, the same requests come out, and all of them are understood.
     #[test]
     fn cuts_do_not_matter(requests in prop::collection::vec(any_request(), 1..8), step in 1usize..70) {

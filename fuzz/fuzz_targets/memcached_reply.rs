@@ -1,0 +1,35 @@
+//! Bytes of a server: no panic, and the same replies however the bytes are cut.
+#![no_main]
+
+use bytes::BytesMut;
+use groove_memcached::wire::Limits;
+use groove_memcached::wire::meta::{DecodeError, Decoder, Reply};
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: Limits = Limits { value_len_max: 300, line_len_max: 4096 };
+
+fn decode(text: &[u8], step: usize) -> Result<Vec<Reply>, DecodeError> {
+    let (mut decoder, mut input, mut replies) = (Decoder::default(), BytesMut::new(), Vec::new());
+    for piece in text.chunks(step.max(1)) {
+        input.extend_from_slice(piece);
+        while let Some(reply) = decoder.decode(&mut input, &LIMITS)? {
+            for name in b"kfcst" {
+                let _argument = reply.flag(*name);
+            }
+            replies.push(reply);
+        }
+    }
+    Ok(replies)
+}
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (step, text) = input;
+    if let Ok(replies) = decode(text, text.len()) {
+        if text.len() <= 2048 {
+            assert_eq!(decode(text, usize::from(step)).as_ref(), Ok(&replies));
+        }
+        for reply in replies {
+            assert_eq!(reply.clone().detached(), reply);
+        }
+    }
+});
