@@ -217,7 +217,7 @@ fn malformed_requests_are_refused_and_never_reach_the_app() {
         ("GET / HTTP/2.0\r\nHost: shop.test\r\n\r\n".into(), 400),
         ("GET /\r\nHost: shop.test\r\n\r\n".into(), 400),
         ("\x16\x03\x01\x00\u{5}hello".into(), 400),
-        ("CONNECT shop.test:443 HTTP/1.1\r\nHost: shop.test:443\r\n\r\n".into(), 400),
+        ("CONNECT shop.test:443 HTTP/1.1\r\nHost: shop.test:443\r\n\r\n".into(), 405),
         (format!("{get}Expect: the impossible\r\nConnection: close\r\n\r\n"), 417),
         (format!("GET /{} HTTP/1.1\r\nHost: shop.test\r\n\r\n", "a".repeat(9000)), 414),
         (format!("{get}X: {}\r\n\r\n", "a".repeat(40_000)), 431),

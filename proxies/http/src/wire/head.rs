@@ -240,7 +240,8 @@ fn reply_framing(
 
 /// The authority (absolute form) and the origin form of a target.
 fn split_target<'a>(method: &[u8], target: &'a [u8]) -> Result<(Option<&'a [u8]>, &'a [u8]), Malformed> {
-    if target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS") {
+    // What CONNECT asks for is no place here, whatever its form: the session says so.
+    if target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS") || method == b"CONNECT" {
         return Ok((None, target));
     }
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://")).map(<[u8]>::len);
