@@ -153,6 +153,7 @@ async fn a_query_is_cancelled(clients: &[Client]) -> Result<DemoRow, StartError>
     let outcome = client.simple_query("SELECT pg_sleep(30)").await;
     canceller.abort();
     let good = outcome.is_err_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED));
-    let seen = format!("{} after {:.0?}", if good { "cancelled" } else { "not cancelled" }, started.elapsed());
+    let seen =
+        format!("{} after {:.0?}", if good { "cancelled" } else { "not cancelled" }, started.elapsed());
     Ok(DemoRow::new("pg_sleep(30), and a cancel request", seen, good))
 }
