@@ -1,3 +1,4 @@
+use std::sync::Barrier;
 use std::thread;
 
 use proptest::prelude::*;
@@ -8,15 +9,18 @@ use super::*;
 fn workers_and_others_count_into_one_sum() {
     let counter = Counter::new(3);
     let gauge = Gauge::new(3);
+    // All at once, so that two who write without asking each other lose counts.
+    let start = Barrier::new(5);
     thread::scope(|scope| {
         for worker in 0..5 {
-            let (counter, gauge) = (counter.clone(), gauge.clone());
+            let (counter, gauge, start) = (counter.clone(), gauge.clone(), &start);
             scope.spawn(move || {
                 // Two of the five are no workers of this program, and share a cell.
                 if worker < 3 {
                     become_worker(worker);
                 }
-                for _ in 0..10_000 {
+                start.wait();
+                for _ in 0..200_000 {
                     counter.inc();
                     gauge.add(3);
                     gauge.dec();
@@ -24,8 +28,8 @@ fn workers_and_others_count_into_one_sum() {
             });
         }
     });
-    assert_eq!(counter.get(), 50_000);
-    assert_eq!(gauge.get(), 100_000);
+    assert_eq!(counter.get(), 1_000_000);
+    assert_eq!(gauge.get(), 2_000_000);
     gauge.set(-4);
     assert_eq!(gauge.get(), -4);
 }
