@@ -79,28 +79,26 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end.
+    /// Waits for its end and for the rest of its log.
     ///
     /// # Errors
     /// When it still runs after `within`; the message carries the log.
     pub fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(status);
-        }
-        let handle = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
         let deadline = Instant::now() + within;
-        loop {
+        let status = loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+                break status;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 bail!("{} still runs after {within:?}\n{}", self.name, self.log);
             }
-            let span =
-                Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
+            let handle = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+            let span = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
             poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&span))?;
-        }
+        };
+        self.log.wait_closed();
+        Ok(status)
     }
 
     /// Ends it at once with SIGKILL and waits for the kernel to have done so.
