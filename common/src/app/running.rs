@@ -193,9 +193,12 @@ impl<P: Proxy> Running<P> {
         }
         let status = self.state.proxy.status();
         for cluster in status.get("clusters").and_then(Value::as_array).into_iter().flatten() {
-            let name = cluster.get("name").and_then(Value::as_str).unwrap_or_default();
-            let endpoints = cluster.get("endpoints").map_or(0, |found| found.as_array().map_or(1, Vec::len));
-            info!("cluster {name}: {endpoints} endpoints");
+            let text = |field| cluster.get(field).and_then(Value::as_str).unwrap_or_default();
+            let (name, source) = (text("name"), text("source"));
+            match cluster.get("endpoints").and_then(Value::as_array).map_or(0, Vec::len) {
+                0 => info!("cluster {name}: {source}"),
+                endpoints => info!("cluster {name}: {source}, {endpoints} endpoints"),
+            }
         }
         if let Some(address) = self.admin() {
             info!("admin on http://{address}/");

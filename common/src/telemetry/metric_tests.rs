@@ -35,6 +35,20 @@ fn workers_and_others_count_into_one_sum() {
 }
 
 #[test]
+fn only_a_worker_has_a_cell_to_itself() {
+    let cells = ["shared", "worker 0", "worker 1"];
+    assert_eq!(mine(&cells), Some((&"shared", true)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            become_worker(1);
+            assert_eq!(mine(&cells), Some((&"worker 1", false)));
+            become_worker(2);
+            assert_eq!(mine(&cells), Some((&"shared", true)));
+        });
+    });
+}
+
+#[test]
 fn a_worker_of_a_larger_program_counts_too() {
     let counter = Counter::new(1);
     thread::scope(|scope| {

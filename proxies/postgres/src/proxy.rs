@@ -36,6 +36,7 @@ impl Proxy for Postgres {
     const ABOUT: &'static str = "A PostgreSQL sidecar: connection pooling that sessions do not notice";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ADMIN: &'static str = "127.0.0.1:9632";
+    const SHARED: bool = true;
 
     type Config = Config;
     type Verb = NoVerb;
