@@ -536,7 +536,8 @@ fn slow_readers_do_not_fill_memory() {
         .collect();
     std::thread::sleep(Duration::from_millis(300));
     let after = proxy.usage().unwrap().resident_bytes;
-    assert!(after < before + (16 << 20), "{before} bytes became {after}");
+    // Each could have a gigabyte; what is held is a few buffers each.
+    assert!(after < before + (32 << 20), "{before} bytes became {after}");
     drop(readers);
 }
 

@@ -86,10 +86,15 @@ impl Stream {
     /// Writes all of `buf`, vectored, and flushes. May be called again with more in `buf` while it is pending.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, buf: &mut impl Buf) -> Poll<io::Result<()>> {
         while buf.has_remaining() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = buf.chunks_vectored(&mut slices);
-            let slices = slices.get(..count).unwrap_or_default();
-            let written = ready!(Pin::new(&mut *self).poll_write_vectored(cx, slices))?;
+            let written = if buf.chunk().len() == buf.remaining() {
+                // One piece, as mostly: the system's plain call costs less than the vectored one.
+                ready!(Pin::new(&mut *self).poll_write(cx, buf.chunk()))?
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = buf.chunks_vectored(&mut slices);
+                let slices = slices.get(..count).unwrap_or_default();
+                ready!(Pin::new(&mut *self).poll_write_vectored(cx, slices))?
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

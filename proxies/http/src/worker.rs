@@ -164,7 +164,7 @@ impl Worker {
         let mut buffers = self.buffers.borrow_mut();
         buffer.clear();
         // Bytes that were taken from its front are room again.
-        let has_room = buffer.capacity() >= BUFFER_BYTES || buffer.try_reclaim(BUFFER_BYTES);
+        let has_room = buffer.capacity() >= BUFFER_BYTES / 2 || buffer.try_reclaim(BUFFER_BYTES);
         if has_room && buffer.capacity() <= BUFFER_BYTES_KEPT_MAX && buffers.len() < BUFFERS_MAX {
             buffers.push(buffer);
         }

@@ -91,6 +91,8 @@ pub(super) struct Session {
 /// A request that has been read, admitted and routed.
 pub(super) struct Begun<'v> {
     pub(super) at: Instant,
+    /// When its reply was with the client.
+    ended: Instant,
     pub(super) app: &'v App,
     target: &'v Target,
     pub(super) exchange: Exchange,
@@ -245,20 +247,22 @@ impl Session {
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
         self.inbox.advance(length);
-        let mut body = self.worker.take_buffer();
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
-            let taken = exchange.upload(&mut self.inbox, &mut body, &table.limits);
+            // What is there of the body goes with the head, in one piece.
+            let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits);
             if let Err(fault) = taken {
                 return Err(Refused { error: fault.into(), audience });
             }
         }
+        let at = Instant::now();
         Ok(Begun {
-            at: Instant::now(),
+            at,
+            ended: at,
             app,
             target,
             exchange,
-            outgoing: Outgoing::new(out, body),
+            outgoing: Outgoing::new(out),
             incoming: self.worker.take_buffer(),
             reply: self.worker.take_buffer(),
             audience,
@@ -271,7 +275,9 @@ impl Session {
         loop {
             let mut lease = self.lease(view, begun, wants_fresh).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
-                let outcome = Outcome::Success { latency: begun.at.elapsed() };
+                begun.ended = Instant::now();
+                let latency = begun.ended.saturating_duration_since(begun.at);
+                let outcome = Outcome::Success { latency };
                 begun.target.upstream.cluster.report(lease.exchange.endpoint(), outcome);
                 return Ok(lease);
             };
@@ -347,6 +353,7 @@ impl Session {
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
+            begun: lease.is_reused.then_some(begun.at),
             server_is_deaf: false,
             reply_is_unflushed: false,
             client_is_done: false,
@@ -356,7 +363,7 @@ impl Session {
 
     /// The reply is with the client: what stays open, and what is told of it.
     fn release(&mut self, view: &View, begun: &mut Begun<'_>, lease: Lease) -> Next {
-        let now = Instant::now();
+        let now = begun.ended;
         let status = begun.exchange.status().unwrap_or_default();
         let took = now.saturating_duration_since(begun.at);
         begun.app.metrics.answered(status, took);

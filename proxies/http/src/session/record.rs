@@ -21,7 +21,9 @@ impl<'a> Record<'a> {
 
     /// The value of the first field of that name.
     pub(super) fn field(&self, name: &str) -> Option<&'a [u8]> {
-        self.head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+        // Behind the blank line may be the beginning of the body.
+        let lines = self.head.split(|byte| *byte == b'\n').take_while(|line| line.trim_ascii() != b"");
+        lines.skip(1).find_map(|line| {
             let colon = memchr::memchr(b':', line)?;
             let found = line.get(..colon)?.eq_ignore_ascii_case(name.as_bytes());
             found.then(|| line.get(colon + 1..).unwrap_or_default().trim_ascii())
@@ -71,7 +73,8 @@ mod tests {
 
     #[test]
     fn fields_are_found_whatever_their_case() {
-        let record = Record::of(b"GET /a?b HTTP/1.1\r\nHost: shop.test\r\nx-REQUEST-id:  42 \r\n\r\n");
+        let record =
+            Record::of(b"GET /a?b HTTP/1.1\r\nHost: shop.test\r\nx-REQUEST-id:  42 \r\n\r\nAccept: body\n");
         assert_eq!(record.field("host"), Some(b"shop.test".as_slice()));
         assert_eq!(record.field("X-Request-Id"), Some(b"42".as_slice()));
         assert_eq!(record.field("accept"), None);

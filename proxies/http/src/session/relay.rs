@@ -28,16 +28,20 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(head: BytesMut, body: BytesMut) -> Self {
-        Self { head, sent: 0, body, unflushed: false }
+    /// A head, and whatever of the body is there already.
+    pub(super) fn new(head: BytesMut) -> Self {
+        Self { head, sent: 0, body: BytesMut::new(), unflushed: false }
     }
 
     /// Sends what is left, head and body in one write.
     fn poll_send(&mut self, cx: &mut Context<'_>, server: &mut Stream) -> Poll<std::io::Result<()>> {
-        let head = self.head.get(self.sent..).unwrap_or_default();
-        let mut both = head.chain(&mut self.body);
-        let polled = server.poll_send(cx, &mut both);
-        self.sent = self.head.len() - both.first_ref().len();
+        let mut head = self.head.get(self.sent..).unwrap_or_default();
+        let polled = if self.body.is_empty() {
+            server.poll_send(cx, &mut head)
+        } else {
+            server.poll_send(cx, &mut (&mut head).chain(&mut self.body))
+        };
+        self.sent = self.head.len() - head.len();
         self.unflushed = polled.is_pending();
         polled
     }
@@ -87,6 +91,8 @@ pub(super) struct Relay<'a> {
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
+    /// When the exchange began: the time of the first turn, which need not be asked for.
+    pub(super) begun: Option<Instant>,
     /// The server takes no more of the request; it may have answered all the same.
     pub(super) server_is_deaf: bool,
     /// TLS holds records for the client that the socket has not taken.
@@ -97,27 +103,31 @@ pub(super) struct Relay<'a> {
 
 impl Relay<'_> {
     /// Moves all that can be moved. Ready when the reply is with the client, or nothing more can be done.
+    ///
+    /// One pass is enough for most: it is repeated only where bytes that moved make room, or stand in line, for others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut moved_ever = false;
         loop {
-            let mut moved = self.send_request(cx);
-            moved |= self.read_client(cx)?;
-            moved |= self.read_server(cx)?;
-            moved |= self.send_reply(cx)?;
+            let sent = self.send_request(cx);
+            let mut again = sent && !self.exchange.is_uploaded();
+            let received = self.read_server(cx)?;
+            let replied = self.send_reply(cx)?;
             if self.exchange.is_answered() && self.reply.is_empty() && !self.reply_is_unflushed {
                 return Poll::Ready(Ok(()));
             }
-            if !moved {
+            let uploaded = self.read_client(cx)?;
+            again |= received || replied || uploaded;
+            moved_ever |= again || sent;
+            if !again {
                 break;
             }
-            moved_ever = true;
         }
         if moved_ever {
-            let patience = match self.exchange.phase() {
-                Phase::FirstByte if self.client_is_done => HALF_CLOSED_MAX,
-                phase => self.patience.of(phase),
-            };
-            self.timer.set(Instant::now() + patience);
+            let phase = self.exchange.phase();
+            let leaves = self.client_is_done && phase == Phase::FirstByte;
+            let patience = if leaves { HALF_CLOSED_MAX } else { self.patience.of(phase) };
+            let now = self.begun.take().unwrap_or_else(Instant::now);
+            self.timer.set(now + patience);
         }
         match self.timer.poll(cx) {
             Poll::Ready(()) if self.client_is_done => Poll::Ready(Err(Error::ClientGone)),

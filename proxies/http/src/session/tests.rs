@@ -22,7 +22,7 @@ struct Message {
 }
 
 fn message(dice: &mut Dice, may_close: bool) -> Message {
-    let data: Vec<u8> = (0..dice.below(200)).map(|_| (dice.below(256)) as u8).collect();
+    let data: Vec<u8> = (0..dice.below(200)).map(|_| dice.roll().to_le_bytes()[0]).collect();
     match dice.below(if may_close { 4 } else { 3 }) {
         0 => Message { wire: Vec::new(), data: Vec::new(), framing: Framing::None },
         1 => Message { wire: data.clone(), framing: Framing::Length(data.len() as u64), data },

@@ -13,11 +13,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Timer {
     deadline: Instant,
     armed: Option<Pin<Box<Sleep>>>,
+    /// The runtime's timer knows whom to wake: always the session's task, so once is enough.
+    is_known: bool,
 }
 
 impl Timer {
     pub(super) fn new(deadline: Instant) -> Self {
-        Self { deadline, armed: None }
+        Self { deadline, armed: None, is_known: false }
     }
 
     /// Moves the deadline.
@@ -27,19 +29,25 @@ impl Timer {
             && sleep.deadline() > deadline
         {
             sleep.as_mut().reset(deadline);
+            self.is_known = false;
         }
     }
 
-    /// Ready when the deadline has passed.
+    /// Ready when the deadline has passed. To be polled by one task only.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
         let sleep = self.armed.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if self.is_known && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
+                self.is_known = false;
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
         }
+        self.is_known = true;
         Poll::Pending
     }
 }
