@@ -94,7 +94,8 @@ impl Process {
                 bail!("{} still runs after {within:?}\n{}", self.name, self.log);
             }
             let handle = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
-            let span = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
+            let span =
+                Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
             poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&span))?;
         };
         self.log.wait_closed();

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{Candidate, Measure, Settings, Suite, write_filled};
-use crate::load::count;
 use crate::process::{Process, run, run_as};
 use crate::{Kind, PATIENCE, Port, Postgres, paths};
 
@@ -81,37 +80,40 @@ impl Suite for Poolers {
     }
 
     /// pgbench tells its progress each second: measuring begins with the first such line, when every client
-    /// has logged in, and ends with the last.
+    /// has logged in, and ends with the summary.
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
         let folder = TempDir::new()?;
         let mode = MODES.get(scenario).copied().unwrap_or("simple");
-        let last = settings.seconds + 1;
         let mut command = Command::new(paths::program("pgbench")?);
         command.args(["-n", "-S", "-j", "2", "-P", "1", "-M", mode, "-h", "127.0.0.1", "-U", "app"]);
-        command.args(["-c", &CLIENTS.to_string(), "-T", &last.to_string()]);
+        command.args(["-c", &CLIENTS.to_string(), "-T", &(settings.seconds + 1).to_string()]);
         command.args(["-p", &candidate.address.port().to_string()]);
         command.args(["-l", "--sampling-rate=0.05", "--log-prefix=latency", "shop"]);
         command.env("PGPASSWORD", "secret").current_dir(folder.path());
         let mut pgbench = Process::spawn("pgbench", command)?;
 
-        pgbench.log().expect("progress: 1.0 s")?;
+        pgbench.log().expect("progress: ")?;
         let before = candidate.usage()?;
-        pgbench.log().expect(&format!("progress: {last}.0 s"))?;
+        pgbench.log().expect("transaction type: ")?;
         let after = candidate.usage()?;
         let status = pgbench.exit(PATIENCE)?;
         ensure!(status.success(), "pgbench: {status}\n{}", pgbench.log());
 
         let lines = pgbench.log().lines();
-        let progress: Vec<Progress> = lines.iter().filter_map(|line| Progress::parse(line)).skip(1).collect();
-        ensure!(!progress.is_empty(), "pgbench told no progress\n{}", pgbench.log());
-        let transactions: f64 = progress.iter().map(|second| second.transactions).sum();
+        let progress: Vec<Progress> = lines.iter().filter_map(|line| Progress::parse(line)).collect();
+        let (Some(first), Some(last)) = (progress.first(), progress.last()) else {
+            bail!("pgbench told no progress\n{}", pgbench.log())
+        };
+        // Under load a line comes late and tells so; its rate is for the time since the one before.
+        let transactions: f64 =
+            progress.windows(2).map(|pair| pair.last().map_or(0.0, |now| now.tps) * span(pair)).sum();
         let (p50_us, p99_us) = quantiles(folder.path())?;
         Ok(Measure {
-            throughput: transactions / count(u64::try_from(progress.len())?),
+            throughput: transactions / (last.at_s - first.at_s).max(1e-3),
             p50_us,
             p99_us,
             cpu_us: (after.cpu_s - before.cpu_s) * 1e6 / transactions.max(1.0),
-            errors: progress.iter().map(|second| second.failed).sum(),
+            errors: progress.iter().map(|line| line.failed).sum(),
         })
     }
 
@@ -139,16 +141,23 @@ impl Suite for Poolers {
 
 /// `progress: 2.0 s, 31234.5 tps, lat 2.041 ms stddev 0.311, 0 failed`
 struct Progress {
-    transactions: f64,
+    at_s: f64,
+    tps: f64,
     failed: u64,
+}
+
+/// The time between two lines of progress.
+fn span(pair: &[Progress]) -> f64 {
+    pair.last().map_or(0.0, |line| line.at_s) - pair.first().map_or(0.0, |line| line.at_s)
 }
 
 impl Progress {
     fn parse(line: &str) -> Option<Self> {
-        let mut parts = line.strip_prefix("progress: ")?.split(", ").skip(1);
-        let transactions = parts.next()?.strip_suffix(" tps")?.parse().ok()?;
+        let mut parts = line.strip_prefix("progress: ")?.split(", ");
+        let at_s = parts.next()?.strip_suffix(" s")?.parse().ok()?;
+        let tps = parts.next()?.strip_suffix(" tps")?.parse().ok()?;
         let failed = parts.nth(1)?.strip_suffix(" failed")?.parse().ok()?;
-        Some(Self { transactions, failed })
+        Some(Self { at_s, tps, failed })
     }
 }
 
@@ -178,7 +187,7 @@ mod tests {
     fn progress_lines_are_read() {
         let line = "progress: 2.0 s, 31234.5 tps, lat 2.041 ms stddev 0.311, 3 failed";
         let progress = Progress::parse(line).unwrap();
-        assert_eq!((progress.transactions, progress.failed), (31234.5, 3));
+        assert_eq!((progress.at_s, progress.tps, progress.failed), (2.0, 31234.5, 3));
         assert!(Progress::parse("transaction type: <builtin: select only>").is_none());
     }
 }

@@ -19,20 +19,21 @@ use table::Table;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let mut table = Table::default();
     eprintln!("starting memcached, PostgreSQL, nginx and the proxies ...");
-    let cache = memcached::Demo::start()?;
+    let mut cache = memcached::Demo::start()?;
     let database = postgres::Demo::start()?;
     let web = http::Demo::start()?;
 
+    let mut table = Table::default();
     eprintln!("a session cache over three nodes, one killed and brought back ...");
-    let cache = cache.show(&mut table).await.context("groove-memcached")?;
+    let shown = cache.show(&mut table).await;
+    table.conclude("memcached", shown);
     eprintln!("pgbench with more clients than server connections ...");
-    let database = tokio::task::spawn_blocking(move || database.show().map(|rows| (database, rows)));
-    let (database, rows) = database.await?.context("groove-postgres")?;
-    table.extend(rows);
+    let shown = database.show(&mut table);
+    table.conclude("postgres", shown);
     eprintln!("requests over two apps, with headers edited ...");
-    web.show(&mut table).context("groove-http")?;
+    let shown = web.show(&mut table);
+    table.conclude("http", shown);
 
     let mut out = std::io::stdout();
     writeln!(out, "\n{table}")?;

@@ -39,7 +39,7 @@ impl Demo {
         format!("memcached  {}   admin http://{}/", self.proxy.address(), self.proxy.admin())
     }
 
-    pub(crate) async fn show(mut self, table: &mut Table) -> Result<Self> {
+    pub(crate) async fn show(&mut self, table: &mut Table) -> Result<()> {
         let all = format!("{SESSIONS} of {SESSIONS}");
         store(self.proxy.address()).await?;
         table.push(Row::same(
@@ -75,7 +75,7 @@ impl Demo {
         self.nodes.first_mut().context("no node")?.restart()?;
         let told = back(self.proxy.address()).await?;
         table.push(Row::same(PROXY, "brought back, sessions stored anew", &all, told));
-        Ok(self)
+        Ok(())
     }
 }
 

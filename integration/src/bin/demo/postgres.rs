@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{Kind, PATIENCE, Postgres, Process, Proxy, paths, run};
 
 use crate::configured;
-use crate::table::Row;
+use crate::table::{Row, Table};
 
 const PROXY: &str = "postgres";
 const CLIENTS: &str = "64";
@@ -40,12 +40,11 @@ impl Demo {
         format!("postgres   psql postgresql://app:secret@{at}/shop   admin http://{admin}/")
     }
 
-    pub(crate) fn show(&self) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
+    pub(crate) fn show(&self, table: &mut Table) -> Result<()> {
         for mode in ["simple", "extended", "prepared"] {
             let bench = self.pgbench(mode)?;
             let what = format!("pgbench -M {mode}, {CLIENTS} clients");
-            rows.push(Row::judged(
+            table.push(Row::judged(
                 PROXY,
                 &what,
                 "0 failed",
@@ -54,13 +53,19 @@ impl Demo {
             ));
             let seen = bench.connections_max;
             let good = (1..=SERVER_CONNECTIONS).contains(&seen);
-            rows.push(Row::judged(PROXY, "  connections at the server", "8 at most", seen.to_string(), good));
+            table.push(Row::judged(
+                PROXY,
+                "  connections at the server",
+                "8 at most",
+                seen.to_string(),
+                good,
+            ));
         }
         // Each transaction of pgbench adds the same amount to an account, a teller and a branch.
         let sums =
             "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
-        rows.push(Row::same(PROXY, "balances add up to the history", "t", self.server.sql("shop", sums)?));
-        Ok(rows)
+        table.push(Row::same(PROXY, "balances add up to the history", "t", self.server.sql("shop", sums)?));
+        Ok(())
     }
 
     fn pgbench(&self, mode: &str) -> Result<Bench> {
@@ -86,8 +91,10 @@ impl Demo {
             command
         })?;
         let mut connections_max = 0;
-        for second in ["1.0", "2.0"] {
-            process.log().expect(&format!("progress: {second} s"))?;
+        let mut mark = 0;
+        for _ in 0..2 {
+            process.log().after(mark, "progress: ")?;
+            mark = process.log().mark();
             let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
             connections_max = connections_max.max(self.server.sql("shop", sql)?.parse()?);
         }

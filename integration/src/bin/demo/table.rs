@@ -44,8 +44,13 @@ impl Table {
         self.0.push(row);
     }
 
-    pub(crate) fn extend(&mut self, rows: Vec<Row>) {
-        self.0.extend(rows);
+    /// Adds a row when a part could not be shown to its end.
+    pub(crate) fn conclude(&mut self, proxy: &'static str, shown: anyhow::Result<()>) {
+        if let Err(error) = shown {
+            eprintln!("{proxy}: {error:#}");
+            let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+            self.push(Row::judged(proxy, "shown to its end", "no error", first, false));
+        }
     }
 
     pub(crate) fn is_good(&self) -> bool {
