@@ -303,7 +303,7 @@ impl Session {
                 }
             }
             // What was asked for before the goodbye is still done.
-            if self.machine.is_terminated() && !self.machine.is_busy() {
+            if self.machine.may_leave() {
                 return Poll::Ready(Ok(End::Left));
             }
             if moved {

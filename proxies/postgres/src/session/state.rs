@@ -308,6 +308,11 @@ impl Machine {
         self.terminated
     }
 
+    /// Whether the client said goodbye, and the server will do nothing more by itself.
+    pub fn may_leave(&self) -> bool {
+        self.terminated && (!self.is_busy() || self.batch_open || self.copying_in)
+    }
+
     /// Whether all that the client has sent so far ends with a whole message.
     pub fn is_between_messages(&self) -> bool {
         self.client_left == 0
