@@ -1,5 +1,6 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
+use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::timer::Timer;
@@ -15,10 +16,8 @@ use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
-use groove_common::ids::EndpointId;
-use groove_common::net::{Downstream, Reached, connect};
+use groove_common::net::{Downstream, Reached};
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -273,7 +272,8 @@ impl Session {
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let mut lease = self.lease(view, begun, wants_fresh).await?;
+            let dial = Dial { target: begun.target, app: begun.app, now: begun.at, wants_fresh };
+            let mut lease = lease(&self.worker, view, &dial).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
                 let latency = begun.ended.saturating_duration_since(begun.at);
@@ -295,46 +295,6 @@ impl Session {
                 begun.target.upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
             }
             return Err(error);
-        }
-    }
-
-    /// A connection to the least loaded endpoint; to another if it cannot be connected to.
-    async fn lease(&mut self, view: &View, begun: &Begun<'_>, wants_fresh: bool) -> Result<Lease, Error> {
-        let upstream = &*begun.target.upstream;
-        let mut failed: Vec<EndpointId> = Vec::new();
-        let mut last = None;
-        loop {
-            let picked = view.pick(upstream, &failed, &mut self.worker.dice());
-            let Some(exchange) = picked else {
-                return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
-            };
-            if !wants_fresh && failed.is_empty() {
-                let endpoint = exchange.endpoint().id;
-                let idle = poll_fn(|cx| Poll::Ready(self.worker.take_idle(endpoint, begun.at, cx))).await;
-                if let Some(stream) = idle {
-                    upstream.metrics.reused.inc();
-                    return Ok(Lease { stream, exchange, is_reused: true });
-                }
-            }
-            let address = &exchange.endpoint().address;
-            // Boxed: a session does not carry the size of a dial that it seldom makes.
-            match Box::pin(connect(address, upstream.tls.as_ref(), begun.app.connect)).await {
-                Ok(stream) => {
-                    upstream.metrics.connects.inc();
-                    return Ok(Lease { stream, exchange, is_reused: false });
-                }
-                Err(error) => {
-                    upstream.metrics.connect_failures.inc();
-                    upstream.cluster.report(exchange.endpoint(), Outcome::Failure);
-                    debug!(cluster = upstream.cluster.name(), endpoint = %address, %error, "cannot connect");
-                    let error = unreachable(address.to_string(), &error);
-                    if failed.len() >= begun.app.retries as usize {
-                        return Err(error);
-                    }
-                    failed.push(exchange.endpoint().id);
-                    last = Some(error);
-                }
-            }
         }
     }
 
@@ -438,12 +398,4 @@ fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
         Err(_) => return false,
     }
     body.is_done()
-}
-
-fn unreachable(address: String, error: &io::Error) -> Error {
-    if error.kind() == io::ErrorKind::TimedOut {
-        Error::ConnectTimeout(address)
-    } else {
-        Error::Unreachable { address, reason: error.to_string() }
-    }
 }

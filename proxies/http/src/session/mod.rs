@@ -1,7 +1,8 @@
-//! One client connection: [`state`] decides, [`driver`] reads and writes.
+//! One client connection: [`state`] decides, `driver` reads and writes.
 
 pub(crate) mod driver;
 mod farewell;
+mod lease;
 mod record;
 mod relay;
 pub mod state;
