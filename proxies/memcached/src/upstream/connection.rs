@@ -271,6 +271,7 @@ impl Connection {
             let mut pipe = self.pipe.borrow_mut();
             pipe.begin_turn(cx.waker());
             if pipe.is_retired || pipe.link == Link::Connecting || sleep.as_mut().poll(cx).is_ready() {
+                pipe.link = Link::Connecting;
                 return Poll::Ready(());
             }
             Poll::Pending
