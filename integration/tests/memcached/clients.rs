@@ -1,0 +1,110 @@
+//! Real client libraries through the proxy, in front of two servers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use harness::{Memcached, Proxy, paths, python, run};
+use memcache_async::ascii::Protocol;
+
+use crate::{embedded, proxy_to};
+
+fn in_front_of_two() -> Result<(Vec<Memcached>, Proxy)> {
+    let servers = Memcached::start_many(2)?;
+    let addresses: Vec<_> = servers.iter().map(Memcached::address).collect();
+    let proxy = proxy_to(&addresses, "").start()?;
+    Ok((servers, proxy))
+}
+
+/// The source distribution of pymemcache, which has its tests; unpacked once under the target folder.
+fn pymemcache_source() -> Result<PathBuf> {
+    const NAME: &str = "pymemcache-4.0.0";
+    let folder = paths::target()?.join("clients");
+    let source = folder.join(NAME);
+    if source.is_dir() {
+        return Ok(source);
+    }
+    std::fs::create_dir_all(&folder)?;
+    let fresh = tempfile::tempdir_in(&folder)?;
+    must(
+        Command::new(python::interpreter()?)
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest"])
+            .arg(fresh.path())
+            .arg("pymemcache==4.0.0"),
+    )?;
+    must(
+        Command::new("tar")
+            .arg("-C")
+            .arg(fresh.path())
+            .arg("-xzf")
+            .arg(fresh.path().join(format!("{NAME}.tar.gz"))),
+    )?;
+    // Another test may have been faster; either is whole.
+    std::fs::rename(fresh.path().join(NAME), &source).or_else(|error| match source.is_dir() {
+        true => Ok(()),
+        false => Err(error),
+    })?;
+    Ok(source)
+}
+
+fn must(command: &mut Command) -> Result<()> {
+    let output = run(command)?;
+    ensure!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn pymemcache_suite(name: &str, proxy: &Proxy) -> Result<()> {
+    let source = pymemcache_source()?;
+    let port = proxy.address().port().to_string();
+    let arguments =
+        ["-o", "addopts=", "pymemcache/test/test_integration.py", "--server", "127.0.0.1", "--port"];
+    let arguments: Vec<&str> = arguments.into_iter().chain([port.as_str()]).collect();
+    let counts = python::pytest(name, &source, &arguments, &[])?;
+    assert_eq!((counts.passed, counts.failed), (200, 0), "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn pymemcaches_own_integration_suite() -> Result<()> {
+    let (_servers, proxy) = in_front_of_two()?;
+    pymemcache_suite("pymemcache", &proxy)
+}
+
+fn script(name: &str, proxy: &Proxy) -> Result<()> {
+    let file = paths::repository().join("integration/python").join(name);
+    let environment = [("MEMCACHED", proxy.address().to_string())];
+    let output = python::script::<&Path>(&file, &[], &environment)?;
+    ensure!(output.status.success(), "{name}:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn pylibmc_and_aiomcache() -> Result<()> {
+    let (_servers, proxy) = in_front_of_two()?;
+    script("memcached_clients.py", &proxy)?;
+    script("memcached_clients.py", &embedded()?)
+}
+
+#[tokio::test]
+async fn memcache_async() -> Result<()> {
+    let (_servers, proxy) = in_front_of_two()?;
+    let stream = tokio::net::TcpStream::connect(proxy.address()).await?;
+    stream.set_nodelay(true)?;
+    let mut client = Protocol::new(stream);
+    let keys: Vec<String> = (0..100).map(|number| format!("key{number}")).collect();
+    for key in &keys {
+        client.set(key, key.as_bytes(), 100).await?;
+    }
+    let found = client.get_multi(&keys).await?;
+    assert_eq!(found.len(), keys.len());
+    assert!(found.iter().all(|(key, value)| key.as_bytes() == value));
+    client.set("count", "1", 0).await?;
+    assert_eq!(client.increment("count", 41).await?, 42);
+    client.delete("count").await?;
+    let missing = client.get("count").await.err().context("it is still there")?;
+    assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+    assert!(client.version().await?.starts_with("1."));
+    client.flush().await?;
+    assert!(client.get_multi(&keys).await?.is_empty());
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The same bytes to a real memcached and to the proxy: the same bytes back, mistakes included.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use harness::Memcached;
+
+use crate::client::Client;
+use crate::{embedded, proxy_to};
+
+/// Conversations, each on a connection of its own, in this order.
+fn conversations() -> Vec<Vec<u8>> {
+    let (longest, too_long) = ("k".repeat(250), "k".repeat(251));
+    let table = [
+        // Lines that are none.
+        "\r\n",
+        "\n",
+        " \r\n",
+        "x\r\n",
+        "foo\r\n",
+        "GET a\r\n",
+        "get\ta\r\n",
+        "a\0b\r\n",
+        "mq\r\n",
+        // Retrievals.
+        "get\r\n",
+        "get \r\n",
+        "gets\r\n",
+        "gat\r\n",
+        "gat 0\r\n",
+        "gat 0 \r\n",
+        "gat x a\r\n",
+        "set a 5 0 1\r\nx\r\nget  a\r\n get a\r\nget a \r\nget a\nget a b a\r\n",
+        "get a\0b\r\n",
+        "get a\tb\r\n",
+        "get a\rb\r\n",
+        "bget a\r\n",
+        "gat 100 a b\r\n",
+        "gats 0 a\r\n",
+        // Stores and their numbers.
+        "set a 0 0\r\n",
+        "set a 0 0 1 noreply\r\nx\r\nget a\r\n",
+        "set a 0 0 1 foo\r\nx\r\nget a\r\n",
+        "set a 0 0 1 noreply foo\r\nx\r\n",
+        "set a 0 0 1 b c d e f g h\r\nx\r\n",
+        "set a x 0 1\r\nx\r\n",
+        "set a -1 0 1\r\nx\r\n",
+        "set a 4294967295 0 1\r\nx\r\nget a\r\n",
+        "set a 4294967296 0 1\r\nx\r\nget a\r\n",
+        "set a -18446744073709551615 0 1\r\nx\r\nget a\r\n",
+        "set a 0 x 1\r\nx\r\n",
+        "set a 0 99999999999 1\r\nx\r\n",
+        "set a 0 2147483648 1\r\nx\r\nget a\r\n",
+        "set a 0 -1 1\r\nx\r\nget a\r\n",
+        "set a 0 0 -1\r\nx\r\n",
+        "set a 0 0 x\r\nx\r\n",
+        "set a 0 0 2147483646\r\nx\r\n",
+        "set a 0 0 0\r\n\r\nget a\r\n",
+        "set a 0 0 1\r\nx\r\nset a 0 0 1\r\nxx\r\nget a\r\n",
+        "set a 0 0 1\r\nxxxx\r\nget a\r\n",
+        "set a 0 0 1 noreply\r\nxx\r\n",
+        "set a 0 0 1\nx\r\nget a\r\n",
+        "set a 0 0 3\r\n\r\n\0\r\nget a\r\n",
+        "add a 0 0 1\r\ny\r\nadd n 0 0 1\r\ny\r\nreplace a 3 0 1\r\nz\r\nreplace m 0 0 1\r\nz\r\nget a n m\r\n",
+        "append a 9 9 2\r\n12\r\nprepend a 9 9 2\r\n34\r\nget a\r\nappend m 0 0 1\r\nx\r\nprepend m 0 0 1\r\nx\r\n",
+        // Compare and swap.
+        "gets a\r\ncas a 0 0 1 1\r\nx\r\ncas zz 0 0 1 1\r\nx\r\n",
+        "cas a 0 0 1\r\nx\r\n",
+        "cas a 0 0 1 x\r\nx\r\n",
+        "cas a 0 0 1 -1\r\nx\r\n",
+        "cas a 0 0 1 99999999999999999999999\r\nx\r\n",
+        "cas a 0 0 1 0\r\nx\r\n",
+        "cas zz 0 0 1 1 noreply\r\nx\r\n",
+        // Counting.
+        "incr\r\n",
+        "incr a\r\n",
+        "incr a x\r\n",
+        "incr a -1\r\n",
+        "incr a 18446744073709551616\r\n",
+        "incr nn 1\r\n",
+        "incr nn 1 noreply\r\n",
+        "incr nn 1 foo\r\n",
+        "decr nn 1\r\n",
+        "incr a 1\r\n",
+        "set a 0 0 1\r\n5\r\ndecr a 10\r\nincr a 18446744073709551615\r\nincr a 1\r\nget a\r\ngets a\r\n",
+        "set a 7 0 2\r\n10\r\ndecr a 1\r\nget a\r\nincr a 1\r\nget a\r\nincr a 0\r\n",
+        "set a 0 0 2\r\n 5\r\nincr a 1\r\n",
+        "set a 0 0 2\r\n5 \r\nincr a 1\r\n",
+        "set a 0 0 0\r\n\r\nincr a 1\r\n",
+        "set a 0 0 20\r\n18446744073709551616\r\nincr a 1\r\n",
+        "set a 0 0 2\r\n-5\r\nincr a 1\r\n",
+        // Touch and delete.
+        "touch\r\n",
+        "touch a\r\n",
+        "touch a x\r\n",
+        "touch nn 0\r\n",
+        "touch nn 0 noreply\r\n",
+        "touch a 0 foo\r\n",
+        "touch a 100\r\nget a\r\ntouch a -1\r\nget a\r\n",
+        "delete\r\n",
+        "delete nn 0\r\n",
+        "delete nn 1\r\n",
+        "delete nn noreply\r\n",
+        "delete nn 0 noreply\r\n",
+        "delete nn 1 noreply\r\n",
+        "delete nn 0 0\r\n",
+        "delete a b c d e\r\n",
+        "set a 0 0 1\r\nx\r\ndelete a\r\ndelete a\r\nget a\r\n",
+        // The rest.
+        "flush_all x\r\n",
+        "flush_all -1\r\n",
+        "set a 0 0 1\r\nx\r\nflush_all noreply\r\nget a\r\n",
+        "flush_all 0 noreply\r\n",
+        "flush_all 0 foo\r\n",
+        "flush_all 1 2 3\r\n",
+        "flush_all 99999999999\r\n",
+        "flush_all\r\n",
+        "version\r\n",
+        "version foo\r\n",
+        "verbosity\r\n",
+        "verbosity 0\r\n",
+        "verbosity 0 noreply\r\n",
+        "verbosity noreply\r\n",
+        "verbosity 0 0 0\r\n",
+        "shutdown\r\n",
+        "shutdown graceful\r\n",
+        "cache_memlimit\r\n",
+        "cache_memlimit x\r\n",
+        "stats foo\r\n",
+        "stats reset\r\n",
+        "stats detail\r\n",
+        "stats cachedump\r\n",
+        // The end.
+        "quit\r\n",
+        "get a\r\nquit foo\r\nget a\r\n",
+        "GET / HTTP/1.1\r\n",
+        "delete / HTTP/1.1\r\n",
+    ];
+    let mut all: Vec<Vec<u8>> = table.iter().map(|text| text.as_bytes().to_vec()).collect();
+    for text in [
+        format!("set {longest} 0 0 1\r\nx\r\nget {longest}\r\n"),
+        format!("get {too_long}\r\n"),
+        format!("get a {too_long}\r\n"),
+        format!("gat 0 {too_long}\r\n"),
+        format!("set {too_long} 0 0 1\r\nx\r\n"),
+        format!("incr {too_long} 1\r\n"),
+        format!("touch {too_long} 0\r\n"),
+        format!("delete {too_long}\r\n"),
+        format!("{}\r\n", "x".repeat(1000)),
+        "x".repeat(9000),
+        format!("{}\r\n", "x".repeat(40_000)),
+        format!("gat 0 {}\r\n", "a ".repeat(20_000)),
+        format!("set a 1 0 1\r\nx\r\nget {}\r\n", "a ".repeat(1500)),
+        format!("gets {}\r\n", "a b ".repeat(20_000)),
+        format!("get a{}\r\n", " ".repeat(20_000)),
+        format!("set b 0 0 1048000\r\n{}\r\nget b\r\ndelete b\r\n", "y".repeat(1_048_000)),
+        format!("set a 0 0 1\r\nx\r\nset a 0 0 1100000\r\n{}\r\nget a\r\n", "y".repeat(1_100_000)),
+        format!("set a 0 0 1\r\nx\r\nadd a 0 0 1100000 noreply\r\n{}\r\nget a\r\n", "y".repeat(1_100_000)),
+        format!("set a 0 0 1048576\r\n{}\r\nget a\r\n", "y".repeat(1_048_576)),
+    ] {
+        all.push(text.into_bytes());
+    }
+    all
+}
+
+fn compare(real: SocketAddr, ours: SocketAddr, bytes: &[u8]) -> Result<()> {
+    let wanted = Client::connect(real)?.exchange(bytes)?;
+    let seen = Client::connect(ours)?.exchange(bytes)?;
+    let shown = |(bytes, closed): &(Vec<u8>, bool)| {
+        let cut = bytes.get(..bytes.len().min(400)).unwrap_or_default();
+        format!("{:?} ({} bytes, closed: {closed})", String::from_utf8_lossy(cut), bytes.len())
+    };
+    let sent = String::from_utf8_lossy(bytes.get(..bytes.len().min(200)).unwrap_or_default()).into_owned();
+    assert!(wanted == seen, "{sent:?}\nmemcached: {}\nproxy:     {}", shown(&wanted), shown(&seen));
+    Ok(())
+}
+
+#[test]
+fn every_conversation_is_memcacheds_own() -> Result<()> {
+    let (real, behind) = (Memcached::start()?, Memcached::start()?);
+    let proxy = proxy_to(&[behind.address()], "").start()?;
+    conversations().iter().try_for_each(|bytes| compare(real.address(), proxy.address(), bytes))
+}
+
+#[test]
+fn the_embedded_store_talks_as_memcached_does() -> Result<()> {
+    let (real, proxy) = (Memcached::start()?, embedded()?);
+    // What is told of a server that is none.
+    let of_servers: [&[u8]; 3] = [b"stats foo", b"stats detail", b"stats cachedump"];
+    conversations()
+        .iter()
+        .filter(|bytes| !of_servers.iter().any(|command| bytes.starts_with(command)))
+        .try_for_each(|bytes| compare(real.address(), proxy.address(), bytes))
+}
+
+/// Numbers that follow from a seed (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap_or(0) % bound
+    }
+
+    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices.get(self.below(choices.len())).copied().unwrap_or_default()
+    }
+}
+
+/// A pipelined stream of requests, good and bad.
+fn any_conversation(dice: &mut Dice) -> Vec<u8> {
+    let mut text = String::new();
+    for _ in 0..60 {
+        let key = dice.of(&["a", "b", "c", "dd", "e\u{e9}", "counter"]);
+        let number = dice.of(&["0", "1", "7", "99", "-1", "x", "18446744073709551615", "4294967296", ""]);
+        let exptime = dice.of(&["0", "0", "1000", "-1", "x"]);
+        let noreply = dice.of(&["", "", " noreply", " foo", " noreply x"]);
+        let value = dice.of(&["", "5", "12", "hello", "a\r\nb", "18446744073709551615"]);
+        let length = if dice.below(20) == 0 { "3".to_owned() } else { value.len().to_string() };
+        text += &match dice.below(16) {
+            0..=3 => format!("{} {key} a {key}\r\n", dice.of(&["get", "gets", "get  "])),
+            4 => format!("{} {exptime} {key} b\r\n", dice.of(&["gat", "gats"])),
+            5..=8 => {
+                let command = dice.of(&["set", "set", "add", "replace", "append", "prepend"]);
+                format!("{command} {key} {number} {exptime} {length}{noreply}\r\n{value}\r\n")
+            }
+            9 => format!("cas {key} 1 {exptime} {length} {number}{noreply}\r\n{value}\r\n"),
+            10 | 11 => format!("{} {key} {number}{noreply}\r\n", dice.of(&["incr", "decr"])),
+            12 => format!("touch {key} {exptime}{noreply}\r\n"),
+            13 => format!("delete {key}{}\r\n", dice.of(&["", " 0", " noreply", " 1", " 0 noreply"])),
+            14 => format!("set counter 0 0 1{}\r\n{}\r\n", dice.of(&["", " noreply"]), dice.below(10)),
+            _ => format!(
+                "{}\r\n",
+                dice.of(&["flush_all", "", "nonsense", "get", "version", "flush_all 0 0 0"])
+            ),
+        };
+    }
+    // Whatever a bad length has swallowed ends here.
+    text += "\r\n\r\n\r\n\r\n";
+    text.into_bytes()
+}
+
+fn compare_at_random(ours: SocketAddr) -> Result<()> {
+    let real = Memcached::start()?;
+    for seed in 1..=60 {
+        let bytes = any_conversation(&mut Dice(seed * 0x9e37_79b9_7f4a_7c15));
+        compare(real.address(), ours, &bytes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn random_conversations_are_memcacheds_own() -> Result<()> {
+    let behind = Memcached::start()?;
+    let proxy = proxy_to(&[behind.address()], "").start()?;
+    compare_at_random(proxy.address())
+}
+
+#[test]
+fn random_conversations_with_the_embedded_store() -> Result<()> {
+    compare_at_random(embedded()?.address())
+}
