@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context, Result, bail};
 use harness::PATIENCE;
 
-/// A command whose answer is known: what stands before it in the stream has been answered when it has.
-pub(crate) const MARK: &[u8] = b"verbosity x\r\n";
-pub(crate) const MARK_ANSWER: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+/// A command whose answer is like no other: what stands before it has been answered when it has.
+const MARK: &[u8] = b"set the-mark 0 0 0 noreply\r\n\r\nget the-mark\r\n";
+const MARK_ANSWER: &[u8] = b"VALUE the-mark 0 0\r\n\r\nEND\r\n";
 
 pub(crate) struct Client {
     stream: TcpStream,

@@ -98,7 +98,7 @@ async fn memcache_async() -> Result<()> {
     let found = client.get_multi(&keys).await?;
     assert_eq!(found.len(), keys.len());
     assert!(found.iter().all(|(key, value)| key.as_bytes() == value));
-    client.set("count", "1", 0).await?;
+    client.set("count", b"1", 0).await?;
     assert_eq!(client.increment("count", 41).await?, 42);
     client.delete("count").await?;
     let missing = client.get("count").await.err().context("it is still there")?;

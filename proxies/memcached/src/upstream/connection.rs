@@ -5,11 +5,12 @@
 //! locked: everybody lives on the worker's thread.
 //!
 //! ```text
-//!            request while idle                 mn ─► MN
-//!   Idle ───────────────────────► Connecting ─────────────► Up
-//!                                   ▲    │ failed             │ broken, timed out, nonsense
-//!                     time is up    │    ▼                    │
-//!               (or a trial request)└── Resting ◄─────────────┘
+//!          the first request                mn ─► MN
+//!   Idle ─────────────────────► Connecting ──────────► Up
+//!                                 ▲    │ failed        ▲ │ broken, timed out, nonsense
+//!                 a trial request │    ▼        mn─►MN │ ▼
+//!                                 └────────── Resting ──┘
+//!                                             (dials by itself, now and then)
 //! ```
 //!
 //! While it rests requests fail at once, so that a dead server costs its clients no time.
@@ -188,9 +189,11 @@ impl Connection {
     }
 
     async fn run(self: Rc<Self>, mut dice: Dice) {
+        if !self.first_request().await {
+            return;
+        }
         let mut failures = 0;
-        while self.wanted().await {
-            self.pipe.borrow_mut().link = Link::Connecting;
+        while !self.is_over() {
             let failure = match self.connect().await {
                 Ok(stream) => {
                     debug!(server = %self.endpoint.address, "connected");
@@ -217,17 +220,23 @@ impl Connection {
     }
 
     /// Waits for a reason to connect. False: there will be none.
-    async fn wanted(&self) -> bool {
+    async fn first_request(&self) -> bool {
         poll_fn(|cx| {
             let mut pipe = self.pipe.borrow_mut();
             pipe.begin_turn(cx.waker());
-            match (pipe.in_flight.is_empty(), pipe.link, pipe.is_retired) {
-                (true, _, true) => Poll::Ready(false),
-                (false, _, _) | (true, Link::Connecting, false) => Poll::Ready(true),
-                (true, Link::Idle | Link::Up | Link::Resting, false) => Poll::Pending,
+            if !pipe.in_flight.is_empty() {
+                pipe.link = Link::Connecting;
+                return Poll::Ready(true);
             }
+            if pipe.is_retired { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Does nobody want anything of it any more?
+    fn is_over(&self) -> bool {
+        let pipe = self.pipe.borrow();
+        pipe.is_retired && pipe.in_flight.is_empty()
     }
 
     async fn connect(&self) -> io::Result<Stream> {
@@ -264,7 +273,7 @@ impl Connection {
     }
 
     /// Lets the server be for a while, unless a trial comes. Afterwards it is dialled again unasked, so
-    /// that no client has to find out that it is back.
+    /// that no client has to find out that it is back; meanwhile requests go on failing at once.
     async fn rest(&self, time: Duration) {
         let mut sleep = std::pin::pin!(tokio::time::sleep(time));
         poll_fn(|cx| {

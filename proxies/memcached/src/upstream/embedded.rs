@@ -120,8 +120,10 @@ impl Store {
         match request.op {
             Op::Get { cas, touch: None } => self.get(key, cas),
             Op::Get { cas, touch: Some(exptime) } => {
+                // What expires by this is still told once.
+                let reply = self.get(key, cas);
                 self.touch(key, exptime);
-                self.get(key, cas)
+                reply
             }
             Op::Touch { exptime } => match self.touch(key, exptime) {
                 true => bare(Status::Done),
@@ -138,7 +140,11 @@ impl Store {
         self.counters.cmd_flush.inc();
         let at = match self.clock.life(delay) {
             // Without a delay, or with one that is over.
-            None | Some(Duration::ZERO) => return self.items.invalidate_all(),
+            None | Some(Duration::ZERO) => {
+                // memcached tells what came before the flush by its token, and takes one for the flush.
+                self.next_cas();
+                return self.items.invalidate_all();
+            }
             Some(delay) => self.clock.now_ms() + millis(delay),
         };
         self.flush_at_ms.store(at, Ordering::Relaxed);
@@ -166,6 +172,8 @@ impl Store {
 
     /// Its statistics, in memcached's names, as the text of a `stats` answer without `END`.
     pub fn stats(&self) -> Bytes {
+        // moka counts what it has got round to.
+        self.items.run_pending_tasks();
         let counters = &self.counters;
         let (hits, misses) = (counters.get_hits.get(), counters.get_misses.get());
         let numbers = [
@@ -243,16 +251,14 @@ impl Store {
 
     fn delete(&self, key: &[u8]) -> Reply {
         let _lock = self.lock(key);
-        match self.items.remove(key) {
-            Some(_) => {
-                self.counters.delete_hits.inc();
-                bare(Status::Done)
-            }
-            None => {
-                self.counters.delete_misses.inc();
-                bare(Status::NotFound)
-            }
+        // Asked first: moka would also remove, and tell, what has expired or been flushed.
+        if !self.items.contains_key(key) {
+            self.counters.delete_misses.inc();
+            return bare(Status::NotFound);
         }
+        self.items.invalidate(key);
+        self.counters.delete_hits.inc();
+        bare(Status::Done)
     }
 
     fn count(&self, key: &[u8], delta: u64, decrement: bool) -> Reply {
