@@ -105,6 +105,8 @@ async fn store(address: SocketAddr) -> Result<()> {
     for (key, value) in (0..SESSIONS).map(session) {
         client.set(&key, value.as_bytes(), 0).await.with_context(|| format!("storing {key}"))?;
     }
+    // This client sets without waiting for replies; the answer to one more request tells that all have been done.
+    client.version().await.context("after storing")?;
     Ok(())
 }
 
