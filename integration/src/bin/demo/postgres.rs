@@ -72,21 +72,8 @@ impl Demo {
 
     fn pgbench(&self, mode: &[&str]) -> Result<Bench> {
         let mut command = Command::new(paths::program("pgbench")?);
-        command.args([
-            "-n",
-            "-j",
-            "2",
-            "-c",
-            CLIENTS,
-            "-T",
-            SECONDS,
-            "-P",
-            "1",
-            "-M",
-            mode,
-            "-h",
-            "127.0.0.1",
-        ]);
+        command.args(["-n", "-j", "2", "-c", CLIENTS, "-T", SECONDS, "-P", "1", "-h", "127.0.0.1", "-M"]);
+        command.args(mode);
         command.args(["-p", &self.proxy.address().port().to_string(), "-U", "app", "shop"]);
         let mut process = Process::spawn("pgbench", {
             command.env("PGPASSWORD", "secret");
