@@ -97,12 +97,14 @@ impl Suite for Poolers {
         pgbench.log().expect("transaction type: ")?;
         let after = candidate.usage()?;
         let status = pgbench.exit(PATIENCE)?;
-        ensure!(status.success(), "pgbench: {status}\n{}", pgbench.log());
-
         let lines = pgbench.log().lines();
+        let complaint =
+            lines.iter().find(|line| line.contains("error:")).map_or("no reason told", String::as_str);
+        ensure!(status.success(), "{complaint}\n{}", pgbench.log());
+
         let progress: Vec<Progress> = lines.iter().filter_map(|line| Progress::parse(line)).collect();
-        let (Some(first), Some(last)) = (progress.first(), progress.last()) else {
-            bail!("pgbench told no progress\n{}", pgbench.log())
+        let [first, .., last] = progress.as_slice() else {
+            bail!("pgbench told too little progress\n{}", pgbench.log())
         };
         // Under load a line comes late and tells so; its rate is for the time since the one before.
         let transactions: f64 =
