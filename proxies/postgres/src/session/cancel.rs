@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,7 +80,7 @@ impl Drop for Registered {
 #[derive(Default)]
 pub struct Canceller {
     stage: Mutex<Stage>,
-    /// The stage was changed by a cancel request.
+    /// A request has come to its end.
     changed: Notify,
 }
 
@@ -95,8 +96,8 @@ enum Now {
     /// Nothing runs.
     #[default]
     Idle,
-    /// In line for a server connection.
-    Waiting,
+    /// In line for a server connection; to be woken when it is cancelled.
+    Waiting(Waker),
     /// Cancelled in line.
     Cancelled,
     /// Something may run there.
@@ -104,16 +105,15 @@ enum Now {
 }
 
 impl Canceller {
-    /// The session waits for a server connection; resolves if it is cancelled before it has one.
-    pub async fn cancelled_in_line(&self) {
-        self.stage.lock().now = Now::Waiting;
-        loop {
-            let changed = self.changed.notified();
-            if matches!(self.stage.lock().now, Now::Cancelled) {
-                return;
-            }
-            changed.await;
+    /// The session waits for a server connection; true if it was cancelled in line.
+    pub fn poll_cancelled_in_line(&self, cx: &mut Context<'_>) -> bool {
+        let mut stage = self.stage.lock();
+        match &stage.now {
+            Now::Cancelled => return true,
+            Now::Waiting(waker) if waker.will_wake(cx.waker()) => {}
+            Now::Waiting(_) | Now::Idle | Now::Leased(_) => stage.now = Now::Waiting(cx.waker().clone()),
         }
+        false
     }
 
     /// The session got a server connection.
@@ -147,10 +147,11 @@ impl Canceller {
             let mut stage = self.stage.lock();
             match &stage.now {
                 Now::Idle | Now::Cancelled => return,
-                Now::Waiting => {
+                Now::Waiting(waker) => {
+                    let waker = waker.clone();
                     stage.now = Now::Cancelled;
                     drop(stage);
-                    self.changed.notify_waiters();
+                    waker.wake();
                     return;
                 }
                 Now::Leased(target) => {
@@ -187,9 +188,15 @@ mod tests {
         let session = cancels.register(None, false).unwrap();
         let waiting = tokio::spawn({
             let canceller = Arc::clone(&session.canceller);
-            async move { canceller.cancelled_in_line().await }
+            async move {
+                std::future::poll_fn(|cx| match canceller.poll_cancelled_in_line(cx) {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                })
+                .await
+            }
         });
-        while !matches!(session.canceller.stage.lock().now, Now::Waiting) {
+        while !matches!(session.canceller.stage.lock().now, Now::Waiting(_)) {
             tokio::task::yield_now().await;
         }
         assert!(cancels.cancel(&session.key).await);

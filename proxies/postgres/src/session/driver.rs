@@ -18,12 +18,12 @@ use groove_common::telemetry::Event;
 use super::Lease;
 use super::cancel::Registered;
 use super::reclaim::{Left, reclaim};
-use super::state::{Machine, Need};
+use super::state::{Dirt, Machine, Need};
 use crate::Shared;
 use crate::error::Error;
 use crate::reply;
 use crate::route::Route;
-use crate::upstream::UserPool;
+use crate::upstream::{UserPool, refused};
 
 /// No more is read from one side while this much waits for the other.
 const UNSENT_MAX: usize = 64 << 10;
@@ -147,7 +147,7 @@ impl Session {
     /// Waits until the client wants something of a server.
     async fn read(&mut self) -> Result<Turn, Error> {
         loop {
-            match self.machine.need(&mut self.from_client)? {
+            match self.machine.need(&mut self.from_client, &mut self.to_client)? {
                 Need::Server if self.to_client.is_empty() => return Ok(Turn::Exchange),
                 Need::Close => return Ok(Turn::Leave),
                 Need::More | Need::Server => {}
@@ -188,39 +188,30 @@ impl Session {
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
         let pool = Arc::clone(&self.pool);
-        let mut lease = pin!(pool.lease());
-        let at_once = poll_fn(|cx| match lease.as_mut().poll(cx) {
-            Poll::Ready(leased) => Poll::Ready(Some(leased)),
-            Poll::Pending => Poll::Ready(None),
+        let mut lease = pin!(pool.lease(self.began.into()));
+        let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
+            Poll::Ready(leased) => Poll::Ready(leased.map_err(refused)),
+            Poll::Pending => self.poll_in_line(cx).map(Err),
         });
-        let leased = match at_once.await {
-            Some(leased) => leased,
-            None => {
-                let canceller = Arc::clone(&self.registered.canceller);
-                tokio::select! {
-                    leased = lease => leased,
-                    () = canceller.cancelled_in_line() => Err(Error::Cancelled),
-                    error = self.gone() => Err(error),
-                }
-            }
-        };
+        let leased = leased.await;
         self.pool.metrics.wait.record(self.began.elapsed());
         self.lease = Some(Lease::Pooled(leased?));
         Ok(())
     }
 
-    /// Resolves when the client leaves; what it sends meanwhile is kept, within bounds.
-    async fn gone(&mut self) -> Error {
-        loop {
-            if self.from_client.len() > UNSENT_MAX {
-                return std::future::pending().await;
-            }
-            match self.conn.stream.fill(&mut self.from_client).await {
-                Ok(0) => return Error::Client(io::ErrorKind::UnexpectedEof.into()),
+    /// Why the client is no longer in line; what it sends meanwhile is kept, within bounds.
+    fn poll_in_line(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.registered.canceller.poll_cancelled_in_line(cx) {
+            return Poll::Ready(Error::Cancelled);
+        }
+        while self.from_client.len() <= UNSENT_MAX {
+            match ready!(self.conn.stream.poll_fill(cx, &mut self.from_client)) {
+                Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
-                Err(error) => return Error::Client(error),
+                Err(error) => return Poll::Ready(Error::Client(error)),
             }
         }
+        Poll::Pending
     }
 
     /// Answers an exchange for which there is no server with an error; the session goes on.
@@ -331,11 +322,12 @@ impl Session {
         if self.registered.canceller.released() && !self.registered.canceller.settled().await {
             return;
         }
-        let dirty = lease.backend.dirt.query().is_some();
+        let dirty = lease.backend.dirt != Dirt::default();
         lease.redeem();
         match lease {
             Lease::Pooled(lease) if dirty => self.pool.wash(lease).await,
-            Lease::Pooled(_) | Lease::Own(_) => {}
+            Lease::Pooled(mut lease) => lease.vouch(),
+            Lease::Own(_) => {}
         }
     }
 

@@ -240,7 +240,7 @@ impl Handshake {
         let settings = pool.settings(asked).await?;
         let (lease, pid) = match mode {
             Mode::Session => {
-                let lease = super::Lease::Pooled(pool.lease().await?);
+                let lease = super::Lease::Pooled(pool.lease_now().await?);
                 let pid = lease.cancel.key.pid;
                 (Some(lease), Some(pid))
             }

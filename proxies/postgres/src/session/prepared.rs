@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,6 +25,14 @@ pub struct Statement {
     pub name: Box<str>,
     /// Text, terminator and parameter types, as in a Parse message.
     pub content: Bytes,
+    proven: AtomicBool,
+}
+
+impl Statement {
+    /// Some server has parsed it without an error.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What servers call a statement.
@@ -82,9 +91,17 @@ impl Statements {
         interned.last += 1;
         let id = interned.last;
         let content = Bytes::copy_from_slice(content);
-        let statement = Arc::new(Statement { id, name: server_name(id).into(), content });
+        let statement =
+            Arc::new(Statement { id, name: server_name(id).into(), content, proven: AtomicBool::new(false) });
         interned.known.insert(ByContent(Arc::clone(&statement)));
         statement
+    }
+
+    /// The statement with this content, if a server has parsed it before.
+    pub fn proven(&self, content: &[u8]) -> Option<Arc<Statement>> {
+        let interned = self.0.lock();
+        let ByContent(statement) = interned.known.get(content)?;
+        statement.proven.load(Ordering::Relaxed).then(|| Arc::clone(statement))
     }
 }
 

@@ -10,6 +10,7 @@
 //!      └─ refuse(): what the client sent is answered with an error, up to its Sync or Query
 //! ```
 
+mod between;
 mod from_client;
 mod from_server;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-pub use from_client::Need;
+pub use between::Need;
 
 use super::prepared::{Parsed, Statement, StatementId, Statements};
 use super::settings::Settings;
@@ -134,7 +135,7 @@ enum ParseRole {
     /// The client's unnamed statement, in place of another.
     Unnamed { before: Unnamed },
     /// The client's; the statement is new on this connection.
-    Named { name: Box<[u8]>, id: StatementId },
+    Named { name: Box<[u8]>, statement: Arc<Statement> },
     /// Ours: the client uses what it has parsed on another connection.
     Injected { id: Option<StatementId> },
     /// The client parses a name it has already: it fails, and the error has to have the client's name.

@@ -57,6 +57,7 @@ pub async fn connect(
         backend: Backend::new(settings, target.statements_max),
         cancel: Arc::new(cancel),
         counted: None,
+        vouched_for: false,
     })
 }
 

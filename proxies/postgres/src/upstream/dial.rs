@@ -108,23 +108,24 @@ pub struct Dial {
 }
 
 impl bb8::ManageConnection for Dial {
-    type Connection = Server;
+    /// Boxed: it changes hands several times in each transaction.
+    type Connection = Box<Server>;
     type Error = Error;
 
-    async fn connect(&self) -> Result<Server, Error> {
+    async fn connect(&self) -> Result<Box<Server>, Error> {
         let target = self.target.load_full();
         let server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
         self.metrics.connects.inc();
         self.welcome.learn(&server.backend.settings);
-        Ok(server)
+        Ok(Box::new(server))
     }
 
-    async fn is_valid(&self, _: &mut Server) -> Result<(), Error> {
+    async fn is_valid(&self, _: &mut Box<Server>) -> Result<(), Error> {
         Ok(())
     }
 
-    fn has_broken(&self, server: &mut Server) -> bool {
-        server.is_stale()
+    fn has_broken(&self, server: &mut Box<Server>) -> bool {
+        !server.take_voucher() && server.is_stale()
     }
 }
 

@@ -13,7 +13,7 @@ pub use cancel::CancelTarget;
 pub use connect::connect;
 pub use dial::{Dial, Target};
 pub use directory::{Directory, Login};
-pub use pool::{Leased, UserPool};
+pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
 
 use aws_lc_rs::rand;

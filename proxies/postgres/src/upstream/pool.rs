@@ -84,17 +84,15 @@ impl UserPool {
         self.connections.status()
     }
 
-    /// A connection for one session, in turn.
-    pub async fn lease(&self) -> Result<Leased, Error> {
-        let deadline = Instant::now() + self.options.load().max_wait.get();
-        let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
-        self.connections.lease(waiter).await.map_err(|error| match error {
-            LeaseError::Refused(Refused::QueueFull) => Error::QueueFull,
-            LeaseError::Refused(Refused::TimedOut) => Error::QueueTimeout,
-            LeaseError::Refused(Refused::Closed) => Error::Draining,
-            LeaseError::Connect(error) => error,
-            LeaseError::Unreachable { reason } => Error::Connect(std::io::Error::other(reason)),
-        })
+    /// A connection for one session, in turn; `now` is when it begins to wait.
+    pub fn lease(&self, now: Instant) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
+        let deadline = now + self.options.load().max_wait.get();
+        self.connections.lease(Waiter { deadline: Some(deadline), ..Waiter::default() })
+    }
+
+    /// As [`UserPool::lease`], beginning now.
+    pub async fn lease_now(&self) -> Result<Leased, Error> {
+        self.lease(Instant::now()).await.map_err(refused)
     }
 
     /// A connection outside of the pool, for one session to its end (replication).
@@ -124,7 +122,7 @@ impl UserPool {
     }
 
     async fn ask_server(&self, asked: Asked) -> Result<Arc<Settings>, Error> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease_now().await?;
         let defaults = self.dial.welcome.defaults().ok_or(Error::NoEndpoint)?;
         let Some(query) = set_query(asked.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
             return Ok(defaults);
@@ -170,6 +168,17 @@ impl UserPool {
         if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.wash()).await {
             lease.redeem();
         }
+    }
+}
+
+/// Why there is no connection, in our own words.
+pub fn refused(error: LeaseError<Error>) -> Error {
+    match error {
+        LeaseError::Refused(Refused::QueueFull) => Error::QueueFull,
+        LeaseError::Refused(Refused::TimedOut) => Error::QueueTimeout,
+        LeaseError::Refused(Refused::Closed) => Error::Draining,
+        LeaseError::Connect(error) => error,
+        LeaseError::Unreachable { reason } => Error::Connect(std::io::Error::other(reason)),
     }
 }
 

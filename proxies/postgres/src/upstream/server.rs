@@ -28,12 +28,22 @@ pub struct Server {
     pub cancel: Arc<CancelTarget>,
     /// Counts it among its endpoint's connections.
     pub(super) counted: Option<Exchange>,
+    pub(super) vouched_for: bool,
 }
 
 impl Server {
     /// Whether the server has hung up, or said something nobody asked for (a farewell).
     pub fn is_stale(&mut self) -> bool {
         self.stream.is_stale(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Whoever gives it back has just heard from it: the pool need not look on its way in.
+    pub fn vouch(&mut self) {
+        self.vouched_for = true;
+    }
+
+    pub(super) fn take_voucher(&mut self) -> bool {
+        std::mem::take(&mut self.vouched_for)
     }
 
     /// Runs a query of ours, whose results nobody wants. The connection has to be idle.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name, word};
-use crate::wire::backend::{Status, put_ready};
+use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
 use crate::wire::{HEADER, Splice};
 
@@ -19,17 +19,6 @@ const UNNAMED_MAX: usize = 16 << 10;
 enum Progress {
     Taken,
     Incomplete,
-}
-
-/// What to do with bytes that come while there is no server connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// Nothing but incomplete bytes: read on.
-    More,
-    /// The next message is for a server.
-    Server,
-    /// The client said goodbye.
-    Close,
 }
 
 impl Machine {
@@ -230,7 +219,7 @@ impl Machine {
             self.extended(Expect::Local(Local::ParseComplete { name }));
         } else {
             self.put_parse(&statement, splice, backend);
-            self.extended(Expect::Parse(ParseRole::Named { name, id: statement.id }));
+            self.extended(Expect::Parse(ParseRole::Named { name, statement }));
         }
         Ok(Progress::Taken)
     }
@@ -366,88 +355,5 @@ impl Machine {
             return Err(crate::wire::DecodeError::TooLarge { bytes: total, max: self.bounds.message }.into());
         }
         Ok(rest.get(..total))
-    }
-
-    /// What the client needs while it has no server connection. Messages that a server would ignore are dropped.
-    pub fn need(&mut self, input: &mut BytesMut) -> Result<Need, Error> {
-        debug_assert!(!self.is_busy(), "asked between exchanges only");
-        loop {
-            if self.client_left > 0 {
-                let here = self.client_left.min(input.len());
-                if here == 0 {
-                    return Ok(Need::More);
-                }
-                let _ = input.split_to(here);
-                self.client_left -= here;
-                continue;
-            }
-            let Some((tag, total)) = frontend::header(input)? else { return Ok(Need::More) };
-            match tag {
-                Tag::Terminate => return Ok(Need::Close),
-                // What a client still sends after the server has ended its COPY with an error; and a Flush
-                // when there is nothing to flush.
-                Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush => self.client_left = total,
-                Tag::Password => return Err(crate::wire::DecodeError::FrontendType(b'p').into()),
-                Tag::Bind
-                | Tag::Close
-                | Tag::Describe
-                | Tag::Execute
-                | Tag::FunctionCall
-                | Tag::Parse
-                | Tag::Query
-                | Tag::Sync => return Ok(Need::Server),
-            }
-        }
-    }
-
-    /// Starts to answer an exchange for which there is no server. The driver has written the error.
-    pub fn refuse(&mut self) {
-        self.refusing = true;
-    }
-
-    /// Drops what belongs to a refused exchange; true when it is over, and the client was told so.
-    pub fn drop_refused(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<bool, Error> {
-        while self.refusing || self.client_left > 0 {
-            if self.client_left > 0 {
-                let here = self.client_left.min(input.len());
-                if here == 0 {
-                    return Ok(false);
-                }
-                let _ = input.split_to(here);
-                self.client_left -= here;
-                continue;
-            }
-            let Some((tag, total)) = frontend::header(input)? else { return Ok(false) };
-            self.client_left = total;
-            match tag {
-                // Within a batch the server would skip queries, too; only the first message decides.
-                Tag::Query | Tag::FunctionCall if !self.skipping => {
-                    put_ready(to_client, Status::Idle);
-                    self.refusing = false;
-                }
-                Tag::Sync => {
-                    put_ready(to_client, Status::Idle);
-                    self.refusing = false;
-                }
-                Tag::Terminate => {
-                    self.terminated = true;
-                    return Ok(true);
-                }
-                Tag::Bind
-                | Tag::Close
-                | Tag::CopyData
-                | Tag::CopyDone
-                | Tag::CopyFail
-                | Tag::Describe
-                | Tag::Execute
-                | Tag::Flush
-                | Tag::FunctionCall
-                | Tag::Parse
-                | Tag::Password
-                | Tag::Query => self.skipping = true,
-            }
-        }
-        self.skipping = false;
-        Ok(true)
     }
 }

@@ -133,7 +133,10 @@ impl Machine {
                 self.expected.pop_front();
                 false
             }
-            Some(Expect::Parse(_)) => {
+            Some(Expect::Parse(role)) => {
+                if let ParseRole::Named { statement, .. } = role {
+                    statement.prove();
+                }
                 self.expected.pop_front();
                 true
             }
@@ -267,9 +270,9 @@ impl Machine {
         for (index, expect) in skipped.into_iter().enumerate().rev() {
             let failed = index == 0;
             match expect {
-                Expect::Parse(ParseRole::Named { name, id }) => {
+                Expect::Parse(ParseRole::Named { name, statement }) => {
                     self.names.remove(&name);
-                    backend.parsed.remove(id);
+                    backend.parsed.remove(statement.id);
                 }
                 Expect::Parse(ParseRole::Injected { id: Some(id) }) => backend.parsed.remove(id),
                 Expect::Parse(ParseRole::Injected { id: None }) | Expect::Close(CloseRole::Foreign) => {

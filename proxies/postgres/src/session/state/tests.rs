@@ -291,7 +291,9 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
     client.input.extend_from_slice(&arrived);
     let lease = match client.lease {
         Some(lease) => lease,
-        None if client.machine.need(&mut client.input).unwrap() == Need::Server && !free.is_empty() => {
+        None if client.machine.need(&mut client.input, &mut client.seen).unwrap() == Need::Server
+            && !free.is_empty() =>
+        {
             let lease = free.swap_remove(dice.roll(free.len()));
             let Connection { backend, to_server, .. } = &mut connections[lease];
             client.machine.begin(backend, to_server, &mut client.seen);

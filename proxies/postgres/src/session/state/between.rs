@@ -1,0 +1,168 @@
+//! Between exchanges, when the session has no server connection: what needs one, and what does not.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::Machine;
+use crate::error::Error;
+use crate::session::prepared::Statement;
+use crate::wire::DecodeError;
+use crate::wire::backend::{Status, put_close_complete, put_parse_complete, put_ready};
+use crate::wire::frontend::{self, Parse, Tag, Target};
+
+/// What to do with bytes that come while there is no server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing but incomplete bytes: read on.
+    More,
+    /// The next message is for a server.
+    Server,
+    /// The client said goodbye.
+    Close,
+}
+
+/// A message that we answer in the server's place.
+enum Answer {
+    Prepared(Box<[u8]>, Arc<Statement>),
+    Closed(Box<[u8]>),
+}
+
+impl Machine {
+    /// What the client needs while it has no server connection. Messages that a server would ignore are dropped,
+    /// and batches that need none are answered.
+    pub fn need(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<Need, Error> {
+        debug_assert!(!self.is_busy(), "asked between exchanges only");
+        loop {
+            if !self.drop_left(input) {
+                return Ok(Need::More);
+            }
+            let Some((tag, total)) = frontend::header(input)? else { return Ok(Need::More) };
+            match tag {
+                Tag::Terminate => return Ok(Need::Close),
+                // What a client still sends after the server has ended its COPY with an error; and a Flush
+                // when there is nothing to flush.
+                Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush => self.client_left = total,
+                Tag::Password => return Err(DecodeError::FrontendType(b'p').into()),
+                Tag::Parse | Tag::Close | Tag::Sync if self.is_shared() => {
+                    if !self.answer_batch(input, to_client)? {
+                        return Ok(Need::Server);
+                    }
+                }
+                Tag::Bind
+                | Tag::Close
+                | Tag::Describe
+                | Tag::Execute
+                | Tag::FunctionCall
+                | Tag::Parse
+                | Tag::Query
+                | Tag::Sync => return Ok(Need::Server),
+            }
+        }
+    }
+
+    /// Answers a Sync, alone or after one Parse (of what some server of the pool has parsed before) or Close.
+    /// pgbench prepares synchronously while others of its clients hold every connection: only because this
+    /// needs none does it get on.
+    fn answer_batch(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<bool, Error> {
+        let Some((tag, total)) = frontend::header(input)? else { return Ok(false) };
+        let Some((message, rest)) = input.split_at_checked(total) else { return Ok(false) };
+        if tag == Tag::Sync {
+            put_ready(to_client, Status::Idle);
+            let _ = input.split_to(total);
+            return Ok(true);
+        }
+        let Some((Tag::Sync, sync_total)) = frontend::header(rest)? else { return Ok(false) };
+        if rest.len() < sync_total {
+            return Ok(false);
+        }
+        let answer = if tag == Tag::Parse { self.known_parse(message) } else { named_close(message) };
+        match answer {
+            Some(Answer::Prepared(name, statement)) => {
+                self.names.insert(name, statement);
+                put_parse_complete(to_client);
+            }
+            Some(Answer::Closed(name)) => {
+                self.names.remove(&name);
+                put_close_complete(to_client);
+            }
+            None => return Ok(false),
+        }
+        put_ready(to_client, Status::Idle);
+        let _ = input.split_to(total + sync_total);
+        Ok(true)
+    }
+
+    fn known_parse(&self, message: &[u8]) -> Option<Answer> {
+        let parse = Parse::read(message).ok()?;
+        let is_new = !parse.name.is_empty() && !self.names.contains_key(parse.name);
+        if !is_new || self.names.len() >= self.bounds.statements {
+            return None;
+        }
+        let statement = self.statements.proven(parse.content)?;
+        Some(Answer::Prepared(parse.name.into(), statement))
+    }
+
+    /// Drops what is left of a message that nobody wants; true once it is gone.
+    fn drop_left(&mut self, input: &mut BytesMut) -> bool {
+        let here = self.client_left.min(input.len());
+        let _ = input.split_to(here);
+        self.client_left -= here;
+        self.client_left == 0
+    }
+
+    /// Starts to answer an exchange for which there is no server. The driver has written the error.
+    pub fn refuse(&mut self) {
+        self.refusing = true;
+    }
+
+    /// Drops what belongs to a refused exchange; true when it is over, and the client was told so.
+    pub fn drop_refused(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<bool, Error> {
+        while self.refusing || self.client_left > 0 {
+            if !self.drop_left(input) {
+                return Ok(false);
+            }
+            if !self.refusing {
+                break;
+            }
+            let Some((tag, total)) = frontend::header(input)? else { return Ok(false) };
+            self.client_left = total;
+            match tag {
+                // Within a batch the server would skip queries, too; only the first message decides.
+                Tag::Query | Tag::FunctionCall if !self.skipping => {
+                    put_ready(to_client, Status::Idle);
+                    self.refusing = false;
+                }
+                Tag::Sync => {
+                    put_ready(to_client, Status::Idle);
+                    self.refusing = false;
+                }
+                Tag::Terminate => {
+                    self.terminated = true;
+                    return Ok(true);
+                }
+                Tag::Bind
+                | Tag::Close
+                | Tag::CopyData
+                | Tag::CopyDone
+                | Tag::CopyFail
+                | Tag::Describe
+                | Tag::Execute
+                | Tag::Flush
+                | Tag::FunctionCall
+                | Tag::Parse
+                | Tag::Password
+                | Tag::Query => self.skipping = true,
+            }
+        }
+        self.skipping = false;
+        Ok(true)
+    }
+}
+
+fn named_close(message: &[u8]) -> Option<Answer> {
+    match Target::read(message) {
+        Ok(Target::Statement(name)) if !name.is_empty() => Some(Answer::Closed(name.into())),
+        Ok(_) | Err(_) => None,
+    }
+}
