@@ -40,8 +40,8 @@ pub fn merge(own: Option<&Bytes>, servers: &[Bytes], adds: bool) -> BytesMut {
     let mut merged: Vec<(&[u8], Value<'_>)> = Vec::new();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut others: Vec<&[u8]> = Vec::new();
-    let own_lines = own.into_iter().flat_map(|text| lines(text)).map(|line| (line, true));
-    let server_lines = servers.iter().flat_map(|text| lines(text)).map(|line| (line, false));
+    let own_lines = own.into_iter().flat_map(lines).map(|line| (line, true));
+    let server_lines = servers.iter().flat_map(lines).map(|line| (line, false));
     for (line, is_own) in own_lines.chain(server_lines) {
         let Some((name, value)) = stat(line) else {
             others.push(line);
