@@ -14,17 +14,26 @@
 //! each key and one for its `END`. Slots leave from the front only, so answers are in the order of requests
 //! however servers reply.
 
+mod command;
+mod emit;
+mod step;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+pub use command::{Command, Finished};
+pub use step::{Broadcast, Next, Step};
+
 use crate::error::Failure;
-use crate::reply::{self, Outcome, Single};
-use crate::stats;
-use crate::wire::meta::{Op, Reply};
-use crate::wire::request::{DecodeError, Mode, Oversized, Request, Store};
-use crate::wire::{Decoder, Limits, Output, meta};
+use crate::reply::{self, Single};
+use crate::wire::meta::{self, Reply};
+use crate::wire::request::{DecodeError, Mode, Request};
+use crate::wire::{Decoder, Limits, Output};
+use command::command_of;
+use emit::Gathered;
+use step::step_of;
 
 /// Answers that may be outstanding for one client.
 const SLOTS_MAX: usize = 1024;
@@ -39,70 +48,6 @@ const VALUE_LEN_GUESS: usize = 64 << 10;
 /// The number of an answer in its session, counted from 0.
 pub type Ticket = u64;
 
-/// A step, and the ticket its (first) answer will have.
-#[derive(Debug)]
-pub struct Next<'a> {
-    /// For the answer.
-    pub ticket: Ticket,
-    /// What to do.
-    pub step: Step<'a>,
-}
-
-/// What the driver has to do next.
-#[derive(Debug)]
-pub enum Step<'a> {
-    /// Ask the server of this key; one slot.
-    Key(meta::Request<'a>),
-    /// Ask every server; a slot for each.
-    Everyone(Broadcast<'a>),
-    /// Ask any one server for its version.
-    Version,
-}
-
-/// A request for all servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broadcast<'a> {
-    /// `flush_all`.
-    FlushAll {
-        /// Seconds from now, or a Unix time.
-        delay: i32,
-    },
-    /// `verbosity`.
-    Verbosity {
-        /// As given.
-        level: u32,
-    },
-    /// `cache_memlimit`.
-    MemLimit {
-        /// As given.
-        megabytes: u32,
-    },
-    /// `stats` with its arguments.
-    Stats(&'a crate::wire::request::Stats),
-}
-
-impl Broadcast<'_> {
-    /// The classic command for a server.
-    pub fn encode(&self, out: &mut Output) {
-        match self {
-            Self::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all"),
-            Self::FlushAll { delay } => out.extend_from_slice(format!("flush_all {delay}").as_bytes()),
-            Self::Verbosity { level } => out.extend_from_slice(format!("verbosity {level}").as_bytes()),
-            Self::MemLimit { megabytes } => {
-                out.extend_from_slice(format!("cache_memlimit {megabytes}").as_bytes());
-            }
-            Self::Stats(stats) => {
-                out.extend_from_slice(b"stats");
-                for argument in stats.arguments() {
-                    out.extend_from_slice(b" ");
-                    out.extend_from_slice(argument);
-                }
-            }
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
 /// What came of a request to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -110,67 +55,6 @@ pub enum Answer {
     Reply(Reply),
     /// Nothing.
     Failed(Failure),
-}
-
-/// Names the commands, for metrics and the access log.
-macro_rules! commands {
-    ($($command:ident = $name:literal,)*) => {
-        /// What was asked.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Command {
-            $(#[doc = concat!("`", $name, "`")] $command,)*
-        }
-
-        impl Command {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$command),*];
-
-            /// Its name on the wire; `refused` stands for whatever was not understood.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$command => $name,)*
-                }
-            }
-        }
-    };
-}
-
-commands! {
-    Get = "get",
-    Gets = "gets",
-    Gat = "gat",
-    Gats = "gats",
-    Set = "set",
-    Add = "add",
-    Replace = "replace",
-    Append = "append",
-    Prepend = "prepend",
-    Cas = "cas",
-    Incr = "incr",
-    Decr = "decr",
-    Touch = "touch",
-    Delete = "delete",
-    FlushAll = "flush_all",
-    Verbosity = "verbosity",
-    MemLimit = "cache_memlimit",
-    Stats = "stats",
-    Version = "version",
-    Refused = "refused",
-}
-
-/// One exchange that is over, as far as this session is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// What it was.
-    pub command: Command,
-    /// When its first part was sent.
-    pub begun: Instant,
-    /// Keys that were there: found, stored, deleted, counted.
-    pub hits: u32,
-    /// Keys that were not, or whose condition did not hold.
-    pub misses: u32,
-    /// The last failure of its parts.
-    pub failure: Option<Failure>,
 }
 
 #[derive(Debug)]
@@ -210,19 +94,6 @@ impl Expect {
             Self::ValuesEnd | Self::SharesEnd | Self::StatsEnd { .. } | Self::Words(_) => false,
         }
     }
-}
-
-/// What the slots of one exchange have come to so far.
-#[derive(Debug, Default)]
-struct Gathered {
-    hits: u32,
-    misses: u32,
-    failure: Option<Failure>,
-    /// A server's own words, for when there is nothing better to say.
-    words: Option<Bytes>,
-    /// Statistics: ours first if there are any, then each server's.
-    own_stats: Option<Bytes>,
-    stats: Vec<Bytes>,
 }
 
 /// A session's state.
@@ -477,134 +348,6 @@ impl Machine {
         debug_assert!(self.check_invariants());
     }
 
-    fn emit(&mut self, slot: &Slot, answer: Option<Answer>) {
-        match slot.expect {
-            Expect::Value { cas } => return self.emit_value(cas, answer),
-            Expect::Share => return self.gather_share(answer),
-            Expect::ValuesEnd => self.emit_values_end(),
-            Expect::Single(what) => self.emit_single(what, slot.noreply, answer),
-            Expect::Oversized => {
-                if let Some(Answer::Failed(failure)) = answer {
-                    self.gathered.failure = Some(failure);
-                }
-                self.write(slot.noreply, reply::TOO_LARGE);
-            }
-            Expect::SharesEnd => self.emit_shares_end(slot.noreply, None),
-            Expect::StatsEnd { adds } => {
-                if let Some(Answer::Reply(own)) = answer {
-                    self.gathered.own_stats = Some(own.value);
-                }
-                let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats, adds);
-                self.emit_shares_end(false, Some(&text));
-            }
-            Expect::Words(words) => self.write(slot.noreply, words),
-        }
-        let Gathered { hits, misses, failure, .. } = std::mem::take(&mut self.gathered);
-        self.finished.push(Finished { command: slot.command, begun: slot.begun, hits, misses, failure });
-    }
-
-    fn emit_value(&mut self, cas: bool, answer: Option<Answer>) {
-        match answer {
-            Some(Answer::Reply(reply)) => match reply::value(&reply, cas, &mut self.output) {
-                Outcome::Good => self.gathered.hits += 1,
-                Outcome::Miss => self.gathered.misses += 1,
-                Outcome::Refused => self.gathered.words = Some(Bytes::copy_from_slice(reply.line())),
-                Outcome::Unfit(failure) => self.gathered.failure = Some(failure),
-            },
-            Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            None => (),
-        }
-    }
-
-    /// The keys of a server that failed count as missing, as long as any other key was answered.
-    fn emit_values_end(&mut self) {
-        let answered = self.gathered.hits + self.gathered.misses > 0;
-        match (&self.gathered.words, self.gathered.failure) {
-            (Some(words), _) if !answered => {
-                self.output.extend_from_slice(words);
-                self.output.extend_from_slice(b"\r\n");
-            }
-            (None, Some(failure)) if !answered => reply::failure(failure, &mut self.output),
-            (_, _) => self.output.extend_from_slice(reply::END),
-        }
-    }
-
-    fn emit_single(&mut self, what: Single, noreply: bool, answer: Option<Answer>) {
-        let before = self.output.tail().len();
-        let failure = match answer {
-            Some(Answer::Reply(reply)) => match reply::single(what, &reply, &mut self.output) {
-                Outcome::Good => {
-                    self.gathered.hits += 1;
-                    None
-                }
-                Outcome::Miss => {
-                    self.gathered.misses += 1;
-                    None
-                }
-                Outcome::Refused => None,
-                Outcome::Unfit(failure) => Some(failure),
-            },
-            Some(Answer::Failed(failure)) => Some(failure),
-            None => None,
-        };
-        if let Some(failure) = failure {
-            self.gathered.failure = Some(failure);
-            reply::failure(failure, &mut self.output);
-        }
-        if noreply {
-            self.output.tail().truncate(before);
-        }
-    }
-
-    fn gather_share(&mut self, answer: Option<Answer>) {
-        match answer {
-            Some(Answer::Reply(reply)) => match reply.status {
-                meta::Status::End => self.gathered.stats.push(reply.value),
-                meta::Status::Classic if reply.line() == b"OK" => self.gathered.hits += 1,
-                meta::Status::Classic | meta::Status::Error => {
-                    self.gathered.words = Some(Bytes::copy_from_slice(reply.line()));
-                }
-                meta::Status::Done
-                | meta::Status::Value
-                | meta::Status::TooLarge
-                | meta::Status::Miss
-                | meta::Status::NotFound
-                | meta::Status::NotStored
-                | meta::Status::Exists
-                | meta::Status::Noop
-                | meta::Status::Stat => self.gathered.failure = Some(Failure::Nonsense),
-            },
-            Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            None => (),
-        }
-    }
-
-    /// Statistics are told as far as they came; anything else has failed where one server has.
-    fn emit_shares_end(&mut self, noreply: bool, stats: Option<&[u8]>) {
-        if noreply {
-            return;
-        }
-        let gathered = &self.gathered;
-        match (stats, gathered.failure, &gathered.words) {
-            (Some(text), _, _) if !gathered.stats.is_empty() => {
-                self.output.extend_from_slice(text);
-                self.output.extend_from_slice(reply::END);
-            }
-            (_, Some(failure), _) => reply::failure(failure, &mut self.output),
-            (_, None, Some(words)) => {
-                self.output.extend_from_slice(words);
-                self.output.extend_from_slice(b"\r\n");
-            }
-            (_, None, None) => self.output.extend_from_slice(reply::OK),
-        }
-    }
-
-    fn write(&mut self, noreply: bool, words: &[u8]) {
-        if !noreply {
-            self.output.extend_from_slice(words);
-        }
-    }
-
     /// What must hold between any two calls.
     fn check_invariants(&self) -> bool {
         let held = self.slots.iter().filter(|slot| slot.expect.needs_answer());
@@ -617,64 +360,6 @@ impl Machine {
         let front_waits =
             self.slots.front().is_none_or(|slot| slot.answer.is_none() && slot.expect.needs_answer());
         front_waits && held_len == self.held_len
-    }
-}
-
-/// What a request asks for next; none if it asks for nothing.
-fn step_of(request: &Request) -> Option<Step<'_>> {
-    let (key, op) = match request {
-        Request::Get(get) => (get.key()?, Op::Get { cas: get.cas, touch: get.touch }),
-        Request::Store(store) => {
-            let (mode, flags, exptime, value) = (store.mode, store.flags, store.exptime, &store.value);
-            (store.key.as_bytes(), Op::Store { mode, flags, exptime, value })
-        }
-        Request::Oversized(store) => (store.key.as_bytes(), Op::Delete),
-        Request::Arith(arith) => {
-            (arith.key.as_bytes(), Op::Arith { delta: arith.delta, decrement: arith.decrement })
-        }
-        Request::Touch(touch) => (touch.key.as_bytes(), Op::Touch { exptime: touch.exptime }),
-        Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete),
-        Request::FlushAll { delay, .. } => {
-            return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
-        }
-        Request::Verbosity { level, .. } => {
-            return Some(Step::Everyone(Broadcast::Verbosity { level: *level }));
-        }
-        Request::MemLimit { megabytes, .. } => {
-            return Some(Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }));
-        }
-        Request::Stats(stats) => return Some(Step::Everyone(Broadcast::Stats(stats))),
-        Request::Version => return Some(Step::Version),
-        Request::Quit => return None,
-    };
-    Some(Step::Key(meta::Request { key, op }))
-}
-
-fn command_of(request: &Request) -> Command {
-    match request {
-        Request::Get(get) => match (get.touch.is_some(), get.cas) {
-            (false, false) => Command::Get,
-            (false, true) => Command::Gets,
-            (true, false) => Command::Gat,
-            (true, true) => Command::Gats,
-        },
-        Request::Store(Store { mode, .. }) | Request::Oversized(Oversized { mode, .. }) => match mode {
-            Mode::Set => Command::Set,
-            Mode::Add => Command::Add,
-            Mode::Replace => Command::Replace,
-            Mode::Append => Command::Append,
-            Mode::Prepend => Command::Prepend,
-            Mode::Cas(_) => Command::Cas,
-        },
-        Request::Arith(arith) if arith.decrement => Command::Decr,
-        Request::Arith(_) => Command::Incr,
-        Request::Touch(_) => Command::Touch,
-        Request::Delete(_) => Command::Delete,
-        Request::FlushAll { .. } => Command::FlushAll,
-        Request::Verbosity { .. } => Command::Verbosity,
-        Request::MemLimit { .. } => Command::MemLimit,
-        Request::Stats(_) => Command::Stats,
-        Request::Version | Request::Quit => Command::Version,
     }
 }
 

@@ -15,39 +15,37 @@
 //!
 //! While it rests requests fail at once, so that a dead server costs its clients no time.
 
+mod exchange;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use groove_common::balance::Dice;
 use groove_common::discovery::{Cluster, Endpoint, Outcome};
 use groove_common::health::Backoff;
 use groove_common::net::{Connector, Stream};
-use tokio::time::{Sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::error::Failure;
 use crate::metrics::UpstreamMetrics;
 use crate::session::mailbox::Mailbox;
 use crate::session::state::{Answer, Ticket};
-use crate::wire::meta::{self, Reply, Status};
 use crate::wire::{Limits, Output};
+use exchange::{Ended, Exchange};
 
 /// Requests that may wait for their replies on one connection.
 const IN_FLIGHT_MAX: usize = 4096;
 
 /// Bytes that may wait to be written on one connection.
 const OUT_LEN_MAX: usize = 4 << 20;
-
-/// Statistics of one server, at most.
-const STATS_LEN_MAX: usize = 4 << 20;
 
 /// Between two attempts at a server that is away.
 const REDIAL: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(2) };
@@ -323,159 +321,5 @@ pub(super) async fn greet(stream: &mut Stream) -> io::Result<()> {
     match answer == GREETING_REPLY {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "not a memcached with the meta protocol")),
-    }
-}
-
-/// Why an established connection is over.
-enum Ended {
-    Retired,
-    Failed(Failure),
-}
-
-/// An established connection at work.
-struct Exchange<'a> {
-    connection: &'a Connection,
-    stream: Stream,
-    input: BytesMut,
-    decoder: meta::Decoder,
-    /// Lines of an answer that has more than one.
-    lines: BytesMut,
-    alarm: Pin<Box<Sleep>>,
-    /// The alarm is set, for this time.
-    alarm_at: Option<Instant>,
-}
-
-impl<'a> Exchange<'a> {
-    fn new(connection: &'a Connection, stream: Stream) -> Self {
-        Self {
-            connection,
-            stream,
-            input: BytesMut::new(),
-            decoder: meta::Decoder::default(),
-            lines: BytesMut::new(),
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            alarm_at: None,
-        }
-    }
-
-    async fn run(mut self) -> Ended {
-        poll_fn(|cx| self.turn(cx)).await
-    }
-
-    /// One turn: everything written that sessions have asked for, everything delivered that has come.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.connection.pipe.borrow_mut().begin_turn(cx.waker());
-        if self.write(cx).is_err() {
-            return Poll::Ready(Ended::Failed(Failure::Lost));
-        }
-        let mut now = None;
-        loop {
-            match self.stream.poll_fill(cx, &mut self.input) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Failed(Failure::Lost)),
-                Poll::Ready(Ok(_)) => {
-                    let now = *now.get_or_insert_with(Instant::now);
-                    if let Err(failure) = self.deliver(now) {
-                        return Poll::Ready(Ended::Failed(failure));
-                    }
-                }
-            }
-        }
-        self.watch(cx)
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let mut pipe = self.connection.pipe.borrow_mut();
-        let was_full = pipe.out.len() >= OUT_LEN_MAX;
-        let result = pipe.out.poll_write(&mut self.stream, cx);
-        if was_full && pipe.out.len() < OUT_LEN_MAX {
-            pipe.blocked.drain(..).for_each(Waker::wake);
-        }
-        match result {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Hands out the replies that are complete.
-    fn deliver(&mut self, now: Instant) -> Result<(), Failure> {
-        let connection = self.connection;
-        let mut latest = None;
-        while let Some(reply) = self
-            .decoder
-            .decode(&mut self.input, &connection.settings.limits)
-            .map_err(|_| Failure::Nonsense)?
-        {
-            let mut pipe = connection.pipe.borrow_mut();
-            let was_full = pipe.in_flight.len() >= IN_FLIGHT_MAX;
-            let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
-                return Err(Failure::Nonsense);
-            };
-            let Some(reply) = self.gather(shape, reply)? else { continue };
-            let Some(waiting) = pipe.in_flight.pop_front() else { continue };
-            if was_full {
-                pipe.blocked.drain(..).for_each(Waker::wake);
-            }
-            drop(pipe);
-            let latency = now.saturating_duration_since(waiting.sent);
-            connection.metrics.latency.record(latency);
-            latest = Some(latency);
-            waiting.mailbox.deliver(waiting.ticket, Answer::Reply(reply));
-        }
-        if self.input.is_empty() {
-            // Gives the buffer up: an idle connection holds none.
-            self.input = BytesMut::new();
-        }
-        if let Some(latency) = latest {
-            connection.cluster.report(&connection.endpoint, Outcome::Success { latency });
-        }
-        Ok(())
-    }
-
-    /// Makes one reply of many lines. `None`: there are more to come.
-    fn gather(&mut self, shape: Shape, reply: Reply) -> Result<Option<Reply>, Failure> {
-        match (shape, reply.status) {
-            (Shape::UntilEnd, Status::Stat) => {
-                if self.lines.len() > STATS_LEN_MAX {
-                    return Err(Failure::Nonsense);
-                }
-                self.lines.extend_from_slice(reply.line());
-                self.lines.extend_from_slice(b"\r\n");
-                Ok(None)
-            }
-            (Shape::UntilEnd, Status::End) => {
-                let text = std::mem::take(&mut self.lines).freeze();
-                Ok(Some(Reply::new(Status::End, Bytes::new(), text)))
-            }
-            (Shape::One | Shape::UntilEnd, _) => Ok(Some(reply)),
-        }
-    }
-
-    /// Looks after the time of the oldest request. The alarm is set once and looked at when it rings:
-    /// by then the oldest request is mostly another, and the alarm is set anew.
-    fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let pipe = self.connection.pipe.borrow();
-        let Some(oldest) = pipe.in_flight.front().map(|waiting| waiting.sent) else {
-            return if pipe.is_retired { Poll::Ready(Ended::Retired) } else { Poll::Pending };
-        };
-        drop(pipe);
-        let timeout = self.connection.settings.timeout;
-        if self.alarm_at.is_none() {
-            self.set_alarm(oldest + timeout);
-        } else if !self.alarm.is_elapsed() {
-            return Poll::Pending;
-        }
-        while self.alarm.as_mut().poll(cx).is_ready() {
-            if oldest.elapsed() >= timeout {
-                return Poll::Ready(Ended::Failed(Failure::TimedOut));
-            }
-            self.set_alarm(oldest + timeout);
-        }
-        Poll::Pending
-    }
-
-    fn set_alarm(&mut self, at: Instant) {
-        self.alarm_at = Some(at);
-        self.alarm.as_mut().reset(at.into());
     }
 }

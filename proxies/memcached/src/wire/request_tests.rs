@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::KEY_LEN_MAX;
 use proptest::prelude::*;
 
 type Outcome = Result<Option<Request>, DecodeError>;

@@ -1,0 +1,100 @@
+//! What a session wants to be done: one request to the server of a key, or to all of them.
+
+use super::Ticket;
+use crate::wire::Output;
+use crate::wire::meta::{self, Op};
+use crate::wire::request::{self, Request};
+
+/// A step, and the ticket its (first) answer will have.
+#[derive(Debug)]
+pub struct Next<'a> {
+    /// For the answer.
+    pub ticket: Ticket,
+    /// What to do.
+    pub step: Step<'a>,
+}
+
+/// What the driver has to do next.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Ask the server of this key; one slot.
+    Key(meta::Request<'a>),
+    /// Ask every server; a slot for each.
+    Everyone(Broadcast<'a>),
+    /// Ask any one server for its version.
+    Version,
+}
+
+/// A request for all servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broadcast<'a> {
+    /// `flush_all`.
+    FlushAll {
+        /// Seconds from now, or a Unix time.
+        delay: i32,
+    },
+    /// `verbosity`.
+    Verbosity {
+        /// As given.
+        level: u32,
+    },
+    /// `cache_memlimit`.
+    MemLimit {
+        /// As given.
+        megabytes: u32,
+    },
+    /// `stats` with its arguments.
+    Stats(&'a request::Stats),
+}
+
+impl Broadcast<'_> {
+    /// The classic command for a server.
+    pub fn encode(&self, out: &mut Output) {
+        match self {
+            Self::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all"),
+            Self::FlushAll { delay } => out.extend_from_slice(format!("flush_all {delay}").as_bytes()),
+            Self::Verbosity { level } => out.extend_from_slice(format!("verbosity {level}").as_bytes()),
+            Self::MemLimit { megabytes } => {
+                out.extend_from_slice(format!("cache_memlimit {megabytes}").as_bytes());
+            }
+            Self::Stats(stats) => {
+                out.extend_from_slice(b"stats");
+                for argument in stats.arguments() {
+                    out.extend_from_slice(b" ");
+                    out.extend_from_slice(argument);
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// What a request asks for next; none if it asks for nothing.
+pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
+    let (key, op) = match request {
+        Request::Get(get) => (get.key()?, Op::Get { cas: get.cas, touch: get.touch }),
+        Request::Store(store) => {
+            let (mode, flags, exptime, value) = (store.mode, store.flags, store.exptime, &store.value);
+            (store.key.as_bytes(), Op::Store { mode, flags, exptime, value })
+        }
+        Request::Oversized(store) => (store.key.as_bytes(), Op::Delete),
+        Request::Arith(arith) => {
+            (arith.key.as_bytes(), Op::Arith { delta: arith.delta, decrement: arith.decrement })
+        }
+        Request::Touch(touch) => (touch.key.as_bytes(), Op::Touch { exptime: touch.exptime }),
+        Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete),
+        Request::FlushAll { delay, .. } => {
+            return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
+        }
+        Request::Verbosity { level, .. } => {
+            return Some(Step::Everyone(Broadcast::Verbosity { level: *level }));
+        }
+        Request::MemLimit { megabytes, .. } => {
+            return Some(Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }));
+        }
+        Request::Stats(stats) => return Some(Step::Everyone(Broadcast::Stats(stats))),
+        Request::Version => return Some(Step::Version),
+        Request::Quit => return None,
+    };
+    Some(Step::Key(meta::Request { key, op }))
+}
