@@ -27,14 +27,15 @@ use tracing::debug;
 
 /// While draining, a connection without a request is kept this long: its client may have sent one already.
 const GOODBYE: Duration = Duration::from_millis(500);
+
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
     let mut session = Session::handshake(worker, conn);
     loop {
         match session.turn().await {
             Next::Request => {}
-            Next::Close => break session.close().await,
-            Next::Linger => break session.linger().await,
+            Next::Close => break Box::pin(session.close()).await,
+            Next::Linger => break Box::pin(session.linger()).await,
             Next::Cut => break,
         }
     }
@@ -129,18 +130,26 @@ impl Session {
         let length = match self.read().await {
             Ok(Some(length)) => length,
             Ok(None) => return Next::Close,
-            Err(error) => return self.refuse(error, Audience::default()).await,
+            Err(error) => return Box::pin(self.refuse(error, Audience::default())).await,
         };
+        // Boxed, as all that seldom or briefly is: a connection that waits for a request does not carry its size.
+        Box::pin(self.answer_one(length)).await
+    }
+
+    /// Answers the request whose head takes up the first `length` bytes.
+    async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
         let mut begun = match self.begin(&view, length) {
             Ok(begun) => begun,
-            Err(Refused { error, audience }) => return self.refuse(error, audience).await,
+            Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
-            Ok(lease) if begun.exchange.is_switched() => self.tunnel(&view, &mut begun, lease).await,
+            Ok(lease) if begun.exchange.is_switched() => {
+                Box::pin(self.tunnel(&view, &mut begun, lease)).await
+            }
             Ok(lease) => self.release(&view, &mut begun, lease),
-            Err(error) => self.fail(&mut begun, error).await,
+            Err(error) => Box::pin(self.fail(&mut begun, error)).await,
         };
         self.give_back(begun);
         next

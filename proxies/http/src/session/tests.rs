@@ -1,10 +1,18 @@
 //! Seeded simulations of the exchange: whatever order two peers speak in, each gets what the other sent.
 
 use super::state::{Asked, Exchange, Fault, Phase, Rules};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::table::Table;
 use crate::wire::scan::HeadScan;
 use crate::wire::{Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, Version};
+use crate::worker::{Shared, Worker};
 use bytes::BytesMut;
-use groove_common::testing::{Dice, simulate};
+use groove_common::config::check_text;
+use groove_common::telemetry::{AccessLog, Registry};
+use groove_common::testing::{Dice, downstream, simulate};
+use std::sync::Arc;
+use tokio::runtime::Handle;
 
 const ASKED: Asked = Asked {
     version: Version::Http11,
@@ -195,4 +203,18 @@ fn the_phases_follow_the_messages() {
     assert_eq!(exchange.phase(), Phase::FirstByte);
     let (_, exchange, _) = answered(ASKED, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", false);
     assert_eq!(exchange.phase(), Phase::Download);
+}
+
+#[tokio::test]
+async fn a_session_that_waits_is_small() {
+    let (conn, _client, _drain) = downstream().expect("a connection");
+    let registry = Registry::new(1);
+    let access = AccessLog::start(&registry, std::io::sink()).expect("a log");
+    let text = "listeners: [{address: 127.0.0.1:1}]\napps: {a: {hosts: [a.test], endpoints: [127.0.0.1:9]}}";
+    let config: Config = check_text("http.yaml", text).expect("a good configuration");
+    let table = Table::build(&config, None, &Handle::current(), &registry).expect("a table");
+    let shared = Arc::new(Shared::new(table, Metrics::new(&registry), access));
+    let session = super::driver::serve(Worker::new(shared), conn);
+    let bytes = std::mem::size_of_val(&session);
+    assert!(bytes <= 640, "{bytes} bytes for each idle client");
 }
