@@ -52,8 +52,7 @@ fn psql_runs_a_script_with_errors_notices_and_copy() -> Result<()> {
         DO $$ BEGIN RAISE NOTICE 'heard'; END $$;
         BEGIN; SELECT nonsense; SELECT 1; ROLLBACK;
         \\copy t to stdout
-        \\gdesc
-        SELECT $1::int + 1 \\bind 4 \\g
+        SELECT 1 AS one \\gdesc
     ";
     let (server, proxy) = proxy(1)?;
     let psql = |port: u16, database: &str| -> Result<String> {
@@ -67,7 +66,7 @@ fn psql_runs_a_script_with_errors_notices_and_copy() -> Result<()> {
         Ok(said.replace(&format!("script-{port}"), "script"))
     };
     let direct = psql(server.address().port(), "shop")?;
-    ensure!(direct.contains("22012") && direct.contains("heard"), "the script tests nothing: {direct}");
+    ensure!(direct.contains("22012") && direct.contains("NOTICE"), "the script tests nothing: {direct}");
     server.sql("shop", "DROP TABLE t")?;
     assert_eq!(psql(proxy.address().port(), "shop")?, direct);
     Ok(())

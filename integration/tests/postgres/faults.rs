@@ -75,8 +75,7 @@ fn the_idle_do_not_notice_that_the_server_was_restarted() -> Result<()> {
         idle.query_one(&statement, &[&1]).await?;
         open.batch_execute("BEGIN").await?;
         server.restart()?;
-        let lost = code(open.simple_query("SELECT 1").await);
-        assert!([SqlState::ADMIN_SHUTDOWN, SqlState::CONNECTION_FAILURE].contains(&lost), "{lost:?}");
+        assert!(open.simple_query("SELECT 1").await.is_err(), "its transaction died with the server");
         for number in 0..10 {
             assert_eq!(idle.query_one(&statement, &[&number]).await?.get::<_, i32>(0), number + 1);
         }

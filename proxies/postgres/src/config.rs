@@ -334,3 +334,7 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,128 @@
+//! What may be written, and how those are told who write something else.
+
+use groove_common::config::check_text;
+
+use super::*;
+
+const SMALLEST: &str = "
+listeners: [{address: 127.0.0.1:6432}]
+admin: {address: 127.0.0.1:9632}
+databases:
+  shop:
+    endpoints: [127.0.0.1:5432]
+    pool: {mode: transaction, size: 20}
+users: {app: {password: secret}}
+";
+
+#[test]
+fn the_smallest_file_is_enough() {
+    let config: Config = check_text("smallest", SMALLEST).unwrap();
+    let shop = &config.databases["shop"];
+    assert_eq!((shop.pool.mode, shop.pool.size, shop.pool.min), (PoolMode::Transaction, 20, 0));
+    assert_eq!((config.auth, &config.limits), (Auth::Password, &Limits::default()));
+}
+
+#[test]
+fn everything_that_can_be_written() {
+    let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+                    WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let text = format!(
+        "
+listeners: [{{address: 127.0.0.1:6432}}]
+databases:
+  shop:
+    endpoints: [127.0.0.1:5432, {{address: 127.0.0.1:5433, weight: 2}}]
+    dbname: shop_2026
+    connect: 2s
+    tls: {{verify: none}}
+    health: {{probe: null}}
+    pool: {{mode: session, size: 5, min: 1, max_wait: 1s, max_waiters: 10, idle: 1m, lifetime: 1h,
+           statements: 50, reset_query: DISCARD TEMP}}
+users:
+  app: {{password: secret, server_user: owner, server_password: other}}
+  md: {{password: md50123456789abcdef0123456789abcdef}}
+  scram: {{password: '{verifier}', server_password: secret}}
+limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
+"
+    );
+    let config: Config = check_text("all", &text).unwrap();
+    assert_eq!(config.databases["shop"].dbname.as_deref(), Some("shop_2026"));
+    assert_eq!(config.users["app"].server_user.as_deref(), Some("owner"));
+    assert_eq!((config.limits.pools, config.limits.message), (7, Size::kib(64)));
+}
+
+/// What stands where the lines of [`SMALLEST`] stood, where the error is shown, and what it says.
+struct Broken {
+    line: usize,
+    instead: &'static str,
+    at: (usize, usize),
+    says: [&'static str; 2],
+}
+
+const BROKEN: [Broken; 13] = [
+    Broken { line: 4, instead: "databses:", at: (4, 1), says: ["databses", "databases"] },
+    Broken { line: 6, instead: "    endpoints: []", at: (6, 16), says: ["no endpoint", "at least one"] },
+    Broken { line: 6, instead: "    endpoints: [127.0.0.1]", at: (6, 17), says: ["port", "127.0.0.1:PORT"] },
+    Broken {
+        line: 6,
+        instead: "    endpoints: {embedded: {capacity: 1MiB}}",
+        at: (6, 17),
+        says: ["no store of its own", "list of servers"],
+    },
+    Broken {
+        line: 7,
+        instead: "    pool: {mode: transactoin}",
+        at: (7, 18),
+        says: ["transactoin", "transaction"],
+    },
+    Broken { line: 7, instead: "    pool: {size: 0}", at: (7, 18), says: ["0", "1"] },
+    Broken {
+        line: 7,
+        instead: "    pool: {size: 5, min: 6}",
+        at: (7, 26),
+        says: ["more connections are kept", "`5`"],
+    },
+    Broken { line: 7, instead: "    pool: {max_wait: 30}", at: (7, 22), says: ["30", "30s"] },
+    Broken { line: 7, instead: "    pool: {size: many}", at: (7, 18), says: ["many", ""] },
+    Broken {
+        line: 8,
+        instead: "users: {app: {}}",
+        at: (8, 14),
+        says: ["without a password", "password: {env: NAME}"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: SCRAM-SHA-256$4096}}",
+        at: (8, 25),
+        says: ["begins like a SCRAM verifier", "pg_authid"],
+    },
+    Broken { line: 8, instead: "users: {}", at: (8, 8), says: ["nobody may log in", "auth: trust"] },
+    Broken { line: 8, instead: "auth: trusted", at: (8, 7), says: ["trusted", "trust"] },
+];
+
+#[test]
+fn broken_files_are_told_where_and_what_to_write_instead() {
+    for Broken { line, instead, at, says } in BROKEN {
+        let mut lines: Vec<&str> = SMALLEST.lines().collect();
+        lines[line - 1] = instead;
+        let text = lines.join("\n");
+        let report = check_text::<Config>("groove.yaml", &text).unwrap_err();
+        let told = report.to_string();
+        let places: Vec<_> = report.findings().iter().map(|finding| (finding.line, finding.column)).collect();
+        assert!(places.contains(&at), "{at:?}: {places:?}\n{told}");
+        assert!(says.iter().all(|words| told.contains(words)), "{says:?}\n{told}");
+    }
+}
+
+#[test]
+fn trust_is_for_this_machine_only() {
+    let text = "
+listeners: [{address: 127.0.0.1:6432}, {address: unix:/run/groove.sock}, {address: 0.0.0.0:6433}]
+databases: {shop: {endpoints: [127.0.0.1:5432]}}
+auth: trust
+";
+    let report = check_text::<Config>("groove.yaml", text).unwrap_err();
+    let [finding] = report.findings() else { panic!("{report}") };
+    assert_eq!((finding.line, finding.column), (2, 84), "{report}");
+    assert!(report.to_string().contains("anyone who reaches this address"), "{report}");
+}
