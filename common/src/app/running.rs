@@ -171,14 +171,14 @@ impl<P: Proxy> Running<P> {
         listeners.drain();
         tokio::select! {
             biased;
-            () = listeners.idle() => {}
+            () = listeners.ended() => {}
             () = tokio::time::sleep(deadline) => {}
             () = now => {}
         }
         let left = listeners.connections();
         self.state.context.drain.advance(Phase::Cut);
         listeners.cut();
-        if timeout(CUT_TIME_MAX, listeners.idle()).await.is_err() {
+        if timeout(CUT_TIME_MAX, listeners.ended()).await.is_err() {
             warn!(sessions = listeners.connections(), "sessions do not end although they were cut");
         }
         self.state.context.access.flush();

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use rustix::net::SocketFlags;
 use socket2::Socket;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
@@ -80,7 +81,11 @@ impl ListenerInfo {
 pub(super) struct Listener {
     pub(super) address: Address,
     pub(super) drain: Drain,
-    pub(super) open: Arc<Open>,
+    open: Arc<Open>,
+    /// Clients that are told "no room": they take nobody's place.
+    refusing: Arc<Open>,
+    /// It takes no more connections.
+    closed: CancellationToken,
     settings: ArcSwap<Settings>,
     socket: Weak<Socket>,
 }
@@ -97,6 +102,8 @@ impl Listener {
             address: settings.info.address.clone(),
             drain: Drain::new(),
             open: Arc::default(),
+            refusing: Arc::default(),
+            closed: CancellationToken::new(),
             settings: ArcSwap::from_pointee(settings),
             socket: Arc::downgrade(bound.socket.get_ref()),
         });
@@ -137,8 +144,25 @@ impl Listener {
         }
     }
 
+    /// Connections open now.
+    pub(super) fn connections(&self) -> usize {
+        self.open.count()
+    }
+
+    /// Resolves when it takes no more connections and the last one is gone.
+    pub(super) async fn ended(&self) {
+        self.closed.cancelled().await;
+        self.open.idle().await;
+    }
+
+    /// Has [`Self::ended`] come?
+    pub(super) fn has_ended(&self) -> bool {
+        self.closed.is_cancelled() && self.open.count() == 0
+    }
+
     /// Accepts until the drain begins, then closes the socket and takes a unix socket's file away.
     async fn accept(self: Arc<Self>, bound: Bound, workers: Arc<Workers>) {
+        let _closed = self.closed.clone().drop_guard();
         let mut backoff = Backoff::default();
         let mut stop = self.drain.draining();
         loop {
@@ -151,8 +175,10 @@ impl Listener {
             match self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {
                 Burst::MoreMayWait => tokio::task::yield_now().await,
                 Burst::Empty => ready.clear_ready(),
-                // The drain may begin meanwhile: the next turn sees it.
-                Burst::Failed(pause) => tokio::time::sleep(pause).await,
+                Burst::Failed(pause) => tokio::select! {
+                    () = &mut stop => break,
+                    () = tokio::time::sleep(pause) => {}
+                },
             }
         }
         // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
@@ -191,20 +217,21 @@ impl Listener {
     fn hand(&self, socket: OwnedFd, peer: Peer, workers: &Workers) {
         let settings = self.settings.load_full();
         settings.info.counters.accepted.inc();
-        let excess = (self.open.count() + 1).saturating_sub(settings.connections_max);
-        let admitted = if excess == 0 { Admitted::Yes } else { Admitted::Refused };
-        if admitted == Admitted::Refused {
+        let (admitted, among) = if self.open.count() < settings.connections_max {
+            (Admitted::Yes, &self.open)
+        } else {
             settings.info.counters.refused.inc();
-            if excess > REFUSALS_MAX {
+            if self.refusing.count() >= REFUSALS_MAX {
                 return;
             }
-        }
+            (Admitted::Refused, &self.refusing)
+        };
         workers.hand(|worker| Handed {
             socket,
             peer,
             settings,
             drain: self.drain.clone(),
-            permit: Permit::new(&self.open, worker),
+            permit: Permit::new(among, worker),
             admitted,
         });
     }

@@ -110,8 +110,9 @@ impl Listeners {
         let _entered = self.runtime.enter();
         let mut errors = Vec::new();
         let mut next = Vec::new();
+        let mut live = self.live.lock().clone();
         for listener in configs {
-            match self.prepare_one(listener) {
+            match self.prepare_one(listener, &mut live) {
                 Ok(one) => next.push(one),
                 Err(error) => errors.push(error),
             }
@@ -119,11 +120,15 @@ impl Listeners {
         if errors.is_empty() { Ok(Change { next }) } else { Err(errors) }
     }
 
-    fn prepare_one(&self, listener: &config::Listener) -> Result<Next, ListenError> {
+    /// A socket among `live` that stays is taken out, so that of two with the port 0 both stay.
+    fn prepare_one(
+        &self,
+        listener: &config::Listener,
+        live: &mut Vec<Arc<Listener>>,
+    ) -> Result<Next, ListenError> {
         let name = listener.label();
-        let kept = self.live.lock().iter().find(|live| live.address == listener.address).cloned();
-        let socket = match kept {
-            Some(kept) => Socket::Kept(kept),
+        let socket = match live.iter().position(|live| live.address == listener.address) {
+            Some(kept) => Socket::Kept(live.remove(kept)),
             None => Socket::Bound(
                 bind::bind(listener).map_err(|source| ListenError::Bind { name: name.clone(), source })?,
             ),
@@ -148,7 +153,7 @@ impl Listeners {
         let after = change.next.into_iter().map(|next| self.apply_one(next)).collect::<Vec<_>>();
         let before = std::mem::replace(&mut *self.live.lock(), after.clone());
         let mut leaving = self.leaving.lock();
-        leaving.retain(|listener| listener.open.count() > 0);
+        leaving.retain(|listener| !listener.has_ended());
         for listener in before {
             if !after.iter().any(|kept| Arc::ptr_eq(kept, &listener)) {
                 listener.drain.advance(Phase::Draining);
@@ -184,15 +189,15 @@ impl Listeners {
         }
     }
 
-    /// Resolves when no connection is open.
-    pub async fn idle(&self) {
+    /// Resolves, after [`Self::drain`], when nobody is let in any more and the last connection is gone.
+    pub async fn ended(&self) {
         let listeners = self.all();
-        join_all(listeners.iter().map(|listener| listener.open.idle())).await;
+        join_all(listeners.iter().map(|listener| listener.ended())).await;
     }
 
     /// Connections open now.
     pub fn connections(&self) -> usize {
-        self.all().iter().map(|listener| listener.open.count()).sum()
+        self.all().iter().map(|listener| listener.connections()).sum()
     }
 
     /// Connections open now, by worker.
@@ -203,19 +208,25 @@ impl Listeners {
     /// Where they listen, for the log and the status.
     pub fn status(&self) -> Vec<ListenerStatus> {
         let live = self.live.lock().iter().map(|listener| listener.status(false)).collect::<Vec<_>>();
-        let leaving = self.leaving.lock().iter().map(|listener| listener.status(true)).collect::<Vec<_>>();
+        let leaving = self.leaving().iter().map(|listener| listener.status(true)).collect::<Vec<_>>();
         [live, leaving].concat()
     }
 
     fn all(&self) -> Vec<Arc<Listener>> {
         let live = self.live.lock().clone();
-        let leaving = self.leaving.lock().clone();
-        [live, leaving].concat()
+        [live, self.leaving()].concat()
+    }
+
+    /// Those taken away that have not ended yet.
+    fn leaving(&self) -> Vec<Arc<Listener>> {
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|listener| !listener.has_ended());
+        leaving.clone()
     }
 }
 
 async fn cut_after(listener: Arc<Listener>, drain_max: Duration) {
     // In time or not: what is left afterwards is cut.
-    timeout(drain_max, listener.open.idle()).await.unwrap_or_default();
+    timeout(drain_max, listener.ended()).await.unwrap_or_default();
     listener.drain.advance(Phase::Cut);
 }

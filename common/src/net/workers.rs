@@ -36,7 +36,8 @@ struct Worker {
 }
 
 enum Sink {
-    /// The queue is bounded by the listeners' caps on connections, and a worker empties it every turn.
+    /// The queue is bounded by the process's descriptors, of which each connection holds one (a listener's cap
+    /// is below that), and a worker empties it every turn.
     Thread(UnboundedSender<Handed>),
     Shared {
         service: Arc<dyn Fn(Handed) + Send + Sync>,

@@ -78,6 +78,30 @@ async fn one_client_too_many_is_told_so_and_the_next_finds_room_again() {
 }
 
 #[tokio::test]
+async fn clients_that_are_told_there_is_no_room_take_none() {
+    struct Slow;
+    impl SharedService for Slow {
+        async fn serve(self: Arc<Self>, conn: Downstream) {
+            Echo::default().echo(conn).await;
+        }
+
+        async fn refuse(self: Arc<Self>, mut conn: Downstream) {
+            conn.stream.send(&mut &b"full"[..]).await.unwrap();
+            std::future::pending::<()>().await;
+        }
+    }
+    let world = World::of(Service::shared(Arc::new(Slow)), Arc::default(), 0);
+    let address = world.listen_tcp(|listener| listener.max_connections = Some(1));
+    let mut first = client(&address).await;
+    ping(&mut first).await;
+    let mut second = client(&address).await;
+    second.expect("full").await;
+    first.finish().await;
+    first.expect_end().await;
+    ping(&mut client(&address).await).await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_has_its_mode_and_leaves_nothing_behind() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("echo.sock");
@@ -140,6 +164,23 @@ async fn a_reload_keeps_adds_and_removes() {
     // What stayed has its new settings: the one place is taken.
     client(&a.address).await.expect("full").await;
     world.refuses(&b.address).await;
+    soon(async {
+        // What was taken away is shown until it has ended, and no longer.
+        while world.listeners.status().iter().any(|listener| listener.leaving) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_two_listeners_that_let_the_system_choose_their_ports() {
+    let world = World::shared();
+    let before = world.listen(&[tcp(), tcp()]);
+    assert_eq!(world.listen(&[tcp(), tcp()]), before);
+    for address in &before {
+        ping(&mut client(address).await).await;
+    }
 }
 
 #[tokio::test]
@@ -179,7 +220,7 @@ async fn a_drain_says_goodbye_to_the_idle_and_waits_for_the_busy() {
 
     world.listeners.cut();
     busy.expect_end().await;
-    soon(world.listeners.idle()).await;
+    soon(world.listeners.ended()).await;
 }
 
 /// The kernel has accepted for us by the time a drain begins: such a client must not be reset.
@@ -193,8 +234,10 @@ async fn a_client_that_waits_when_the_drain_begins_is_still_served() {
     waiting.set_nonblocking(true).unwrap();
     world.listeners.drain();
     let mut waiting = ScriptedPeer::new(tokio::net::TcpStream::from_std(waiting).unwrap());
+    // Nor may the drain be over before it has been.
+    soon(world.listeners.ended()).await;
+    assert_eq!(world.echo.served.load(Ordering::SeqCst), 1);
     waiting.expect("bye").await;
-    soon(world.listeners.idle()).await;
 }
 
 #[tokio::test]
@@ -252,5 +295,5 @@ async fn a_connection_is_counted_while_it_is_served_whatever_the_service_keeps_o
     ping(&mut client).await;
     assert_eq!(world.listeners.connections(), 1);
     client.finish().await;
-    soon(world.listeners.idle()).await;
+    world.connections_become(0).await;
 }

@@ -74,7 +74,7 @@ async fn strangers_and_the_headless_are_shown_the_door() {
     let mut headless = client(&address).await;
     headless.send("GET / HTTP/1.1\r\n").await;
     headless.expect_end().await;
-    soon(world.listeners.idle()).await;
+    world.connections_become(0).await;
     assert_eq!(world.listeners.status()[0].failed, 1);
     assert_eq!(world.echo.served.load(Ordering::SeqCst), 0);
 }
