@@ -43,7 +43,7 @@ impl<D: Document> Reloader<D> {
     pub(super) fn ask(&mut self, caller: Option<Reload>) {
         self.waiting.extend(caller);
         match &self.source {
-            Source::Watched(watch) => watch.nudge().reload(),
+            Source::Watched(watch) => watch.ask(),
             Source::OnDemand { asked, .. } => asked.notify_one(),
         }
     }

@@ -34,6 +34,7 @@ mod de;
 mod difference;
 mod endpoints;
 mod files;
+mod folders;
 mod formats;
 mod load;
 mod report;
@@ -54,6 +55,7 @@ use serde::de::DeserializeOwned;
 pub use difference::{Change, difference};
 pub use endpoints::{Dns, Embedded, Endpoint, Endpoints};
 pub use files::{CertificateFile, InputFile, KeyFile};
+pub(crate) use folders::Folders;
 pub use load::{Loaded, check_text, load, read, schema};
 pub use report::{Finding, Issues, Report};
 pub use secret::Secret;
@@ -62,7 +64,7 @@ pub use sections::{
     ProxyProtocol, ServerTls, Verify, default_drain,
 };
 pub use values::{Duration, Mode, Size};
-pub use watch::{Attempt, Cause, Nudge, Watch};
+pub use watch::{Attempt, Cause, Watch};
 
 /// A proxy's whole configuration.
 pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {

@@ -1,7 +1,8 @@
 //! A watch on real files. Every wait is for an event; the bound only ends a test that would hang.
 
+use std::cell::RefCell;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration as Time;
 
 use super::*;
@@ -133,10 +134,9 @@ async fn who_asks_gets_a_try_although_nothing_changed() {
     let path = folder.path().join("groove.yaml");
     std::fs::write(&path, text(1)).unwrap();
     let mut watch = start(&path);
-    let nudge = watch.nudge();
     // Asked twice before anybody looks: one try.
-    nudge.reload();
-    nudge.reload();
+    watch.ask();
+    watch.ask();
     let attempt = next(&mut watch).await;
     assert_eq!((attempt.cause.clone(), port(&attempt).as_str()), (Cause::Asked, "127.0.0.1:1"));
 }
@@ -155,4 +155,63 @@ async fn what_is_no_change_is_no_reload() {
     assert!(waited.is_err(), "cancelled before it was calm");
     std::fs::write(&path, text(2)).unwrap();
     assert_eq!(port(&next(&mut watch).await), "127.0.0.1:2");
+}
+
+/// A document whose check takes so long that its file changes meanwhile.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Slow {
+    listeners: Vec<Listener>,
+    #[serde(default)]
+    log: Log,
+}
+
+thread_local! {
+    /// What somebody writes during the next check, and where to.
+    static MEANWHILE: RefCell<Option<(PathBuf, String)>> = const { RefCell::new(None) };
+}
+
+impl Document for Slow {
+    fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn admin(&self) -> Option<&Admin> {
+        None
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn drain(&self) -> Duration {
+        default_drain()
+    }
+
+    fn workers(&self) -> Option<usize> {
+        None
+    }
+
+    fn validate(&self, _: &mut Issues) {
+        if let Some((path, text)) = MEANWHILE.take() {
+            std::fs::write(path, text).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_read_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("groove.yaml");
+    let change_meanwhile = |port| MEANWHILE.set(Some((path.clone(), text(port))));
+    let next_port = async |watch: &mut Watch<Slow>| {
+        let attempt = tokio::time::timeout(BOUND, watch.next()).await.expect("no reload was tried");
+        attempt.outcome.unwrap().document.listeners[0].address.to_string()
+    };
+    std::fs::write(&path, text(1)).unwrap();
+    change_meanwhile(2);
+    let mut watch = Watch::<Slow>::start(&load(&path).unwrap()).unwrap();
+    change_meanwhile(3);
+    assert_eq!(next_port(&mut watch).await, "127.0.0.1:2");
+    assert_eq!(next_port(&mut watch).await, "127.0.0.1:3");
 }
