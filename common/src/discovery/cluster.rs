@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::pending;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Cluster {
     prober: Arc<dyn Prober>,
     probes: Mutex<Probes>,
     origin: Mutex<Origin>,
+    /// Counts the sources followed: what an earlier one still says is not heard.
+    sources: AtomicU64,
     runtime: Handle,
     /// Ends with the cluster.
     timekeeper: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -102,6 +105,7 @@ impl Cluster {
             prober,
             probes: Mutex::new(Probes { times: probe_times(health), tasks: HashMap::new() }),
             origin: Mutex::new(Origin { description: String::new(), configured: None, task: None }),
+            sources: AtomicU64::new(0),
             runtime: runtime.clone(),
             timekeeper: Mutex::new(None),
         });
@@ -171,7 +175,7 @@ impl Cluster {
             Outcome::Success { .. } => true,
             Outcome::Failure => false,
         };
-        if success && !endpoint.watched.load(std::sync::atomic::Ordering::Relaxed) {
+        if success && !endpoint.watched.load(Ordering::Relaxed) {
             return;
         }
         let mut registry = self.registry.lock();
@@ -220,16 +224,18 @@ impl Cluster {
     /// Listens to `source` from now on, and to no other. What is known stays until it speaks.
     fn follow(self: &Arc<Self>, mut source: Box<dyn Source>, configured: Option<config::Endpoints>) {
         let description = source.describe();
+        // The task that is aborted here may be at its last answer.
+        let number = self.sources.fetch_add(1, Ordering::SeqCst) + 1;
         drop(self.origin.lock().task.take());
         if let Some(found) = source.initial() {
-            self.apply(&found);
+            self.apply(&found, number);
         }
         let cluster = Arc::downgrade(self);
         let task = self.runtime.spawn(async move {
             loop {
                 let found = source.next().await;
                 match cluster.upgrade() {
-                    Some(cluster) => cluster.apply(&found),
+                    Some(cluster) => cluster.apply(&found, number),
                     None => return,
                 }
             }
@@ -238,8 +244,11 @@ impl Cluster {
         *self.origin.lock() = Origin { description, configured, task };
     }
 
-    fn apply(self: &Arc<Self>, found: &Found) {
+    fn apply(self: &Arc<Self>, found: &Found, source: u64) {
         let mut registry = self.registry.lock();
+        if self.sources.load(Ordering::SeqCst) != source {
+            return;
+        }
         let Some(delta) = registry.apply(found, self.clock.now()) else {
             warn!(cluster = self.name, "the source knows of no endpoint; keeping those there are");
             return;

@@ -146,13 +146,14 @@ async fn hosts(resolver: &TokioResolver, name: &str, port: u16) -> Result<Answer
 }
 
 /// SRV (RFC 2782): of the targets those of the best priority, with their weights. A target
-/// stays a name; connecting resolves it.
+/// stays a name; connecting resolves it. The target `.` says that the service is not there.
 async fn services(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
     let found = resolver.lookup(name, RecordType::SRV).await.map_err(|error| error.to_string())?;
     let services: Vec<_> = found
         .answers()
         .iter()
         .filter_map(|record| if let RData::SRV(service) = &record.data { Some(service) } else { None })
+        .filter(|service| !service.target.is_root())
         .collect();
     let best = services.iter().map(|service| service.priority).min();
     let endpoints = services

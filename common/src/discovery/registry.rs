@@ -131,12 +131,15 @@ impl Registry {
         for entry in &mut self.entries {
             entry.breaker.set_policy(rules.breaker);
             entry.verdict.set_thresholds(rules.rise, rules.fall);
+            entry.watch();
         }
     }
 
     /// An exchange's outcome. `None`: nothing that others must know, or an endpoint that left.
     pub(super) fn on_outcome(&mut self, id: EndpointId, now: Duration, success: bool) -> Option<Change> {
-        let out = self.entries.iter().filter(|entry| entry.breaker.is_out()).count();
+        // Down by its probes is out as well: the last that may be well is never ejected.
+        let out = |entry: &&Entry| entry.endpoint.id != id && entry.health() != Health::Up;
+        let out = self.entries.iter().filter(out).count();
         let may_eject = may_eject(out, self.entries.len(), self.rules.breaker.max_share);
         let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
         let change =
@@ -237,6 +240,10 @@ impl Entry {
             }
             None => {}
         }
+        self.watch();
+    }
+
+    fn watch(&self) {
         let watched = self.breaker.state() != State::Healthy;
         self.endpoint.watched.store(watched, Ordering::Relaxed);
     }

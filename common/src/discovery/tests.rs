@@ -236,6 +236,70 @@ async fn at_most_a_share_is_ejected_and_never_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_that_may_be_well_stays_when_probes_took_the_others_down() {
+    let probe = config::Probe::default();
+    let health = config::Health { probe: Some(probe), ..passive(1.0) };
+    let (cluster, _tell, probed) = told(&[1, 2, 3], &health);
+    probed.down.lock().extend([server(2).address, server(3).address]);
+    sleep(Duration::from_secs(10)).await;
+    let last = by_port(&cluster.snapshot(), 1).endpoint;
+    for _ in 0..5 {
+        cluster.report(&last, Outcome::Failure);
+    }
+    assert_eq!(by_port(&cluster.snapshot(), 1).health, Health::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_turned_off_lets_go_of_whom_it_holds() {
+    let list = config::Endpoints::Static(found(&[1, 2]).endpoints);
+    let prober = Arc::new(ConnectProber);
+    let cluster = Cluster::start("c", &list, &passive(0.5), prober, &Handle::current()).unwrap();
+    let sick = by_port(&cluster.snapshot(), 1).endpoint;
+    for _ in 0..2 {
+        cluster.report(&sick, Outcome::Failure);
+    }
+    assert_eq!(by_port(&cluster.snapshot(), 1).health, Health::Down);
+    let mut off = passive(0.5);
+    off.breaker.consecutive_failures = 0;
+    cluster.update(&list, &off).unwrap();
+    assert_eq!(by_port(&cluster.snapshot(), 1).health, Health::Up);
+    cluster.report(&sick, Outcome::Failure);
+    assert_eq!(cluster.status().endpoints[0].state, "up");
+}
+
+/// What a source found while another took its place.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_was_replaced_is_not_heard_any_more() {
+    type Slot = Arc<Mutex<Option<Arc<Cluster>>>>;
+    struct Late(Slot);
+    impl Source for Late {
+        fn describe(&self) -> String {
+            "late".to_owned()
+        }
+
+        fn initial(&mut self) -> Option<Found> {
+            None
+        }
+
+        fn next(&mut self) -> BoxFuture<'_, Found> {
+            Box::pin(async {
+                let cluster = self.0.lock().take();
+                let Some(cluster) = cluster else { return std::future::pending().await };
+                cluster.update(&config::Endpoints::Static(found(&[5]).endpoints), &passive(0.5)).unwrap();
+                found(&[1])
+            })
+        }
+    }
+    let slot = Slot::default();
+    let prober = Arc::new(ConnectProber);
+    let late = Box::new(Late(Arc::clone(&slot)));
+    let cluster = Cluster::with_source("c", late, &passive(0.5), prober, &Handle::current());
+    *slot.lock() = Some(Arc::clone(&cluster));
+    settle().await;
+    assert_eq!(seats(&cluster.snapshot()), [Some(5)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_of_a_sick_server_go_elsewhere_and_nobody_elses_move() {
     let (cluster, _tell, _) = told(&[1, 2, 3, 4], &passive(0.5));
     let before = cluster.snapshot();
@@ -413,6 +477,7 @@ mod dns {
                     service(1, 0, 11212, "a.test."),
                     service(2, 1, 11211, "spare.test."),
                 ],
+                ("_gone._tcp.test.", RecordType::SRV) => vec![service(0, 0, 0, ".")],
                 _ => Vec::new(),
             };
             let mut answer = Message::response(question.metadata.id, OpCode::Query);
@@ -449,6 +514,11 @@ mod dns {
     async fn a_service_gives_the_targets_of_its_best_priority() {
         let found = resolve("_memcache._tcp.test.").await;
         assert_eq!(found, ["b.test:11211 x20", "a.test:11212 x1"]);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_decidedly_not_there_has_no_servers() {
+        assert!(resolve("_gone._tcp.test.").await.is_empty());
     }
 
     #[test]
@@ -509,7 +579,9 @@ mod file {
         let path = folder.path().join("endpoints.yaml");
         let mut source = File::new(&path).unwrap();
         assert_eq!(source.initial(), None, "not there yet");
-        for bad in ["[10.0.0.1]", "{endpoints: []}", "[10.0.0.1:1"] {
+        for bad in
+            ["[10.0.0.1]", "{endpoints: []}", "[10.0.0.1:1", "[{address: 10.0.0.1:1, weight: 2000000}]"]
+        {
             std::fs::write(&path, bad).unwrap();
             assert!(source.initial().is_none(), "{bad}");
         }

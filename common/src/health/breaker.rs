@@ -181,9 +181,12 @@ impl Breaker {
         self.ejections
     }
 
-    /// Takes a new policy on; the state stays.
+    /// Takes a new policy on; the state stays, unless the breaker is off from now on.
     pub fn set_policy(&mut self, policy: BreakerPolicy) {
         self.policy = policy;
+        if policy.consecutive_failures == 0 {
+            self.state = State::Healthy;
+        }
     }
 
     fn suspect(&mut self, now: Duration, failures: u32, may_eject: bool) -> Option<Change> {
