@@ -1,7 +1,7 @@
 //! The command line, the same for every proxy but for its own verbs.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 use super::proxy::{DemoRow, Proxy, StartError};
 use super::table::{self, Table};
 use crate::admin;
-use crate::config;
+use crate::config::{self, Report};
 use crate::ids::Address;
 
 /// What the program can be told to do.
@@ -84,7 +84,7 @@ pub fn main<P: Proxy>() -> ExitCode {
         Verb::Run { config } => return super::run::run::<P>(&config),
         Verb::Check { config } => match config::load::<P::Config>(&config) {
             Ok(_) => print(format_args!("{}: ok", config.display())),
-            Err(report) => Err(report.to_string().into()),
+            Err(report) => Err(shown(&report).into()),
         },
         Verb::Schema => print(format_args!("{:#}", config::schema::<P::Config>())),
         Verb::Demo(args) => block_on(demo::<P>(args)),
@@ -118,6 +118,11 @@ pub(super) fn complain(error: impl Display) -> ExitCode {
     // Nobody may be listening there; the exit code says it too.
     writeln!(io::stderr(), "{text}").unwrap_or_default();
     ExitCode::FAILURE
+}
+
+/// A report for standard error: with colours, where a person looks.
+pub(super) fn shown(report: &Report) -> String {
+    if io::stderr().is_terminal() { report.styled() } else { report.to_string() }
 }
 
 /// Says on standard output what was asked for.

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::cli::complain;
+use super::cli::{complain, shown};
 use super::proxy::{Proxy, StartError};
 use super::reload::Reloader;
 use super::running::{Drained, Running, workers};
@@ -23,7 +23,7 @@ const RELOADS_MAX: usize = 16;
 pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
     let loaded = match config::load::<P::Config>(path) {
         Ok(loaded) => loaded,
-        Err(report) => return complain(report),
+        Err(report) => return complain(shown(&report)),
     };
     let logs = match Logs::start(loaded.document.log()) {
         Ok(logs) => logs,
@@ -77,14 +77,17 @@ async fn serve<P: Proxy>(
                 reloader.take(&running, &logs, attempt);
                 manager.ready();
             }
-            () = &mut watchdog => {}
+            never = &mut watchdog => match never {},
         }
     }
 
     let deadline = running.config().drain().get();
     info!(deadline = ?deadline, sessions = running.sessions(), "draining; a second signal cuts");
     manager.stopping(deadline);
-    Ok(running.drain(deadline, signals.stop()).await)
+    tokio::select! {
+        drained = running.drain(deadline, signals.stop()) => Ok(drained),
+        never = &mut watchdog => match never {},
+    }
 }
 
 /// The control runtime. A shared service's sessions run on it too, and then its threads are the workers.

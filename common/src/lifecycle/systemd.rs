@@ -1,5 +1,6 @@
 //! Telling systemd where we are (sd_notify(3)). Without systemd nothing is told and nothing fails.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -30,8 +31,8 @@ impl ServiceManager {
         tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(us)]);
     }
 
-    /// Tells the watchdog twice a period that we are alive; never returns without one either.
-    pub async fn watchdog(self) {
+    /// Tells the watchdog twice a period that we are alive, if there is one.
+    pub async fn watchdog(self) -> Infallible {
         let Some(period) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
         let mut beat = tokio::time::interval(period / 2);
         loop {

@@ -250,3 +250,30 @@ fn the_service_manager_is_told() {
     assert!(told().starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000"));
     assert_eq!(running.end().code(), Some(0));
 }
+
+#[test]
+fn the_watchdog_is_told_until_the_end_of_a_drain() {
+    let folder = tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let wait_for = |what: &str| {
+        let mut buf = [0; 256];
+        while !text(&buf).starts_with(what) {
+            buf.fill(0);
+            manager.recv(&mut buf).expect(what);
+        }
+    };
+    let mut running = Running::start_with("", |mut command| {
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "200000");
+        command
+    });
+    wait_for("WATCHDOG=1");
+    let mut busy = running.connect();
+    running.begin(&mut busy, "a line begun");
+    running.signal("TERM");
+    wait_for("STOPPING=1");
+    wait_for("WATCHDOG=1");
+    busy.write_all(b" and ended\n").unwrap();
+    assert_eq!(running.end().code(), Some(0));
+}
