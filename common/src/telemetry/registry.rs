@@ -22,7 +22,6 @@ type Labels = Vec<(&'static str, String)>;
 pub struct Registry {
     workers: usize,
     families: Mutex<BTreeMap<&'static str, Family>>,
-    hooks: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
 #[derive(Debug)]
@@ -41,7 +40,7 @@ enum Metric {
 impl Registry {
     /// A registry for a program with so many worker threads.
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers, families: Mutex::default(), hooks: Mutex::default() })
+        Arc::new(Self { workers, families: Mutex::default() })
     }
 
     /// The counter of this name and these labels. `_total` is added to its name when rendered.
@@ -81,11 +80,6 @@ impl Registry {
         }
     }
 
-    /// Has `hook` called before each rendering, to bring gauges up to date that nobody keeps so.
-    pub fn before_render(&self, hook: impl Fn() + Send + Sync + 'static) {
-        self.hooks.lock().push(Box::new(hook));
-    }
-
     fn series(
         &self,
         name: &'static str,
@@ -102,9 +96,6 @@ impl Registry {
 
     /// The text for Prometheus (OpenMetrics 1.0).
     pub fn render(self: &Arc<Self>) -> Result<String, fmt::Error> {
-        for hook in self.hooks.lock().iter() {
-            hook();
-        }
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(Series(Arc::clone(self))));
         registry.register_collector(Box::new(Process));
@@ -227,14 +218,5 @@ mod tests {
         assert!(text.contains("kept") && !text.contains("gone"), "{text}");
         drop(kept);
         assert!(!registry.render().unwrap().contains("groove_test"));
-    }
-
-    #[test]
-    fn hooks_run_before_each_rendering() {
-        let registry = Registry::new(0);
-        let gauge = registry.gauge("groove_test", "", &[]);
-        registry.before_render(move || gauge.add(1));
-        assert!(registry.render().unwrap().contains("groove_test 1\n"));
-        assert!(registry.render().unwrap().contains("groove_test 2\n"));
     }
 }

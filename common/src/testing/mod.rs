@@ -8,7 +8,7 @@ mod dice;
 mod peer;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::UnixStream;
 
@@ -30,10 +30,4 @@ pub fn downstream() -> io::Result<(Downstream, ScriptedPeer, Drain)> {
     let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
     let conn = Downstream::detached(ours, Peer::Ip(client), drain.clone());
     Ok((conn, ScriptedPeer::new(theirs), drain))
-}
-
-/// A TCP port of this machine that nobody listens on. Somebody may take it before the caller does: where
-/// port 0 can be given, give that.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
