@@ -97,7 +97,7 @@ impl Postgres {
     async fn admit(&self, conn: Downstream) -> Option<Session> {
         let handshake = Handshake::new(Arc::clone(&self.shared), conn);
         let Ok(_place) = self.shared.logins.try_acquire() else {
-            self.turn_away(handshake, &Error::TooManyClients);
+            self.turn_away(*handshake, &Error::TooManyClients);
             return None;
         };
         let time_max = self.shared.directory.config().limits.login.get();
@@ -107,7 +107,7 @@ impl Postgres {
             Ok(Accepted::Session(handshake, startup)) => (handshake, startup),
             Ok(Accepted::Done) => return None,
             Ok(Accepted::Refused(handshake, error)) => {
-                self.turn_away(handshake, &error);
+                self.turn_away(*handshake, &error);
                 return None;
             }
             Ok(Accepted::Gone(error)) => {
@@ -124,19 +124,19 @@ impl Postgres {
         match logged_in.unwrap_or(Err(Error::LoginTimeout)) {
             Ok(logged_in) => Some(handshake.into_session(logged_in)),
             Err(error) => {
-                self.turn_away(handshake, &error);
+                self.turn_away(*handshake, &error);
                 None
             }
         }
     }
 
-    fn turn_away(&self, handshake: Box<Handshake>, error: &Error) {
-        match error {
-            Error::Client(_) => debug!(peer = handshake.peer(), %error, "a login was broken off"),
-            _ => {
-                self.shared.login_metrics.failed.inc();
-                info!(peer = handshake.peer(), %error, "a login failed");
-            }
+    fn turn_away(&self, handshake: Handshake, error: &Error) {
+        let peer = handshake.peer();
+        if let Error::Client(_) = error {
+            debug!(peer, %error, "a login was broken off");
+        } else {
+            self.shared.login_metrics.failed.inc();
+            info!(peer, %error, "a login failed");
         }
         handshake.refuse(error);
     }

@@ -10,7 +10,7 @@ use super::driver::{Parts, Session};
 use super::settings::{Settings, of_startup};
 use super::state::{Bounds, Machine, Mode};
 use crate::Shared;
-use crate::auth::scram::{MECHANISM, Server};
+use crate::auth::scram::{MECHANISM, ScramError, Server};
 use crate::auth::{Stored, md5};
 use crate::config::Auth;
 use crate::error::Error;
@@ -201,9 +201,12 @@ impl Handshake {
         backend::put_authentication(&mut self.out, &Authentication::SaslContinue(challenge.into()));
         self.flush().await?;
         let last = self.password_message().await?;
-        let proof = server.finish(&last).map_err(|error| match error {
-            crate::auth::scram::ScramError::Proof => Error::Denied { user: user.to_owned() },
-            other => Error::Scram(other),
+        let proof = server.finish(&last).map_err(|error| {
+            if error == ScramError::Proof {
+                Error::Denied { user: user.to_owned() }
+            } else {
+                Error::Scram(error)
+            }
         })?;
         backend::put_authentication(&mut self.out, &Authentication::SaslFinal(proof.into()));
         Ok(())
@@ -251,17 +254,17 @@ impl Handshake {
     }
 
     /// The session of a client that is logged in.
-    pub fn into_session(self: Box<Handshake>, logged_in: LoggedIn) -> Session {
+    pub fn into_session(self, logged_in: LoggedIn) -> Session {
         let limits = &self.shared.directory.config().limits;
         let bounds = Bounds { message: limits.message.bytes(), statements: limits.statements as usize };
         let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
-        let Handshake { shared, conn, input, .. } = *self;
+        let Handshake { shared, conn, input, .. } = self;
         Session::new(Parts { shared, conn, input, route, pool, machine, registered, lease })
     }
 
     /// Tells the client why it does not get in. It may be gone, or deaf: nobody waits for it.
-    pub fn refuse(mut self: Box<Handshake>, error: &Error) {
+    pub fn refuse(mut self, error: &Error) {
         crate::reply::put_session_error(&mut self.out, error);
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let _ = self.conn.stream.poll_send(&mut cx, &mut self.out);

@@ -153,11 +153,6 @@ impl Parsed {
     pub fn clear(&mut self) {
         self.used.clear();
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.used.len()
-    }
 }
 
 /// A SQL command that names prepared statements.
@@ -229,7 +224,7 @@ mod tests {
         assert_eq!(parsed.insert(3), Some(2));
         assert_eq!(parsed.insert(3), None);
         assert!(!parsed.touch(2));
-        assert_eq!(parsed.len(), 2);
+        assert_eq!(parsed.used.len(), 2);
     }
 
     #[test]

@@ -131,10 +131,9 @@ impl bb8::ManageConnection for Dial {
 
 impl Manager for Dial {
     fn retry(&self, error: &Error) -> bool {
-        match error {
-            Error::Refused(body) => is_passing(body),
-            Error::ServerAuth(_) | Error::ServerScram(_) => false,
-            _ => true,
+        if let Error::Refused(body) = error {
+            return is_passing(body);
         }
+        !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_))
     }
 }
