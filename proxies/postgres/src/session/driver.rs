@@ -2,7 +2,7 @@
 //!
 //! The session's own task polls both sockets: no message changes tasks, and in each turn there is at most one
 //! write to each side. Who the client is and where it goes ([`route`](crate::route)) is settled once, by the
-//! [handshake](super::handshake); admission is the pool's fair gate, which [`Session::lease`] stands before.
+//! [handshake](super::handshake); admission is the pool's fair gate, which `Session::lease` stands before.
 
 use std::future::{Future, poll_fn};
 use std::io;

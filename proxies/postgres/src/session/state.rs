@@ -1,7 +1,7 @@
 //! One session as a pure machine: bytes in, bytes out, and the answer to one question: whose turn is it?
 //!
 //! The machine walks both streams, passes on what a pooler has no business with, and keeps a queue of what the
-//! server still owes ([`Expect`]). A server connection may go to another session when nothing is owed, no batch
+//! server still owes (`Expect`). A server connection may go to another session when nothing is owed, no batch
 //! is open and the server says it is idle.
 //!
 //! ```text
