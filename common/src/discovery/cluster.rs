@@ -35,7 +35,7 @@ pub struct Cluster {
     generation: watch::Sender<u64>,
     /// The breakers' next wake-up may have moved.
     wake: Arc<Notify>,
-    prober: Arc<dyn Prober>,
+    prober: Mutex<Arc<dyn Prober>>,
     probes: Mutex<Probes>,
     origin: Mutex<Origin>,
     /// Counts the sources followed: what an earlier one still says is not heard.
@@ -102,7 +102,7 @@ impl Cluster {
             snapshot: Arc::default(),
             generation: watch::Sender::new(0),
             wake: Arc::default(),
-            prober,
+            prober: Mutex::new(prober),
             probes: Mutex::new(Probes { times: probe_times(health), tasks: HashMap::new() }),
             origin: Mutex::new(Origin { description: String::new(), configured: None, task: None }),
             sources: AtomicU64::new(0),
@@ -130,6 +130,15 @@ impl Cluster {
             self.follow(source, Some(endpoints.clone()));
         }
         Ok(())
+    }
+
+    /// Probes with another prober from now on: its certificates, say, have changed.
+    pub fn set_prober(&self, prober: Arc<dyn Prober>) {
+        *self.prober.lock() = prober;
+    }
+
+    pub(super) fn prober(&self) -> Arc<dyn Prober> {
+        Arc::clone(&self.prober.lock())
     }
 
     /// As configured.
@@ -302,8 +311,7 @@ impl Cluster {
         let Some(times) = probes.times else { return };
         for endpoint in endpoints {
             probes.tasks.entry(endpoint.id).or_insert_with(|| {
-                let prober = Arc::clone(&self.prober);
-                let task = probe::run(Arc::downgrade(self), endpoint, prober, times, fresh_dice());
+                let task = probe::run(Arc::downgrade(self), endpoint, times, fresh_dice());
                 AbortOnDropHandle::new(self.runtime.spawn(task))
             });
         }

@@ -60,15 +60,10 @@ pub(super) struct ProbeTimes {
 ///
 /// The first probe comes after a random part of the interval, and each interval is a tenth
 /// longer or shorter: sidecars that start together do not knock together.
-pub(super) async fn run(
-    cluster: Weak<Cluster>,
-    endpoint: Arc<Endpoint>,
-    prober: Arc<dyn Prober>,
-    times: ProbeTimes,
-    mut dice: Dice,
-) {
+pub(super) async fn run(cluster: Weak<Cluster>, endpoint: Arc<Endpoint>, times: ProbeTimes, mut dice: Dice) {
     sleep(times.interval.mul_f64(dice.unit())).await;
     loop {
+        let Some(prober) = cluster.upgrade().map(|cluster| cluster.prober()) else { return };
         let result = match timeout(times.timeout, prober.probe(&endpoint.address)).await {
             Ok(result) => result,
             Err(_) => Err(ProbeError(format!("no answer within {:?}", times.timeout))),

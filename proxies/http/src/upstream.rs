@@ -64,10 +64,7 @@ impl<'a> Upstreams<'a> {
         let cluster = match before {
             Some(before) => Arc::clone(&before.cluster),
             None => {
-                let prober: Arc<dyn Prober> = match &servers.health_path {
-                    Some(path) => Arc::new(HttpProber::new(path, tls.clone())),
-                    None => Arc::new(ConnectProber),
-                };
+                let prober = prober(servers, tls.as_ref());
                 Cluster::start(name, &servers.endpoints, &servers.health, prober, self.runtime)?
             }
         };
@@ -86,9 +83,18 @@ impl<'a> Upstreams<'a> {
     /// changed.
     pub fn finish(self) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
         for upstream in self.made.values() {
+            // The files of its certificates may have changed although the configuration did not.
+            upstream.cluster.set_prober(prober(&upstream.servers, upstream.tls.as_ref()));
             upstream.cluster.update(&upstream.servers.endpoints, &upstream.servers.health)?;
         }
         Ok(self.made)
+    }
+}
+
+fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
+    match &servers.health_path {
+        Some(path) => Arc::new(HttpProber::new(path, tls.cloned())),
+        None => Arc::new(ConnectProber),
     }
 }
 

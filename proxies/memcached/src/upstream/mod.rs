@@ -149,15 +149,14 @@ impl Plan {
                 Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
             }
             Self::Servers { known, tls } => {
+                let prober = Arc::new(probe::NoopProber::new(tls.clone()));
                 let cluster = match known {
                     Some(cluster) => {
+                        cluster.set_prober(prober);
                         cluster.update(&section.endpoints, &section.health)?;
                         cluster
                     }
-                    None => {
-                        let prober = Arc::new(probe::NoopProber::new(tls.clone()));
-                        Cluster::start(name, &section.endpoints, &section.health, prober, &cx.runtime)?
-                    }
+                    None => Cluster::start(name, &section.endpoints, &section.health, prober, &cx.runtime)?,
                 };
                 let settings = Settings {
                     timeout: section.timeout.get(),
