@@ -432,4 +432,44 @@ proptest! {
             prop_assert_eq!(whole.expect("valid").expect("whole").data, chunks.concat());
         }
     }
+
+    /// What is taken of a damaged request is written so that a reader takes it again, and for the same.
+    #[test]
+    fn what_passes_is_read_alike_by_the_next(
+        sample in 0usize..SAMPLES.len(),
+        damage in proptest::collection::vec((any::<usize>(), 0usize..3, proptest::sample::select(&INTERESTING[..])), 0..4),
+        step in 1usize..30,
+    ) {
+        let mut bytes = SAMPLES[sample].as_bytes().to_vec();
+        for (at, how, byte) in damage {
+            let at = at % bytes.len();
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        let limits = Limits::default();
+        let whole = read_request(&bytes, bytes.len(), &limits);
+        prop_assert_eq!(&whole, &read_request(&bytes, step, &limits));
+        let Ok(Some(length)) = HeadScan::default().advance(&bytes, &limits) else { return Ok(()) };
+        let mut fields = Fields::default();
+        let Ok(head) = RequestHead::parse(&bytes[..length], &limits, &mut fields) else { return Ok(()) };
+        let hop = render::Hop { client: b"192.0.2.7", scheme: b"http", trusted: false, via: b"g", request_id: b"1" };
+        let mut out = BytesMut::new();
+        render::request(&head, &hop, &Edits::default(), &mut out);
+        let mut again_fields = Fields::default();
+        let again = RequestHead::parse(&out, &limits, &mut again_fields);
+        let again = again.map_err(|error| TestCaseError::fail(format!("{error}: {out:?}")))?;
+        prop_assert_eq!((again.method, again.target, again.framing), (head.method, head.target, head.framing));
+        prop_assert_eq!(HeadScan::default().advance(&out, &limits), Ok(Some(out.len())));
+    }
 }
+
+const SAMPLES: [&str; 3] = [
+    "POST /a?b HTTP/1.1\r\nHost: a.b:80\r\nTransfer-Encoding: chunked\r\nConnection: x, close\r\nX: y\r\nX-Forwarded-For: 1\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nUpgrade: ws\r\nConnection: upgrade, Host\r\n\r\nhello",
+    "PUT / HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\nTE: trailers\r\nExpect: 100-continue\r\n\r\nabc",
+];
+
+const INTERESTING: &[u8] = b"\r\n\t :,;=/?#[]@\"\\\0\x01\x7f\x80\xff0159aAfFxX-_.";
