@@ -3,13 +3,17 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use super::output::Output;
+use super::output::{BY_REFERENCE_LEN_MIN, Output};
 use super::{Limits, number};
+
+/// What stands around key, flags and value: words, spaces, two numbers, line ends, and the `END` behind.
+const WORDS_LEN_MAX: usize = 64;
 
 /// `VALUE key flags length [cas]`, the value, and their line ends.
 pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<&[u8]>, value: &Bytes) {
     let tail = out.tail();
-    tail.reserve(key.len() + flags.len() + 64);
+    let copied_len = if value.len() < BY_REFERENCE_LEN_MIN { value.len() } else { 0 };
+    tail.reserve(WORDS_LEN_MAX + key.len() + flags.len() + copied_len);
     tail.extend_from_slice(b"VALUE ");
     tail.extend_from_slice(key);
     tail.extend_from_slice(b" ");
