@@ -29,11 +29,14 @@ impl Client {
 
     /// One line without its end. An error when the connection ends before or in it.
     pub(crate) fn line(&mut self) -> Result<String> {
+        let mut scanned = 0;
         loop {
-            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let fresh = self.unread.get(scanned..).unwrap_or_default();
+            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=scanned + end).collect();
                 return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
+            scanned = self.unread.len();
             if self.fill()? == 0 {
                 bail!("closed after {:?}", String::from_utf8_lossy(&self.unread));
             }

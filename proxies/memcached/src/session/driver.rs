@@ -14,14 +14,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use groove_common::net::{Downstream, Peer, Reached};
-use groove_common::telemetry::Event;
+use groove_common::net::{Downstream, Reached};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::mailbox::Mailbox;
-use super::state::{Answer, Broadcast, Finished, Machine, Step, Ticket};
+use super::state::{Answer, Broadcast, Machine, Step, Ticket};
 use crate::error::{Failure, SessionError};
 use crate::upstream::connection::Shape;
 use crate::upstream::embedded;
@@ -38,8 +37,6 @@ struct Session {
     worker: Rc<Worker>,
     /// Its number on this worker: picks one of several connections.
     id: usize,
-    /// Held whole: it counts as open for as long as the session lasts.
-    conn: Downstream,
     draining: Reached,
     is_draining: bool,
     /// The client will send nothing more.
@@ -62,7 +59,7 @@ pub async fn serve(worker: Rc<Worker>, conn: Downstream) {
     let mut session = Session::accept(worker, conn);
     let ended = poll_fn(|cx| session.turn(cx)).await;
     if let Err(error) = &ended {
-        debug!(peer = %session.conn.peer, %error, "session ended");
+        debug!(peer = %session.mailbox.peer(), %error, "session ended");
     }
     session.drain().await;
 }
@@ -74,11 +71,10 @@ impl Session {
         Self {
             id: worker.next_session(),
             draining: conn.drain.draining(),
-            conn,
             is_draining: false,
             is_read_closed: false,
             input: BytesMut::new(),
-            mailbox: Rc::default(),
+            mailbox: Mailbox::new(Rc::clone(&worker), conn),
             worker,
         }
     }
@@ -90,20 +86,22 @@ impl Session {
         let mut now = None;
         loop {
             let sent = self.exchange_all(&mut now, cx)?;
-            let written = self.release(cx)?;
+            let is_written = self.release(cx)?;
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            if sent == Sent::Stuck || self.is_read_closed || self.mailbox.machine().borrow().is_over() {
+            let is_over = self.is_read_closed || self.mailbox.machine().borrow().is_over();
+            if sent == Sent::Stuck || is_over {
+                self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
-            match self.read(cx)? {
-                Poll::Ready(()) => (),
+            if self.read(cx)?.is_pending() {
                 // All that came has been answered and written, and nothing more is here.
-                Poll::Pending if self.is_draining && written && self.is_settled() => {
+                if self.is_draining && is_written && self.is_settled() {
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Pending => return Poll::Pending,
+                self.mailbox.end_turn(self.is_draining);
+                return Poll::Pending;
             }
         }
     }
@@ -120,7 +118,10 @@ impl Session {
 
     /// Takes what the client has sent.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, SessionError> {
-        match self.conn.stream.poll_fill(cx, &mut self.input) {
+        let mut conn = self.mailbox.conn().borrow_mut();
+        let read =
+            conn.as_mut().map_or(Poll::Ready(Ok(0)), |conn| conn.stream.poll_fill(cx, &mut self.input));
+        match read {
             Poll::Ready(Ok(0)) => {
                 self.is_read_closed = true;
                 Ok(Poll::Ready(()))
@@ -185,31 +186,28 @@ impl Session {
     }
 
     /// Writes what is answered, and counts it. True when everything is written.
-    fn release(&mut self, cx: &mut Context<'_>) -> Result<bool, SessionError> {
-        let mut machine = self.mailbox.machine().borrow_mut();
-        for finished in machine.finished() {
-            self.worker.metrics.count(&finished);
-            self.worker.access.record(finished.failure.is_some(), || event(&finished, self.conn.peer));
-        }
-        match machine.output().poll_write(&mut self.conn.stream, cx) {
-            Poll::Ready(result) => result.map(|()| true).map_err(SessionError::from),
+    fn release(&self, cx: &mut Context<'_>) -> Result<bool, SessionError> {
+        match self.mailbox.poll_release(cx) {
+            Poll::Ready(result) => result.map(|()| true),
             Poll::Pending => Ok(false),
         }
     }
 
     /// Says goodbye: the last bytes are out; the client reads them before the connection is torn down.
-    async fn drain(mut self) {
-        if self.is_read_closed || self.conn.stream.shutdown().await.is_err() {
+    async fn drain(self) {
+        // Taken away from the mailbox: answers that still come are for nobody.
+        let Some(mut conn) = self.mailbox.conn().take() else { return };
+        if self.is_read_closed || conn.stream.shutdown().await.is_err() {
             return;
         }
         let mut unread = BytesMut::new();
         let hung_up = async {
-            while matches!(self.conn.stream.fill(&mut unread).await, Ok(len) if len > 0) {
+            while matches!(conn.stream.fill(&mut unread).await, Ok(len) if len > 0) {
                 unread.clear();
             }
         };
         if timeout(LINGER, hung_up).await.is_err() {
-            debug!(peer = %self.conn.peer, "the client did not hang up");
+            debug!(peer = %conn.peer, "the client did not hang up");
         }
     }
 }
@@ -217,6 +215,7 @@ impl Session {
 impl Drop for Session {
     /// Also when the drain's deadline cuts the session where it stands.
     fn drop(&mut self) {
+        self.mailbox.conn().take();
         self.worker.metrics.sessions.dec();
     }
 }
@@ -331,18 +330,5 @@ fn embedded_answer(store: &embedded::Store, broadcast: Broadcast<'_>) -> Reply {
             Some(b"reset") => line(b"RESET"),
             Some(_) => Reply::new(Status::End, Bytes::new(), Bytes::new()),
         },
-    }
-}
-
-/// An exchange for the access log.
-fn event(finished: &Finished, peer: Peer) -> Event {
-    let event = Event::new(finished.command.name())
-        .show("peer", peer)
-        .with("hits", finished.hits)
-        .with("misses", finished.misses)
-        .time("took_ms", finished.begun.elapsed());
-    match finished.failure {
-        Some(failure) => event.show("failure", failure),
-        None => event,
     }
 }

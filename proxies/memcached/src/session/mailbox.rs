@@ -1,27 +1,65 @@
 //! Where a session and the connections that work for it meet, on their one thread.
+//!
+//! A connection that has delivered answers also writes them to the client, as far as the socket takes them
+//! at once. Only if something is left to do does it wake the session's task: for a client that waits for each
+//! answer before it asks again, that saves every second turn.
 
 use std::cell::{Cell, RefCell};
-use std::task::Waker;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use super::state::{Answer, Machine, Ticket};
+use groove_common::net::{Downstream, Peer};
+use groove_common::telemetry::Event;
 
-/// A session's machine, and the way to wake its driver.
-#[derive(Debug, Default)]
+use super::state::{Answer, Finished, Machine, Ticket};
+use crate::error::SessionError;
+use crate::worker::Worker;
+
+/// A session's machine and its client, and the way to wake its driver.
 pub struct Mailbox {
+    worker: Rc<Worker>,
+    peer: Peer,
     machine: RefCell<Machine>,
+    /// Gone when the session is, though answers may still come.
+    conn: RefCell<Option<Downstream>>,
     waker: RefCell<Option<Waker>>,
-    is_woken: Cell<bool>,
+    /// The driver waits for answers, not only for the client.
+    is_awaited: Cell<bool>,
+    /// Something was delivered and not written yet.
+    is_touched: Cell<bool>,
 }
 
 impl Mailbox {
+    /// The mailbox of a new session.
+    pub fn new(worker: Rc<Worker>, conn: Downstream) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            peer: conn.peer,
+            machine: RefCell::default(),
+            conn: RefCell::new(Some(conn)),
+            waker: RefCell::default(),
+            is_awaited: Cell::new(false),
+            is_touched: Cell::new(false),
+        })
+    }
+
     /// The machine. Whoever borrows it must not call into anything that delivers.
     pub fn machine(&self) -> &RefCell<Machine> {
         &self.machine
     }
 
-    /// The driver has begun a turn: `waker` is woken by the first delivery after it.
+    /// The client's connection, until it is taken away.
+    pub fn conn(&self) -> &RefCell<Option<Downstream>> {
+        &self.conn
+    }
+
+    /// The client.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The driver has begun a turn, and will be woken by `waker`.
     pub fn begin_turn(&self, waker: &Waker) {
-        self.is_woken.set(false);
         let mut known = self.waker.borrow_mut();
         match &mut *known {
             Some(known) if known.will_wake(waker) => (),
@@ -29,13 +67,60 @@ impl Mailbox {
         }
     }
 
-    /// An answer for this session. Its driver is woken once, however many come in one turn.
-    pub fn deliver(&self, ticket: Ticket, answer: Answer) {
+    /// The driver's turn ends; `is_awaited` if it has something to do when answers have come.
+    pub fn end_turn(&self, is_awaited: bool) {
+        self.is_awaited.set(is_awaited);
+    }
+
+    /// An answer for this session. True if it is the first since the last [`Self::flush`], which is then due.
+    pub fn deliver(&self, ticket: Ticket, answer: Answer) -> bool {
         self.machine.borrow_mut().answer(ticket, answer);
-        if !self.is_woken.replace(true)
+        !self.is_touched.replace(true)
+    }
+
+    /// Writes what was delivered, or wakes the driver to do it.
+    pub fn flush(&self) {
+        self.is_touched.set(false);
+        let mut machine = self.machine.borrow_mut();
+        self.count(&mut machine);
+        let is_written = match &mut *self.conn.borrow_mut() {
+            Some(conn) => machine.output().try_write(&conn.stream),
+            None => return,
+        };
+        if (!is_written || self.is_awaited.get())
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Counts what is answered and writes it. Ready when all of it is written.
+    pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        let mut machine = self.machine.borrow_mut();
+        self.count(&mut machine);
+        match &mut *self.conn.borrow_mut() {
+            Some(conn) => machine.output().poll_write(&mut conn.stream, cx).map_err(SessionError::from),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn count(&self, machine: &mut Machine) {
+        for finished in machine.finished() {
+            self.worker.metrics.count(&finished);
+            self.worker.access.record(finished.failure.is_some(), || event(&finished, self.peer));
+        }
+    }
+}
+
+/// An exchange for the access log.
+fn event(finished: &Finished, peer: Peer) -> Event {
+    let event = Event::new(finished.command.name())
+        .show("peer", peer)
+        .with("hits", finished.hits)
+        .with("misses", finished.misses)
+        .time("took_ms", finished.begun.elapsed());
+    match finished.failure {
+        Some(failure) => event.show("failure", failure),
+        None => event,
     }
 }

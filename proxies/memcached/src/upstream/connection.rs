@@ -264,9 +264,13 @@ impl Connection {
         if !waiting.is_empty() {
             info!(server = %self.endpoint.address, requests = waiting.len(), %failure, "requests failed");
         }
-        for request in waiting {
-            request.mailbox.deliver(request.ticket, Answer::Failed(failure));
+        let mut touched = Vec::new();
+        for Waiting { mailbox, ticket, .. } in waiting {
+            if mailbox.deliver(ticket, Answer::Failed(failure)) {
+                touched.push(mailbox);
+            }
         }
+        touched.iter().for_each(|mailbox| mailbox.flush());
         blocked.into_iter().for_each(Waker::wake);
     }
 

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Shape};
 use crate::error::Failure;
+use crate::session::mailbox::Mailbox;
 use crate::session::state::Answer;
 use crate::wire::meta::{self, Reply, Status};
 
@@ -33,6 +35,8 @@ pub(super) struct Exchange<'a> {
     decoder: meta::Decoder,
     /// Lines of an answer that has more than one.
     lines: BytesMut,
+    /// Sessions that were given answers in this turn.
+    touched: Vec<Rc<Mailbox>>,
     alarm: Pin<Box<Sleep>>,
     /// The alarm is set, for this time.
     alarm_at: Option<Instant>,
@@ -46,6 +50,7 @@ impl<'a> Exchange<'a> {
             input: BytesMut::new(),
             decoder: meta::Decoder::default(),
             lines: BytesMut::new(),
+            touched: Vec::new(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             alarm_at: None,
         }
@@ -68,7 +73,10 @@ impl<'a> Exchange<'a> {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Failed(Failure::Lost)),
                 Poll::Ready(Ok(_)) => {
                     let now = *now.get_or_insert_with(Instant::now);
-                    if let Err(failure) = self.deliver(now) {
+                    let delivered = self.deliver(now);
+                    // What came before a failure is written too.
+                    self.touched.drain(..).for_each(|mailbox| mailbox.flush());
+                    if let Err(failure) = delivered {
                         return Poll::Ready(Ended::Failed(failure));
                     }
                 }
@@ -113,7 +121,9 @@ impl<'a> Exchange<'a> {
             let latency = now.saturating_duration_since(waiting.sent);
             connection.metrics.latency.record(latency);
             latest = Some(latency);
-            waiting.mailbox.deliver(waiting.ticket, Answer::Reply(reply));
+            if waiting.mailbox.deliver(waiting.ticket, Answer::Reply(reply)) {
+                self.touched.push(waiting.mailbox);
+            }
         }
         if self.input.is_empty() {
             // Gives the buffer up: an idle connection holds none.
