@@ -437,7 +437,7 @@ proptest! {
     #[test]
     fn what_passes_is_read_alike_by_the_next(
         sample in 0usize..SAMPLES.len(),
-        damage in proptest::collection::vec((any::<usize>(), 0usize..3, proptest::sample::select(&INTERESTING[..])), 0..4),
+        damage in proptest::collection::vec((any::<usize>(), 0usize..3, proptest::sample::select(INTERESTING)), 0..4),
         step in 1usize..30,
     ) {
         let mut bytes = SAMPLES[sample].as_bytes().to_vec();
