@@ -153,3 +153,13 @@ fn over_the_cap_is_told() -> Result<()> {
     assert_eq!(first.ask("get a\r\n")?, "END");
     Ok(())
 }
+
+#[test]
+fn a_line_without_end_is_told_and_hung_up_on() -> Result<()> {
+    let proxy = crate::embedded()?;
+    let mut client = Client::connect(proxy.address())?;
+    client.send(&[&b"get"[..], &b" k".repeat(600_000)].concat())?;
+    assert_eq!(client.line()?, "CLIENT_ERROR line too long");
+    assert!(client.line().is_err(), "it is still open");
+    Ok(())
+}

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 
 use groove_common::error::{Classified, Kind, Retry, Side};
 
-use crate::wire::request;
-
 /// A request that no server answered. The words for the client are in `reply.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Failure {
@@ -72,15 +70,4 @@ impl Classified for Failure {
             Self::NoServer => "no server is known",
         })
     }
-}
-
-/// Why a session ends before the client hangs up.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The client's bytes cannot be read any further.
-    #[error("{0}")]
-    Protocol(#[from] request::DecodeError),
-    /// Its socket.
-    #[error("socket: {0}")]
-    Io(#[from] std::io::Error),
 }

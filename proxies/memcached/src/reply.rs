@@ -13,8 +13,6 @@ use crate::wire::{Output, classic};
 pub const END: &[u8] = b"END\r\n";
 /// Done, where there is nothing to say.
 pub const OK: &[u8] = b"OK\r\n";
-/// `stats reset` is done.
-pub const RESET: &[u8] = b"RESET\r\n";
 /// A value over the limit.
 pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 /// The listener has no room.

@@ -8,6 +8,7 @@
 //! waiting: everything that was read is sent on, everything that was answered is written with one call.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,12 +22,13 @@ use tracing::debug;
 
 use super::mailbox::Mailbox;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket};
-use crate::error::{Failure, SessionError};
+use crate::error::Failure;
 use crate::upstream::connection::Shape;
 use crate::upstream::embedded;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
 use crate::wire::meta::{Reply, Request, Status};
+use crate::wire::request::DecodeError;
 use crate::worker::Worker;
 
 /// After a goodbye the client may take this long to hang up.
@@ -80,12 +82,16 @@ impl Session {
     }
 
     /// As much as can be done now; ready when the session is over.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.mailbox.begin_turn(cx.waker());
         self.is_draining = self.is_draining || Pin::new(&mut self.draining).poll(cx).is_ready();
         let mut now = None;
         loop {
-            let sent = self.exchange_all(&mut now, cx)?;
+            let sent = self.exchange_all(&mut now, cx).unwrap_or_else(|error| {
+                debug!(peer = %self.mailbox.peer(), %error, "the client cannot be understood");
+                // The machine is over: what came before is answered, then the client is hung up on.
+                Sent::Stuck
+            });
             let is_written = self.release(cx)?;
             if self.is_done() {
                 return Poll::Ready(Ok(()));
@@ -117,7 +123,7 @@ impl Session {
     }
 
     /// Takes what the client has sent.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, SessionError> {
+    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         let mut conn = self.mailbox.conn().borrow_mut();
         let read =
             conn.as_mut().map_or(Poll::Ready(Ok(0)), |conn| conn.stream.poll_fill(cx, &mut self.input));
@@ -127,17 +133,13 @@ impl Session {
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Ok(_)) => Ok(Poll::Ready(())),
-            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(Poll::Pending),
         }
     }
 
     /// Sends every request at hand to its server, within the session's bounds.
-    fn exchange_all(
-        &mut self,
-        now: &mut Option<Instant>,
-        cx: &mut Context<'_>,
-    ) -> Result<Sent, SessionError> {
+    fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, DecodeError> {
         let mut machine = self.mailbox.machine().borrow_mut();
         if self.input.is_empty() && !machine.is_sending() {
             return Ok(if machine.admits() { Sent::All } else { Sent::Stuck });
@@ -186,7 +188,7 @@ impl Session {
     }
 
     /// Writes what is answered, and counts it. True when everything is written.
-    fn release(&self, cx: &mut Context<'_>) -> Result<bool, SessionError> {
+    fn release(&self, cx: &mut Context<'_>) -> io::Result<bool> {
         match self.mailbox.poll_release(cx) {
             Poll::Ready(result) => result.map(|()| true),
             Poll::Pending => Ok(false),

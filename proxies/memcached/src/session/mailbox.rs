@@ -5,6 +5,7 @@
 //! answer before it asks again, that saves every second turn.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -12,7 +13,6 @@ use groove_common::net::{Downstream, Peer};
 use groove_common::telemetry::Event;
 
 use super::state::{Answer, Finished, Machine, Ticket};
-use crate::error::SessionError;
 use crate::worker::Worker;
 
 /// A session's machine and its client, and the way to wake its driver.
@@ -95,11 +95,11 @@ impl Mailbox {
     }
 
     /// Counts what is answered and writes it. Ready when all of it is written.
-    pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+    pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut machine = self.machine.borrow_mut();
         self.count(&mut machine);
         match &mut *self.conn.borrow_mut() {
-            Some(conn) => machine.output().poll_write(&mut conn.stream, cx).map_err(SessionError::from),
+            Some(conn) => machine.output().poll_write(&mut conn.stream, cx),
             None => Poll::Ready(Ok(())),
         }
     }

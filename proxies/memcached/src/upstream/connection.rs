@@ -181,11 +181,6 @@ impl Connection {
         pipe.wake_task();
     }
 
-    /// The server.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     async fn run(self: Rc<Self>, mut dice: Dice) {
         if !self.first_request().await {
             return;

@@ -156,13 +156,8 @@ impl Store {
     }
 
     /// How many bytes they take, more or less.
-    pub fn len(&self) -> u64 {
+    pub fn held_len(&self) -> u64 {
         self.items.weighted_size()
-    }
-
-    /// Does it hold nothing, as far as is known?
-    pub fn is_empty(&self) -> bool {
-        self.items() == 0
     }
 
     /// How many bytes it may hold.
@@ -178,7 +173,7 @@ impl Store {
         let (hits, misses) = (counters.get_hits.get(), counters.get_misses.get());
         let numbers = [
             ("curr_items", self.items()),
-            ("bytes", self.len()),
+            ("bytes", self.held_len()),
             ("limit_maxbytes", self.capacity_len),
             ("cmd_get", hits + misses),
             ("cmd_set", counters.cmd_set.get()),

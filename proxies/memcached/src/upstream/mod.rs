@@ -50,7 +50,7 @@ pub struct Backend {
 
 #[derive(Debug)]
 enum Kind {
-    Servers(Servers),
+    Servers(Arc<Servers>),
     Embedded(Arc<Store>),
 }
 
@@ -164,13 +164,13 @@ impl Plan {
                     tls,
                     limits,
                 };
-                Kind::Servers(Servers {
+                Kind::Servers(Arc::new(Servers {
                     cluster,
                     settings: Arc::new(settings),
                     failover: section.failover,
                     connections: section.connections,
                     metrics: UpstreamMetrics::new(&cx.registry, name),
-                })
+                }))
             }
         };
         Ok(Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind }))
@@ -185,7 +185,7 @@ impl Backend {
                 "name": self.name,
                 "source": "embedded",
                 "items": store.items(),
-                "bytes": store.len(),
+                "bytes": store.held_len(),
                 "capacity": store.capacity_len(),
                 "endpoints": [],
             }),

@@ -7,16 +7,15 @@ use std::task::Waker;
 
 use arc_swap::{ArcSwap, Cache};
 use groove_common::balance::{Dice, jump};
-use groove_common::discovery::{Cluster, Health, Member, Reader, Snapshot, fresh_dice};
+use groove_common::discovery::{Health, Member, Reader, Snapshot, fresh_dice};
 use groove_common::ids::EndpointId;
 use smallvec::SmallVec;
 
-use super::connection::{Connection, Settings};
+use super::connection::Connection;
 use super::embedded::Store;
 use super::{Backend, Kind, Servers, Topology};
 use crate::config::Failover;
 use crate::error::Failure;
-use crate::metrics::UpstreamMetrics;
 use crate::route::Route;
 
 /// What a session gets to send a request with.
@@ -47,11 +46,16 @@ pub struct View {
 /// A cluster, seen from one worker.
 struct Local {
     backend: Arc<Backend>,
-    /// None for the embedded store.
-    servers: Option<LocalServers>,
+    kind: LocalKind,
+}
+
+enum LocalKind {
+    Servers(LocalServers),
+    Embedded(Arc<Store>),
 }
 
 struct LocalServers {
+    servers: Arc<Servers>,
     reader: Reader,
     /// The generation that `links` are of.
     generation: Option<u64>,
@@ -102,24 +106,19 @@ impl View {
     /// What to send a request for this place with. A session always gets the same of several connections,
     /// so that its requests stay in order.
     pub fn lease(&mut self, route: Route, session: usize, waker: &Waker) -> Lease {
-        let Some(local) = self.locals.get_mut(route.cluster) else { return Lease::Failed(Failure::NoServer) };
-        let (servers, local) = match (&local.backend.kind, &mut local.servers) {
-            (Kind::Servers(servers), Some(local)) => (servers, local),
-            (Kind::Embedded(store), _) => return Lease::Embedded(Arc::clone(store)),
-            (Kind::Servers(_), None) => return Lease::Failed(Failure::NoServer),
+        let local = match self.locals.get_mut(route.cluster).map(|local| &mut local.kind) {
+            Some(LocalKind::Servers(local)) => local,
+            Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
+            None => return Lease::Failed(Failure::NoServer),
         };
-        let snapshot = local.reader.get();
-        if local.generation != Some(snapshot.generation) {
-            local.generation = Some(snapshot.generation);
-            let snapshot = Arc::clone(snapshot);
-            relink(&mut local.links, &snapshot, servers, &mut self.dice);
-        }
-        let member = match pick(local.reader.get(), servers.failover, route.hash) {
+        let failover = local.servers.failover;
+        let (snapshot, links) = local.latest(&mut self.dice);
+        let member = match pick(snapshot, failover, route.hash) {
             Ok(member) => member,
             Err(failure) => return Lease::Failed(failure),
         };
         let is_trial = member.health == Health::Trial;
-        let link = local.links.get(member.endpoint.slot).and_then(Option::as_ref);
+        let link = links.get(member.endpoint.slot).and_then(Option::as_ref);
         match link.and_then(|link| link.of(session)) {
             Some(connection) if connection.is_ready(waker) => {
                 Lease::Connection { connection: Rc::clone(connection), is_trial }
@@ -133,20 +132,15 @@ impl View {
     pub fn lease_everyone(&mut self, session: usize, waker: &Waker) -> Option<Vec<Lease>> {
         let mut leases = Vec::new();
         for local in &mut self.locals {
-            let (servers, local) = match (&local.backend.kind, &mut local.servers) {
-                (Kind::Servers(servers), Some(local)) => (servers, local),
-                (Kind::Embedded(store), _) => {
+            let local = match &mut local.kind {
+                LocalKind::Servers(local) => local,
+                LocalKind::Embedded(store) => {
                     leases.push(Lease::Embedded(Arc::clone(store)));
                     continue;
                 }
-                (Kind::Servers(_), None) => continue,
             };
-            let snapshot = Arc::clone(local.reader.get());
-            if local.generation != Some(snapshot.generation) {
-                local.generation = Some(snapshot.generation);
-                relink(&mut local.links, &snapshot, servers, &mut self.dice);
-            }
-            for connection in local.links.iter().flatten().filter_map(|link| link.of(session)) {
+            let (_, links) = local.latest(&mut self.dice);
+            for connection in links.iter().flatten().filter_map(|link| link.of(session)) {
                 if !connection.is_ready(waker) {
                     return None;
                 }
@@ -165,19 +159,35 @@ impl Drop for View {
 
 impl Local {
     fn new(backend: &Arc<Backend>) -> Self {
-        let servers = match &backend.kind {
-            Kind::Servers(servers) => {
-                Some(LocalServers { reader: servers.cluster.reader(), generation: None, links: Vec::new() })
-            }
-            Kind::Embedded(_) => None,
+        let kind = match &backend.kind {
+            Kind::Servers(servers) => LocalKind::Servers(LocalServers {
+                servers: Arc::clone(servers),
+                reader: servers.cluster.reader(),
+                generation: None,
+                links: Vec::new(),
+            }),
+            Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
-        Self { backend: Arc::clone(backend), servers }
+        Self { backend: Arc::clone(backend), kind }
     }
 
     fn retire(self) {
-        for link in self.servers.into_iter().flat_map(|servers| servers.links).flatten() {
-            link.retire();
+        match self.kind {
+            LocalKind::Servers(local) => local.links.iter().flatten().for_each(Link::retire),
+            LocalKind::Embedded(_) => (),
         }
+    }
+}
+
+impl LocalServers {
+    /// The servers as they are now, and the connections to them.
+    fn latest(&mut self, dice: &mut Dice) -> (&Snapshot, &[Option<Link>]) {
+        let snapshot = self.reader.get();
+        if self.generation != Some(snapshot.generation) {
+            self.generation = Some(snapshot.generation);
+            relink(&mut self.links, snapshot, &self.servers, dice);
+        }
+        (snapshot, &self.links)
     }
 }
 
@@ -211,10 +221,7 @@ fn relink(links: &mut Vec<Option<Link>>, snapshot: &Snapshot, servers: &Servers,
     for member in &snapshot.members {
         let endpoint = &member.endpoint;
         let link = old.remove(&endpoint.id).unwrap_or_else(|| {
-            let connect = |_| {
-                let Servers { cluster, settings, metrics, .. } = servers;
-                spawn(cluster, member, settings, metrics, dice)
-            };
+            let connect = |_| spawn(servers, member, dice);
             Link { id: endpoint.id, connections: (0..servers.connections).map(connect).collect() }
         });
         if let Some(place) = links.get_mut(endpoint.slot) {
@@ -224,13 +231,8 @@ fn relink(links: &mut Vec<Option<Link>>, snapshot: &Snapshot, servers: &Servers,
     old.values().for_each(Link::retire);
 }
 
-fn spawn(
-    cluster: &Arc<Cluster>,
-    member: &Member,
-    settings: &Arc<Settings>,
-    metrics: &UpstreamMetrics,
-    dice: &mut Dice,
-) -> Rc<Connection> {
+fn spawn(servers: &Servers, member: &Member, dice: &mut Dice) -> Rc<Connection> {
+    let Servers { cluster, settings, metrics, .. } = servers;
     let dice = Dice::seeded(dice.bits());
     Connection::spawn(
         Arc::clone(cluster),

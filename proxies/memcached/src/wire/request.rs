@@ -321,11 +321,6 @@ impl Decoder {
         }
     }
 
-    /// How many bytes of a value that nobody wants are still to come.
-    pub fn swallowing_len(&self) -> usize {
-        self.swallow_len
-    }
-
     /// A storage command: its line is complete, its value may not be.
     fn store(
         &mut self,
