@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use harness::{Memcached, Proxy, paths, python, run};
+use harness::{Authority, Memcached, Proxy, paths, python, run};
 use memcache_async::ascii::Protocol;
 
+use crate::client::Client;
 use crate::{embedded, proxy_to};
 
 fn in_front_of_two() -> Result<(Vec<Memcached>, Proxy)> {
@@ -106,5 +107,24 @@ async fn memcache_async() -> Result<()> {
     assert!(client.version().await?.starts_with("1."));
     client.flush().await?;
     assert!(client.get_multi(&keys).await?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn servers_that_want_tls() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new(folder.path())?;
+    let issued = authority.issue("server", &["127.0.0.1"])?;
+    let tls = format!("ssl_chain_cert={},ssl_key={}", issued.certificate.display(), issued.key.display());
+    let server = Memcached::builder().arg("-Z").arg("-o").arg(tls).start()?;
+    let believed = format!("    tls: {{ca: {}}}\n", authority.certificate().display());
+    let proxy = proxy_to(&[server.address()], &believed).start()?;
+    let mut client = Client::connect(proxy.address())?;
+    let value = "v".repeat(500_000);
+    assert_eq!(client.ask(&format!("set a 0 0 500000\r\n{value}\r\n"))?, "STORED");
+    assert_eq!(client.ask_all("get a b\r\n")?, ["VALUE a 0 500000", value.as_str(), "END"]);
+    // Nobody else is believed.
+    let other = proxy_to(&[server.address()], "    tls: {}\n").alive_is_enough().start()?;
+    assert!(Client::connect(other.address())?.ask("get a\r\n")?.starts_with("SERVER_ERROR "));
     Ok(())
 }
