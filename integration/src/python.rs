@@ -89,7 +89,7 @@ pub fn pytest<A: AsRef<OsStr>>(
     ensure!(counts.passed + counts.failed > 0, "{name}: pytest ran no test");
     if let Some(tally) = std::env::var_os(TALLY) {
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(tally)?;
-        writeln!(file, "{name} {} {}", counts.passed, counts.failed)?;
+        writeln!(file, "{} {} {}", name.replace(' ', "-"), counts.passed, counts.failed)?;
     }
     Ok(counts)
 }

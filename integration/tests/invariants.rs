@@ -70,9 +70,8 @@ fn caught(invariant: u8, plants: &[Plant]) {
                 && !line.is_empty()
                 && planted.contains(line)
         });
-        let at =
-            at.unwrap_or_else(|| panic!("{file}: {planted} is not reported in\n{}", listed(&violations)));
-        violations.remove(at);
+        assert!(at.is_some(), "{file}: {planted} is not reported in\n{}", listed(&violations));
+        violations.remove(at.unwrap());
     }
     assert!(violations.is_empty(), "reported without reason:\n{}", listed(&violations));
 }

@@ -62,9 +62,9 @@ fn code<T>(outcome: Result<T, Error>) -> SqlState {
 async fn text(client: &Client, query: &str) -> Result<String, Error> {
     use tokio_postgres::SimpleQueryMessage;
     let found = client.simple_query(query).await?;
-    let row = found.iter().find_map(|message| {
-        if let SimpleQueryMessage::Row(row) = message { row.get(0) } else { None }
-    });
+    let row = found
+        .iter()
+        .find_map(|message| if let SimpleQueryMessage::Row(row) = message { row.get(0) } else { None });
     Ok(row.unwrap_or_default().to_owned())
 }
 
