@@ -216,7 +216,7 @@ impl Dice {
 
 /// A pipelined stream of requests, good and bad. Counters never get shorter: whether memcached then pads
 /// them depends on whether an earlier answer is still being sent.
-fn any_conversation(dice: &mut Dice) -> Vec<u8> {
+fn any_conversation(dice: &mut Dice) -> String {
     let mut text = String::new();
     for _ in 0..60 {
         let key = dice.of(&["a", "b", "c", "dd", "e\u{e9}", "counter"]);
@@ -247,14 +247,14 @@ fn any_conversation(dice: &mut Dice) -> Vec<u8> {
     }
     // Whatever a bad length has swallowed ends here.
     text += &"\r\n".repeat(12);
-    text.into_bytes()
+    text
 }
 
-fn compare_at_random(ours: SocketAddr) -> Result<()> {
+fn compare_at_random(ours: SocketAddr, change: impl Fn(String) -> String) -> Result<()> {
     let real = Memcached::start()?;
     for seed in 1..=60_u64 {
-        let bytes = any_conversation(&mut Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        compare(real.address(), ours, &bytes)?;
+        let text = change(any_conversation(&mut Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        compare(real.address(), ours, text.as_bytes())?;
     }
     Ok(())
 }
@@ -263,10 +263,21 @@ fn compare_at_random(ours: SocketAddr) -> Result<()> {
 fn random_conversations_are_memcacheds_own() -> Result<()> {
     let behind = Memcached::start()?;
     let proxy = proxy_to(&[behind.address()], "").start()?;
-    compare_at_random(proxy.address())
+    compare_at_random(proxy.address(), |text| text)
+}
+
+/// Several servers give CAS tokens of their own; everything else is as if they were one, in order.
+#[test]
+fn several_servers_talk_as_one() -> Result<()> {
+    let behind = Memcached::start_many(4)?;
+    let addresses: Vec<_> = behind.iter().map(Memcached::address).collect();
+    let proxy = proxy_to(&addresses, "    connections: 2\n").start()?;
+    let without_tokens =
+        |text: String| text.replace("gets ", "get ").replace("gats ", "gat ").replace("cas ", "set ");
+    compare_at_random(proxy.address(), without_tokens)
 }
 
 #[test]
 fn random_conversations_with_the_embedded_store() -> Result<()> {
-    compare_at_random(embedded()?.address())
+    compare_at_random(embedded()?.address(), |text| text)
 }
