@@ -201,6 +201,13 @@ impl Cluster {
             let path = ["clusters", name, "connect_timeout"];
             issues.at(&path, "no connection opens in no time", Some("write `1s`"));
         }
+        if let Endpoints::Static(servers) = &self.endpoints {
+            for (index, _) in servers.iter().enumerate().filter(|(_, server)| server.weight != 1) {
+                let number = index.to_string();
+                let path = ["clusters", name, "endpoints", &number, "weight"];
+                issues.at_key(&path, "jump hash over slots takes no weights", Some("leave `weight` out"));
+            }
+        }
         if let Endpoints::Embedded(store) = &self.endpoints {
             if store.capacity < Size::mib(1) {
                 let path = ["clusters", name, "endpoints", "embedded", "capacity"];

@@ -53,7 +53,7 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 12] = [
+const BROKEN: [Broken; 13] = [
     Broken { text: "clusters: {main: {endpoints: [a:1]}}\n", at: (1, 1), says: ["listeners", ""] },
     Broken {
         text: "listeners: [{address: 127.0.0.1:1}]\nclustres: {main: {endpoints: [a:1]}}\nclusters: {main: {endpoints: [a:1]}}\n",
@@ -99,6 +99,11 @@ const BROKEN: [Broken; 12] = [
         text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: {embedded: {capacity: 1KiB}}}}\n",
         at: (2, 52),
         says: ["too small for a store", "at least `1MiB`"],
+    },
+    Broken {
+        text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [{address: a:1, weight: 2}]}}\n",
+        at: (2, 46),
+        says: ["jump hash over slots takes no weights", "leave `weight` out"],
     },
     Broken {
         text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], connections: 0}}\n",
