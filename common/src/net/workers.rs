@@ -12,12 +12,13 @@
 //! connections some workers idle while others queue.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::error;
 
 use super::downstream::{Handed, Open};
 use super::service::{Flavour, LocalSink, Service, WorkerId};
@@ -33,6 +34,8 @@ pub(super) struct Workers {
 struct Worker {
     open: Arc<Open>,
     sink: Sink,
+    /// Its death has been logged.
+    is_mourned: AtomicBool,
 }
 
 enum Sink {
@@ -54,7 +57,7 @@ impl Workers {
                 .collect::<io::Result<_>>()?,
             Flavour::Shared(service) => {
                 let sink = Sink::Shared { service: Arc::clone(service), runtime: runtime.clone() };
-                vec![Worker { open: Arc::default(), sink }]
+                vec![Worker::new(sink)]
             }
         };
         Ok(Self { workers, turn: AtomicUsize::new(0) })
@@ -62,14 +65,10 @@ impl Workers {
 
     /// Gives the connection to the worker with the fewest. `handed` gets that worker's count for its permit.
     pub(super) fn hand(&self, handed: impl FnOnce(&Arc<Open>) -> Handed) {
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (before, after) = self.workers.split_at(start % self.workers.len().max(1));
-        let Some(worker) = after.iter().chain(before).min_by_key(|worker| worker.open.count()) else {
-            return;
-        };
+        let Some(worker) = self.least_loaded() else { return };
         let handed = handed(&worker.open);
         match &worker.sink {
-            // A worker whose thread has died takes no more: the connection closes with `handed`.
+            // A thread that dies in this very moment takes no more: the connection closes with `handed`.
             Sink::Thread(queue) => drop(queue.send(handed)),
             Sink::Shared { service, runtime } => {
                 let _entered = runtime.enter();
@@ -78,9 +77,34 @@ impl Workers {
         }
     }
 
+    /// The one with the fewest connections among those that live: a dead one has none at all.
+    fn least_loaded(&self) -> Option<&Worker> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (before, after) = self.workers.split_at(start % self.workers.len().max(1));
+        after.iter().chain(before).filter(|worker| worker.lives()).min_by_key(|worker| worker.open.count())
+    }
+
     /// Open connections of each worker.
     pub(super) fn open(&self) -> Vec<usize> {
         self.workers.iter().map(|worker| worker.open.count()).collect()
+    }
+}
+
+impl Worker {
+    fn new(sink: Sink) -> Self {
+        Self { open: Arc::default(), sink, is_mourned: AtomicBool::new(false) }
+    }
+
+    /// Whether its thread takes connections. That it does not is said once.
+    fn lives(&self) -> bool {
+        let lives = match &self.sink {
+            Sink::Thread(queue) => !queue.is_closed(),
+            Sink::Shared { .. } => true,
+        };
+        if !lives && !self.is_mourned.swap(true, Ordering::Relaxed) {
+            error!("a worker thread has died; the others take its share until a restart");
+        }
+        lives
     }
 }
 
@@ -103,12 +127,32 @@ fn start_thread(id: WorkerId, make: Arc<dyn Fn(WorkerId) -> LocalSink + Send + S
         }
     })?;
     started.recv().map_err(io::Error::other)??;
-    Ok(Worker { open: Arc::default(), sink: Sink::Thread(queue) })
+    Ok(Worker::new(Sink::Thread(queue)))
 }
 
 /// A worker's life: every connection becomes a task of this thread.
 async fn take(mut queue: UnboundedReceiver<Handed>, sink: LocalSink) {
     while let Some(handed) = queue.recv().await {
         sink(handed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_worker_is_passed_over() {
+        let (queues, mut takers): (Vec<_>, Vec<_>) = (0..3).map(|_| unbounded_channel()).unzip();
+        let workers = queues.into_iter().map(|queue| Worker::new(Sink::Thread(queue))).collect();
+        let workers = Workers { workers, turn: AtomicUsize::new(0) };
+        let chosen = || {
+            let found = workers.least_loaded()?;
+            workers.workers.iter().position(|worker| std::ptr::eq(worker, found))
+        };
+        drop(takers.remove(1));
+        assert_eq!([chosen(), chosen(), chosen()], [Some(0), Some(2), Some(2)]);
+        takers.clear();
+        assert_eq!(chosen(), None);
     }
 }
