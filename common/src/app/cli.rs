@@ -89,11 +89,8 @@ pub fn main<P: Proxy>() -> ExitCode {
         Verb::Schema => print(format_args!("{:#}", config::schema::<P::Config>())),
         Verb::Demo(args) => block_on(demo::<P>(args)),
         Verb::Status => target.client::<P>().and_then(|client| block_on(status(client))),
-        Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut command::<P>(), P::NAME, &mut io::stdout());
-            Ok(())
-        }
-        Verb::Man => man::<P>().map_err(StartError::from),
+        Verb::Completions { shell } => completions::<P>(shell),
+        Verb::Man => man::<P>(),
         Verb::Own(verb) => target.client::<P>().and_then(|client| block_on(P::verb(verb, client))),
     };
     match done {
@@ -156,6 +153,15 @@ async fn demo<P: Proxy>(args: P::Demo) -> Result<(), StartError> {
     }
 }
 
-fn man<P: Proxy>() -> io::Result<()> {
-    clap_mangen::Man::new(command::<P>()).render(&mut io::stdout())
+/// By way of a buffer: `generate` panics when it cannot write, and a reader may have gone.
+fn completions<P: Proxy>(shell: Shell) -> Result<(), StartError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command::<P>(), P::NAME, &mut script);
+    print(String::from_utf8(script)?.trim_end())
+}
+
+fn man<P: Proxy>() -> Result<(), StartError> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command::<P>()).render(&mut page)?;
+    print(String::from_utf8(page)?.trim_end())
 }

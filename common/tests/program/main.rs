@@ -76,6 +76,16 @@ fn what_is_printed_can_be_used() {
 }
 
 #[test]
+fn what_is_printed_may_find_nobody_to_read_it() {
+    for arguments in [&["completions", "bash"][..], &["man"], &["schema"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let printed = Command::new(running::binary()).args(arguments).stdout(writer).output().unwrap();
+        assert_eq!((printed.status.code(), text(&printed.stderr)), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
 fn status_without_a_proxy_says_so_and_exits_1() {
     let asked = echo(&["status", "--admin", "127.0.0.1:1"]);
     assert_eq!(asked.status.code(), Some(1));
