@@ -41,13 +41,17 @@ fn escape(text: &str) -> String {
 pub(super) fn open_api(name: &str, routes: &Routes) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in &routes.routes {
-        let operation = json!({
-            "summary": route.about,
-            "responses": { "200": { "description": "OK" }, "default": { "description": "why not, as text" } },
-        });
+        let responses =
+            json!({ "200": { "description": "OK" }, "default": { "description": "why not, as text" } });
+        let mut operation = Map::new();
+        operation.insert("summary".to_owned(), json!(route.about));
+        operation.insert("responses".to_owned(), responses);
+        if route.is_open {
+            operation.insert("security".to_owned(), json!([]));
+        }
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         if let Value::Object(path) = path {
-            path.insert(route.method.as_str().to_ascii_lowercase(), operation);
+            path.insert(route.method.as_str().to_ascii_lowercase(), Value::Object(operation));
         }
     }
     json!({

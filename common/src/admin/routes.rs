@@ -26,6 +26,8 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) about: &'static str,
     pub(super) handler: Handler,
+    /// Answered without a token, and by any name.
+    pub(super) is_open: bool,
 }
 
 /// The paths that are answered, in the order of the front page.
@@ -54,6 +56,25 @@ impl Routes {
         self.route(Method::GET, path, about, handler)
     }
 
+    /// Answers GET on `path` to anybody who can connect: the probes of orchestrators and load balancers can
+    /// send no token. The answer must tell nothing that is worth one.
+    #[must_use]
+    pub fn probe<F>(
+        self,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let mut routes = self.get(path, about, handler);
+        if let Some(route) = routes.routes.last_mut() {
+            route.is_open = true;
+        }
+        routes
+    }
+
     /// Answers POST on `path`; `about` is a line for people.
     #[must_use]
     pub fn post<F>(
@@ -79,7 +100,7 @@ impl Routes {
         F: Future<Output = Response> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
-        self.routes.push(Route { method, path, about, handler });
+        self.routes.push(Route { method, path, about, handler, is_open: false });
         self
     }
 

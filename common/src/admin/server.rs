@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::documents::{front_page, open_api};
@@ -27,6 +27,10 @@ const CONNECTIONS_MAX: u32 = 64;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// For a request, its body and the answer's making; a reload may read files and resolve names.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// For a connection, before it is told to end; whoever has more to ask connects again.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// For the last request of a connection, and until its answer has been read.
+const LAST_TIME_MAX: Duration = Duration::from_secs(70);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -93,6 +97,12 @@ impl Server {
 impl SharedService for Site {
     async fn serve(self: Arc<Self>, conn: Downstream) {
         let drain = conn.drain.clone();
+        let end_is_due = async {
+            tokio::select! {
+                () = drain.draining() => {}
+                () = sleep(CONNECTION_TIME_MAX) => {}
+            }
+        };
         let site = Arc::clone(&self);
         let answer = service_fn(move |request| {
             let site = Arc::clone(&site);
@@ -106,14 +116,17 @@ impl SharedService for Site {
                 .serve_connection(TokioIo::new(conn.stream), answer)
         );
         let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = drain.draining() => {
+            ended = &mut connection => Ok(ended),
+            () = end_is_due => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // Who does not read must not keep others out for ever.
+                timeout(LAST_TIME_MAX, connection).await
             }
         };
-        if let Err(error) = ended {
-            debug!(%error, "an admin connection broke");
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "an admin connection broke"),
+            Err(_) => debug!("an admin connection was cut: its answer is not read"),
         }
     }
 }
@@ -131,6 +144,9 @@ impl Site {
     /// With a token, whoever has it. Without one only this machine can connect, but a browser on it may
     /// run anybody's page: such a page's name for us is refused (DNS rebinding).
     fn refusal<B>(&self, request: &http::Request<B>) -> Option<Response> {
+        if self.find(request.method(), request.uri().path()).is_ok_and(|route| route.is_open) {
+            return None;
+        }
         let text =
             |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if let Some(token) = self.token.load_full() {

@@ -12,8 +12,14 @@ fn server() -> (Server, Address) {
         "how long the body is",
         |request: http::Request<Bytes>| async move { json(&request.body().len()) },
     );
+    started(routes, None)
+}
+
+/// A server of these routes, and its address.
+fn started(routes: Routes, token: Option<&str>) -> (Server, Address) {
     let server = Server::new("groove-test", routes, Handle::current(), Registry::new(0)).unwrap();
-    let config = config::Admin { address: Address::tcp("127.0.0.1", 0), token: None };
+    let token = token.map(config::Secret::new);
+    let config = config::Admin { address: Address::tcp("127.0.0.1", 0), token };
     let change = server.prepare(Some(&config)).unwrap();
     server.apply(change);
     let address = server.address().unwrap();
@@ -60,6 +66,40 @@ async fn a_head_that_does_not_come_is_not_waited_for_long() {
     slow.send("GET / HTTP/1.1\r\n").await;
     slow.expect_end().await;
     assert_eq!(before.elapsed(), HEAD_TIME_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_is_not_kept_for_ever() {
+    // More than the buffers of both sides hold.
+    let routes = Routes::new().get("/large", "a large answer", |_| async {
+        respond(StatusCode::OK, "text/plain", vec![b'x'; 64 << 20])
+    });
+    let (server, address) = started(routes, None);
+    let mut lazy = client(&address).await;
+    lazy.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    lazy.expect("HTTP/1.1 200 OK\r\n").await;
+    assert_eq!(server.listeners.connections(), 1);
+    sleep(CONNECTION_TIME_MAX + LAST_TIME_MAX + Duration::from_secs(1)).await;
+    assert_eq!(server.listeners.connections(), 0);
+}
+
+#[tokio::test]
+async fn probes_need_no_token() {
+    let routes = Routes::new().probe("/alive", "for probes", |_| async { plain(StatusCode::OK, "yes") }).get(
+        "/secret",
+        "for those with the token",
+        |_| async { plain(StatusCode::OK, "42") },
+    );
+    let (_server, address) = started(routes, Some("hunter2"));
+    for (request, status) in [
+        ("GET /alive HTTP/1.1\r\nHost: groove.example", "200"),
+        ("POST /alive HTTP/1.1\r\nHost: groove.example", "401"),
+        ("GET /secret HTTP/1.1\r\nHost: groove.example", "401"),
+    ] {
+        let mut client = client(&address).await;
+        client.send(format!("{request}\r\nConnection: close\r\n\r\n")).await;
+        client.expect(format!("HTTP/1.1 {status} ")).await;
+    }
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ pub(super) fn of<P: Proxy>(state: &Arc<State<P>>, reloads: mpsc::Sender<Reload>)
     let with = || Arc::clone(state);
     let (ready, metrics, config, status) = (with(), with(), with(), with());
     Routes::new()
-        .get("/healthz", "200 while the process lives", |_| async { plain(StatusCode::OK, "ok") })
-        .get("/readyz", "200 while new connections are taken, 503 in a drain", move |_| {
+        .probe("/healthz", "200 while the process lives", |_| async { plain(StatusCode::OK, "ok") })
+        .probe("/readyz", "200 while new connections are taken, 503 in a drain", move |_| {
             let draining = ready.context.drain.is_draining();
             async move {
                 match draining {

@@ -115,6 +115,8 @@ fn a_running_proxy_serves_and_answers() {
 fn a_token_is_asked_for_and_never_shown() {
     let running = Running::start("admin: {address: 127.0.0.1:0, token: hunter2}");
     assert_eq!(running.get("/api/v1/config").0, 401);
+    // Probes can send none.
+    assert_eq!((running.get("/healthz").0, running.get("/readyz").0), (200, 200));
     let wrong = echo(&["status", "--admin", &running.admin, "--admin-token", "hunter3"]);
     assert_eq!(wrong.status.code(), Some(1));
     let right = echo(&["status", "--admin", &running.admin, "--admin-token", "hunter2"]);
