@@ -70,6 +70,8 @@ async fn serve<P: Proxy>(
             signal = signals.next() => match signal {
                 Signal::Stop => break,
                 Signal::Reload => reloader.ask(None),
+                // Left alone, the signal would end the process and every connection with it.
+                Signal::HandOver => warn!("SIGUSR2: handing over to a new process is not supported yet"),
             },
             Some(reload) = asked.recv() => reloader.ask(Some(reload)),
             attempt = reloader.next() => {

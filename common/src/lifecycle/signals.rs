@@ -11,6 +11,8 @@ pub enum Signal {
     Stop,
     /// SIGHUP: reload.
     Reload,
+    /// SIGUSR2: hand the listeners over to a new process.
+    HandOver,
 }
 
 /// Receives signals from the moment it is made: one that comes before [`Self::next`] is not lost.
@@ -19,15 +21,17 @@ pub struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hangup: unix::Signal,
+    user2: unix::Signal,
 }
 
 impl Signals {
-    /// Takes over SIGTERM, SIGINT and SIGHUP. To be called within a runtime.
+    /// Takes over SIGTERM, SIGINT, SIGHUP and SIGUSR2. To be called within a runtime.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -37,6 +41,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user2.recv() => Signal::HandOver,
         }
     }
 

@@ -202,6 +202,20 @@ fn a_bad_file_changes_nothing_and_a_good_one_takes_effect() {
 }
 
 #[test]
+fn sigusr2_is_told_to_be_unsupported_and_changes_nothing() {
+    let mut running = Running::start("");
+    let mut client = running.connect();
+    running.ping(&mut client);
+    running.signal("USR2");
+    running.wait_for("not supported yet");
+    running.ping(&mut client);
+    running.line("a new client");
+    drop(client);
+    running.signal("TERM");
+    assert_eq!(running.end().code(), Some(0));
+}
+
+#[test]
 fn access_is_logged_on_standard_output() {
     let mut running = Running::start("log: {access: {sample: 1.0}}");
     running.line("hello");
