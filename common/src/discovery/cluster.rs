@@ -59,6 +59,28 @@ struct Origin {
     task: Option<AbortOnDropHandle<()>>,
 }
 
+/// A changed configuration of a cluster, ready to be taken.
+#[must_use = "nothing changes before it is applied"]
+pub struct Update {
+    cluster: Arc<Cluster>,
+    /// If it is another one.
+    source: Option<(Box<dyn Source>, config::Endpoints)>,
+    health: config::Health,
+}
+
+impl Update {
+    /// Takes it on, which cannot fail: a reload of several clusters happens to all of them or to none.
+    /// Endpoints that stay keep everything; a source that did not change goes on undisturbed.
+    pub fn apply(self) {
+        let Self { cluster, source, health } = self;
+        let _context = cluster.runtime.enter();
+        cluster.take_rules(&health);
+        if let Some((source, configured)) = source {
+            cluster.follow(source, Some(configured));
+        }
+    }
+}
+
 /// A worker's own view of the latest snapshot: one atomic load while nothing changes.
 pub struct Reader(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>);
 
@@ -115,21 +137,16 @@ impl Cluster {
         cluster
     }
 
-    /// Takes a changed configuration on. Endpoints that stay keep everything; a source that
-    /// did not change goes on undisturbed.
-    pub fn update(
+    /// Does all of a changed configuration that may fail. On an error nothing has changed.
+    pub fn prepare(
         self: &Arc<Self>,
         endpoints: &config::Endpoints,
         health: &config::Health,
-    ) -> Result<(), SourceError> {
+    ) -> Result<Update, SourceError> {
         let _context = self.runtime.enter();
         let changed = self.origin.lock().configured.as_ref() != Some(endpoints);
-        let source = if changed { Some(from_config(endpoints)?) } else { None };
-        self.take_rules(health);
-        if let Some(source) = source {
-            self.follow(source, Some(endpoints.clone()));
-        }
-        Ok(())
+        let source = if changed { Some((from_config(endpoints)?, endpoints.clone())) } else { None };
+        Ok(Update { cluster: Arc::clone(self), source, health: health.clone() })
     }
 
     /// Probes with another prober from now on: its certificates, say, have changed.

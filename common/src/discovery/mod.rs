@@ -24,7 +24,7 @@ mod source;
 mod status;
 
 pub use clock::fresh_dice;
-pub use cluster::{Cluster, Reader};
+pub use cluster::{Cluster, Reader, Update};
 pub use endpoint::{Endpoint, Exchange, Outcome};
 pub use probe::{ConnectProber, ProbeError, Prober};
 pub use snapshot::{Health, Member, Policy, Snapshot};

@@ -150,7 +150,7 @@ async fn an_empty_answer_never_empties_a_cluster_but_an_operators_empty_list_doe
     tell.send(found(&[])).unwrap();
     settle().await;
     assert_eq!(cluster.snapshot().generation, before.generation);
-    cluster.update(&config::Endpoints::Static(Vec::new()), &passive(0.5)).unwrap();
+    cluster.prepare(&config::Endpoints::Static(Vec::new()), &passive(0.5)).unwrap().apply();
     assert!(cluster.snapshot().members.is_empty());
     assert!(cluster.snapshot().by_hash(1).is_none());
     assert!(cluster.snapshot().pick(Policy::LeastLoaded, cluster.now(), &mut Dice::seeded(1)).is_none());
@@ -261,7 +261,7 @@ async fn a_breaker_that_is_turned_off_lets_go_of_whom_it_holds() {
     assert_eq!(by_port(&cluster.snapshot(), 1).health, Health::Down);
     let mut off = passive(0.5);
     off.breaker.consecutive_failures = 0;
-    cluster.update(&list, &off).unwrap();
+    cluster.prepare(&list, &off).unwrap().apply();
     assert_eq!(by_port(&cluster.snapshot(), 1).health, Health::Up);
     cluster.report(&sick, Outcome::Failure);
     assert_eq!(cluster.status().endpoints[0].state, "up");
@@ -285,7 +285,10 @@ async fn a_source_that_was_replaced_is_not_heard_any_more() {
             Box::pin(async {
                 let cluster = self.0.lock().take();
                 let Some(cluster) = cluster else { return std::future::pending().await };
-                cluster.update(&config::Endpoints::Static(found(&[5]).endpoints), &passive(0.5)).unwrap();
+                cluster
+                    .prepare(&config::Endpoints::Static(found(&[5]).endpoints), &passive(0.5))
+                    .unwrap()
+                    .apply();
                 found(&[1])
             })
         }
@@ -395,12 +398,23 @@ async fn a_reload_keeps_what_stays() {
     for _ in 0..2 {
         cluster.report(&kept, Outcome::Failure);
     }
-    cluster.update(&list(&[5, 2]), &passive(0.5)).unwrap();
+    cluster.prepare(&list(&[5, 2]), &passive(0.5)).unwrap().apply();
     let snapshot = cluster.snapshot();
     assert_eq!(seats(&snapshot), [Some(5), Some(2)]);
     assert!(Arc::ptr_eq(&kept, &by_port(&snapshot, 2).endpoint));
     assert_eq!(by_port(&snapshot, 2).health, Health::Down, "a reload is no pardon");
     assert_eq!(cluster.status().source, "static");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_prepared_changes_nothing_before_it_is_applied() {
+    let list = |numbers: &[u16]| config::Endpoints::Static(found(numbers).endpoints);
+    let prober = Arc::new(ConnectProber);
+    let cluster = Cluster::start("c", &list(&[1]), &passive(0.5), prober, &Handle::current()).unwrap();
+    let update = cluster.prepare(&list(&[2]), &passive(0.5)).unwrap();
+    assert_eq!(seats(&cluster.snapshot()), [Some(1)]);
+    update.apply();
+    assert_eq!(seats(&cluster.snapshot()), [Some(2)]);
 }
 
 #[tokio::test]

@@ -80,12 +80,16 @@ impl<'a> Upstreams<'a> {
     }
 
     /// All that were taken, once nothing else of the table can fail: only now do clusters that live on learn what
-    /// changed.
+    /// changed, all of them or, on an error, none.
     pub fn finish(self) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
+        let mut updates = Vec::with_capacity(self.made.len());
         for upstream in self.made.values() {
+            updates.push(upstream.cluster.prepare(&upstream.servers.endpoints, &upstream.servers.health)?);
+        }
+        for (upstream, update) in self.made.values().zip(updates) {
             // The files of its certificates may have changed although the configuration did not.
             upstream.cluster.set_prober(prober(&upstream.servers, upstream.tls.as_ref()));
-            upstream.cluster.update(&upstream.servers.endpoints, &upstream.servers.health)?;
+            update.apply();
         }
         Ok(self.made)
     }
@@ -153,5 +157,37 @@ impl Idle {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use groove_common::config::{Embedded, Endpoints, Size, check_text};
+
+    #[tokio::test]
+    async fn a_reload_that_fails_late_leaves_every_cluster_as_it_was() {
+        let (runtime, registry) = (Handle::current(), Registry::new(1));
+        let text = "listeners: [{address: 127.0.0.1:1}]\napps:\n  a: {hosts: [a.test], endpoints: [127.0.0.1:9]}\n  \
+                    b: {hosts: [b.test], endpoints: [127.0.0.1:9]}\n";
+        let build = |config: &Config, before| Table::build(config, before, &runtime, &registry);
+        let addresses = |table: &Table| {
+            let endpoints = table.upstreams["a"].cluster.status().endpoints;
+            endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+        };
+        let config: Config = check_text("http.yaml", text).expect("a good configuration");
+        let before = build(&config, None).expect("a table");
+
+        // `b` has no source that could be followed.
+        let mut config: Config = check_text("http.yaml", &text.replace(":9", ":10")).expect("a good one");
+        let b = config.apps.get_mut("b").expect("an app");
+        b.endpoints = Endpoints::Embedded(Embedded { capacity: Size::mib(1) });
+        build(&config, Some(&before)).expect_err("no source");
+        assert_eq!(addresses(&before), ["127.0.0.1:9"]);
+
+        let config: Config = check_text("http.yaml", &text.replace(":9", ":10")).expect("a good one");
+        build(&config, Some(&before)).expect("a table");
+        assert_eq!(addresses(&before), ["127.0.0.1:10"]);
     }
 }

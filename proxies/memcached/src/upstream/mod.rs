@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use groove_common::app::{Context, StartError};
 use groove_common::config::Endpoints;
-use groove_common::discovery::{self, Cluster};
+use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 
 use crate::config::{self, Config, Failover};
@@ -76,12 +76,11 @@ impl Topology {
         let old = |name: &str| before.and_then(|before| before.clusters.iter().find(|old| old.name == name));
         let mut planned = Vec::new();
         for (name, section) in &config.clusters {
-            planned.push(Plan::new(name, section, limits, old(name))?);
+            planned.push(Plan::new(name, section, limits, old(name), cx)?);
         }
-        let mut clusters = Vec::new();
-        for ((name, section), plan) in config.clusters.iter().zip(planned) {
-            clusters.push(plan.carry_out(name, section, limits, cx)?);
-        }
+        let clusters = config.clusters.iter().zip(planned);
+        let clusters =
+            clusters.map(|((name, section), plan)| plan.carry_out(name, section, limits, cx)).collect();
         let number = |name: &str| config.cluster_number(name).unwrap_or_default();
         let rules =
             config.routes.iter().map(|route| (route.prefix.clone().into_bytes(), number(&route.cluster)));
@@ -98,7 +97,8 @@ impl Topology {
 /// What has to be done for a cluster, with everything that may fail done already.
 enum Plan {
     Keep(Arc<Backend>),
-    Servers { known: Option<Arc<Cluster>>, tls: Option<Connector> },
+    Start { cluster: Arc<Cluster>, tls: Option<Connector> },
+    Update { cluster: Arc<Cluster>, update: Update, tls: Option<Connector> },
     Store { known: Option<Arc<Store>>, capacity_len: u64 },
 }
 
@@ -108,6 +108,7 @@ impl Plan {
         section: &config::Cluster,
         limits: Limits,
         old: Option<&Arc<Backend>>,
+        cx: &Context,
     ) -> Result<Self, StartError> {
         if let Some(old) = old
             // A certificate may have changed in its file.
@@ -126,55 +127,59 @@ impl Plan {
             });
             return Ok(Self::Store { known, capacity_len: store.capacity.0 });
         }
-        // A source that cannot be read is found out here, before anything has changed.
-        discovery::from_config(&section.endpoints).map_err(|error| format!("cluster {name}: {error}"))?;
         let tls = section.tls.as_ref().map(|tls| Connector::new(tls, &[])).transpose()?;
         let known = old.and_then(|old| match &old.kind {
             Kind::Servers(servers) => Some(Arc::clone(&servers.cluster)),
             Kind::Embedded(_) => None,
         });
-        Ok(Self::Servers { known, tls })
+        let failed = |error| format!("cluster {name}: {error}");
+        match known {
+            Some(cluster) => {
+                let update = cluster.prepare(&section.endpoints, &section.health).map_err(failed)?;
+                Ok(Self::Update { cluster, update, tls })
+            }
+            None => {
+                let (endpoints, health) = (&section.endpoints, &section.health);
+                let cluster = Cluster::start(name, endpoints, health, prober(tls.as_ref()), &cx.runtime);
+                Ok(Self::Start { cluster: cluster.map_err(failed)?, tls })
+            }
+        }
     }
 
-    fn carry_out(
-        self,
-        name: &str,
-        section: &config::Cluster,
-        limits: Limits,
-        cx: &Context,
-    ) -> Result<Arc<Backend>, StartError> {
+    fn carry_out(self, name: &str, section: &config::Cluster, limits: Limits, cx: &Context) -> Arc<Backend> {
+        let servers = |cluster, tls| {
+            let settings = Settings {
+                timeout: section.timeout.get(),
+                connect_timeout: section.connect_timeout.get(),
+                tls,
+                limits,
+            };
+            Kind::Servers(Arc::new(Servers {
+                cluster,
+                settings: Arc::new(settings),
+                failover: section.failover,
+                connections: section.connections,
+                metrics: UpstreamMetrics::new(&cx.registry, name),
+            }))
+        };
         let kind = match self {
-            Self::Keep(backend) => return Ok(backend),
+            Self::Keep(backend) => return backend,
             Self::Store { known, capacity_len } => {
                 Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
             }
-            Self::Servers { known, tls } => {
-                let prober = Arc::new(probe::NoopProber::new(tls.clone()));
-                let cluster = match known {
-                    Some(cluster) => {
-                        cluster.set_prober(prober);
-                        cluster.update(&section.endpoints, &section.health)?;
-                        cluster
-                    }
-                    None => Cluster::start(name, &section.endpoints, &section.health, prober, &cx.runtime)?,
-                };
-                let settings = Settings {
-                    timeout: section.timeout.get(),
-                    connect_timeout: section.connect_timeout.get(),
-                    tls,
-                    limits,
-                };
-                Kind::Servers(Arc::new(Servers {
-                    cluster,
-                    settings: Arc::new(settings),
-                    failover: section.failover,
-                    connections: section.connections,
-                    metrics: UpstreamMetrics::new(&cx.registry, name),
-                }))
+            Self::Start { cluster, tls } => servers(cluster, tls),
+            Self::Update { cluster, update, tls } => {
+                cluster.set_prober(prober(tls.as_ref()));
+                update.apply();
+                servers(cluster, tls)
             }
         };
-        Ok(Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind }))
+        Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind })
     }
+}
+
+fn prober(tls: Option<&Connector>) -> Arc<probe::NoopProber> {
+    Arc::new(probe::NoopProber::new(tls.cloned()))
 }
 
 impl Backend {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use groove_common::app::{Context, StartError};
 use groove_common::config::ClientTls;
-use groove_common::discovery::Cluster;
+use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 use parking_lot::Mutex;
 
@@ -196,16 +196,14 @@ fn resolve(
     let users =
         config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
-    let mut connectors = BTreeMap::new();
+    let (mut databases, mut updates) = (BTreeMap::new(), Vec::new());
     for (name, database) in &config.databases {
-        connectors.insert(name, database.tls.as_ref().map(connector).transpose()?);
-    }
-    let mut databases = BTreeMap::new();
-    for (name, database) in &config.databases {
-        let tls = connectors.remove(name).flatten();
-        let cluster = cluster(name, database, running.get(name), cx)?;
+        let tls = database.tls.as_ref().map(connector).transpose()?;
+        let (cluster, update) = cluster(name, database, running.get(name), cx)?;
         databases.insert(name.clone(), Place { cluster, tls });
+        updates.extend(update);
     }
+    updates.into_iter().for_each(Update::apply);
     Ok(Known { config: Arc::clone(config), users, databases })
 }
 
@@ -213,16 +211,17 @@ fn connector(tls: &ClientTls) -> Result<Connector, StartError> {
     Ok(Connector::new(tls, &[b"postgresql"])?)
 }
 
+/// A database's servers, and what of its configuration they still have to take on.
 fn cluster(
     name: &str,
     database: &Database,
     running: Option<&Place>,
     cx: &Context,
-) -> Result<Arc<Cluster>, StartError> {
+) -> Result<(Arc<Cluster>, Option<Update>), StartError> {
+    let (endpoints, health) = (&database.endpoints, &database.health);
     if let Some(Place { cluster, .. }) = running {
-        cluster.update(&database.endpoints, &database.health)?;
-        return Ok(Arc::clone(cluster));
+        return Ok((Arc::clone(cluster), Some(cluster.prepare(endpoints, health)?)));
     }
     let prober = Arc::new(SslRequestProber);
-    Ok(Cluster::start(name, &database.endpoints, &database.health, prober, &cx.runtime)?)
+    Ok((Cluster::start(name, endpoints, health, prober, &cx.runtime)?, None))
 }
