@@ -281,6 +281,7 @@ impl Entry {
             slot: self.endpoint.slot,
             weight: self.described.weight,
             zone: self.described.zone.clone(),
+            metadata: self.described.metadata.clone(),
             state,
             in_flight: self.endpoint.in_flight(),
             latency_ms: self.endpoint.latency_s(now) * 1e3,

@@ -1,5 +1,7 @@
 //! A cluster from outside, for the admin API.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::ids::{Address, EndpointId};
@@ -30,6 +32,9 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// Where it stands.
     pub zone: Option<String>,
+    /// Whatever else its source knows of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     /// `up`, `suspect`, `ejected`, `half-open`, or `down` (by its probes).
     pub state: &'static str,
     /// Exchanges under way.

@@ -417,6 +417,17 @@ async fn what_is_prepared_changes_nothing_before_it_is_applied() {
     assert_eq!(seats(&cluster.snapshot()), [Some(2)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_status_tells_what_else_is_known_of_an_endpoint() {
+    let mut endpoints = found(&[1, 2]).endpoints;
+    endpoints[0].metadata.insert("rack".to_owned(), "7".to_owned());
+    let (list, prober) = (config::Endpoints::Static(endpoints), Arc::new(ConnectProber));
+    let cluster = Cluster::start("c", &list, &passive(0.5), prober, &Handle::current()).unwrap();
+    let status = serde_json::to_value(cluster.status()).unwrap();
+    assert_eq!(status["endpoints"][0]["metadata"], serde_json::json!({ "rack": "7" }));
+    assert_eq!(status["endpoints"][1].get("metadata"), None);
+}
+
 #[tokio::test]
 async fn the_default_probe_connects() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
