@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use running::Running;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempdir};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,7 +145,7 @@ fn sigterm_finishes_what_has_begun_and_exits_0() {
     let (mut idle, mut busy) = (running.connect(), running.connect());
     running.ping(&mut idle);
     running.begin(&mut busy, "a line begun");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     running.wait_for("draining");
     // The idle one is let go, new ones are not let in, the busy one is served to its end.
     assert_eq!(idle.read(&mut [0; 8]).unwrap(), 0);
@@ -161,9 +162,9 @@ fn a_second_sigterm_cuts() {
     let mut running = Running::start("");
     let mut busy = running.connect();
     running.begin(&mut busy, "never ended");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     running.wait_for("draining");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert_eq!(running.end().code(), Some(1));
 }
 
@@ -172,7 +173,7 @@ fn the_deadline_cuts() {
     let mut running = Running::start("drain: 50ms");
     let mut busy = running.connect();
     running.begin(&mut busy, "never ended");
-    running.signal("INT");
+    running.signal(Signal::INT);
     assert_eq!(running.end().code(), Some(1));
     assert_eq!(busy.read(&mut [0; 8]).unwrap_or(0), 0);
 }
@@ -184,7 +185,7 @@ fn a_bad_file_changes_nothing_and_a_good_one_takes_effect() {
     running.ping(&mut client);
 
     running.write("listeners: [{adress: 127.0.0.1:0}]\ndrian: 3s\n");
-    running.signal("HUP");
+    running.signal(Signal::HUP);
     let report = running.wait_for("not reloaded");
     assert!(report.contains("adress") && report.contains("drian"), "{report}");
     running.ping(&mut client);
@@ -206,12 +207,12 @@ fn sigusr2_is_told_to_be_unsupported_and_changes_nothing() {
     let mut running = Running::start("");
     let mut client = running.connect();
     running.ping(&mut client);
-    running.signal("USR2");
+    running.signal(Signal::USR2);
     running.wait_for("not supported yet");
     running.ping(&mut client);
     running.line("a new client");
     drop(client);
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert_eq!(running.end().code(), Some(0));
 }
 
@@ -219,7 +220,7 @@ fn sigusr2_is_told_to_be_unsupported_and_changes_nothing() {
 fn access_is_logged_on_standard_output() {
     let mut running = Running::start("log: {access: {sample: 1.0}}");
     running.line("hello");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert_eq!(running.end().code(), Some(0));
     let logged = running.output();
     let event: serde_json::Value = serde_json::from_str(logged.lines().next().unwrap()).unwrap();
@@ -268,11 +269,11 @@ fn the_service_manager_is_told() {
         command
     });
     assert_eq!(told(), "READY=1\n");
-    running.signal("HUP");
+    running.signal(Signal::HUP);
     let reloading = told();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(told(), "READY=1\n");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert!(told().starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000"));
     assert_eq!(running.end().code(), Some(0));
 }
@@ -297,7 +298,7 @@ fn the_watchdog_is_told_until_the_end_of_a_drain() {
     wait_for("WATCHDOG=1");
     let mut busy = running.connect();
     running.begin(&mut busy, "a line begun");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     wait_for("STOPPING=1");
     wait_for("WATCHDOG=1");
     busy.write_all(b" and ended\n").unwrap();
