@@ -12,18 +12,18 @@ use tokio::sync::{Notify, oneshot};
 
 use super::line::{Entry, Line, Priority, Ticket};
 
-/// A fair, bounded gate. Clones share it.
+/// A fair, bounded gate. Clones share it. `T` is what the holder of a permit may leave to the next.
 ///
 /// A permit that is released while somebody waits is handed to the first in line
 /// directly, so a newcomer cannot snatch it. A waiter whose future is dropped
 /// leaves the line at once, and a permit that was already on its way to it goes on
 /// to the next. Uncontended, a permit costs two short locks and no allocation.
-#[derive(Debug, Clone)]
-pub struct Gate(Arc<Shared>);
+#[derive(Debug)]
+pub struct Gate<T = ()>(Arc<Shared<T>>);
 
 #[derive(Debug)]
-struct Shared {
-    line: Mutex<Line<oneshot::Sender<Permit>>>,
+struct Shared<T> {
+    line: Mutex<Line<oneshot::Sender<Admission<T>>>>,
     /// Woken when the last permit of a shut gate comes back.
     empty: Notify,
 }
@@ -31,7 +31,18 @@ struct Shared {
 /// The right to run one exchange. Dropping it lets the next one in.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped at once admits nobody"]
-pub struct Permit(Arc<Shared>);
+pub struct Permit<T = ()>(Arc<Shared<T>>);
+
+/// A permit, and what the one who had it before left with it.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped at once admits nobody"]
+pub struct Admission<T = ()> {
+    // Dropped in this order: what was left is back in its place before the next one comes.
+    /// See [`Permit::pass_on`].
+    pub legacy: Option<T>,
+    /// The right to run one exchange.
+    pub permit: Permit<T>,
+}
 
 /// Why the gate said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,14 +73,20 @@ pub struct GateStatus {
     pub closed: bool,
 }
 
-impl Gate {
+impl<T> Clone for Gate<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Gate<T> {
     /// A gate of `limit` permits before which at most `waiting_max` callers wait.
     pub fn new(limit: usize, waiting_max: usize) -> Self {
         Self(Arc::new(Shared { line: Mutex::new(Line::new(limit, waiting_max)), empty: Notify::new() }))
     }
 
     /// A permit if one is free and nobody waits for it.
-    pub fn try_acquire(&self) -> Option<Permit> {
+    pub fn try_acquire(&self) -> Option<Permit<T>> {
         let free = self.0.line.lock().try_enter();
         free.then(|| Permit(Arc::clone(&self.0)))
     }
@@ -79,7 +96,7 @@ impl Gate {
     /// `deadline` is polled only by those who have to wait; `sleep_until(..)` is the
     /// usual one, `pending()` means never. If a permit arrives together with the
     /// deadline, the permit wins.
-    pub async fn acquire<D>(&self, priority: Priority, deadline: D) -> Result<Permit, Refused>
+    pub async fn acquire<D>(&self, priority: Priority, deadline: D) -> Result<Admission<T>, Refused>
     where
         D: Future,
     {
@@ -90,13 +107,13 @@ impl Gate {
             waker
         });
         let ticket = match entry {
-            Entry::Admitted => return Ok(Permit(Arc::clone(&self.0))),
+            Entry::Admitted => return Ok(Admission::bare(&self.0)),
             Entry::Full => return Err(Refused::QueueFull),
             Entry::Closed => return Err(Refused::Closed),
             Entry::Queued(ticket) => ticket,
         };
         let Some(turn) = arrival else { return Err(Refused::Closed) };
-        Place { gate: self, ticket, turn }.wait(deadline).await
+        Place { gate: self, ticket, turn, is_in_line: true }.wait(deadline).await
     }
 
     /// Changes the number of permits and of places in line.
@@ -105,7 +122,7 @@ impl Gate {
     pub fn resize(&self, limit: usize, waiting_max: usize) {
         let admitted = self.0.line.lock().resize(limit, waiting_max);
         for waiter in admitted {
-            hand_over(Permit(Arc::clone(&self.0)), waiter);
+            hand_over(Admission::bare(&self.0), waiter);
         }
         self.0.empty.notify_waiters();
     }
@@ -141,14 +158,34 @@ impl Gate {
     }
 }
 
-impl Drop for Permit {
+impl<T> Admission<T> {
+    fn bare(gate: &Arc<Shared<T>>) -> Self {
+        Self { legacy: None, permit: Permit(Arc::clone(gate)) }
+    }
+}
+
+impl<T> Permit<T> {
+    /// Whoever is next in line gets the permit, and `legacy` with it. Both come back when nobody waits, or when
+    /// there are more permits out than there should be.
+    pub fn pass_on(self, legacy: T) -> Result<(), Admission<T>> {
+        let heir = self.0.line.lock().pass_on();
+        let admission = Admission { legacy: Some(legacy), permit: self };
+        match heir {
+            Some(waiter) => hand_over(admission, waiter),
+            None => return Err(admission),
+        }
+        Ok(())
+    }
+}
+
+impl<T> Drop for Permit<T> {
     fn drop(&mut self) {
         let mut line = self.0.line.lock();
         let heir = line.release();
         let last = line.is_quiet();
         drop(line);
         if let Some(waiter) = heir {
-            hand_over(Permit(Arc::clone(&self.0)), waiter);
+            hand_over(Admission::bare(&self.0), waiter);
         }
         if last {
             self.0.empty.notify_waiters();
@@ -157,26 +194,32 @@ impl Drop for Permit {
 }
 
 /// A waiter that is gone gives the permit back by dropping it, which serves the next one.
-fn hand_over(permit: Permit, waiter: oneshot::Sender<Permit>) {
-    drop(waiter.send(permit));
+fn hand_over<T>(admission: Admission<T>, waiter: oneshot::Sender<Admission<T>>) {
+    drop(waiter.send(admission));
 }
 
 /// A place in line, given up when dropped.
-struct Place<'a> {
-    gate: &'a Gate,
+struct Place<'a, T> {
+    gate: &'a Gate<T>,
     ticket: Ticket,
-    turn: oneshot::Receiver<Permit>,
+    turn: oneshot::Receiver<Admission<T>>,
+    /// As far as is known here.
+    is_in_line: bool,
 }
 
-impl Place<'_> {
-    async fn wait<D: Future>(mut self, deadline: D) -> Result<Permit, Refused> {
+impl<T> Place<'_, T> {
+    async fn wait<D: Future>(mut self, deadline: D) -> Result<Admission<T>, Refused> {
         let timed_out = {
             let turn = pin!(&mut self.turn);
             match select(turn, pin!(deadline)).await {
-                Either::Left((permit, _)) => return permit.map_err(|_| Refused::Closed),
+                Either::Left((admission, _)) => {
+                    self.is_in_line = false;
+                    return admission.map_err(|_| Refused::Closed);
+                }
                 Either::Right(_) => self.gate.0.line.lock().cancel(self.ticket).is_some(),
             }
         };
+        self.is_in_line = false;
         if timed_out {
             return Err(Refused::TimedOut);
         }
@@ -186,9 +229,11 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
         // A permit that was sent meanwhile sits in `turn` and is released with it.
-        drop(self.gate.0.line.lock().cancel(self.ticket));
+        if self.is_in_line {
+            drop(self.gate.0.line.lock().cancel(self.ticket));
+        }
     }
 }

@@ -102,6 +102,14 @@ impl<W> Line<W> {
         heir
     }
 
+    /// Keeps a permit out and gives it to the next in line, if there is one and the permit may stay.
+    pub(super) fn pass_on(&mut self) -> Option<W> {
+        if self.in_use > self.limit {
+            return None;
+        }
+        self.waiting.pop_first().map(|(_, heir)| heir)
+    }
+
     /// Leaves the line. `None`: the ticket was served (or the line closed) in the meantime.
     pub(super) fn cancel(&mut self, ticket: Ticket) -> Option<W> {
         self.waiting.remove(&ticket)

@@ -9,7 +9,7 @@ mod gate;
 mod line;
 
 pub use bucket::TokenBucket;
-pub use gate::{Gate, GateStatus, Permit, Refused};
+pub use gate::{Admission, Gate, GateStatus, Permit, Refused};
 pub use line::Priority;
 
 #[cfg(test)]

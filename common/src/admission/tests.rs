@@ -41,7 +41,7 @@ fn simulated_lines_are_fair_bounded_and_lose_nothing() {
         for number in 0..800 {
             let context = format!("seed {seed} step {number}");
             match dice.below(10) {
-                0..=4 => {
+                0..=3 => {
                     let priority = [Priority::High, Priority::Normal, Priority::Low][dice.below(3)];
                     match line.enter(priority, || number) {
                         Entry::Admitted => {
@@ -57,6 +57,11 @@ fn simulated_lines_are_fair_bounded_and_lose_nothing() {
                         Entry::Full => assert!(model.waiting.len() >= waiting_max, "{context}"),
                         Entry::Closed => assert!(number > closes_at, "{context}"),
                     }
+                }
+                4 if model.inside > 0 => {
+                    let heir = line.pass_on();
+                    assert_eq!(heir, model.first().filter(|_| model.inside <= limit), "{context}");
+                    heir.into_iter().for_each(|heir| model.leave(heir));
                 }
                 5..=7 if model.inside > 0 => {
                     let heir = line.release();
@@ -97,7 +102,7 @@ fn simulated_lines_are_fair_bounded_and_lose_nothing() {
 
 #[tokio::test]
 async fn a_free_gate_admits_at_once_and_takes_permits_back() {
-    let gate = Gate::new(2, 0);
+    let gate = Gate::<()>::new(2, 0);
     let first = gate.acquire(Priority::Normal, pending::<()>()).await.unwrap();
     let second = gate.try_acquire().unwrap();
     assert!(gate.try_acquire().is_none());
@@ -108,7 +113,7 @@ async fn a_free_gate_admits_at_once_and_takes_permits_back() {
 
 #[tokio::test]
 async fn a_released_permit_goes_to_the_first_in_line_and_not_to_a_newcomer() {
-    let gate = Gate::new(1, 10);
+    let gate = Gate::<()>::new(1, 10);
     let held = gate.try_acquire().unwrap();
     let mut normal = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
     let mut high = Box::pin(gate.acquire(Priority::High, pending::<()>()));
@@ -122,9 +127,28 @@ async fn a_released_permit_goes_to_the_first_in_line_and_not_to_a_newcomer() {
     drop(normal.await.unwrap());
 }
 
+#[tokio::test]
+async fn a_permit_that_is_passed_on_takes_along_what_its_holder_leaves() {
+    let gate = Gate::<&str>::new(1, 10);
+    let held = gate.try_acquire().unwrap();
+    let back = held.pass_on("nobody waits").unwrap_err();
+    assert_eq!(back.legacy, Some("nobody waits"));
+    let mut gone = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
+    let mut next = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
+    assert!(gone.as_mut().now_or_never().is_none());
+    assert!(next.as_mut().now_or_never().is_none());
+    gate.resize(0, 10);
+    let back = back.permit.pass_on("the gate is shut").unwrap_err();
+    assert_eq!(back.legacy, Some("the gate is shut"));
+    gate.resize(1, 10);
+    back.permit.pass_on("first").unwrap();
+    assert_eq!(gone.as_mut().now_or_never().unwrap().unwrap().legacy, Some("first"));
+    assert_eq!(next.await.unwrap().legacy, None, "only who passes it on leaves something");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_wait_and_frees_the_place() {
-    let gate = Gate::new(1, 1);
+    let gate = Gate::<()>::new(1, 1);
     let _held = gate.try_acquire().unwrap();
     let before = Instant::now();
     let deadline = before + Duration::from_secs(3);
@@ -135,7 +159,7 @@ async fn a_deadline_ends_the_wait_and_frees_the_place() {
 
 #[tokio::test]
 async fn a_permit_beats_a_deadline_that_comes_with_it() {
-    let gate = Gate::new(1, 1);
+    let gate = Gate::<()>::new(1, 1);
     let held = gate.try_acquire().unwrap();
     let (ring, alarm) = tokio::sync::oneshot::channel::<()>();
     let mut waiting = Box::pin(gate.acquire(Priority::Normal, alarm));
@@ -147,7 +171,7 @@ async fn a_permit_beats_a_deadline_that_comes_with_it() {
 
 #[tokio::test]
 async fn a_waiter_that_is_dropped_passes_its_permit_on() {
-    let gate = Gate::new(1, 10);
+    let gate = Gate::<()>::new(1, 10);
     let held = gate.try_acquire().unwrap();
     let mut gone = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
     let mut next = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
@@ -167,7 +191,7 @@ async fn a_waiter_that_is_dropped_passes_its_permit_on() {
 
 #[tokio::test]
 async fn closing_sends_waiters_home_and_quiet_waits_for_the_last_permit() {
-    let gate = Gate::new(1, 10);
+    let gate = Gate::<()>::new(1, 10);
     let held = gate.try_acquire().unwrap();
     let mut waiting = Box::pin(gate.acquire(Priority::Normal, pending::<()>()));
     assert!(waiting.as_mut().now_or_never().is_none());
@@ -182,7 +206,7 @@ async fn closing_sends_waiters_home_and_quiet_waits_for_the_last_permit() {
 
 #[tokio::test]
 async fn a_limit_of_nothing_holds_everybody_until_it_is_raised() {
-    let gate = Gate::new(1, 10);
+    let gate = Gate::<()>::new(1, 10);
     let held = gate.try_acquire().unwrap();
     gate.resize(0, 10);
     let mut quiet = Box::pin(gate.quiet());
@@ -203,7 +227,7 @@ fn a_gate_under_threads_loses_no_permit() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     for seed in 0..30 {
-        let gate = Gate::new(LIMIT, 1_000);
+        let gate = Gate::<()>::new(LIMIT, 1_000);
         let inside = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let tasks: Vec<_> = (0..64)
             .map(|task| {

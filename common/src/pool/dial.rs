@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::inventory::TakenSeat;
 use super::lease::Lease;
 use super::{LeaseError, Manager, Shared, until};
 use crate::admission::Permit;
@@ -53,9 +54,14 @@ impl Dialer {
         self.state.lock().last_error.clone()
     }
 
+    /// Whether anybody dials, or waits to, and would take an idle connection instead.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
     /// Wakes those who would rather have an idle connection than dial.
     pub(super) fn connection_came_back(&self) {
-        if self.busy.load(Ordering::Relaxed) > 0 {
+        if self.is_busy() {
             self.changed.notify_waiters();
         }
     }
@@ -151,7 +157,7 @@ impl Drop for Busy<'_> {
 /// The rest of a lease for a holder of a permit who found nothing idle.
 pub(super) async fn lease_by_dialling<M: Manager>(
     pool: &Arc<Shared<M>>,
-    permit: Permit,
+    permit: Permit<TakenSeat<M>>,
     deadline: Option<Instant>,
 ) -> Result<Lease<M>, LeaseError<M::Error>> {
     let _busy = Busy::enter(&pool.dialer.busy);

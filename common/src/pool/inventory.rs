@@ -98,12 +98,17 @@ impl<M: Manager> Inventory<M> {
     pub(super) fn take(&self) -> Option<TakenSeat<M>> {
         loop {
             // bb8 answers at the first poll when something is idle; we do not wait in it.
-            let mut seat = self.seats.get_owned().now_or_never()?.ok()?;
-            if !self.judge.is_done_for(&mut seat) {
+            let seat = self.seats.get_owned().now_or_never()?.ok()?;
+            if let Some(seat) = self.vetted(seat) {
                 return Some(seat);
             }
-            seat.doomed = true;
         }
+    }
+
+    /// A seat whose connection still works; another is closed.
+    pub(super) fn vetted(&self, mut seat: TakenSeat<M>) -> Option<TakenSeat<M>> {
+        seat.doomed = self.judge.is_done_for(&mut seat);
+        (!seat.doomed).then_some(seat)
     }
 
     /// Puts a connection just made among the idle.

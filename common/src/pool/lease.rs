@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::inventory::TakenSeat;
 use super::{Manager, Shared};
-use crate::admission::Permit;
+use crate::admission::{Admission, Permit};
 
 /// A connection for one caller alone. Dropping it (or [`Lease::release`]) gives it back
 /// for the next one; [`Lease::close`] ends it.
@@ -18,29 +18,36 @@ use crate::admission::Permit;
 /// Whoever drops a lease must have left the connection clean: nothing unread, no
 /// transaction open. When in doubt, close it.
 pub struct Lease<M: Manager> {
-    // Dropped in this order: the connection must lie on the shelf before the permit
-    // brings the next caller there.
-    seat: TakenSeat<M>,
+    /// Gone only once the lease is being dropped.
+    held: Option<Held<M>>,
     /// Only looked at: how long it idles goes on counting.
     inspected: bool,
-    shelf: ShelfWatch<M>,
-    _permit: Permit,
+    pool: Arc<Shared<M>>,
+}
+
+struct Held<M: Manager> {
+    seat: TakenSeat<M>,
+    permit: Permit<TakenSeat<M>>,
 }
 
 impl<M: Manager> Lease<M> {
-    pub(super) fn new(pool: &Arc<Shared<M>>, seat: TakenSeat<M>, permit: Permit) -> Self {
-        Self { seat, inspected: false, shelf: ShelfWatch(Arc::clone(pool)), _permit: permit }
+    pub(super) fn new(pool: &Arc<Shared<M>>, seat: TakenSeat<M>, permit: Permit<TakenSeat<M>>) -> Self {
+        Self { held: Some(Held { seat, permit }), inspected: false, pool: Arc::clone(pool) }
     }
 
     /// For the keeper, who does not use it.
-    pub(super) fn for_inspection(pool: &Arc<Shared<M>>, seat: TakenSeat<M>, permit: Permit) -> Self {
+    pub(super) fn for_inspection(
+        pool: &Arc<Shared<M>>,
+        seat: TakenSeat<M>,
+        permit: Permit<TakenSeat<M>>,
+    ) -> Self {
         let mut lease = Self::new(pool, seat, permit);
         lease.inspected = true;
         lease
     }
 
     pub(super) fn idle_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.seat.idle_since)
+        now.saturating_duration_since(self.seat().idle_since)
     }
 
     /// Gives the connection back.
@@ -48,19 +55,33 @@ impl<M: Manager> Lease<M> {
 
     /// Ends the connection; its place is free for another.
     pub fn close(mut self) {
-        self.seat.doomed = true;
+        self.seat_mut().doomed = true;
     }
 
     /// Makes sure that dropping the lease closes the connection. Undone by [`Lease::redeem`]:
     /// set it before an exchange and a cancelled one can never leak a connection in an
     /// unknown state.
     pub fn condemn(&mut self) {
-        self.seat.doomed = true;
+        self.seat_mut().doomed = true;
     }
 
     /// The connection is clean again after a [`Lease::condemn`].
     pub fn redeem(&mut self) {
-        self.seat.doomed = false;
+        self.seat_mut().doomed = false;
+    }
+
+    fn seat(&self) -> &TakenSeat<M> {
+        match &self.held {
+            Some(held) => &held.seat,
+            None => unreachable!("only a lease that is being dropped holds nothing"),
+        }
+    }
+
+    fn seat_mut(&mut self) -> &mut TakenSeat<M> {
+        match &mut self.held {
+            Some(held) => &mut held.seat,
+            None => unreachable!("only a lease that is being dropped holds nothing"),
+        }
     }
 }
 
@@ -68,40 +89,43 @@ impl<M: Manager> Deref for Lease<M> {
     type Target = M::Connection;
 
     fn deref(&self) -> &M::Connection {
-        &self.seat.conn
+        &self.seat().conn
     }
 }
 
 impl<M: Manager> DerefMut for Lease<M> {
     fn deref_mut(&mut self) -> &mut M::Connection {
-        &mut self.seat.conn
+        &mut self.seat_mut().conn
     }
 }
 
 impl<M: Manager> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("pool", &self.shelf.0.name).finish_non_exhaustive()
+        f.debug_struct("Lease").field("pool", &self.pool.name).finish_non_exhaustive()
     }
 }
 
 impl<M: Manager> Drop for Lease<M> {
     fn drop(&mut self) {
-        let now = Instant::now();
-        let pool = &self.shelf.0;
+        let Some(Held { mut seat, permit }) = self.held.take() else { return };
+        let (pool, now) = (&self.pool, Instant::now());
         if !self.inspected {
-            self.seat.idle_since = now;
+            seat.idle_since = now;
         }
-        if self.seat.is_expired(now) || (pool.shrinking.load(Ordering::Relaxed) && pool.is_oversized()) {
-            self.seat.doomed = true;
+        if seat.is_expired(now) || (pool.shrinking.load(Ordering::Relaxed) && pool.is_oversized()) {
+            seat.doomed = true;
         }
-    }
-}
-
-/// Tells those who wait to dial, after the connection was put back, that one may be there.
-struct ShelfWatch<M: Manager>(Arc<Shared<M>>);
-
-impl<M: Manager> Drop for ShelfWatch<M> {
-    fn drop(&mut self) {
-        self.0.dialer.connection_came_back();
+        // Whoever has a permit and would rather not dial came before those in line.
+        let left = if seat.doomed || pool.dialer.is_busy() {
+            Err(Admission { legacy: Some(seat), permit })
+        } else {
+            permit.pass_on(seat)
+        };
+        if let Err(Admission { legacy, permit }) = left {
+            // The connection must lie on the shelf before anybody comes to look.
+            drop(legacy);
+            pool.dialer.connection_came_back();
+            drop(permit);
+        }
     }
 }

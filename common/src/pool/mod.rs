@@ -3,7 +3,9 @@
 //! ```text
 //!            permit              idle one, or dial            put back, permit on
 //!  lease ──► Gate (admission) ──► bb8 inventory ──► Lease ──► inventory ──► Gate
-//!              fair, bounded        LIFO: warmest first
+//!              fair, bounded        LIFO: warmest first │
+//!                    ▲                                  │
+//!                    └── somebody waits: both go on ────┘
 //! ```
 //!
 //! bb8 keeps the inventory and nothing else: its own waiters barge and its errors all
@@ -30,14 +32,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::admission::{Gate, Priority, Refused};
+use crate::admission::{Admission, Gate, Priority, Refused};
 use crate::health::Backoff;
 
 pub use idle::IdleList;
 pub use lease::Lease;
 
 use dial::Dialer;
-use inventory::Inventory;
+use inventory::{Inventory, TakenSeat};
 
 #[cfg(test)]
 mod tests;
@@ -128,7 +130,7 @@ impl<M: Manager> Clone for Pool<M> {
 
 struct Shared<M: Manager> {
     name: String,
-    gate: Gate,
+    gate: Gate<TakenSeat<M>>,
     inventory: Inventory<M>,
     dialer: Dialer,
     config: Mutex<PoolConfig>,
@@ -196,11 +198,9 @@ impl<M: Manager> Pool<M> {
     ///
     /// Dropping the future at any point is safe: permits and connections find their way back.
     pub async fn lease(&self, waiter: Waiter) -> Result<Lease<M>, LeaseError<M::Error>> {
-        let permit = match self.0.gate.try_acquire() {
-            Some(permit) => permit,
-            None => self.0.gate.acquire(waiter.priority, until(waiter.deadline)).await?,
-        };
-        match self.0.inventory.take() {
+        let Admission { legacy, permit } = self.0.gate.acquire(waiter.priority, until(waiter.deadline)).await?;
+        let inventory = &self.0.inventory;
+        match legacy.and_then(|seat| inventory.vetted(seat)).or_else(|| inventory.take()) {
             Some(seat) => Ok(Lease::new(&self.0, seat, permit)),
             None => Box::pin(dial::lease_by_dialling(&self.0, permit, waiter.deadline)).await,
         }

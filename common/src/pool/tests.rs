@@ -141,9 +141,26 @@ async fn waiters_are_served_in_turn_and_never_by_a_new_connection() {
     assert_eq!(pool.status().waiting, 2);
     drop(held);
     assert!(second.as_mut().now_or_never().is_none(), "out of turn");
+    assert_eq!(pool.status().idle, 0, "it goes on without a stop");
     drop(first.now_or_never().unwrap().unwrap());
     drop(second.now_or_never().unwrap().unwrap());
     assert_eq!(server.dialled.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_on_its_way_to_the_next_in_line_is_replaced() {
+    let (pool, server) = pool(config(1));
+    let mut held = pool.lease(Waiter::default()).await.unwrap();
+    let mut next = Box::pin(pool.lease(Waiter::default()));
+    let mut last = Box::pin(pool.lease(Waiter::default()));
+    assert!(next.as_mut().now_or_never().is_none());
+    assert!(last.as_mut().now_or_never().is_none());
+    held.broken = true;
+    drop(held);
+    drop(next.await.unwrap());
+    assert_eq!((server.dialled.load(SeqCst), server.open.load(SeqCst)), (2, 1));
+    drop(last);
+    assert_eq!((pool.status().leased, pool.status().idle), (0, 1), "nobody took it: it lies on the shelf");
 }
 
 #[tokio::test(start_paused = true)]
