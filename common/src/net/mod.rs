@@ -22,6 +22,7 @@ mod service;
 mod session;
 mod settings;
 mod stream;
+mod timer;
 mod tls;
 mod tls_client;
 mod workers;
@@ -37,6 +38,7 @@ pub use listener::ListenerInfo;
 pub use listeners::{Change, ListenError, ListenerStatus, Listeners};
 pub use service::{LocalService, Service, SharedService, TlsStart, WorkerId};
 pub use stream::{FILL_BYTES_MAX, Stream, Transport};
+pub use timer::Timer;
 pub use tls::{ClientCertificate, Connector, TlsError, TlsInfo};
 
 /// A peer that vanished without a word is noticed after about a minute and a half.

@@ -198,7 +198,16 @@ impl<M: Manager> Pool<M> {
     ///
     /// Dropping the future at any point is safe: permits and connections find their way back.
     pub async fn lease(&self, waiter: Waiter) -> Result<Lease<M>, LeaseError<M::Error>> {
-        let Admission { legacy, permit } = self.0.gate.acquire(waiter.priority, until(waiter.deadline)).await?;
+        self.lease_timed(waiter, until(waiter.deadline)).await
+    }
+
+    /// As [`Pool::lease`], for a caller with a timer of its own: `timer` resolves at the deadline.
+    pub async fn lease_timed(
+        &self,
+        waiter: Waiter,
+        timer: impl Future<Output = ()>,
+    ) -> Result<Lease<M>, LeaseError<M::Error>> {
+        let Admission { legacy, permit } = self.0.gate.acquire(waiter.priority, timer).await?;
         let inventory = &self.0.inventory;
         match legacy.and_then(|seat| inventory.vetted(seat)).or_else(|| inventory.take()) {
             Some(seat) => Ok(Lease::new(&self.0, seat, permit)),

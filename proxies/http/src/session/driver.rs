@@ -3,7 +3,6 @@
 use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
-use super::timer::Timer;
 use super::tunnel;
 use crate::error::Error;
 use crate::metrics::Counted;
@@ -16,6 +15,7 @@ use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
+use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

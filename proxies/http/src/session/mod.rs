@@ -6,7 +6,6 @@ mod lease;
 mod record;
 mod relay;
 pub mod state;
-mod timer;
 mod tunnel;
 
 #[cfg(test)]

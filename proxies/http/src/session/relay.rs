@@ -1,7 +1,6 @@
 //! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
 
 use super::state::{Exchange, Phase, Rules};
-use super::timer::Timer;
 use crate::error::Error;
 use crate::table::Table;
 use crate::wire::Edits;
@@ -9,6 +8,7 @@ use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
 use groove_common::net::Stream;
+use groove_common::net::Timer;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -1,8 +1,8 @@
 //! What follows a 101: bytes, either way, until both sides have said all.
 
-use super::timer::Timer;
 use bytes::BytesMut;
 use groove_common::net::Stream;
+use groove_common::net::Timer;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use groove_common::net::{Downstream, Reached};
+use groove_common::net::{Downstream, Reached, Stream, Timer};
 use groove_common::telemetry::Event;
 
 use super::Lease;
@@ -61,6 +61,8 @@ pub struct Session {
     to_server: BytesMut,
     /// When the exchange began to wait for a server connection.
     began: Instant,
+    /// Goes off when it has waited for too long.
+    patience: Timer,
 }
 
 /// What a client does next.
@@ -84,6 +86,7 @@ impl Session {
     pub fn new(parts: Parts) -> Session {
         let Parts { shared, conn, input, route, pool, machine, registered, lease } = parts;
         pool.metrics.clients.inc();
+        let now = Instant::now();
         Session {
             draining: conn.drain.draining(),
             shared,
@@ -97,7 +100,8 @@ impl Session {
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
-            began: Instant::now(),
+            began: now,
+            patience: Timer::new(now.into()),
         }
     }
 
@@ -187,31 +191,20 @@ impl Session {
     /// Gets a server connection, in turn. The client may cancel, or leave, while it waits.
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
-        let pool = Arc::clone(&self.pool);
-        let mut lease = pin!(pool.lease(self.began.into()));
+        let mut lease = pin!(self.pool.lease(self.pool.deadline(self.began.into()), &mut self.patience));
+        let mut in_line = InLine {
+            registered: &self.registered,
+            client: &mut self.conn.stream,
+            from_client: &mut self.from_client,
+        };
         let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
             Poll::Ready(leased) => Poll::Ready(leased.map_err(refused)),
-            Poll::Pending => self.poll_in_line(cx).map(Err),
+            Poll::Pending => in_line.poll_left(cx).map(Err),
         });
         let leased = leased.await;
         self.pool.metrics.wait.record(self.began.elapsed());
         self.lease = Some(Lease::Pooled(leased?));
         Ok(())
-    }
-
-    /// Why the client is no longer in line; what it sends meanwhile is kept, within bounds.
-    fn poll_in_line(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if self.registered.canceller.poll_cancelled_in_line(cx) {
-            return Poll::Ready(Error::Cancelled);
-        }
-        while self.from_client.len() <= UNSENT_MAX {
-            match ready!(self.conn.stream.poll_fill(cx, &mut self.from_client)) {
-                Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Error::Client(error)),
-            }
-        }
-        Poll::Pending
     }
 
     /// Answers an exchange for which there is no server with an error; the session goes on.
@@ -363,5 +356,29 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.pool.metrics.clients.dec();
+    }
+}
+
+/// A client that waits for a server connection.
+struct InLine<'a> {
+    registered: &'a Registered,
+    client: &'a mut Stream,
+    from_client: &'a mut BytesMut,
+}
+
+impl InLine<'_> {
+    /// Why the client is no longer in line; what it sends meanwhile is kept, within bounds.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.registered.canceller.poll_cancelled_in_line(cx) {
+            return Poll::Ready(Error::Cancelled);
+        }
+        while self.from_client.len() <= UNSENT_MAX {
+            match ready!(self.client.poll_fill(cx, self.from_client)) {
+                Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Error::Client(error)),
+            }
+        }
+        Poll::Pending
     }
 }

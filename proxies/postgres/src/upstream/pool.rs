@@ -1,11 +1,13 @@
 //! The pool of one database and user.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use groove_common::admission::Refused;
 use groove_common::health::Backoff;
+use groove_common::net::Timer;
 use groove_common::pool::{Lease, LeaseError, Pool, PoolConfig, PoolStatus, Waiter};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
@@ -84,15 +86,26 @@ impl UserPool {
         self.connections.status()
     }
 
-    /// A connection for one session, in turn; `now` is when it begins to wait.
-    pub fn lease(&self, now: Instant) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
-        let deadline = now + self.options.load().max_wait.get();
-        self.connections.lease(Waiter { deadline: Some(deadline), ..Waiter::default() })
+    /// Until when a session waits for a connection that begins to wait `now`.
+    pub fn deadline(&self, now: Instant) -> Instant {
+        now + self.options.load().max_wait.get()
+    }
+
+    /// A connection for one session, in turn. The session's `timer` is set to the deadline.
+    pub fn lease(
+        &self,
+        deadline: Instant,
+        timer: &mut Timer,
+    ) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
+        timer.set(deadline);
+        let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
+        self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx)))
     }
 
     /// As [`UserPool::lease`], beginning now.
     pub async fn lease_now(&self) -> Result<Leased, Error> {
-        self.lease(Instant::now()).await.map_err(refused)
+        let deadline = Some(self.deadline(Instant::now()));
+        self.connections.lease(Waiter { deadline, ..Waiter::default() }).await.map_err(refused)
     }
 
     /// A connection outside of the pool, for one session to its end (replication).

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// The runtime's timer is set anew only when the deadline comes nearer than it is set, or when it goes off early. A
 /// busy session moves it once a timeout, not once a request.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub struct Timer {
     deadline: Instant,
     armed: Option<Pin<Box<Sleep>>>,
     /// The runtime's timer knows whom to wake: always the session's task, so once is enough.
@@ -18,12 +18,13 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) fn new(deadline: Instant) -> Self {
+    /// A timer that has not been set yet at the runtime.
+    pub fn new(deadline: Instant) -> Self {
         Self { deadline, armed: None, is_known: false }
     }
 
     /// Moves the deadline.
-    pub(super) fn set(&mut self, deadline: Instant) {
+    pub fn set(&mut self, deadline: Instant) {
         self.deadline = deadline;
         if let Some(sleep) = &mut self.armed
             && sleep.deadline() > deadline
@@ -34,7 +35,7 @@ impl Timer {
     }
 
     /// Ready when the deadline has passed. To be polled by one task only.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
         let sleep = self.armed.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if self.is_known && !sleep.is_elapsed() {
