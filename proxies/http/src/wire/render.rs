@@ -33,8 +33,8 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
         put_line(out, b"Host", head.host);
     }
     copy_fields(head.raw, head.fields.iter(), out, |field| keeps_in_request(head, hop, edits, field));
-    identity(head, hop, out);
-    if !hop.via.is_empty() {
+    identity(head, hop, edits, out);
+    if !hop.via.is_empty() && !edits.removes(b"Via") {
         out.put_slice(b"Via: ");
         out.put_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
         out.put_slice(hop.via);
@@ -73,27 +73,31 @@ fn keeps_in_request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, field:
     stays && !edits.removes(field.name.of(head.raw))
 }
 
-/// X-Forwarded-For, -Proto and -Host, and X-Request-Id.
-fn identity(head: &RequestHead<'_>, hop: &Hop<'_>, out: &mut BytesMut) {
-    out.put_slice(b"X-Forwarded-For: ");
-    if hop.trusted {
-        for field in head.fields.iter().filter(|field| field.known == Name::XForwardedFor) {
-            out.put_slice(field.value.of(head.raw));
-            out.put_slice(b", ");
+/// X-Forwarded-For, -Proto and -Host, and X-Request-Id, unless an edit removes or replaces them: an app that reads the
+/// first of two would be told ours.
+fn identity(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut BytesMut) {
+    if !edits.removes(b"X-Forwarded-For") {
+        out.put_slice(b"X-Forwarded-For: ");
+        if hop.trusted {
+            for field in head.fields.iter().filter(|field| field.known == Name::XForwardedFor) {
+                out.put_slice(field.value.of(head.raw));
+                out.put_slice(b", ");
+            }
         }
+        out.put_slice(hop.client);
+        out.put_slice(b"\r\n");
     }
-    out.put_slice(hop.client);
-    out.put_slice(b"\r\n");
     let kept = |known| hop.trusted && head.fields.find(known).is_some();
-    if !kept(Name::XForwardedProto) {
-        put_line(out, b"X-Forwarded-Proto", hop.scheme);
+    let mut put = |known, name: &[u8], value: &[u8]| {
+        if !kept(known) && !edits.removes(name) {
+            put_line(out, name, value);
+        }
+    };
+    put(Name::XForwardedProto, b"X-Forwarded-Proto", hop.scheme);
+    if !head.host.is_empty() {
+        put(Name::XForwardedHost, b"X-Forwarded-Host", head.host);
     }
-    if !kept(Name::XForwardedHost) && !head.host.is_empty() {
-        put_line(out, b"X-Forwarded-Host", head.host);
-    }
-    if !kept(Name::XRequestId) {
-        put_line(out, b"X-Request-Id", hop.request_id);
-    }
+    put(Name::XRequestId, b"X-Request-Id", hop.request_id);
 }
 
 /// How a reply leaves towards a client.
