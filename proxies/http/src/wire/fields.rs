@@ -78,6 +78,8 @@ pub struct Fields {
     pub upgrade: Option<Span>,
     /// Some field is one this proxy removes or reads as identity, so that a copy of the whole section will not do.
     pub has_special: bool,
+    /// Some field is named like one that frames a message, but for `_`: CGI-like apps cannot tell the two apart.
+    pub shadows_framing: bool,
 }
 
 impl Fields {
@@ -139,6 +141,7 @@ impl Fields {
                 return Err(Malformed::LineEnd);
             }
             let known = Name::of(header.name.as_bytes());
+            self.shadows_framing |= known == Name::Other && shadows_framing(header.name.as_bytes());
             let field = Field { known, name: Span::new(line, name_end), value, line: Span::new(line, next) };
             self.note(&field, header.value)?;
             self.list.push(field);
@@ -165,7 +168,12 @@ impl Fields {
                 self.chunked = true;
             }
             Name::Connection => self.note_connection(value),
-            Name::Expect => self.expect = Some(field.value),
+            Name::Expect => {
+                // Said twice, what cannot be met counts.
+                if self.expect.is_none() || !value.eq_ignore_ascii_case(b"100-continue") {
+                    self.expect = Some(field.value);
+                }
+            }
             Name::Upgrade => self.upgrade = Some(field.value),
             Name::KeepAlive | Name::ProxyConnection | Name::Te => self.has_special = true,
             Name::Accept
@@ -207,6 +215,14 @@ impl Fields {
                 _ => self.connection.names_fields = true,
             }
         }
+    }
+}
+
+fn shadows_framing(name: &[u8]) -> bool {
+    match name.len() {
+        14 => name.eq_ignore_ascii_case(b"content_length"),
+        17 => name.eq_ignore_ascii_case(b"transfer_encoding"),
+        _ => false,
     }
 }
 

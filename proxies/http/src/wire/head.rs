@@ -198,6 +198,9 @@ fn keeps_alive(version: Version, fields: &Fields) -> bool {
 
 /// RFC 9112, 6.3, for requests, where what it lets a recipient choose is refused.
 fn request_framing(version: Version, fields: &Fields) -> Result<Framing, Malformed> {
+    if fields.shadows_framing {
+        return Err(Malformed::FieldName);
+    }
     match (fields.chunked, fields.content_length) {
         (true, Some(_)) => Err(Malformed::LengthAndCoding),
         (true, None) if version == Version::Http10 => Err(Malformed::CodingMisplaced),
@@ -254,6 +257,8 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> Result<(Option<&'a [u8]>
         return Err(Malformed::Target);
     }
     match path.first() {
+        // RFC 9112, 3.2.4: what asks the whole server asks it in its own form.
+        None if method == b"OPTIONS" => Ok((Some(authority), b"*")),
         None => Ok((Some(authority), b"/")),
         Some(b'/') => Ok((Some(authority), path)),
         // `http://host?query` has no path to send in origin form without repairing it.

@@ -296,6 +296,8 @@ fn good_requests_mean_what_they_say() {
     );
     assert_eq!(read("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").target, b"/");
     assert_eq!(read("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target, b"*");
+    assert_eq!(read("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n").target, b"*");
+    assert_eq!(read("OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n").target, b"/");
     assert_eq!(read("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n").host, b"[::1]:80");
     assert!(!read("GET / HTTP/1.1\r\nHost: a\r\nConnection: foo, Close\r\n\r\n").keeps_alive);
     let old = read("GET / HTTP/1.0\r\n\r\n");
@@ -388,6 +390,45 @@ fn edits_remove_then_set_then_add_and_the_route_has_the_last_word() {
     assert!(text.starts_with("GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 1\r\nX-Forwarded-For"), "{text}");
     let host = rendered(request, false, &Edits::new([""; 0], [("Host", "inside")], []));
     assert!(host.contains("\r\nHost: inside\r\n") && !host.contains("\r\nHost: a\r\n"), "{host}");
+}
+
+#[test]
+fn edits_have_the_last_word_on_our_own_fields_too() {
+    let own = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id", "Via"];
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: ftp\r\n\r\n";
+    for trusted in [false, true] {
+        let set = Edits::new([""; 0], own.map(|name| (name, "set")), []);
+        let text = rendered(request, trusted, &set);
+        for name in own {
+            assert_eq!(text.matches(&format!("\r\n{name}: ")).count(), 1, "{name} in {text}");
+            assert!(text.contains(&format!("\r\n{name}: set\r\n")), "{name} in {text}");
+        }
+        let text = rendered(request, trusted, &Edits::new(own, [("", ""); 0], []));
+        assert_eq!(text, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+}
+
+#[test]
+fn an_expectation_is_not_hidden_behind_another() {
+    for (lines, met) in [
+        ("Expect: 100-continue\r\n", true),
+        ("Expect: 100-continue\r\nExpect: 100-Continue\r\n", true),
+        ("Expect: tea\r\nExpect: 100-continue\r\n", false),
+        ("Expect: 100-continue\r\nExpect: tea\r\n", false),
+    ] {
+        let (request, mut fields) = (format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), Fields::default());
+        let head = RequestHead::parse(request.as_bytes(), &Limits::default(), &mut fields).expect(lines);
+        assert_eq!(head.expectation_can_be_met(), met, "{lines}");
+    }
+}
+
+#[test]
+fn framing_is_not_forged_for_apps_that_take_one_line_for_another() {
+    for name in ["Content_Length", "content_length", "Transfer_Encoding"] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: 5\r\n\r\n");
+        let read = read_request(request.as_bytes(), request.len(), &Limits::default());
+        assert_eq!(read, Err(Malformed::FieldName), "{name}");
+    }
 }
 
 #[test]
