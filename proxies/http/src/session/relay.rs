@@ -42,8 +42,14 @@ impl Outgoing {
             server.poll_send(cx, &mut (&mut head).chain(&mut self.body))
         };
         self.sent = self.head.len() - head.len();
-        self.unflushed = polled.is_pending();
+        // What a socket refused is never sent: a connection that failed does not look like one at rest.
+        self.unflushed = !matches!(polled, Poll::Ready(Ok(())));
         polled
+    }
+
+    /// Bytes that the socket has not taken.
+    fn left(&self) -> usize {
+        self.head.len() - self.sent + self.body.len()
     }
 
     /// Whether the socket has all of what is known of the request so far.
@@ -140,6 +146,7 @@ impl Relay<'_> {
         if self.outgoing.is_sent() || self.server_is_deaf {
             return false;
         }
+        let before = self.outgoing.left();
         match self.outgoing.poll_send(cx, self.server) {
             Poll::Ready(Ok(())) => true,
             // It may have said why before it hung up: the reply is still read.
@@ -148,7 +155,8 @@ impl Relay<'_> {
                 self.outgoing.body.clear();
                 true
             }
-            Poll::Pending => false,
+            // A server that takes a little at a time is slow, not still.
+            Poll::Pending => self.outgoing.left() < before,
         }
     }
 
