@@ -26,6 +26,13 @@ impl<C> IdleList<C> {
         Self { entries: VecDeque::new(), len_max, age_max, _local: PhantomData }
     }
 
+    /// Other bounds, from the next call on: a list that is always in use is never made anew.
+    pub fn bound(&mut self, len_max: usize, age_max: Duration) {
+        (self.len_max, self.age_max) = (len_max, age_max);
+        let excess = self.entries.len().saturating_sub(len_max);
+        self.entries.drain(..excess);
+    }
+
     /// The connection put in last, unless all are too old (they are dropped then).
     pub fn take(&mut self, now: Instant) -> Option<C> {
         let (conn, since) = self.entries.pop_back()?;

@@ -484,6 +484,20 @@ mod idle_lists {
         assert!(list.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_list_takes_other_bounds_while_it_is_in_use() {
+        let mut list = IdleList::new(3, Duration::from_secs(10));
+        let now = Instant::now();
+        for conn in 1..=3 {
+            list.put(conn, now);
+        }
+        list.bound(1, Duration::from_secs(2));
+        assert_eq!(list.len(), 1);
+        assert_eq!(list.take(now + Duration::from_secs(3)), None, "too old by now");
+        list.put(4, now);
+        assert_eq!(list.put(5, now), Some(4));
+    }
+
     #[test]
     fn a_bound_of_nothing_keeps_nothing() {
         let mut list = IdleList::new(0, Duration::from_secs(10));

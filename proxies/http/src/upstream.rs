@@ -141,6 +141,7 @@ impl Idle {
         age_max: Duration,
     ) {
         let list = self.lists.entry(endpoint).or_insert_with(|| IdleList::new(len_max, age_max));
+        list.bound(len_max, age_max);
         drop(list.put(stream, now));
     }
 
