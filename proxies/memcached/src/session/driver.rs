@@ -52,8 +52,10 @@ struct Session {
 enum Sent {
     /// All of them: more may be read.
     All,
-    /// Something is full; whoever empties it wakes the session.
+    /// A connection is full (or the client is told goodbye); whoever empties it wakes the session.
     Stuck,
+    /// The session itself is full: answers must come, or output must go, and this very turn may write it.
+    Full,
 }
 
 /// Serves one client until it leaves, misbehaves, or the proxy drains.
@@ -96,8 +98,12 @@ impl Session {
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
+            if sent == Sent::Full && self.mailbox.machine().borrow().admits() {
+                // The socket took it all: nobody would wake the session for that.
+                continue;
+            }
             let is_over = self.is_read_closed || self.mailbox.machine().borrow().is_over();
-            if sent == Sent::Stuck || is_over {
+            if sent != Sent::All || is_over {
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
@@ -142,7 +148,7 @@ impl Session {
     fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, DecodeError> {
         let mut machine = self.mailbox.machine().borrow_mut();
         if self.input.is_empty() && !machine.is_sending() {
-            return Ok(if machine.admits() { Sent::All } else { Sent::Stuck });
+            return Ok(if machine.admits() { Sent::All } else { Sent::Full });
         }
         let now = *now.get_or_insert_with(Instant::now);
         let view = &mut *self.worker.view.borrow_mut();
@@ -184,7 +190,7 @@ impl Session {
                 }
             }
         }
-        Ok(Sent::Stuck)
+        Ok(Sent::Full)
     }
 
     /// Writes what is answered, and counts it. True when everything is written.
