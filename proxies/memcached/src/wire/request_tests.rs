@@ -56,6 +56,17 @@ fn retrievals_with_any_number_of_keys_and_spaces() {
 }
 
 #[test]
+fn a_stats_line_that_would_end_a_shared_connection_is_refused() {
+    let line = |len: usize| format!("stats {}\r\n", "a".repeat(len));
+    assert!(matches!(decode(line(1000).as_bytes()).0, Ok(Some(Request::Stats(_)))));
+    for len in [1100, 5000] {
+        let (outcome, rest) = decode(line(len).as_bytes());
+        assert_eq!(outcome, refused(Refusal::UnknownCommand, false), "{len}");
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
 fn stores_with_all_that_they_may_have() {
     let (request, rest) = decode(b"cas k 4294967295 -1 3 18446744073709551615 noreply\r\na\r\n\r\nget");
     let Ok(Some(Request::Store(store))) = request else { panic!("{request:?}") };

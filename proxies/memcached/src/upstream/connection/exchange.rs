@@ -18,7 +18,7 @@ use crate::session::mailbox::Mailbox;
 use crate::session::state::Answer;
 use crate::wire::meta::{self, Reply, Status};
 
-/// Statistics of one server, at most.
+/// Statistics of one server, about at most.
 const STATS_LEN_MAX: usize = 4 << 20;
 
 /// Why an established connection is over.
@@ -112,7 +112,7 @@ impl<'a> Exchange<'a> {
             let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
                 return Err(Failure::Nonsense);
             };
-            let Some(reply) = self.gather(shape, reply)? else { continue };
+            let Some(reply) = self.gather(shape, reply) else { continue };
             let Some(waiting) = pipe.in_flight.pop_front() else { continue };
             if was_full {
                 pipe.blocked.drain(..).for_each(Waker::wake);
@@ -136,21 +136,25 @@ impl<'a> Exchange<'a> {
     }
 
     /// Makes one reply of many lines. `None`: there are more to come.
-    fn gather(&mut self, shape: Shape, reply: Reply) -> Result<Option<Reply>, Failure> {
+    fn gather(&mut self, shape: Shape, reply: Reply) -> Option<Reply> {
         match (shape, reply.status) {
             (Shape::UntilEnd, Status::Stat) => {
-                if self.lines.len() > STATS_LEN_MAX {
-                    return Err(Failure::Nonsense);
+                // What is too much is left out: other clients' requests are on this connection too.
+                if self.lines.len() <= STATS_LEN_MAX {
+                    self.lines.extend_from_slice(reply.line());
+                    self.lines.extend_from_slice(b"\r\n");
                 }
-                self.lines.extend_from_slice(reply.line());
-                self.lines.extend_from_slice(b"\r\n");
-                Ok(None)
+                None
             }
             (Shape::UntilEnd, Status::End) => {
                 let text = std::mem::take(&mut self.lines).freeze();
-                Ok(Some(Reply::new(Status::End, Bytes::new(), text)))
+                Some(Reply::new(Status::End, Bytes::new(), text))
             }
-            (Shape::One | Shape::UntilEnd, _) => Ok(Some(reply)),
+            (Shape::One | Shape::UntilEnd, _) => {
+                // Lines before an error are no part of the next answer.
+                self.lines.clear();
+                Some(reply)
+            }
         }
     }
 

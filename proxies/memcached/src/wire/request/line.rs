@@ -6,6 +6,10 @@ use memchr::memchr;
 use super::{Arith, DecodeError, Delete, Get, Key, Mode, Refusal, Request, Span, Stats, Touch};
 use crate::wire::{KEY_LEN_MAX, number};
 
+/// A `stats` line goes on to the servers as it came, on connections that others share. A server hangs up on a line
+/// that is too long for it, so that one client could cut off all.
+const STATS_LEN_MAX: usize = 1024;
+
 /// A command without a value.
 pub(super) fn command(line: Bytes) -> Result<Request, DecodeError> {
     let name = match next_token(&line, 0) {
@@ -31,6 +35,7 @@ pub(super) fn command(line: Bytes) -> Result<Request, DecodeError> {
             let (megabytes, noreply) = one_number(&line, Refusal::UnknownCommand)?;
             Ok(Request::MemLimit { megabytes, noreply })
         }
+        b"stats" if line.len() > STATS_LEN_MAX => Err(DecodeError::refused(Refusal::UnknownCommand)),
         b"stats" => Ok(Request::Stats(Stats { line })),
         b"version" => Ok(Request::Version),
         b"quit" => Ok(Request::Quit),
