@@ -143,6 +143,8 @@ impl Store {
             None | Some(Duration::ZERO) => {
                 // memcached tells what came before the flush by its token, and takes one for the flush.
                 self.next_cas();
+                // The latest word counts: a flush that was to come later does not come.
+                self.flush_at_ms.store(0, Ordering::Relaxed);
                 return self.items.invalidate_all();
             }
             Some(delay) => self.clock.now_ms() + millis(delay),

@@ -113,3 +113,13 @@ fn two_threads_lose_no_count() {
     });
     assert_eq!(&get(&store).unwrap().0[..], b"10000");
 }
+
+#[test]
+fn the_latest_flush_is_the_one_that_counts() {
+    let store = store();
+    store.flush_all(1);
+    store.flush_all(0);
+    set(&store, Mode::Set, "x", 0);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(get(&store).is_some(), "the flush that was to come was taken back");
+}
