@@ -218,6 +218,8 @@ impl Session {
         reply::put_exchange_error(&mut self.to_client, &error);
         self.machine.refuse();
         while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {
+            // A client that ends its batch with a Flush says no more until it has heard of the error.
+            self.conn.stream.send(&mut self.to_client).await.map_err(Error::Client)?;
             if self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)? == 0 {
                 return Err(Error::Client(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -268,7 +270,8 @@ impl Session {
                 return Poll::Ready(Err(Error::Lost(error)));
             }
             // The connection goes to the next session before the client has its reply: that may take time.
-            if self.machine.is_free() && self.to_server.is_empty() {
+            // But not while something of the server's is unread, which would be taken for the next session's.
+            if self.machine.is_free() && self.to_server.is_empty() && self.from_server.is_empty() {
                 return Poll::Ready(Ok(End::Free));
             }
             let held_back = self.to_client.len() >= UNSENT_MAX;
