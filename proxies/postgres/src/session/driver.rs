@@ -281,7 +281,7 @@ impl Session {
                 sent.map_err(Error::Client)?;
                 moved |= held_back;
             }
-            if self.to_server.is_empty() && !self.machine.is_terminated() {
+            if self.to_server.is_empty() && self.to_client.len() < UNSENT_MAX && self.machine.takes_more() {
                 match self.conn.stream.poll_fill(cx, &mut self.from_client) {
                     Poll::Ready(Ok(filled)) if filled > 0 => moved = true,
                     Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),

@@ -35,9 +35,12 @@ impl Statement {
     }
 }
 
+/// What the names begin with by which servers know the statements of a pool.
+pub const SERVER_NAME_PREFIX: &str = "groove_";
+
 /// What servers call a statement.
 pub fn server_name(id: StatementId) -> String {
-    format!("groove_{id}")
+    format!("{SERVER_NAME_PREFIX}{id}")
 }
 
 /// By content, so that the set below finds a statement by the bytes of a Parse message.

@@ -73,6 +73,11 @@ impl Settings {
         (!resets.is_empty() || sets.is_some()).then(|| resets + sets.as_deref().unwrap_or_default())
     }
 
+    /// Whether the same was asked for, as far as it is not reported.
+    pub fn asks_like(&self, other: &Settings) -> bool {
+        self.asked == other.asked
+    }
+
     /// Takes over what the query of [`Settings::query_to`] set without a report.
     pub fn take_asked(&mut self, wanted: &Settings) {
         self.asked.clone_from(&wanted.asked);

@@ -14,6 +14,8 @@ mod between;
 mod from_client;
 mod from_server;
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
@@ -206,6 +208,8 @@ pub struct Machine {
     /// SET commands, and reports of settings, since the last ReadyForQuery.
     sets: usize,
     reports: usize,
+    /// Other commands since then.
+    others: usize,
     /// Statements made only to be deallocated.
     voids: u64,
     /// Our own query at the begin of the lease failed.
@@ -237,6 +241,7 @@ impl Machine {
             server_passes: true,
             sets: 0,
             reports: 0,
+            others: 0,
             voids: 0,
             setup_failed: false,
             refusing: false,
@@ -289,7 +294,12 @@ impl Machine {
     /// Lets go of a server connection that [`Machine::is_free`].
     pub fn end(&mut self, backend: &Backend) {
         if !Arc::ptr_eq(&self.settings, &backend.settings) {
-            self.settings = Arc::clone(&backend.settings);
+            let mut settings = Arc::clone(&backend.settings);
+            if !settings.asks_like(&self.settings) {
+                // DISCARD ALL: what was given at startup holds again after it.
+                Arc::make_mut(&mut settings).take_asked(&self.settings);
+            }
+            self.settings = settings;
         }
         self.unnamed.is_here = false;
     }
@@ -304,9 +314,10 @@ impl Machine {
         !self.expected.is_empty() || self.batch_open || self.copying_in
     }
 
-    /// Whether the client said goodbye.
-    pub fn is_terminated(&self) -> bool {
-        self.terminated
+    /// Whether more may be read from the client: not after its goodbye, nor while so much is owed that none of it
+    /// would be taken in.
+    pub fn takes_more(&self) -> bool {
+        !self.terminated && self.expected.len() < EXPECTED_MAX
     }
 
     /// Whether the client said goodbye, and the server will do nothing more by itself.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole};
 use crate::error::Error;
 use crate::reply;
+use crate::session::prepared::SERVER_NAME_PREFIX;
 use crate::wire::backend::{Status, error_field, parameter_status};
 use crate::wire::{DecodeError, HEADER, Header, Splice};
 
@@ -54,7 +55,14 @@ impl Machine {
                     match tag {
                         b'S' => self.parameter(body, backend)?,
                         b'C' => self.command_complete(body, backend),
-                        _ => self.ready(body, backend)?,
+                        _ => match self.ready(body, backend) {
+                            Ok(passes) => passes,
+                            // Whoever reclaims the connection must not take it for another's.
+                            Err(error) => {
+                                splice.cut(total);
+                                return Err(error);
+                            }
+                        },
                     }
                 }
                 b'E' => {
@@ -62,8 +70,10 @@ impl Machine {
                     if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
                         return Ok(());
                     }
-                    self.told_fatal |= whole.is_some_and(|message| is_fatal(message.get(HEADER..)));
-                    let in_use = whole.is_some_and(|message| is_name_in_use(message.get(HEADER..)));
+                    let body = whole.and_then(|message| message.get(HEADER..));
+                    self.told_fatal |= is_fatal(body);
+                    let in_use = has_code(body, b"42P05");
+                    backend.dirt.prepared |= self.is_shared() && misses_ours(body);
                     match self.error(backend).filter(|_| in_use) {
                         Some(name) => {
                             reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
@@ -75,7 +85,11 @@ impl Machine {
                 b'1' => self.parse_complete(),
                 b'3' => self.close_complete(),
                 b'2' => self.settle(|front| matches!(front, Expect::Bind)),
-                b'T' | b'n' => self.settle(|front| matches!(front, Expect::Describe)),
+                b'T' | b'n' => {
+                    let body = splice.rest().get(HEADER..).unwrap_or_default();
+                    backend.dirt.settings |= !self.in_setup() && calls_set_config(body);
+                    self.settle(|front| matches!(front, Expect::Describe))
+                }
                 b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
                 b'G' => {
                     self.copy_in();
@@ -157,18 +171,22 @@ impl Machine {
 
     fn parameter(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
         let (name, value) = parameter_status(body).map_err(Error::Upstream)?;
+        let is_identity = is_identity(name) && backend.settings.get(name) != Some(value);
         Arc::make_mut(&mut backend.settings).report(name, value);
         if self.in_setup() {
             return Ok(false);
         }
+        // SET ROLE and SET SESSION AUTHORIZATION: nobody but RESET brings the next session's role back.
+        backend.dirt.settings |= is_identity;
         self.reports += 1;
         Ok(true)
     }
 
     fn command_complete(&mut self, body: &[u8], backend: &mut Backend) -> bool {
-        let set_local = match self.expected.front() {
+        let set_local = match self.expected.front_mut() {
             Some(Expect::Setup) => return false,
-            Some(Expect::Query { set_local, .. }) => *set_local,
+            // Only the first command of several.
+            Some(Expect::Query { set_local, .. }) => std::mem::take(set_local),
             Some(Expect::Execute) => {
                 self.expected.pop_front();
                 false
@@ -178,7 +196,8 @@ impl Machine {
         match body.strip_suffix(b"\0").unwrap_or(body) {
             b"SET" if !set_local => self.sets += 1,
             b"RESET" => backend.dirt.settings = true,
-            b"PREPARE" => backend.dirt.prepared = true,
+            // What was deallocated by SQL may be the pool's, and what was made for the purpose may be left.
+            b"PREPARE" | b"DEALLOCATE" => backend.dirt.prepared = true,
             b"DECLARE CURSOR" => backend.dirt.cursors = true,
             b"LISTEN" => backend.dirt.listens = true,
             b"DEALLOCATE ALL" => self.forget_statements(backend),
@@ -187,7 +206,7 @@ impl Machine {
                 Arc::make_mut(&mut backend.settings).reset();
                 backend.dirt = super::Dirt::default();
             }
-            _ => {}
+            _ => self.others += 1,
         }
         true
     }
@@ -217,10 +236,12 @@ impl Machine {
             Some(_) | None => true,
         };
         self.status = status;
-        // A setting that changed and was not reported stays behind on the server.
-        backend.dirt.settings |= self.sets > self.reports;
+        // A setting that changed and was not reported stays behind on the server. Beside other commands nobody
+        // knows whose the reports are: SET LOCAL has some, too, and so has the end of its transaction.
+        backend.dirt.settings |= self.sets > self.reports || (self.sets > 0 && self.others > 0);
         self.sets = 0;
         self.reports = 0;
+        self.others = 0;
         if self.mode == Mode::Statement && status != Status::Idle {
             return Err(Error::StatementMode);
         }
@@ -322,6 +343,22 @@ fn is_fatal(error: Option<&[u8]>) -> bool {
     matches!(error.and_then(|body| error_field(body, b'V')), Some(b"FATAL" | b"PANIC"))
 }
 
-fn is_name_in_use(error: Option<&[u8]>) -> bool {
-    error.and_then(|body| error_field(body, b'C')) == Some(b"42P05")
+fn has_code(error: Option<&[u8]>, code: &[u8]) -> bool {
+    error.and_then(|body| error_field(body, b'C')) == Some(code)
+}
+
+/// Whether a statement of the pool is gone: somebody has deallocated it behind our back.
+fn misses_ours(error: Option<&[u8]>) -> bool {
+    let names_ours = |message| memchr::memmem::find(message, SERVER_NAME_PREFIX.as_bytes()).is_some();
+    has_code(error, b"26000") && error.and_then(|body| error_field(body, b'M')).is_some_and(names_ours)
+}
+
+/// Whether a setting that is reported says as whom a session acts.
+fn is_identity(name: &str) -> bool {
+    matches!(name, "is_superuser" | "session_authorization")
+}
+
+/// Whether the first column of a RowDescription is what `SELECT set_config(...)` gives: it may have set anything.
+fn calls_set_config(body: &[u8]) -> bool {
+    body.get(2..).is_some_and(|column| column.starts_with(b"set_config\0"))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Backend, Bounds, Machine, Mode, Need};
+use super::{Backend, Bounds, Dirt, Machine, Mode, Need};
 use crate::error::Error;
 use crate::reply;
 use crate::session::prepared::Statements;
@@ -316,8 +316,12 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
     if client.machine.is_free() && client.input.is_empty() {
         assert!(to_server.is_empty() && from_server.is_empty(), "nothing may be left on a shared connection");
         client.machine.end(backend);
-        if let Some(query) = backend.dirt.query() {
-            panic!("nothing here leaves dirt, yet: {query}");
+        if backend.dirt != Dirt::default() {
+            // The driver washes; only settings can be dirty here.
+            assert_eq!(backend.dirt, Dirt { settings: true, ..Dirt::default() });
+            server.zone.clear();
+            backend.settings = Arc::new(settings());
+            backend.dirt = Dirt::default();
         }
         client.lease = None;
         free.push(lease);
