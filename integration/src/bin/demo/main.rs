@@ -39,11 +39,16 @@ async fn main() -> Result<ExitCode> {
     writeln!(out, "\n{table}")?;
     if std::io::stdin().is_terminal() && out.is_terminal() {
         writeln!(out, "{}\n{}\n{}\nCtrl-C ends it all.", cache.by_hand(), database.by_hand(), web.by_hand())?;
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // A terminal that is closed hangs up: the servers must not outlive it.
+        let (mut interrupt, mut terminate, mut hangup) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        );
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
     Ok(if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
