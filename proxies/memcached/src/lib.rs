@@ -7,6 +7,7 @@
 //! | [`wire`] | the codecs: bytes to frames and back, no IO |
 //! | [`session`] | one client: the pure machine, and the loop that gives it bytes |
 //! | [`route`] | a key's cluster and hash |
+//! | [`program`] | operations of several steps |
 //! | [`upstream`] | clusters, pipelined connections, the embedded store |
 //! | [`worker`] | what the sessions of one thread share |
 //! | [`stats`] | the statistics of many servers as if they were one |
@@ -17,6 +18,7 @@ pub mod config;
 mod demo;
 pub mod error;
 pub mod metrics;
+pub mod program;
 pub mod reply;
 pub mod route;
 pub mod session;

@@ -16,10 +16,9 @@ use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::wire::meta::{Op, Reply, Request, Status};
+use crate::wire::meta::{self as wire, Arith, Get, Mode, Op, Reply, Request, Status, Wants};
 use crate::wire::number;
 use crate::wire::output::BY_REFERENCE_LEN_MIN;
-use crate::wire::request::Mode;
 
 /// Groups of keys with a lock each.
 const LOCKS: usize = 256;
@@ -118,20 +117,22 @@ impl Store {
         self.flush_if_due();
         let key = request.key;
         match request.op {
-            Op::Get { cas, touch: None } => self.get(key, cas),
-            Op::Get { cas, touch: Some(exptime) } => {
+            Op::Get(Get { wants, touch, .. }) if wants.has(Wants::VALUE) => {
                 // What expires by this is still told once.
-                let reply = self.get(key, cas);
-                self.touch(key, exptime);
+                let reply = self.get(key, wants.has(Wants::CAS));
+                if let Some(exptime) = touch {
+                    self.touch(key, exptime);
+                }
                 reply
             }
-            Op::Touch { exptime } => match self.touch(key, exptime) {
-                true => bare(Status::Done),
-                false => bare(Status::Miss),
+            Op::Get(Get { touch, .. }) => match touch {
+                Some(exptime) if self.touch(key, exptime) => bare(Status::Done),
+                None if self.items.contains_key(key) => bare(Status::Done),
+                Some(_) | None => bare(Status::Miss),
             },
-            Op::Store { mode, flags, exptime, value } => bare(self.store(key, mode, value, flags, exptime)),
-            Op::Delete => self.delete(key),
-            Op::Arith { delta, decrement } => self.count(key, delta, decrement),
+            Op::Store(store) => bare(self.store(key, &store)),
+            Op::Delete(_) => self.delete(key),
+            Op::Arith(Arith { delta, decrement, .. }) => self.count(key, delta, decrement),
         }
     }
 
@@ -214,19 +215,22 @@ impl Store {
         Reply::new(Status::Value, line.freeze(), item.value.clone())
     }
 
-    fn store(&self, key: &[u8], mode: Mode, value: &Bytes, flags: u32, exptime: i32) -> Status {
+    fn store(&self, key: &[u8], store: &wire::Store<'_>) -> Status {
+        let wire::Store { mode, flags, exptime, value, compare, .. } = *store;
         self.counters.cmd_set.inc();
         let _lock = self.lock(key);
         let old = self.items.get(key);
         let life = self.clock.life(exptime);
         let item = |value, flags, life| Item { value, flags, cas: self.next_cas(), life };
+        match (compare, &old) {
+            (Some(token), Some(old)) if old.cas != token => return Status::Exists,
+            (Some(_), None) => return Status::NotFound,
+            (Some(_) | None, Some(_)) | (None, None) => (),
+        }
         let new = match (mode, old) {
             (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => {
                 item(detached(value), flags, life)
             }
-            (Mode::Cas(token), Some(old)) if old.cas == token => item(detached(value), flags, life),
-            (Mode::Cas(_), Some(_)) => return Status::Exists,
-            (Mode::Cas(_), None) => return Status::NotFound,
             (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
                 return Status::NotStored;
             }

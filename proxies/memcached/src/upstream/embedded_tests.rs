@@ -1,26 +1,35 @@
 use super::*;
+use crate::wire::meta::Delete;
 
 fn store() -> Arc<Store> {
     Store::new(1 << 20, 1)
 }
 
 fn ask(store: &Store, op: Op<'_>) -> Reply {
-    store.execute(&Request { key: b"k", op })
+    store.execute(&Request { key: b"k", is_coded: false, op })
 }
 
 fn set(store: &Store, mode: Mode, value: &'static str, exptime: i32) -> Status {
+    store_if(store, mode, None, value, exptime)
+}
+
+fn set_if(store: &Store, token: u64, value: &'static str) -> Status {
+    store_if(store, Mode::Set, Some(token), value, 0)
+}
+
+fn store_if(store: &Store, mode: Mode, compare: Option<u64>, value: &'static str, exptime: i32) -> Status {
     let value = Bytes::from_static(value.as_bytes());
-    ask(store, Op::Store { mode, flags: 7, exptime, value: &value }).status
+    ask(store, Op::Store(wire::Store { flags: 7, exptime, compare, ..wire::Store::new(mode, &value) })).status
 }
 
 fn get(store: &Store) -> Option<(Bytes, u64)> {
-    let reply = ask(store, Op::Get { cas: true, touch: None });
+    let reply = ask(store, Op::Get(Get { wants: Wants::ITEM.and(Wants::CAS), ..Get::default() }));
     let cas = reply.flag(b'c').and_then(number::unsigned)?;
     Some((reply.value, cas))
 }
 
 fn count(store: &Store, delta: u64, decrement: bool) -> Reply {
-    ask(store, Op::Arith { delta, decrement })
+    ask(store, Op::Arith(Arith { decrement, ..Arith::up(delta) }))
 }
 
 #[test]
@@ -29,15 +38,15 @@ fn stores_by_mode() {
     for mode in [Mode::Replace, Mode::Append, Mode::Prepend] {
         assert_eq!(set(&store, mode, "x", 0), Status::NotStored);
     }
-    assert_eq!(set(&store, Mode::Cas(1), "x", 0), Status::NotFound);
+    assert_eq!(set_if(&store, 1, "x"), Status::NotFound);
     assert_eq!(set(&store, Mode::Add, "b", 0), Status::Done);
     assert_eq!(set(&store, Mode::Add, "x", 0), Status::NotStored);
     assert_eq!(set(&store, Mode::Append, "c", 0), Status::Done);
     assert_eq!(set(&store, Mode::Prepend, "a", 0), Status::Done);
     let (value, cas) = get(&store).unwrap();
     assert_eq!(value, "abc");
-    assert_eq!(set(&store, Mode::Cas(cas + 1), "x", 0), Status::Exists);
-    assert_eq!(set(&store, Mode::Cas(cas), "d", 0), Status::Done);
+    assert_eq!(set_if(&store, cas + 1, "x"), Status::Exists);
+    assert_eq!(set_if(&store, cas, "d"), Status::Done);
     assert!(get(&store).unwrap().1 > cas);
 }
 
@@ -63,9 +72,12 @@ fn what_has_expired_is_gone() {
         assert_eq!(get(&store), None, "{past}");
     }
     set(&store, Mode::Set, "x", 100);
-    assert_eq!(ask(&store, Op::Get { cas: false, touch: Some(200) }).status, Status::Value);
-    assert_eq!(ask(&store, Op::Touch { exptime: -1 }).status, Status::Done);
-    assert_eq!(ask(&store, Op::Touch { exptime: 0 }).status, Status::Miss);
+    assert_eq!(
+        ask(&store, Op::Get(Get { wants: Wants::ITEM, touch: Some(200), ..Get::default() })).status,
+        Status::Value
+    );
+    assert_eq!(ask(&store, Op::Get(Get { touch: Some(-1), ..Get::default() })).status, Status::Done);
+    assert_eq!(ask(&store, Op::Get(Get { touch: Some(0), ..Get::default() })).status, Status::Miss);
 }
 
 #[test]
@@ -78,8 +90,8 @@ fn flushing_takes_all_there_is_and_nothing_that_comes() {
     assert_eq!(get(&store), None);
     set(&store, Mode::Set, "y", 0);
     assert!(get(&store).is_some());
-    assert_eq!(ask(&store, Op::Delete).status, Status::Done);
-    assert_eq!(ask(&store, Op::Delete).status, Status::NotFound);
+    assert_eq!(ask(&store, Op::Delete(Delete::default())).status, Status::Done);
+    assert_eq!(ask(&store, Op::Delete(Delete::default())).status, Status::NotFound);
 }
 
 #[test]
@@ -88,8 +100,8 @@ fn it_holds_no_more_than_its_capacity() {
     let value = Bytes::from(vec![b'v'; 10_000]);
     for number in 0..1000 {
         let key = format!("key{number}");
-        let op = Op::Store { mode: Mode::Set, flags: 0, exptime: 0, value: &value };
-        store.execute(&Request { key: key.as_bytes(), op });
+        let op = Op::Store(wire::Store::new(Mode::Set, &value));
+        store.execute(&Request { key: key.as_bytes(), is_coded: false, op });
     }
     store.items.run_pending_tasks();
     assert!(

@@ -1,56 +1,221 @@
 //! The meta protocol, spoken with servers: every request has exactly one reply, in order.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::{memchr, memchr_iter};
 
 use super::output::Output;
-use super::request::Mode;
 use super::{Limits, number};
 
 /// A request about one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Which.
+    /// Which: its true bytes.
     pub key: &'a [u8],
+    /// The key has bytes that no line can hold, and travels in base64.
+    pub is_coded: bool,
     /// What.
     pub op: Op<'a>,
 }
 
-/// What to do with a key.
+/// What to do with a key: everything that any of a client's protocols can ask for, in memcached's meta
+/// terms (protocol.txt, "Meta Commands"). What is 0 or none by default is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
-    /// `mg k f v`: the value with its flags; the key comes back with it.
-    Get {
-        /// And the CAS token.
-        cas: bool,
-        /// Setting a new expiry on the way.
-        touch: Option<i32>,
-    },
-    /// `mg T` without `v`: a new expiry.
-    Touch {
-        /// Seconds from now, a Unix time, 0 for never, below 0 for at once.
-        exptime: i32,
-    },
+    /// `mg`.
+    Get(Get),
     /// `ms`.
-    Store {
-        /// How.
-        mode: Mode,
-        /// The client's bits.
-        flags: u32,
-        /// As in [`Op::Touch`].
-        exptime: i32,
-        /// The value without its line end.
-        value: &'a Bytes,
-    },
+    Store(Store<'a>),
     /// `md`.
-    Delete,
-    /// `ma`, without creating what is not there.
-    Arith {
-        /// How much.
-        delta: u64,
-        /// Down instead of up.
-        decrement: bool,
-    },
+    Delete(Delete),
+    /// `ma`.
+    Arith(Arith),
+}
+
+/// `mg`: asks for nothing but whether it is there, unless `wants` says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Get {
+    /// What comes back.
+    pub wants: Wants,
+    /// `T`: a new expiry. Seconds from now, a Unix time, 0 for never, below 0 for at once.
+    pub touch: Option<i32>,
+    /// `N`: on a miss, leave an empty stub that lives so many seconds. The first to meet it wins (`W`).
+    pub vivify: Option<i32>,
+    /// `R`: below so many seconds of life, one client wins the right to renew it.
+    pub recache: Option<i32>,
+    /// `E`: the CAS value of a stub that is made. Not in servers before 1.6.27.
+    pub new_cas: Option<u64>,
+}
+
+/// `ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store<'a> {
+    /// How.
+    pub mode: Mode,
+    /// The client's bits.
+    pub flags: u32,
+    /// As in [`Get::touch`]; 0, which is never, by default.
+    pub exptime: i32,
+    /// The value without its line end.
+    pub value: &'a Bytes,
+    /// `C`: only if the item's CAS value is this one.
+    pub compare: Option<u64>,
+    /// `E`: the item's new CAS value. Not in servers before 1.6.27.
+    pub new_cas: Option<u64>,
+    /// `I`: with `C` and a smaller CAS value, stores it and marks it stale.
+    pub invalidate: bool,
+    /// `N`: appending to nothing makes an item that lives so long.
+    pub vivify: Option<i32>,
+    /// What comes back.
+    pub wants: Wants,
+}
+
+impl<'a> Store<'a> {
+    /// Stores without a condition, for ever, and asks nothing back.
+    pub fn new(mode: Mode, value: &'a Bytes) -> Self {
+        Self {
+            mode,
+            flags: 0,
+            exptime: 0,
+            value,
+            compare: None,
+            new_cas: None,
+            invalidate: false,
+            vivify: None,
+            wants: Wants::NOTHING,
+        }
+    }
+}
+
+/// What `ms` does when the key is or is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Stores in any case.
+    Set,
+    /// Stores if the key is not there.
+    Add,
+    /// Stores if the key is there.
+    Replace,
+    /// Puts the value behind the one that is there.
+    Append,
+    /// Puts the value before the one that is there.
+    Prepend,
+}
+
+/// `md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delete {
+    /// `C`: only if the item's CAS value is this one.
+    pub compare: Option<u64>,
+    /// `E`: the item's new CAS value, with `I` or `x`. Not in servers before 1.6.27.
+    pub new_cas: Option<u64>,
+    /// `I`: marks it stale instead.
+    pub invalidate: bool,
+    /// `T`: with `I`, its new expiry.
+    pub touch: Option<i32>,
+    /// `x`: takes its value and flags away, and leaves the item.
+    pub clear: bool,
+    /// What comes back.
+    pub wants: Wants,
+}
+
+/// `ma`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arith {
+    /// `D`: how much.
+    pub delta: u64,
+    /// `MD`: down instead of up.
+    pub decrement: bool,
+    /// `N`: a counter that is not there is made, and lives so long.
+    pub vivify: Option<i32>,
+    /// `J`: its first number.
+    pub initial: Option<u64>,
+    /// `T`: a new expiry.
+    pub touch: Option<i32>,
+    /// `C`: only if the item's CAS value is this one.
+    pub compare: Option<u64>,
+    /// `E`: the item's new CAS value. Not in servers before 1.6.27.
+    pub new_cas: Option<u64>,
+    /// What comes back.
+    pub wants: Wants,
+}
+
+impl Arith {
+    /// Up by `delta`, telling the new number.
+    pub fn up(delta: u64) -> Self {
+        Self {
+            delta,
+            decrement: false,
+            vivify: None,
+            initial: None,
+            touch: None,
+            compare: None,
+            new_cas: None,
+            wants: Wants::VALUE,
+        }
+    }
+}
+
+/// What a reply is to tell: a set of return flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants(u16);
+
+impl Wants {
+    /// Nothing but the status.
+    pub const NOTHING: Self = Self(0);
+    /// `k`: the key.
+    pub const KEY: Self = Self(1);
+    /// `f`: the client's bits.
+    pub const FLAGS: Self = Self(1 << 1);
+    /// `c`: the CAS value.
+    pub const CAS: Self = Self(1 << 2);
+    /// `t`: seconds left to live, -1 for ever.
+    pub const TTL: Self = Self(1 << 3);
+    /// `s`: the value's length.
+    pub const SIZE: Self = Self(1 << 4);
+    /// `h`: whether it has been hit since it was stored.
+    pub const HIT: Self = Self(1 << 5);
+    /// `l`: seconds since it was last asked for.
+    pub const LAST: Self = Self(1 << 6);
+    /// `v`: the value.
+    pub const VALUE: Self = Self(1 << 7);
+    /// What a classic retrieval tells.
+    pub const ITEM: Self = Self::KEY.and(Self::FLAGS).and(Self::VALUE);
+
+    const LETTERS: [(Self, &'static [u8]); 8] = [
+        (Self::KEY, b" k"),
+        (Self::FLAGS, b" f"),
+        (Self::CAS, b" c"),
+        (Self::TTL, b" t"),
+        (Self::SIZE, b" s"),
+        (Self::HIT, b" h"),
+        (Self::LAST, b" l"),
+        (Self::VALUE, b" v"),
+    ];
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Is all of `other` in it?
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn write(self, tail: &mut BytesMut) {
+        // What nearly every retrieval is, without a look at each letter.
+        if self == Self::ITEM {
+            return tail.extend_from_slice(b" k f v");
+        }
+        for (flag, letter) in Self::LETTERS {
+            if self.has(flag) {
+                tail.extend_from_slice(letter);
+            }
+        }
+    }
 }
 
 impl Request<'_> {
@@ -58,61 +223,104 @@ impl Request<'_> {
     pub fn encode(&self, out: &mut Output) {
         let tail = out.tail();
         tail.extend_from_slice(match self.op {
-            Op::Get { .. } | Op::Touch { .. } => b"mg ",
-            Op::Store { .. } => b"ms ",
-            Op::Delete => b"md ",
-            Op::Arith { .. } => b"ma ",
+            Op::Get(_) => b"mg ",
+            Op::Store(_) => b"ms ",
+            Op::Delete(_) => b"md ",
+            Op::Arith(_) => b"ma ",
         });
-        tail.extend_from_slice(self.key);
-        match self.op {
-            Op::Get { cas, touch } => {
-                tail.extend_from_slice(if cas { b" k f c v" } else { b" k f v" });
-                if let Some(exptime) = touch {
-                    write_signed(b" T", exptime, tail);
-                }
-            }
-            Op::Touch { exptime } => write_signed(b" T", exptime, tail),
-            Op::Store { mode, flags, exptime, value } => {
-                return encode_store(mode, flags, exptime, value, out);
-            }
-            Op::Delete => (),
-            Op::Arith { delta, decrement } => {
-                tail.extend_from_slice(if decrement { b" v MD D" } else { b" v D" });
-                number::write(delta, tail);
-            }
+        if self.is_coded {
+            tail.extend_from_slice(STANDARD.encode(self.key).as_bytes());
+        } else {
+            tail.extend_from_slice(self.key);
         }
-        tail.extend_from_slice(b"\r\n");
+        match self.op {
+            // Its length comes before the flags.
+            Op::Store(store) => return encode_store(&store, self.is_coded, out),
+            Op::Get(get) => encode_get(&get, tail),
+            Op::Delete(delete) => encode_delete(&delete, tail),
+            Op::Arith(arith) => encode_arith(&arith, tail),
+        }
+        tail.extend_from_slice(if self.is_coded { b" b\r\n" } else { b"\r\n" });
     }
 }
 
-fn encode_store(mode: Mode, flags: u32, exptime: i32, value: &Bytes, out: &mut Output) {
+fn encode_get(get: &Get, tail: &mut BytesMut) {
+    get.wants.write(tail);
+    write_time(b" T", get.touch, tail);
+    write_time(b" N", get.vivify, tail);
+    write_time(b" R", get.recache, tail);
+    write_number(b" E", get.new_cas, tail);
+}
+
+fn encode_delete(delete: &Delete, tail: &mut BytesMut) {
+    delete.wants.write(tail);
+    write_number(b" C", delete.compare, tail);
+    write_number(b" E", delete.new_cas, tail);
+    if delete.invalidate {
+        tail.extend_from_slice(b" I");
+    }
+    write_time(b" T", delete.touch, tail);
+    if delete.clear {
+        tail.extend_from_slice(b" x");
+    }
+}
+
+fn encode_arith(arith: &Arith, tail: &mut BytesMut) {
+    arith.wants.write(tail);
+    if arith.decrement {
+        tail.extend_from_slice(b" MD");
+    }
+    tail.extend_from_slice(b" D");
+    number::write(arith.delta, tail);
+    write_time(b" N", arith.vivify, tail);
+    write_number(b" J", arith.initial, tail);
+    write_time(b" T", arith.touch, tail);
+    write_number(b" C", arith.compare, tail);
+    write_number(b" E", arith.new_cas, tail);
+}
+
+fn encode_store(store: &Store<'_>, is_coded: bool, out: &mut Output) {
     let tail = out.tail();
     tail.extend_from_slice(b" ");
-    number::write(value.len() as u64, tail);
-    if flags != 0 {
+    number::write(store.value.len() as u64, tail);
+    if is_coded {
+        tail.extend_from_slice(b" b");
+    }
+    if store.flags != 0 {
         tail.extend_from_slice(b" F");
-        number::write(u64::from(flags), tail);
+        number::write(u64::from(store.flags), tail);
     }
-    if exptime != 0 {
-        write_signed(b" T", exptime, tail);
+    if store.exptime != 0 {
+        write_time(b" T", Some(store.exptime), tail);
     }
-    match mode {
-        Mode::Set => (),
-        Mode::Add => tail.extend_from_slice(b" ME"),
-        Mode::Replace => tail.extend_from_slice(b" MR"),
-        Mode::Append => tail.extend_from_slice(b" MA"),
-        Mode::Prepend => tail.extend_from_slice(b" MP"),
-        Mode::Cas(token) => {
-            tail.extend_from_slice(b" C");
-            number::write(token, tail);
-        }
+    tail.extend_from_slice(match store.mode {
+        Mode::Set => b"",
+        Mode::Add => b" ME",
+        Mode::Replace => b" MR",
+        Mode::Append => b" MA",
+        Mode::Prepend => b" MP",
+    });
+    write_number(b" C", store.compare, tail);
+    write_number(b" E", store.new_cas, tail);
+    if store.invalidate {
+        tail.extend_from_slice(b" I");
     }
+    write_time(b" N", store.vivify, tail);
+    store.wants.write(tail);
     tail.extend_from_slice(b"\r\n");
-    out.push(value);
+    out.push(store.value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_signed(flag: &[u8], value: i32, out: &mut BytesMut) {
+fn write_number(flag: &[u8], value: Option<u64>, out: &mut BytesMut) {
+    if let Some(value) = value {
+        out.extend_from_slice(flag);
+        number::write(value, out);
+    }
+}
+
+fn write_time(flag: &[u8], value: Option<i32>, out: &mut BytesMut) {
+    let Some(value) = value else { return };
     out.extend_from_slice(flag);
     if value < 0 {
         out.extend_from_slice(b"-");

@@ -27,27 +27,70 @@ fn decode_all(text: &[u8], step: usize) -> Result<Vec<Reply>, DecodeError> {
 #[test]
 fn requests_as_memcached_wants_them() {
     let value = Bytes::from_static(b"xyz");
-    let store = |mode, flags, exptime| Op::Store { mode, flags, exptime, value: &value };
+    let store = Store::new(Mode::Set, &value);
+    let get = Get::default();
+    let item = Get { wants: Wants::ITEM, ..get };
+    let arith = Arith::up(5);
+    let everything = Wants::LETTERS.iter().fold(Wants::NOTHING, |wants, (letter, _)| wants.and(*letter));
     let table = [
-        (Op::Get { cas: false, touch: None }, "mg k k f v\r\n"),
-        (Op::Get { cas: true, touch: Some(-1) }, "mg k k f c v T-1\r\n"),
-        (Op::Touch { exptime: 0 }, "mg k T0\r\n"),
-        (store(Mode::Set, 0, 0), "ms k 3\r\nxyz\r\n"),
-        (store(Mode::Add, 7, 60), "ms k 3 F7 T60 ME\r\nxyz\r\n"),
+        (Op::Get(get), "mg k\r\n"),
+        (Op::Get(item), "mg k k f v\r\n"),
+        (Op::Get(Get { wants: Wants::ITEM.and(Wants::CAS), touch: Some(-1), ..get }), "mg k k f c v T-1\r\n"),
+        (Op::Get(Get { touch: Some(0), ..get }), "mg k T0\r\n"),
         (
-            store(Mode::Cas(u64::MAX), u32::MAX, i32::MIN),
+            Op::Get(Get { wants: everything, vivify: Some(30), recache: Some(9), new_cas: Some(7), ..get }),
+            "mg k k f c t s h l v N30 R9 E7\r\n",
+        ),
+        (Op::Store(store), "ms k 3\r\nxyz\r\n"),
+        (Op::Store(Store { mode: Mode::Add, flags: 7, exptime: 60, ..store }), "ms k 3 F7 T60 ME\r\nxyz\r\n"),
+        (
+            Op::Store(Store { compare: Some(u64::MAX), flags: u32::MAX, exptime: i32::MIN, ..store }),
             "ms k 3 F4294967295 T-2147483648 C18446744073709551615\r\nxyz\r\n",
         ),
-        (store(Mode::Append, 0, 0), "ms k 3 MA\r\nxyz\r\n"),
-        (store(Mode::Prepend, 0, 0), "ms k 3 MP\r\nxyz\r\n"),
-        (store(Mode::Replace, 0, 0), "ms k 3 MR\r\nxyz\r\n"),
-        (Op::Delete, "md k\r\n"),
-        (Op::Arith { delta: 5, decrement: false }, "ma k v D5\r\n"),
-        (Op::Arith { delta: u64::MAX, decrement: true }, "ma k v MD D18446744073709551615\r\n"),
+        (Op::Store(Store { mode: Mode::Append, vivify: Some(0), ..store }), "ms k 3 MA N0\r\nxyz\r\n"),
+        (Op::Store(Store { mode: Mode::Prepend, ..store }), "ms k 3 MP\r\nxyz\r\n"),
+        (Op::Store(Store { mode: Mode::Replace, ..store }), "ms k 3 MR\r\nxyz\r\n"),
+        (
+            Op::Store(Store {
+                compare: Some(1),
+                new_cas: Some(2),
+                invalidate: true,
+                wants: Wants::CAS,
+                ..store
+            }),
+            "ms k 3 C1 E2 I c\r\nxyz\r\n",
+        ),
+        (Op::Delete(Delete::default()), "md k\r\n"),
+        (
+            Op::Delete(Delete {
+                compare: Some(1),
+                new_cas: Some(2),
+                invalidate: true,
+                touch: Some(30),
+                clear: true,
+                wants: Wants::KEY,
+            }),
+            "md k k C1 E2 I T30 x\r\n",
+        ),
+        (Op::Arith(arith), "ma k v D5\r\n"),
+        (Op::Arith(Arith { decrement: true, ..Arith::up(u64::MAX) }), "ma k v MD D18446744073709551615\r\n"),
+        (
+            Op::Arith(Arith {
+                vivify: Some(60),
+                initial: Some(3),
+                touch: Some(1),
+                compare: Some(2),
+                ..arith
+            }),
+            "ma k v D5 N60 J3 T1 C2\r\n",
+        ),
     ];
     for (op, expected) in table {
-        assert_eq!(encoded(&Request { key: b"k", op }), expected.as_bytes());
+        assert_eq!(encoded(&Request { key: b"k", is_coded: false, op }), expected.as_bytes());
     }
+    let coded = |op| String::from_utf8(encoded(&Request { key: b"a b", is_coded: true, op })).unwrap();
+    assert_eq!(coded(Op::Get(get)), "mg YSBi b\r\n");
+    assert_eq!(coded(Op::Store(store)), "ms YSBi 3 b\r\nxyz\r\n");
 }
 
 #[test]

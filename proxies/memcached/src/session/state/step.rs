@@ -2,7 +2,7 @@
 
 use super::Ticket;
 use crate::wire::Output;
-use crate::wire::meta::{self, Op};
+use crate::wire::meta::{self, Mode, Op, Wants};
 use crate::wire::request::{self, Request};
 
 /// A step, and the ticket its (first) answer will have.
@@ -72,17 +72,17 @@ impl Broadcast<'_> {
 /// What a request asks for next; none if it asks for nothing.
 pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
     let (key, op) = match request {
-        Request::Get(get) => (get.key()?, Op::Get { cas: get.cas, touch: get.touch }),
-        Request::Store(store) => {
-            let (mode, flags, exptime, value) = (store.mode, store.flags, store.exptime, &store.value);
-            (store.key.as_bytes(), Op::Store { mode, flags, exptime, value })
+        Request::Get(get) => (get.key()?, get_of(get)),
+        Request::Store(store) => (store.key.as_bytes(), store_of(store)),
+        Request::Oversized(store) => (store.key.as_bytes(), Op::Delete(meta::Delete::default())),
+        Request::Arith(arith) => (
+            arith.key.as_bytes(),
+            Op::Arith(meta::Arith { decrement: arith.decrement, ..meta::Arith::up(arith.delta) }),
+        ),
+        Request::Touch(touch) => {
+            (touch.key.as_bytes(), Op::Get(meta::Get { touch: Some(touch.exptime), ..Default::default() }))
         }
-        Request::Oversized(store) => (store.key.as_bytes(), Op::Delete),
-        Request::Arith(arith) => {
-            (arith.key.as_bytes(), Op::Arith { delta: arith.delta, decrement: arith.decrement })
-        }
-        Request::Touch(touch) => (touch.key.as_bytes(), Op::Touch { exptime: touch.exptime }),
-        Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete),
+        Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete(meta::Delete::default())),
         Request::FlushAll { delay, .. } => {
             return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
         }
@@ -96,5 +96,23 @@ pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
         Request::Version => return Some(Step::Version),
         Request::Quit => return None,
     };
-    Some(Step::Key(meta::Request { key, op }))
+    Some(Step::Key(meta::Request { key, is_coded: false, op }))
+}
+
+fn get_of(get: &request::Get) -> Op<'static> {
+    let wants = if get.cas { Wants::ITEM.and(Wants::CAS) } else { Wants::ITEM };
+    Op::Get(meta::Get { wants, touch: get.touch, ..Default::default() })
+}
+
+fn store_of(store: &request::Store) -> Op<'_> {
+    let (mode, compare) = match store.mode {
+        request::Mode::Set => (Mode::Set, None),
+        request::Mode::Add => (Mode::Add, None),
+        request::Mode::Replace => (Mode::Replace, None),
+        request::Mode::Append => (Mode::Append, None),
+        request::Mode::Prepend => (Mode::Prepend, None),
+        request::Mode::Cas(token) => (Mode::Set, Some(token)),
+    };
+    let (flags, exptime) = (store.flags, store.exptime);
+    Op::Store(meta::Store { flags, exptime, compare, ..meta::Store::new(mode, &store.value) })
 }

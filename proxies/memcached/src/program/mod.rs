@@ -1,0 +1,55 @@
+//! Operations that take several steps on several servers, written as what they are: one step after the other.
+//!
+//! Most requests are one question to one server and never come here. A key that is moving, that lives in
+//! tiers, in chunks or in copies takes a *program*: an `async fn` over [`Nodes`], which knows no socket, no
+//! clock and no chance, so that the same lines run on real connections and in a simulation that plays every
+//! order of events.
+
+use crate::error::Failure;
+use crate::wire::meta::{Reply, Request};
+
+/// A server, told by its part in the operation on one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// Where the key lives before a resize.
+    Old,
+    /// Where it lives after it.
+    New,
+    /// The tier in memory.
+    Front,
+    /// The tier behind it.
+    Overflow,
+    /// One of several copies, counted from 0.
+    Replica(u8),
+}
+
+/// The connection that told something, and no other: a CAS value means nothing on another connection, as a
+/// server that was restarted in between counts from the beginning again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Link(pub u64);
+
+/// A reply, and the connection it came on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What the server said.
+    pub reply: Reply,
+    /// On which connection.
+    pub link: Link,
+}
+
+/// The servers of one key, as a program sees them.
+pub trait Nodes {
+    /// Asks one server and waits for its reply. With `pinned` the request goes out on that very connection.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no reply. [`Failure::Lost`] and nothing sent if the pinned connection is gone; any other
+    /// request that failed may still have been carried out, unless it is [`Failure::Down`] or
+    /// [`Failure::NoServer`].
+    fn ask(
+        &self,
+        node: Node,
+        request: &Request<'_>,
+        pinned: Option<Link>,
+    ) -> impl Future<Output = Result<Told, Failure>>;
+}
