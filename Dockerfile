@@ -9,7 +9,7 @@ FROM ${BASE} AS runtime
 RUN if [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then \
         apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*; \
     fi \
-    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin groove
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin groove
 USER groove
 WORKDIR /etc/groove
 CMD ["groove-http", "--help"]
@@ -21,7 +21,8 @@ COPY groove-memcached groove-postgres groove-http /usr/local/bin/
 FROM ${BUILDER} AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package groove-memcached --package groove-postgres --package groove-http
+RUN cargo build --release --locked --package groove-memcached --package groove-postgres --package groove-http \
+    && strip target/release/groove-memcached target/release/groove-postgres target/release/groove-http
 
 FROM runtime AS groove
 COPY --from=build /source/target/release/groove-memcached /source/target/release/groove-postgres \
