@@ -6,7 +6,7 @@
 //! | layer | rooms |
 //! |---|---|
 //! | the program | [`app`], [`admin`], [`lifecycle`] |
-//! | sockets and servers | [`pool`], [`net`], [`discovery`] |
+//! | sockets and servers | [`pool`], [`net`], [`discovery`], [`store`] |
 //! | policy, without IO | [`balance`], [`admission`], [`health`], [`config`], [`telemetry`] |
 //! | words | [`error`], [`ids`] |
 
@@ -22,5 +22,6 @@ pub mod ids;
 pub mod lifecycle;
 pub mod net;
 pub mod pool;
+pub mod store;
 pub mod telemetry;
 pub mod testing;

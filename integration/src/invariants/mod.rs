@@ -37,7 +37,7 @@ const PROXIES: [&str; 3] = ["memcached", "postgres", "http"];
 const LAYERS: [&[&str]; 5] = [
     &["error", "ids"],
     &["balance", "admission", "health", "config", "telemetry"],
-    &["pool", "net", "discovery"],
+    &["pool", "net", "discovery", "store"],
     &["app", "admin", "lifecycle"],
     &["testing"],
 ];
