@@ -211,7 +211,8 @@ impl Folder {
     fn list(&self, prefix: &str) -> Result<Vec<(String, Entry)>, StoreError> {
         let mut found = Vec::new();
         for name in names_in(&self.data)? {
-            let Some(value) = name.starts_with(prefix).then(|| self.read(&name)).transpose()?.flatten() else {
+            let Some(value) = name.starts_with(prefix).then(|| self.read(&name)).transpose()?.flatten()
+            else {
                 continue;
             };
             if self.is_there(&name, &value) {
@@ -251,7 +252,9 @@ impl Folder {
     /// Counts on, in the lock's file. What is there of `name` counts too, should that file have been lost.
     fn next_revision(&self, lock: &mut File, name: &str) -> Result<Revision, StoreError> {
         let mut text = String::new();
-        lock.seek(SeekFrom::Start(0)).and_then(|_| lock.read_to_string(&mut text)).map_err(away(&self.lock))?;
+        lock.seek(SeekFrom::Start(0))
+            .and_then(|_| lock.read_to_string(&mut text))
+            .map_err(away(&self.lock))?;
         let counted = text.trim().parse::<u64>().unwrap_or(0);
         let known = self.read(name).ok().flatten().map_or(0, |found| found.entry.revision.0);
         let next = counted.max(known) + 1;
@@ -263,13 +266,7 @@ impl Folder {
         Ok(Revision(next))
     }
 
-    fn write(
-        &self,
-        lock: &mut File,
-        name: &str,
-        value: &[u8],
-        kind: Kind,
-    ) -> Result<Revision, StoreError> {
+    fn write(&self, lock: &mut File, name: &str, value: &[u8], kind: Kind) -> Result<Revision, StoreError> {
         let revision = self.next_revision(lock, name)?;
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.data.join(format!(".{}-{number}", std::process::id()));
