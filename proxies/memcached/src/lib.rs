@@ -12,6 +12,7 @@
 //! | [`worker`] | what the sessions of one thread share |
 //! | [`stats`] | the statistics of many servers as if they were one |
 //! | [`error`], [`reply`] | what can go wrong, and the words for it |
+//! | [`resize`] | changing the servers while clients go on |
 //! | [`metrics`] | what is counted |
 
 pub mod config;
@@ -20,6 +21,7 @@ pub mod error;
 pub mod metrics;
 pub mod program;
 pub mod reply;
+pub mod resize;
 pub mod route;
 pub mod session;
 pub mod stats;

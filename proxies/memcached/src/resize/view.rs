@@ -1,0 +1,250 @@
+//! What a worker goes by.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use groove_common::balance::jump;
+use groove_common::config::Endpoint;
+use groove_common::ids::Address;
+use serde::{Deserialize, Serialize};
+
+/// How far a change of servers has come. Neighbours (in this order) may be in use at the same time on
+/// different sidecars, never others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// No change is under way. In the model A before a change, with the old list, and H after it, with the new
+    /// one.
+    Plain,
+    /// The old server alone, with regard for what the next phase leaves there.
+    B,
+    /// The old server is a key's home, and both are read.
+    C,
+    /// The new server is its home, reads fall back to the old one, and keys are moved.
+    E,
+    /// The new server alone, but writes still delete at the old one.
+    F,
+}
+
+/// What has become of an old server that does not answer during a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gone {
+    /// It is no longer read, but writes of its moved keys must still reach it: others may still read it.
+    Leaving,
+    /// Nobody reads it any more: for moved keys it counts as an empty server that need not be asked.
+    Gone,
+}
+
+/// A server of a view, by its place in [`View::servers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Server(pub usize);
+
+/// An ordered list of servers: a key's owner is found by position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slots(Vec<Server>);
+
+/// The servers of a cluster as of one step, swapped whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Grows with every change that all sidecars must have taken on before the next may come. 0: nothing is
+    /// known yet, and nothing may be served.
+    pub step: u64,
+    /// How far the change is.
+    pub phase: Phase,
+    /// Every server of either list, each once.
+    pub servers: Arc<[Endpoint]>,
+    /// The list before the change.
+    pub old: Slots,
+    /// The list after it; the same while there is none.
+    pub new: Slots,
+    /// Old servers that do not answer.
+    pub gone: BTreeMap<usize, Gone>,
+}
+
+/// Where a key lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The cluster has no server, or its list is not known yet.
+    Nowhere,
+    /// On one server: plain requests.
+    One(Server),
+    /// It moves: the program of this phase.
+    Moving {
+        /// The phase for this key: that of the view, but [`Phase::F`] for [`Phase::E`] if its old server is
+        /// gone or leaving. Never [`Phase::Plain`].
+        phase: Phase,
+        /// Its server before.
+        old: Server,
+        /// The old server is not to be asked: it answers as if it were empty (a miss, `NF`).
+        is_gone: bool,
+        /// Its server afterwards.
+        new: Server,
+    },
+}
+
+impl Slots {
+    /// The servers in this order.
+    pub fn new(servers: Vec<Server>) -> Self {
+        Self(servers)
+    }
+
+    /// How many slots.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// By slot.
+    pub fn iter(&self) -> impl Iterator<Item = Server> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The owner of a key by its hash.
+    pub fn owner(&self, hash: u64) -> Option<Server> {
+        jump(hash, self.0.len()).and_then(|slot| self.0.get(slot).copied())
+    }
+}
+
+impl View {
+    /// Nothing is known yet.
+    pub fn unknown() -> Self {
+        let none = Slots::new(Vec::new());
+        Self {
+            step: 0,
+            phase: Phase::Plain,
+            servers: Arc::default(),
+            old: none.clone(),
+            new: none,
+            gone: BTreeMap::new(),
+        }
+    }
+
+    /// No change is under way.
+    pub fn plain(step: u64, list: &[Endpoint]) -> Self {
+        Self::changing(step, Phase::Plain, list, list, &BTreeMap::new())
+    }
+
+    /// From one list to another.
+    pub fn changing(
+        step: u64,
+        phase: Phase,
+        old: &[Endpoint],
+        new: &[Endpoint],
+        gone: &BTreeMap<Address, Gone>,
+    ) -> Self {
+        let mut servers: Vec<Endpoint> = Vec::new();
+        let mut slots = |list: &[Endpoint]| {
+            let mut server = |endpoint: &Endpoint| {
+                let known = servers.iter().position(|known| known.address == endpoint.address);
+                Server(known.unwrap_or_else(|| {
+                    servers.push(endpoint.clone());
+                    servers.len() - 1
+                }))
+            };
+            Slots::new(list.iter().map(&mut server).collect())
+        };
+        let (old, new) = (slots(old), slots(new));
+        let mark = |(index, server): (usize, &Endpoint)| Some((index, *gone.get(&server.address)?));
+        let gone: BTreeMap<_, _> = servers.iter().enumerate().filter_map(mark).collect();
+        Self { step, phase, old, new, gone, servers: servers.into() }
+    }
+
+    /// What is known of a server.
+    pub fn server(&self, server: Server) -> Option<&Endpoint> {
+        self.servers.get(server.0)
+    }
+
+    /// Where a key lives, by its hash.
+    pub fn place(&self, hash: u64) -> Place {
+        let Some(old) = self.old.owner(hash) else { return Place::Nowhere };
+        if self.phase == Phase::Plain {
+            return Place::One(old);
+        }
+        match self.new.owner(hash) {
+            None => Place::Nowhere,
+            Some(new) if new == old => Place::One(old),
+            Some(new) => self.moving(old, new),
+        }
+    }
+
+    fn moving(&self, old: Server, new: Server) -> Place {
+        let mark = self.gone.get(&old.0).copied();
+        let phase = match (self.phase, mark) {
+            (Phase::E, Some(Gone::Leaving | Gone::Gone)) => Phase::F,
+            (phase @ (Phase::Plain | Phase::B | Phase::C | Phase::E | Phase::F), _) => phase,
+        };
+        Place::Moving { phase, old, is_gone: mark == Some(Gone::Gone), new }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(ports: &[u16]) -> Vec<Endpoint> {
+        ports.iter().map(|&port| Endpoint::from(Address::tcp("10.0.0.1", port))).collect()
+    }
+
+    fn port(view: &View, server: Server) -> u16 {
+        match &view.server(server).unwrap().address {
+            Address::Tcp { port, .. } => *port,
+            Address::Unix(_) => panic!(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_served_from_what_is_not_known() {
+        assert_eq!(View::unknown().place(7), Place::Nowhere);
+    }
+
+    #[test]
+    fn a_plain_view_has_one_server_for_each_key() {
+        let view = View::plain(3, &list(&[1, 2, 3]));
+        for hash in 0..100 {
+            let Place::One(server) = view.place(hash) else { panic!() };
+            assert_eq!(u64::from(port(&view, server)), jump(hash, 3).unwrap() as u64 + 1);
+        }
+    }
+
+    #[test]
+    fn a_key_moves_if_its_owner_is_another_server_and_not_if_only_its_slot_is() {
+        // 2 is replaced in place by 4, and 1 and 3 have changed places.
+        let view = View::changing(3, Phase::E, &list(&[1, 2, 3]), &list(&[3, 4, 1]), &BTreeMap::new());
+        assert_eq!(view.servers.len(), 4);
+        for hash in 0..100 {
+            let (old, new) = match jump(hash, 3).unwrap() {
+                0 => (1, 3),
+                1 => (2, 4),
+                _ => (3, 1),
+            };
+            let Place::Moving { phase: Phase::E, old: from, is_gone: false, new: to } = view.place(hash)
+            else {
+                panic!();
+            };
+            assert_eq!((port(&view, from), port(&view, to)), (old, new));
+        }
+        let view = View::changing(3, Phase::C, &list(&[1, 2]), &list(&[1, 2]), &BTreeMap::new());
+        assert!((0..100).all(|hash| matches!(view.place(hash), Place::One(_))));
+    }
+
+    #[test]
+    fn a_server_that_is_gone_takes_its_own_keys_on_and_no_others() {
+        let (old, new) = (list(&[1, 2]), list(&[3, 4]));
+        let mark = |mark| BTreeMap::from([(old[0].address.clone(), mark)]);
+        for (gone, is_gone) in [(Gone::Leaving, false), (Gone::Gone, true)] {
+            let view = View::changing(3, Phase::E, &old, &new, &mark(gone));
+            for hash in 0..100 {
+                let Place::Moving { phase, old, is_gone: skipped, .. } = view.place(hash) else { panic!() };
+                match port(&view, old) {
+                    1 => assert_eq!((phase, skipped), (Phase::F, is_gone)),
+                    _ => assert_eq!((phase, skipped), (Phase::E, false)),
+                }
+            }
+        }
+    }
+}
