@@ -81,6 +81,7 @@ pub fn value(reply: &Reply, with_cas: bool, out: &mut Output) -> Outcome {
         | Status::NotStored
         | Status::Exists
         | Status::Noop
+        | Status::Debug
         | Status::End
         | Status::Stat
         | Status::Classic => Outcome::Unfit(Failure::Nonsense),

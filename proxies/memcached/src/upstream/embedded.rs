@@ -133,6 +133,7 @@ impl Store {
             Op::Store(store) => bare(self.store(key, &store)),
             Op::Delete(_) => self.delete(key),
             Op::Arith(Arith { delta, decrement, .. }) => self.count(key, delta, decrement),
+            Op::Debug => bare(Status::Miss),
         }
     }
 

@@ -117,6 +117,7 @@ impl Machine {
                 | meta::Status::NotStored
                 | meta::Status::Exists
                 | meta::Status::Noop
+                | meta::Status::Debug
                 | meta::Status::Stat => self.gathered.failure = Some(Failure::Nonsense),
             },
             Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),

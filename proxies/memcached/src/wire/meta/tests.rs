@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::{Limits, Output};
 use proptest::prelude::*;
 
 fn encoded(request: &Request<'_>) -> Vec<u8> {

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use super::output::{BY_REFERENCE_LEN_MIN, Output};
-use super::{Limits, number};
+use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
+use crate::wire::{Limits, number};
 
 /// What stands around key, flags and value: words, spaces, two numbers, line ends, and the `END` behind.
 const WORDS_LEN_MAX: usize = 64;
@@ -91,5 +91,5 @@ pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, De
 }
 
 #[cfg(test)]
-#[path = "classic_tests.rs"]
+#[path = "reply_tests.rs"]
 mod tests;
