@@ -17,4 +17,4 @@ mod agreement;
 mod view;
 
 pub use agreement::{Agreement, Member};
-pub use view::{Gone, Phase, Place, Server, Slots, View};
+pub use view::{Away, Gone, Phase, Place, Server, Slots, View};

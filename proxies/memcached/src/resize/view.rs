@@ -26,7 +26,7 @@ pub enum Phase {
     F,
 }
 
-/// What has become of an old server that does not answer during a change.
+/// What has become of a server that does not answer during a change, and is not a key's home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gone {
@@ -58,7 +58,7 @@ pub struct View {
     pub old: Slots,
     /// The list after it; the same while there is none.
     pub new: Slots,
-    /// Old servers that do not answer.
+    /// Those that do not answer: old ones in E and F, new ones on the way back in C.
     pub gone: BTreeMap<usize, Gone>,
 }
 
@@ -76,11 +76,22 @@ pub enum Place {
         phase: Phase,
         /// Its server before.
         old: Server,
-        /// The old server is not to be asked: it answers as if it were empty (a miss, `NF`).
-        is_gone: bool,
         /// Its server afterwards.
         new: Server,
+        /// Which of the two is not to be asked.
+        away: Away,
     },
+}
+
+/// A server of a moving key that does not answer, as all sidecars have agreed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Away {
+    /// Both are asked as the program says.
+    Neither,
+    /// The old one is not asked at all and answers as if it were empty: `mg` is a miss, `md` is `NF`.
+    Old,
+    /// The new one is not read: an `mg` of any kind answers a miss without being sent. All else is sent.
+    NewIsUnread,
 }
 
 impl Slots {
@@ -173,12 +184,14 @@ impl View {
     }
 
     fn moving(&self, old: Server, new: Server) -> Place {
-        let mark = self.gone.get(&old.0).copied();
-        let phase = match (self.phase, mark) {
-            (Phase::E, Some(Gone::Leaving | Gone::Gone)) => Phase::F,
-            (phase @ (Phase::Plain | Phase::B | Phase::C | Phase::E | Phase::F), _) => phase,
+        let marks = (self.gone.get(&old.0), self.gone.get(&new.0));
+        let (phase, away) = match (self.phase, marks) {
+            (Phase::C, (_, Some(Gone::Leaving | Gone::Gone))) => (Phase::C, Away::NewIsUnread),
+            (Phase::E | Phase::F, (Some(Gone::Leaving), _)) => (Phase::F, Away::Neither),
+            (Phase::E | Phase::F, (Some(Gone::Gone), _)) => (Phase::F, Away::Old),
+            (phase @ (Phase::Plain | Phase::B | Phase::C | Phase::E | Phase::F), _) => (phase, Away::Neither),
         };
-        Place::Moving { phase, old, is_gone: mark == Some(Gone::Gone), new }
+        Place::Moving { phase, old, new, away }
     }
 }
 
@@ -236,14 +249,23 @@ mod tests {
     fn a_server_that_is_gone_takes_its_own_keys_on_and_no_others() {
         let (old, new) = (list(&[1, 2]), list(&[3, 4]));
         let mark = |mark| BTreeMap::from([(old[0].address.clone(), mark)]);
-        for (gone, is_gone) in [(Gone::Leaving, false), (Gone::Gone, true)] {
+        for (gone, expected) in [(Gone::Leaving, Away::Neither), (Gone::Gone, Away::Old)] {
             let view = View::changing(3, Phase::E, &old, &new, &mark(gone));
             for hash in 0..100 {
-                let Place::Moving { phase, old, is_gone: skipped, .. } = view.place(hash) else { panic!() };
+                let Place::Moving { phase, old, away, .. } = view.place(hash) else { panic!() };
                 match port(&view, old) {
-                    1 => assert_eq!((phase, skipped), (Phase::F, is_gone)),
-                    _ => assert_eq!((phase, skipped), (Phase::E, false)),
+                    1 => assert_eq!((phase, away), (Phase::F, expected)),
+                    _ => assert_eq!((phase, away), (Phase::E, Away::Neither)),
                 }
+            }
+        }
+        let mark = BTreeMap::from([(new[1].address.clone(), Gone::Leaving)]);
+        for (phase, expected) in [(Phase::C, Away::NewIsUnread), (Phase::B, Away::Neither)] {
+            let view = View::changing(3, phase, &old, &new, &mark);
+            for hash in 0..100 {
+                let Place::Moving { phase: now, new, away, .. } = view.place(hash) else { panic!() };
+                assert_eq!(now, phase);
+                assert_eq!(away, if port(&view, new) == 4 { expected } else { Away::Neither });
             }
         }
     }
