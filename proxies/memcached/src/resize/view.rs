@@ -235,7 +235,7 @@ mod tests {
                 1 => (2, 4),
                 _ => (3, 1),
             };
-            let Place::Moving { phase: Phase::E, old: from, is_gone: false, new: to } = view.place(hash)
+            let Place::Moving { phase: Phase::E, old: from, new: to, away: Away::Neither } = view.place(hash)
             else {
                 panic!();
             };
