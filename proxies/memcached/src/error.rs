@@ -25,12 +25,22 @@ pub enum Failure {
     /// The cluster has no server yet.
     #[error("no server is known")]
     NoServer,
+    /// Others changed the key each time an operation of several steps came to its last.
+    #[error("the key is changed too often")]
+    Contended,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Down, Self::Lost, Self::TimedOut, Self::Nonsense, Self::TooLarge, Self::NoServer];
+    pub const ALL: [Self; 7] = [
+        Self::Down,
+        Self::Lost,
+        Self::TimedOut,
+        Self::Nonsense,
+        Self::TooLarge,
+        Self::NoServer,
+        Self::Contended,
+    ];
 }
 
 impl Classified for Failure {
@@ -42,19 +52,20 @@ impl Classified for Failure {
             Self::Nonsense => Kind::Protocol,
             Self::TooLarge => Kind::Limit,
             Self::NoServer => Kind::NoEndpoint,
+            Self::Contended => Kind::Limit,
         }
     }
 
     fn side(&self) -> Side {
         match self {
             Self::Down | Self::Lost | Self::TimedOut | Self::Nonsense | Self::NoServer => Side::Upstream,
-            Self::TooLarge => Side::Internal,
+            Self::TooLarge | Self::Contended => Side::Internal,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Down | Self::NoServer => Retry::Safe,
+            Self::Down | Self::NoServer | Self::Contended => Retry::Safe,
             Self::Lost | Self::TimedOut => Retry::IfIdempotent,
             Self::Nonsense | Self::TooLarge => Retry::Never,
         }
@@ -68,6 +79,7 @@ impl Classified for Failure {
             Self::Nonsense => "the server for this key answered nonsense",
             Self::TooLarge => "the value is larger than this proxy passes on",
             Self::NoServer => "no server is known",
+            Self::Contended => "try again",
         })
     }
 }

@@ -5,6 +5,8 @@
 //! clock and no chance, so that the same lines run on real connections and in a simulation that plays every
 //! order of events.
 
+pub mod resize;
+
 use crate::error::Failure;
 use crate::wire::meta::{Reply, Request};
 
@@ -34,6 +36,35 @@ pub struct Told {
     /// What the server said.
     pub reply: Reply,
     /// On which connection.
+    pub link: Link,
+}
+
+/// A CAS value, and the connection it may be used on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// As the server told it, without an epoch.
+    pub cas: u64,
+    /// Whose it is.
+    pub link: Link,
+}
+
+/// What an operation of several steps came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The reply that one server would have given to the client's request: its status, what `wants` asked
+    /// for, a server's own words if one refused. The key in it is the one that servers know.
+    pub reply: Reply,
+    /// Whose CAS value the `c` in the reply is. Without it that value is 0, and the client's token must be one
+    /// that never matches.
+    pub origin: Option<Origin>,
+}
+
+/// The server, and the connection to it, that a CAS value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Which server.
+    pub node: Node,
+    /// The connection.
     pub link: Link,
 }
 
