@@ -2,6 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `plan.rs` | which lists there may be, and what follows from a source's |
+//! | `phase.rs` | the shared state, and what comes next: pure, and simulated |
 //! | `view.rs` | what a worker knows of it: the phase and both lists, one immutable value |
 //! | `agreement.rs` | how workers get a view and say that they are done with older ones |
 //!
@@ -14,6 +16,8 @@
 //! acknowledged the one before, so no two sidecars are ever further apart than one step.
 
 mod agreement;
+pub mod phase;
+pub mod plan;
 mod view;
 
 pub use agreement::{Agreement, Member};
