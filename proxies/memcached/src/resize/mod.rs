@@ -21,4 +21,4 @@ pub mod plan;
 mod view;
 
 pub use agreement::{Agreement, Member};
-pub use view::{Away, Gone, Phase, Place, Server, Slots, View};
+pub use view::{Gone, Phase, Place, Server, Slots, View};

@@ -8,6 +8,8 @@ use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 use serde::{Deserialize, Serialize};
 
+use crate::program::resize as program;
+
 /// How far a change of servers has come. Neighbours (in this order) may be in use at the same time on
 /// different sidecars, never others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,29 +71,18 @@ pub enum Place {
     Nowhere,
     /// On one server: plain requests.
     One(Server),
-    /// It moves: the program of this phase.
+    /// It moves: the program of this phase, which is the view's but for servers that are away.
     Moving {
-        /// The phase for this key: that of the view, but [`Phase::F`] for [`Phase::E`] if its old server is
-        /// gone or leaving. Never [`Phase::Plain`].
-        phase: Phase,
+        /// For this key: F for E if its old server is leaving, G for E and F if it is gone.
+        phase: program::Phase,
         /// Its server before.
         old: Server,
         /// Its server afterwards.
         new: Server,
-        /// Which of the two is not to be asked.
-        away: Away,
+        /// The new server does not answer, on the way back from E: an `mg` of any kind that the program sends it
+        /// is answered with a miss and not sent. All else is sent.
+        is_new_unread: bool,
     },
-}
-
-/// A server of a moving key that does not answer, as all sidecars have agreed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Away {
-    /// Both are asked as the program says.
-    Neither,
-    /// The old one is not asked at all and answers as if it were empty: `mg` is a miss, `md` is `NF`.
-    Old,
-    /// The new one is not read: an `mg` of any kind answers a miss without being sent. All else is sent.
-    NewIsUnread,
 }
 
 impl Slots {
@@ -184,14 +175,16 @@ impl View {
     }
 
     fn moving(&self, old: Server, new: Server) -> Place {
-        let marks = (self.gone.get(&old.0), self.gone.get(&new.0));
-        let (phase, away) = match (self.phase, marks) {
-            (Phase::C, (_, Some(Gone::Leaving | Gone::Gone))) => (Phase::C, Away::NewIsUnread),
-            (Phase::E | Phase::F, (Some(Gone::Leaving), _)) => (Phase::F, Away::Neither),
-            (Phase::E | Phase::F, (Some(Gone::Gone), _)) => (Phase::F, Away::Old),
-            (phase @ (Phase::Plain | Phase::B | Phase::C | Phase::E | Phase::F), _) => (phase, Away::Neither),
+        let (mark, new_mark) = (self.gone.get(&old.0), self.gone.get(&new.0));
+        let phase = match (self.phase, mark) {
+            (Phase::Plain, _) => return Place::One(old),
+            (Phase::B, _) => program::Phase::B,
+            (Phase::C, _) => program::Phase::C,
+            (Phase::E, None) => program::Phase::E,
+            (Phase::E, Some(Gone::Leaving)) | (Phase::F, None | Some(Gone::Leaving)) => program::Phase::F,
+            (Phase::E | Phase::F, Some(Gone::Gone)) => program::Phase::G,
         };
-        Place::Moving { phase, old, new, away }
+        Place::Moving { phase, old, new, is_new_unread: self.phase == Phase::C && new_mark.is_some() }
     }
 }
 
@@ -235,7 +228,8 @@ mod tests {
                 1 => (2, 4),
                 _ => (3, 1),
             };
-            let Place::Moving { phase: Phase::E, old: from, new: to, away: Away::Neither } = view.place(hash)
+            let Place::Moving { phase: program::Phase::E, old: from, new: to, is_new_unread: false } =
+                view.place(hash)
             else {
                 panic!();
             };
@@ -249,23 +243,19 @@ mod tests {
     fn a_server_that_is_gone_takes_its_own_keys_on_and_no_others() {
         let (old, new) = (list(&[1, 2]), list(&[3, 4]));
         let mark = |mark| BTreeMap::from([(old[0].address.clone(), mark)]);
-        for (gone, expected) in [(Gone::Leaving, Away::Neither), (Gone::Gone, Away::Old)] {
+        for (gone, expected) in [(Gone::Leaving, program::Phase::F), (Gone::Gone, program::Phase::G)] {
             let view = View::changing(3, Phase::E, &old, &new, &mark(gone));
             for hash in 0..100 {
-                let Place::Moving { phase, old, away, .. } = view.place(hash) else { panic!() };
-                match port(&view, old) {
-                    1 => assert_eq!((phase, away), (Phase::F, expected)),
-                    _ => assert_eq!((phase, away), (Phase::E, Away::Neither)),
-                }
+                let Place::Moving { phase, old, .. } = view.place(hash) else { panic!() };
+                assert_eq!(phase, if port(&view, old) == 1 { expected } else { program::Phase::E });
             }
         }
         let mark = BTreeMap::from([(new[1].address.clone(), Gone::Leaving)]);
-        for (phase, expected) in [(Phase::C, Away::NewIsUnread), (Phase::B, Away::Neither)] {
+        for phase in [Phase::B, Phase::C] {
             let view = View::changing(3, phase, &old, &new, &mark);
             for hash in 0..100 {
-                let Place::Moving { phase: now, new, away, .. } = view.place(hash) else { panic!() };
-                assert_eq!(now, phase);
-                assert_eq!(away, if port(&view, new) == 4 { expected } else { Away::Neither });
+                let Place::Moving { new, is_new_unread, .. } = view.place(hash) else { panic!() };
+                assert_eq!(is_new_unread, phase == Phase::C && port(&view, new) == 4);
             }
         }
     }
