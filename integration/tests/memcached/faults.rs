@@ -143,8 +143,11 @@ fn a_server_that_talks_nonsense_is_left() -> Result<()> {
     let liar = Scripted::start(|_, mut stream| {
         let mut part = [0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut part) {
-            let is_greeting = part.get(..count) == Some(b"mn\r\n");
-            let answer: &[u8] = if is_greeting { b"MN\r\n" } else { b"HTTP/1.1 400 Bad Request\r\n\r\n" };
+            let answer: &[u8] = match part.get(..count) {
+                Some(b"mn\r\n") => b"MN\r\n",
+                Some(b"mn\r\nstats\r\n") => b"MN\r\nERROR\r\n",
+                _ => b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            };
             if stream.write_all(answer).is_err() {
                 return;
             }

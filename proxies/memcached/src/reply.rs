@@ -69,7 +69,7 @@ pub fn value(reply: &Reply, with_cas: bool, out: &mut Output) -> Outcome {
             let (Some(key), Some(flags)) = (reply.flag(b'k'), reply.flag(b'f')) else {
                 return Outcome::Unfit(Failure::Nonsense);
             };
-            let cas = if with_cas { Some(reply.flag(b'c').unwrap_or(b"0")) } else { None };
+            let cas = if with_cas { Some(reply.token().unwrap_or_default()) } else { None };
             classic::write_value(out, key, flags, cas, &reply.value);
             Outcome::Good
         }

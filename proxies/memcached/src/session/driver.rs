@@ -23,7 +23,7 @@ use tracing::debug;
 use super::mailbox::Mailbox;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket};
 use crate::error::Failure;
-use crate::upstream::connection::Shape;
+use crate::upstream::connection::{Recipient, Shape};
 use crate::upstream::embedded;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
@@ -244,17 +244,33 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    fn recipient(&self, ticket: Ticket) -> Recipient {
+        Recipient::Session(Rc::clone(self.mailbox), ticket)
+    }
+
     fn one(&self, request: &Request<'_>, view: &mut View, cx: &mut Context<'_>) -> Asked {
         let route = view.route(request.key);
         match view.lease(route, self.session, cx.waker()) {
             Lease::Connection { connection, is_trial } => {
+                let compared;
+                let request = match request.compare() {
+                    None => request,
+                    Some(token) => match connection.poll_identity(is_trial, cx.waker()) {
+                        Poll::Ready(Ok(identity)) => {
+                            compared = request.comparing(identity.epoch.cas(token));
+                            &compared
+                        }
+                        Poll::Ready(Err(failure)) => return Asked::Answered(Answer::Failed(failure)),
+                        Poll::Pending => return Asked::Busy,
+                    },
+                };
                 let encode = |out: &mut Output| request.encode(out);
-                match connection.send(self.mailbox, self.ticket, Shape::One, is_trial, self.now, encode) {
+                match connection.send(self.recipient(self.ticket), Shape::One, is_trial, self.now, encode) {
                     Ok(()) => Asked::Waiting,
                     Err(failure) => Asked::Answered(Answer::Failed(failure)),
                 }
             }
-            Lease::Embedded(store) => Asked::Answered(Answer::Reply(store.execute(request))),
+            Lease::Embedded(store) => Asked::Answered(Answer::Reply(embedded_reply(&store, request))),
             Lease::Busy => Asked::Busy,
             Lease::Failed(failure) => Asked::Answered(Answer::Failed(failure)),
         }
@@ -280,10 +296,8 @@ impl Exchange<'_> {
         let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
             Lease::Connection { connection, is_trial } => {
                 let encode = |out: &mut Output| broadcast.encode(out);
-                connection
-                    .send(self.mailbox, ticket, shape, is_trial, self.now, encode)
-                    .err()
-                    .map(Answer::Failed)
+                let recipient = self.recipient(ticket);
+                connection.send(recipient, shape, is_trial, self.now, encode).err().map(Answer::Failed)
             }
             Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),
             Lease::Busy | Lease::Failed(_) => Some(Answer::Failed(Failure::Down)),
@@ -298,7 +312,8 @@ impl Exchange<'_> {
             match lease {
                 Lease::Connection { connection, is_trial } => {
                     let encode = |out: &mut Output| out.extend_from_slice(b"version\r\n");
-                    match connection.send(self.mailbox, self.ticket, Shape::One, is_trial, self.now, encode) {
+                    let recipient = self.recipient(self.ticket);
+                    match connection.send(recipient, Shape::One, is_trial, self.now, encode) {
                         Ok(()) => return Some(None),
                         Err(down) => failure = down,
                     }
@@ -321,6 +336,17 @@ fn deliver_all(machine: &mut Machine, first: Ticket, answers: Vec<Option<Answer>
             machine.answer(ticket, answer);
         }
     }
+}
+
+/// What the embedded store says to a request, its tokens told as those of a server are.
+fn embedded_reply(store: &embedded::Store, request: &Request<'_>) -> Reply {
+    let epoch = store.epoch();
+    let mut reply = match request.compare() {
+        None => store.execute(request),
+        Some(token) => store.execute(&request.comparing(epoch.cas(token))),
+    };
+    reply.epoch = Some(epoch);
+    reply
 }
 
 /// What the embedded store says to what every server is asked.

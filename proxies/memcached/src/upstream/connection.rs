@@ -5,17 +5,19 @@
 //! locked: everybody lives on the worker's thread.
 //!
 //! ```text
-//!          the first request                mn ─► MN
-//!   Idle ─────────────────────► Connecting ──────────► Up
-//!                                 ▲    │ failed        ▲ │ broken, timed out, nonsense
-//!                 a trial request │    ▼        mn─►MN │ ▼
-//!                                 └────────── Resting ──┘
+//!          the first request              mn, stats ─► MN, …
+//!   Idle ─────────────────────► Connecting ──────────────────► Up ─► Idle (hung up on while nobody waited)
+//!                                 ▲    │ failed                ▲ │ broken, timed out, nonsense
+//!                 a trial request │    ▼     mn, stats ─► MN, …│ ▼
+//!                                 └────────── Resting ─────────┘
 //!                                             (dials by itself, now and then)
 //! ```
 //!
 //! While it rests requests fail at once, so that a dead server costs its clients no time.
 
+mod ask;
 mod exchange;
+mod greeting;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -26,7 +28,6 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use groove_common::balance::Dice;
 use groove_common::discovery::{Cluster, Endpoint, Outcome};
 use groove_common::health::Backoff;
@@ -36,10 +37,13 @@ use tracing::{debug, info};
 
 use crate::error::Failure;
 use crate::metrics::UpstreamMetrics;
-use crate::session::mailbox::Mailbox;
-use crate::session::state::{Answer, Ticket};
+use crate::program;
 use crate::wire::{Limits, Output};
 use exchange::{Ended, Exchange};
+
+pub use ask::{Question, Recipient};
+pub use greeting::Identity;
+pub(super) use greeting::greet;
 
 /// Requests that may wait for their replies on one connection.
 const IN_FLIGHT_MAX: usize = 4096;
@@ -49,10 +53,6 @@ const OUT_LEN_MAX: usize = 4 << 20;
 
 /// Between two attempts at a server that is away.
 const REDIAL: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(2) };
-
-/// The first word on a connection, and its answer: the server is awake and speaks meta.
-const GREETING: &[u8] = b"mn\r\n";
-const GREETING_REPLY: &[u8] = b"MN\r\n";
 
 /// What all connections of a cluster go by.
 #[derive(Debug)]
@@ -77,30 +77,40 @@ pub struct Connection {
 }
 
 struct Pipe {
-    link: Link,
+    stage: Stage,
+    /// Who answers, while it is up.
+    up: Option<Up>,
     out: Output,
     in_flight: VecDeque<Waiting>,
     /// Wakes the connection's task.
     task: Option<Waker>,
     is_woken: bool,
-    /// Sessions that found the connection full.
+    /// Who found the connection full, or wants to know who answers.
     blocked: Vec<Waker>,
+    /// Somebody wants it up, though there is no request yet.
+    is_wanted: bool,
     /// No session will use it again.
     is_retired: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
+enum Stage {
     Idle,
     Connecting,
     Up,
     Resting,
 }
 
+/// A TCP connection that is up.
+#[derive(Debug, Clone, Copy)]
+struct Up {
+    link: program::Link,
+    identity: Identity,
+}
+
 /// A request on its way.
 struct Waiting {
-    mailbox: Rc<Mailbox>,
-    ticket: Ticket,
+    recipient: Recipient,
     sent: Instant,
     shape: Shape,
 }
@@ -124,12 +134,14 @@ impl Connection {
         dice: Dice,
     ) -> Rc<Self> {
         let pipe = Pipe {
-            link: Link::Idle,
+            stage: Stage::Idle,
+            up: None,
             out: Output::new(),
             in_flight: VecDeque::new(),
             task: None,
             is_woken: false,
             blocked: Vec::new(),
+            is_wanted: false,
             is_retired: false,
         };
         let connection = Rc::new(Self { cluster, endpoint, settings, metrics, pipe: RefCell::new(pipe) });
@@ -141,35 +153,34 @@ impl Connection {
     pub fn is_ready(&self, waker: &Waker) -> bool {
         let mut pipe = self.pipe.borrow_mut();
         let is_ready = pipe.in_flight.len() < IN_FLIGHT_MAX && pipe.out.len() < OUT_LEN_MAX;
-        if !is_ready && !pipe.blocked.iter().any(|blocked| blocked.will_wake(waker)) {
-            pipe.blocked.push(waker.clone());
+        if !is_ready {
+            pipe.block(waker);
         }
         is_ready
     }
 
-    /// Sends what `encode` writes, on behalf of a session. With `is_trial` even a resting connection tries.
+    /// Sends what `encode` writes, on behalf of `recipient`. With `is_trial` even a resting connection tries.
     ///
     /// # Errors
     ///
     /// [`Failure::Down`] while the server is known to be away. Nothing is sent then.
     pub fn send(
         &self,
-        mailbox: &Rc<Mailbox>,
-        ticket: Ticket,
+        recipient: Recipient,
         shape: Shape,
         is_trial: bool,
         now: Instant,
         encode: impl FnOnce(&mut Output),
     ) -> Result<(), Failure> {
         let mut pipe = self.pipe.borrow_mut();
-        if pipe.link == Link::Resting {
+        if pipe.stage == Stage::Resting {
             if !is_trial {
                 return Err(Failure::Down);
             }
-            pipe.link = Link::Connecting;
+            pipe.stage = Stage::Connecting;
         }
         encode(&mut pipe.out);
-        pipe.in_flight.push_back(Waiting { mailbox: Rc::clone(mailbox), ticket, sent: now, shape });
+        pipe.in_flight.push_back(Waiting { recipient, sent: now, shape });
         pipe.wake_task();
         Ok(())
     }
@@ -181,22 +192,73 @@ impl Connection {
         pipe.wake_task();
     }
 
-    async fn run(self: Rc<Self>, mut dice: Dice) {
-        if !self.first_request().await {
-            return;
+    /// Who answers on it. Pending: it is being dialled (this very call may have been the reason), and `waker`
+    /// is woken. With `is_trial` even a resting connection tries.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Down`] while the server is known to be away.
+    pub fn poll_identity(&self, is_trial: bool, waker: &Waker) -> Poll<Result<Identity, Failure>> {
+        let stage = self.pipe.borrow().stage;
+        if stage == Stage::Resting {
+            if !is_trial {
+                return Poll::Ready(Err(Failure::Down));
+            }
+            // What comes of it is the trial's outcome; nobody listens to the answer.
+            _ = self.question(is_trial);
         }
+        let mut pipe = self.pipe.borrow_mut();
+        if let Some(up) = pipe.up {
+            return Poll::Ready(Ok(up.identity));
+        }
+        pipe.is_wanted = true;
+        pipe.block(waker);
+        pipe.wake_task();
+        Poll::Pending
+    }
+
+    /// The TCP connection that is up, if one is.
+    pub fn link(&self) -> Option<program::Link> {
+        self.pipe.borrow().up.map(|up| up.link)
+    }
+
+    /// Has it been given up?
+    pub fn is_retired(&self) -> bool {
+        self.pipe.borrow().is_retired
+    }
+
+    /// A question whose answer comes after those of all requests that have been sent. `None`: nobody waits.
+    pub fn fence(&self) -> Option<Rc<Question>> {
+        if self.pipe.borrow().in_flight.is_empty() {
+            return None;
+        }
+        self.question(false).ok()
+    }
+
+    /// Asks nothing in particular.
+    fn question(&self, is_trial: bool) -> Result<Rc<Question>, Failure> {
+        let question = Rc::new(Question::default());
+        let recipient = Recipient::Program(Rc::clone(&question));
+        let noop = |out: &mut Output| out.extend_from_slice(greeting::GREETING);
+        self.send(recipient, Shape::One, is_trial, Instant::now(), noop)?;
+        Ok(question)
+    }
+
+    async fn run(self: Rc<Self>, mut dice: Dice) {
         let mut failures = 0;
-        while !self.is_over() {
+        while self.wanted(failures, dice.unit()).await {
             let failure = match self.connect().await {
-                Ok(stream) => {
+                Ok((stream, identity)) => {
                     debug!(server = %self.endpoint.address, "connected");
                     failures = 0;
-                    self.pipe.borrow_mut().link = Link::Up;
+                    let up = Up { link: program::Link(dice.bits()), identity };
+                    self.go_up(up);
                     self.metrics.connections.inc();
-                    let ended = Exchange::new(&self, stream).run().await;
+                    let ended = Exchange::new(&self, up, stream).run().await;
                     self.metrics.connections.dec();
                     match ended {
                         Ended::Retired => return,
+                        Ended::Failed(Failure::Lost) if self.go_idle() => continue,
                         Ended::Failed(failure) => failure,
                     }
                 }
@@ -207,23 +269,48 @@ impl Connection {
                 }
             };
             self.fail_all(failure);
-            self.rest(REDIAL.delay(failures, dice.unit())).await;
             failures += 1;
         }
     }
 
-    /// Waits for a reason to connect. False: there will be none.
+    /// Waits for a reason to connect: the first request, or after failures a while. False: there will be none.
+    async fn wanted(&self, failures: u32, dice: f64) -> bool {
+        match failures.checked_sub(1) {
+            None => self.first_request().await,
+            Some(attempt) => {
+                self.rest(REDIAL.delay(attempt, dice)).await;
+                !self.is_over()
+            }
+        }
+    }
+
     async fn first_request(&self) -> bool {
         poll_fn(|cx| {
             let mut pipe = self.pipe.borrow_mut();
             pipe.begin_turn(cx.waker());
-            if !pipe.in_flight.is_empty() {
-                pipe.link = Link::Connecting;
+            if pipe.is_wanted || !pipe.in_flight.is_empty() {
+                pipe.stage = Stage::Connecting;
                 return Poll::Ready(true);
             }
             if pipe.is_retired { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
+    }
+
+    fn go_up(&self, up: Up) {
+        let mut pipe = self.pipe.borrow_mut();
+        (pipe.stage, pipe.up, pipe.is_wanted) = (Stage::Up, Some(up), false);
+        pipe.blocked.drain(..).for_each(Waker::wake);
+    }
+
+    /// The server hung up. If nobody waits for anything that is no failure: servers close what is idle.
+    fn go_idle(&self) -> bool {
+        let mut pipe = self.pipe.borrow_mut();
+        let is_idle = pipe.in_flight.is_empty();
+        if is_idle {
+            (pipe.stage, pipe.up) = (Stage::Idle, None);
+        }
+        is_idle
     }
 
     /// Does nobody want anything of it any more?
@@ -232,13 +319,13 @@ impl Connection {
         pipe.is_retired && pipe.in_flight.is_empty()
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<(Stream, Identity)> {
         let Settings { connect_timeout, tls, .. } = &*self.settings;
         let greeted = async {
             let address = &self.endpoint.address;
             let mut stream = groove_common::net::connect(address, tls.as_ref(), *connect_timeout).await?;
-            greet(&mut stream).await?;
-            Ok(stream)
+            let identity = greeting::introduce(&mut stream, address).await?;
+            Ok((stream, identity))
         };
         timeout(*connect_timeout, greeted).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -246,7 +333,7 @@ impl Connection {
     /// Everybody who waits is told, and so is the breaker.
     fn fail_all(&self, failure: Failure) {
         let mut pipe = self.pipe.borrow_mut();
-        pipe.link = Link::Resting;
+        (pipe.stage, pipe.up, pipe.is_wanted) = (Stage::Resting, None, false);
         pipe.out.clear();
         let waiting = std::mem::take(&mut pipe.in_flight);
         let blocked = std::mem::take(&mut pipe.blocked);
@@ -260,27 +347,25 @@ impl Connection {
             info!(server = %self.endpoint.address, requests = waiting.len(), %failure, "requests failed");
         }
         let mut touched = Vec::new();
-        for Waiting { mailbox, ticket, .. } in waiting {
-            if mailbox.deliver(ticket, Answer::Failed(failure)) {
-                touched.push(mailbox);
-            }
+        for Waiting { recipient, .. } in waiting {
+            touched.extend(recipient.deliver(Err(failure)));
         }
         touched.iter().for_each(|mailbox| mailbox.flush());
         blocked.into_iter().for_each(Waker::wake);
     }
 
     /// Lets the server be for a while, unless a trial comes. Afterwards it is dialled again unasked, so
-    /// that no client has to find out that it is back; meanwhile requests go on failing at once.
+    /// that no client has to find out that it is back; until it is, requests go on failing at once.
     async fn rest(&self, time: Duration) {
         let mut sleep = std::pin::pin!(tokio::time::sleep(time));
         poll_fn(|cx| {
             let mut pipe = self.pipe.borrow_mut();
             pipe.begin_turn(cx.waker());
-            if pipe.is_retired || pipe.link == Link::Connecting || sleep.as_mut().poll(cx).is_ready() {
-                pipe.link = Link::Connecting;
-                return Poll::Ready(());
+            if pipe.is_retired || pipe.stage == Stage::Connecting {
+                Poll::Ready(())
+            } else {
+                sleep.as_mut().poll(cx)
             }
-            Poll::Pending
         })
         .await;
     }
@@ -290,6 +375,12 @@ impl Connection {
 const REPORTS_MAX: usize = 16;
 
 impl Pipe {
+    fn block(&mut self, waker: &Waker) {
+        if !self.blocked.iter().any(|blocked| blocked.will_wake(waker)) {
+            self.blocked.push(waker.clone());
+        }
+    }
+
     fn wake_task(&mut self) {
         if !self.is_woken
             && let Some(task) = &self.task
@@ -308,17 +399,5 @@ impl Pipe {
     }
 }
 
-/// Sends the greeting and waits for the answer that only a memcached with the meta protocol gives.
-pub(super) async fn greet(stream: &mut Stream) -> io::Result<()> {
-    stream.send(&mut &*GREETING).await?;
-    let mut answer = BytesMut::new();
-    while answer.len() < GREETING_REPLY.len() {
-        if stream.fill(&mut answer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    match answer == GREETING_REPLY {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "not a memcached with the meta protocol")),
-    }
-}
+#[cfg(test)]
+mod tests;

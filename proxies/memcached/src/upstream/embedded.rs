@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use groove_common::discovery::fresh_dice;
 use groove_common::telemetry::Counter;
 use moka::Expiry;
 use moka::sync::Cache;
@@ -17,8 +18,8 @@ use parking_lot::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire::meta::{self as wire, Arith, Get, Mode, Op, Reply, Request, Status, Wants};
-use crate::wire::number;
 use crate::wire::output::BY_REFERENCE_LEN_MIN;
+use crate::wire::{Epoch, number};
 
 /// Groups of keys with a lock each.
 const LOCKS: usize = 256;
@@ -38,6 +39,7 @@ pub struct Store {
     locks: Box<[Mutex<()>]>,
     capacity_len: u64,
     last_cas: AtomicU64,
+    epoch: Epoch,
     /// When everything goes, in milliseconds since the epoch; 0 for never.
     flush_at_ms: AtomicU64,
     clock: Clock,
@@ -98,6 +100,8 @@ impl Store {
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             capacity_len,
             last_cas: AtomicU64::new(0),
+            // It counts from the beginning again whenever it is made anew.
+            epoch: Epoch::new(b"embedded", fresh_dice().bits()),
             flush_at_ms: AtomicU64::new(0),
             clock: Clock::start(),
             counters: Counters {
@@ -152,6 +156,11 @@ impl Store {
             Some(delay) => self.clock.now_ms() + millis(delay),
         };
         self.flush_at_ms.store(at, Ordering::Relaxed);
+    }
+
+    /// Whose CAS values its own are.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// How many items it holds, more or less.

@@ -5,11 +5,13 @@
 //! The grammar is memcached 1.6.18's, quirks included (`doc/protocol.txt` and `proto_text.c` there).
 
 pub mod classic;
+mod epoch;
 pub mod meta;
 pub mod number;
 pub mod output;
 pub mod request;
 
+pub use epoch::Epoch;
 pub use output::Output;
 pub use request::{Decoder, Request};
 

@@ -12,10 +12,9 @@ use groove_common::discovery::Outcome;
 use groove_common::net::Stream;
 use tokio::time::Sleep;
 
-use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Shape};
+use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Shape, Up};
 use crate::error::Failure;
 use crate::session::mailbox::Mailbox;
-use crate::session::state::Answer;
 use crate::wire::meta::{self, Reply, Status};
 
 /// Statistics of one server, about at most.
@@ -30,6 +29,7 @@ pub(super) enum Ended {
 /// An established connection at work.
 pub(super) struct Exchange<'a> {
     connection: &'a Connection,
+    up: Up,
     stream: Stream,
     input: BytesMut,
     decoder: meta::Decoder,
@@ -43,9 +43,10 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(connection: &'a Connection, stream: Stream) -> Self {
+    pub(super) fn new(connection: &'a Connection, up: Up, stream: Stream) -> Self {
         Self {
             connection,
+            up,
             stream,
             input: BytesMut::new(),
             decoder: meta::Decoder::default(),
@@ -112,7 +113,7 @@ impl<'a> Exchange<'a> {
             let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
                 return Err(Failure::Nonsense);
             };
-            let Some(reply) = self.gather(shape, reply) else { continue };
+            let Some(mut reply) = self.gather(shape, reply) else { continue };
             let Some(waiting) = pipe.in_flight.pop_front() else { continue };
             if was_full {
                 pipe.blocked.drain(..).for_each(Waker::wake);
@@ -121,9 +122,8 @@ impl<'a> Exchange<'a> {
             let latency = now.saturating_duration_since(waiting.sent);
             connection.metrics.latency.record(latency);
             latest = Some(latency);
-            if waiting.mailbox.deliver(waiting.ticket, Answer::Reply(reply)) {
-                self.touched.push(waiting.mailbox);
-            }
+            reply.epoch = Some(self.up.identity.epoch);
+            self.touched.extend(waiting.recipient.deliver(Ok((reply, self.up.link))));
         }
         if self.input.is_empty() {
             // Gives the buffer up: an idle connection holds none.

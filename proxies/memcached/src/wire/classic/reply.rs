@@ -10,7 +10,7 @@ use crate::wire::{Limits, number};
 const WORDS_LEN_MAX: usize = 64;
 
 /// `VALUE key flags length [cas]`, the value, and their line ends.
-pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<&[u8]>, value: &Bytes) {
+pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<u64>, value: &Bytes) {
     let tail = out.tail();
     let copied_len = if value.len() < BY_REFERENCE_LEN_MIN { value.len() } else { 0 };
     tail.reserve(WORDS_LEN_MAX + key.len() + flags.len() + copied_len);
@@ -22,7 +22,7 @@ pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<&[u8]
     number::write(value.len() as u64, tail);
     if let Some(cas) = cas {
         tail.extend_from_slice(b" ");
-        tail.extend_from_slice(cas);
+        number::write(cas, tail);
     }
     tail.extend_from_slice(b"\r\n");
     out.push(value);

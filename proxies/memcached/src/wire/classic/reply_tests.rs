@@ -10,10 +10,10 @@ proptest! {
         cas in prop::option::of(any::<u64>()),
         value in prop::collection::vec(any::<u8>(), 0..20_000),
     ) {
-        let (flags, cas) = (flags.to_string(), cas.map(|cas| cas.to_string()));
+        let flags = flags.to_string();
         let value = Bytes::from(value);
         let mut out = Output::new();
-        write_value(&mut out, key.as_bytes(), flags.as_bytes(), cas.as_ref().map(String::as_bytes), &value);
+        write_value(&mut out, key.as_bytes(), flags.as_bytes(), cas, &value);
         out.extend_from_slice(b"END\r\n");
         let (mut input, mut frames) = (BytesMut::new(), Vec::new());
         while !out.is_empty() {

@@ -1,5 +1,6 @@
 //! The meta protocol, spoken with servers: every request has exactly one reply, in order.
 
+mod compare;
 mod encode;
 mod reply;
 

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use memchr::{memchr, memchr_iter};
 
 use crate::wire::output::BY_REFERENCE_LEN_MIN;
-use crate::wire::{Limits, number};
+use crate::wire::{Epoch, Limits, number};
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Reply {
     line: Bytes,
     /// The value of [`Status::Value`], without its line end.
     pub value: Bytes,
+    /// Whose CAS values these are, once a connection has told.
+    pub epoch: Option<Epoch>,
 }
 
 /// The first word of a reply.
@@ -51,7 +53,7 @@ pub enum Status {
 impl Reply {
     /// A reply that no server sent: the embedded store's.
     pub fn new(status: Status, line: Bytes, value: Bytes) -> Self {
-        Self { status, line, value }
+        Self { status, line, value, epoch: None }
     }
 
     /// The whole line.
@@ -66,6 +68,17 @@ impl Reply {
             [first, argument @ ..] if *first == name => Some(argument),
             _ => None,
         })
+    }
+
+    /// The server's own CAS value, for programs.
+    pub fn cas(&self) -> Option<u64> {
+        number::unsigned(self.flag(b'c')?)
+    }
+
+    /// The CAS value as a client sees it.
+    pub fn token(&self) -> Option<u64> {
+        let cas = self.cas()?;
+        Some(self.epoch.map_or(cas, |epoch| epoch.token(cas)))
     }
 
     /// A copy that keeps no read buffer alive, unless the value is large.
@@ -126,7 +139,7 @@ impl Decoder {
         }
         let mut line = input.split_to(feed + 1).freeze();
         line.truncate(line_len);
-        Ok(Some(Reply { status, line, value: Bytes::new() }))
+        Ok(Some(Reply { status, line, value: Bytes::new(), epoch: None }))
     }
 
     fn value(
@@ -141,7 +154,7 @@ impl Decoder {
             let mut line = input.split_to(value_at).freeze();
             line.truncate(line_len);
             self.swallow_len = value_len + 2;
-            return Ok(Some(Reply { status: Status::TooLarge, line, value: Bytes::new() }));
+            return Ok(Some(Reply { status: Status::TooLarge, line, value: Bytes::new(), epoch: None }));
         }
         let end = value_at + value_len + 2;
         let Some(line_end) = input.get(end - 2..end) else {
@@ -154,7 +167,7 @@ impl Decoder {
         let mut line = input.split_to(end).freeze();
         let value = line.slice(value_at..end - 2);
         line.truncate(line_len);
-        Ok(Some(Reply { status: Status::Value, line, value }))
+        Ok(Some(Reply { status: Status::Value, line, value, epoch: None }))
     }
 }
 

@@ -1,0 +1,98 @@
+//! Who is waiting for a reply: a session's slot, or a program in the middle of its steps.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::{Connection, Shape};
+use crate::error::Failure;
+use crate::program::{Link, Told};
+use crate::session::mailbox::Mailbox;
+use crate::session::state::{Answer, Ticket};
+use crate::wire::Output;
+use crate::wire::meta::{Reply, Request};
+
+/// Who gets what comes of a request.
+pub enum Recipient {
+    /// A slot of a session.
+    Session(Rc<Mailbox>, Ticket),
+    /// A program.
+    Program(Rc<Question>),
+}
+
+impl Recipient {
+    /// Hands the answer over. A mailbox that comes back is to be flushed.
+    pub(super) fn deliver(self, answer: Result<(Reply, Link), Failure>) -> Option<Rc<Mailbox>> {
+        match self {
+            Self::Session(mailbox, ticket) => {
+                let answer = match answer {
+                    Ok((reply, _)) => Answer::Reply(reply),
+                    Err(failure) => Answer::Failed(failure),
+                };
+                mailbox.deliver(ticket, answer).then_some(mailbox)
+            }
+            Self::Program(question) => {
+                question.answer(answer.map(|(reply, link)| Told { reply: reply.detached(), link }));
+                None
+            }
+        }
+    }
+}
+
+/// What a program has asked. A program that is gone before the reply has come leaves it to nobody.
+#[derive(Default)]
+pub struct Question {
+    answer: Cell<Option<Result<Told, Failure>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Question {
+    fn answer(&self, answer: Result<Told, Failure>) {
+        self.answer.set(Some(answer));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Told, Failure>> {
+        if let Some(answer) = self.answer.take() {
+            return Poll::Ready(answer);
+        }
+        match &mut *self.waker.borrow_mut() {
+            Some(known) if known.will_wake(cx.waker()) => (),
+            known => *known = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the answer: until the connection has it, or gives it up.
+    pub async fn answered(&self) -> Result<Told, Failure> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+}
+
+impl Connection {
+    /// Sends a program's request; the connection must have room ([`Self::is_ready`]). With `pinned` it goes
+    /// out on that very TCP connection or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`]; [`Failure::Lost`] if the pinned connection is gone. Nothing is sent then.
+    pub fn put(
+        &self,
+        request: &Request<'_>,
+        pinned: Option<Link>,
+        is_trial: bool,
+        now: Instant,
+    ) -> Result<Rc<Question>, Failure> {
+        if self.is_retired() || pinned.is_some_and(|link| self.link() != Some(link)) {
+            return Err(Failure::Lost);
+        }
+        let question = Rc::new(Question::default());
+        let recipient = Recipient::Program(Rc::clone(&question));
+        self.send(recipient, Shape::One, is_trial, now, |out: &mut Output| request.encode(out))?;
+        Ok(question)
+    }
+}
