@@ -22,6 +22,7 @@
 mod app;
 pub mod bench;
 pub mod certs;
+pub mod checker;
 pub mod http;
 pub mod invariants;
 pub mod load;
@@ -32,6 +33,7 @@ mod process;
 mod proxy;
 pub mod python;
 mod servers;
+pub mod suites;
 mod template;
 pub mod tls;
 mod wait;

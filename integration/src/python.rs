@@ -78,6 +78,18 @@ pub fn pytest<A: AsRef<OsStr>>(
     arguments: &[A],
     environment: &[(&str, String)],
 ) -> Result<Counts> {
+    let counts = counts_of(&report(folder, arguments, environment)?).context("pytest left no report")?;
+    ensure!(counts.passed + counts.failed > 0, "{name}: pytest ran no test");
+    tally(name, usize::try_from(counts.passed)?, usize::try_from(counts.failed)?)?;
+    Ok(counts)
+}
+
+/// Runs a pytest suite in `folder` and gives its JUnit report. The output goes to standard error.
+pub(crate) fn report<A: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: &[A],
+    environment: &[(&str, String)],
+) -> Result<String> {
     let report = tempfile::NamedTempFile::new()?;
     let mut command = Command::new(interpreter()?);
     command.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--junit-xml"]);
@@ -85,13 +97,16 @@ pub fn pytest<A: AsRef<OsStr>>(
     command.envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
     let output = run(&mut command)?;
     eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let counts = counts_of(&std::fs::read_to_string(report.path())?).context("pytest left no report")?;
-    ensure!(counts.passed + counts.failed > 0, "{name}: pytest ran no test");
+    Ok(std::fs::read_to_string(report.path())?)
+}
+
+/// Adds a suite's counts to those that the last line of `make test` shows.
+pub(crate) fn tally(name: &str, passed: usize, failed: usize) -> Result<()> {
     if let Some(tally) = std::env::var_os(TALLY) {
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(tally)?;
-        writeln!(file, "{} {} {}", name.replace(' ', "-"), counts.passed, counts.failed)?;
+        writeln!(file, "{} {passed} {failed}", name.replace(' ', "-"))?;
     }
-    Ok(counts)
+    Ok(())
 }
 
 /// Reads the totals of a JUnit report.

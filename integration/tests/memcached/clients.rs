@@ -1,10 +1,9 @@
 //! Real client libraries through the proxy, in front of two servers.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use harness::{Authority, Memcached, Proxy, paths, python, run};
+use harness::{Authority, Memcached, Proxy, paths, python, suites};
 use memcache_async::ascii::Protocol;
 
 use crate::client::Client;
@@ -17,45 +16,8 @@ fn in_front_of_two() -> Result<(Vec<Memcached>, Proxy)> {
     Ok((servers, proxy))
 }
 
-/// The source distribution of pymemcache, which has its tests; unpacked once under the target folder.
-fn pymemcache_source() -> Result<PathBuf> {
-    const NAME: &str = "pymemcache-4.0.0";
-    let folder = paths::target()?.join("clients");
-    let source = folder.join(NAME);
-    if source.is_dir() {
-        return Ok(source);
-    }
-    std::fs::create_dir_all(&folder)?;
-    let fresh = tempfile::tempdir_in(&folder)?;
-    must(
-        Command::new(python::interpreter()?)
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest"])
-            .arg(fresh.path())
-            .arg("pymemcache==4.0.0"),
-    )?;
-    must(
-        Command::new("tar")
-            .arg("-C")
-            .arg(fresh.path())
-            .arg("-xzf")
-            .arg(fresh.path().join(format!("{NAME}.tar.gz"))),
-    )?;
-    // Another test may have been faster; either is whole.
-    std::fs::rename(fresh.path().join(NAME), &source).or_else(|error| match source.is_dir() {
-        true => Ok(()),
-        false => Err(error),
-    })?;
-    Ok(source)
-}
-
-fn must(command: &mut Command) -> Result<()> {
-    let output = run(command)?;
-    ensure!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 fn pymemcache_suite(name: &str, proxy: &Proxy) -> Result<()> {
-    let source = pymemcache_source()?;
+    let source = suites::source("pymemcache", "4.0.0")?;
     let port = proxy.address().port().to_string();
     let arguments =
         ["-o", "addopts=", "pymemcache/test/test_integration.py", "--server", "127.0.0.1", "--port"];

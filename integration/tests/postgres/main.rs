@@ -4,6 +4,7 @@ mod clients;
 mod faults;
 mod login;
 mod sessions;
+mod suites;
 
 use std::future::Future;
 

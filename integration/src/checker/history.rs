@@ -1,0 +1,202 @@
+//! What is written down of each operation: 32 bytes, so that twenty million of them fit.
+
+use std::collections::BTreeMap;
+
+use super::check::{Violation, What, check_key};
+
+/// A content of a key: the write that began or last changed it, and how often it was counted since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The id of the write; ids begin at 1.
+    pub write: u32,
+    /// Increments (or decrements) since.
+    pub step: u32,
+}
+
+/// What an operation turned out to be. Unknown outcomes of what changes nothing but loses are not recorded: loss
+/// is always allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// Saw the content `seen`.
+    Read,
+    /// Found nothing.
+    Missed,
+    /// Deleted something.
+    Deleted,
+    /// Found something, whatever it was.
+    Found,
+    /// Wrote `id` over whatever was there, or was not.
+    Wrote,
+    /// Wrote `id` over something.
+    Replaced,
+    /// Wrote `id` over exactly `seen`.
+    Swapped,
+    /// Appended or prepended `id` to something.
+    Appended,
+    /// Counted, and was told `seen`.
+    Counted,
+    /// As [`Did::Wrote`] or [`Did::Replaced`], if at all.
+    MayHaveWritten,
+    /// As [`Did::Swapped`], if at all.
+    MayHaveSwapped,
+    /// As [`Did::Appended`], if at all.
+    MayHaveAppended,
+    /// As [`Did::Counted`], if at all.
+    MayHaveCounted,
+}
+
+/// Nanoseconds that one unit of [`Record::took`] stands for.
+const TOOK_NS: u64 = 16;
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    begun_ns: u64,
+    /// Rounded up; `u32::MAX` has no end.
+    took: u32,
+    /// The key's number.
+    pub key: u32,
+    /// The operation's own id, if it writes.
+    pub id: u32,
+    /// What it saw, as [`Did`] says.
+    pub seen: Version,
+    /// Who asked.
+    pub client: u16,
+    /// Through which proxy.
+    pub sidecar: u8,
+    /// What it was.
+    pub did: Did,
+}
+
+impl Record {
+    /// An operation that was asked and answered at these times. What may or may not have happened has no end.
+    #[must_use]
+    pub fn new(key: u32, did: Did, begun_ns: u64, ended_ns: u64) -> Self {
+        let took = match did {
+            Did::MayHaveWritten | Did::MayHaveSwapped | Did::MayHaveAppended | Did::MayHaveCounted => {
+                u32::MAX
+            }
+            Did::Read
+            | Did::Missed
+            | Did::Deleted
+            | Did::Found
+            | Did::Wrote
+            | Did::Replaced
+            | Did::Swapped
+            | Did::Appended
+            | Did::Counted => {
+                u32::try_from(ended_ns.saturating_sub(begun_ns).div_ceil(TOOK_NS)).unwrap_or(u32::MAX)
+            }
+        };
+        Self { begun_ns, took, key, id: 0, seen: Version::default(), client: 0, sidecar: 0, did }
+    }
+
+    /// When it was asked.
+    #[must_use]
+    pub fn begun_ns(&self) -> u64 {
+        self.begun_ns
+    }
+
+    /// When it was answered, at the latest.
+    #[must_use]
+    pub fn ended_ns(&self) -> u64 {
+        match self.took {
+            u32::MAX => u64::MAX,
+            took => self.begun_ns + u64::from(took) * TOOK_NS,
+        }
+    }
+}
+
+impl std::fmt::Display for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, id, seen, client, sidecar, did, .. } = self;
+        let us = |ns: u64| ns / 1000;
+        write!(f, "key {key}, client {client} by sidecar {sidecar}, {} us to ", us(self.begun_ns()))?;
+        match self.ended_ns() {
+            u64::MAX => write!(f, "?")?,
+            ended => write!(f, "{} us", us(ended))?,
+        }
+        write!(f, ": {did:?}")?;
+        match did {
+            Did::Missed | Did::Deleted | Did::Found | Did::MayHaveCounted => Ok(()),
+            Did::Read | Did::Counted => write!(f, " {}+{}", seen.write, seen.step),
+            Did::Wrote | Did::Replaced | Did::Appended | Did::MayHaveWritten | Did::MayHaveAppended => {
+                write!(f, " {id}")
+            }
+            Did::Swapped | Did::MayHaveSwapped => write!(f, " {id} for {}+{}", seen.write, seen.step),
+        }
+    }
+}
+
+/// Seen in a content: `child` was appended to what ended with `parent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// The key's number.
+    pub key: u32,
+    /// The id that was appended.
+    pub child: u32,
+    /// The id before it.
+    pub parent: u32,
+}
+
+/// Everything that was recorded.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Operations in any order.
+    pub records: Vec<Record>,
+    /// Links, repeated or not.
+    pub links: Vec<Link>,
+}
+
+/// What the check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Operations looked at.
+    pub operations: usize,
+    /// Keys looked at.
+    pub keys: usize,
+    /// Violations by kind.
+    pub counts: BTreeMap<What, usize>,
+    /// The first of them.
+    pub examples: Vec<Violation>,
+}
+
+/// How many violations a report tells in full.
+const EXAMPLES: usize = 20;
+
+impl History {
+    /// Checks key by key.
+    #[must_use]
+    pub fn check(mut self) -> Report {
+        self.records.sort_unstable_by_key(|record| (record.key, record.begun_ns));
+        self.links.sort_unstable();
+        self.links.dedup();
+        let mut report = Report { operations: self.records.len(), ..Report::default() };
+        let mut links = self.links.as_slice();
+        for records in self.records.chunk_by(|one, next| one.key == next.key) {
+            let Some(key) = records.first().map(|record| record.key) else { continue };
+            // Links of a key without operations cannot be: a link comes of a read.
+            let (_, from) = links.split_at(links.partition_point(|link| link.key < key));
+            let (mine, rest) = from.split_at(from.partition_point(|link| link.key == key));
+            links = rest;
+            report.keys += 1;
+            for violation in check_key(records, mine) {
+                *report.counts.entry(violation.what).or_default() += 1;
+                if report.examples.len() < EXAMPLES {
+                    report.examples.push(violation);
+                }
+            }
+        }
+        report
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} operations on {} keys", self.operations, self.keys)?;
+        for (what, count) in &self.counts {
+            writeln!(f, "  {count} of: {what}")?;
+        }
+        self.examples.iter().try_for_each(|violation| writeln!(f, "{violation}"))
+    }
+}
