@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use crate::metrics::Metrics;
 use crate::reply;
 use crate::session::driver;
+use crate::session::programs::Room;
 use crate::session::state::Broadcast;
 use crate::upstream::Topology;
 use crate::upstream::view::View;
@@ -22,6 +23,8 @@ use crate::upstream::view::View;
 pub struct Worker {
     /// Clusters and connections.
     pub view: RefCell<View>,
+    /// What programs may hold.
+    pub room: Room,
     /// The proxy's counters.
     pub metrics: Metrics,
     /// Where exchanges are logged.
@@ -40,6 +43,7 @@ impl Worker {
     ) -> Rc<Self> {
         Rc::new(Self {
             view: RefCell::new(View::new(topology)),
+            room: Room::default(),
             metrics,
             access,
             started,

@@ -27,7 +27,7 @@ pub enum Node {
 
 /// The connection that told something, and no other: a CAS value means nothing on another connection, as a
 /// server that was restarted in between counts from the beginning again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Link(pub u64);
 
 /// A reply, and the connection it came on.

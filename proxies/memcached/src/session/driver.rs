@@ -21,10 +21,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::mailbox::Mailbox;
+use super::programs;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket};
 use crate::error::Failure;
 use crate::upstream::connection::{Recipient, Shape};
 use crate::upstream::embedded;
+use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
 use crate::wire::meta::{Reply, Request, Status};
@@ -45,6 +47,8 @@ struct Session {
     is_read_closed: bool,
     input: BytesMut,
     mailbox: Rc<Mailbox>,
+    /// What its outstanding requests were sent by, see [`View::generation`].
+    generation: u64,
 }
 
 /// How far the requests at hand could be sent.
@@ -79,6 +83,7 @@ impl Session {
             is_read_closed: false,
             input: BytesMut::new(),
             mailbox: Mailbox::new(Rc::clone(&worker), conn),
+            generation: 0,
             worker,
         }
     }
@@ -153,6 +158,13 @@ impl Session {
         let now = *now.get_or_insert_with(Instant::now);
         let view = &mut *self.worker.view.borrow_mut();
         view.refresh();
+        if self.generation != view.generation() {
+            // Keys may have gone elsewhere: what is sent there now could overtake what was sent before.
+            if machine.is_waiting() {
+                return Ok(Sent::Stuck);
+            }
+            self.generation = view.generation();
+        }
         let limits = view.topology().limits;
         while machine.admits() {
             let Some(next) = machine.step(&mut self.input, &limits, now)? else {
@@ -163,7 +175,8 @@ impl Session {
                 return Ok(Sent::All);
             };
             let ticket = next.ticket;
-            let exchange = Exchange { session: self.id, mailbox: &self.mailbox, ticket, now };
+            let exchange =
+                Exchange { session: self.id, worker: &self.worker, mailbox: &self.mailbox, ticket, now };
             match next.step {
                 Step::Key(request) => match exchange.one(&request, view, cx) {
                     Asked::Waiting => machine.commit(now),
@@ -238,6 +251,7 @@ enum Asked {
 /// One step on its way to the servers.
 struct Exchange<'a> {
     session: usize,
+    worker: &'a Rc<Worker>,
     mailbox: &'a Rc<Mailbox>,
     ticket: Ticket,
     now: Instant,
@@ -255,8 +269,8 @@ impl Exchange<'_> {
                 let compared;
                 let request = match request.compare() {
                     None => request,
-                    Some(token) => match connection.poll_identity(is_trial, cx.waker()) {
-                        Poll::Ready(Ok(identity)) => {
+                    Some(token) => match connection.poll_up(is_trial, cx.waker()) {
+                        Poll::Ready(Ok((_, identity))) => {
                             compared = request.comparing(identity.epoch.cas(token));
                             &compared
                         }
@@ -271,6 +285,14 @@ impl Exchange<'_> {
                 }
             }
             Lease::Embedded(store) => Asked::Answered(Answer::Reply(embedded_reply(&store, request))),
+            Lease::Program(plan) => {
+                let owned = Owned::new(request);
+                let (worker, mailbox) = (self.worker, self.mailbox);
+                match programs::begin(worker, mailbox, self.ticket, *plan, owned, route.hash, cx.waker()) {
+                    true => Asked::Waiting,
+                    false => Asked::Busy,
+                }
+            }
             Lease::Busy => Asked::Busy,
             Lease::Failed(failure) => Asked::Answered(Answer::Failed(failure)),
         }
@@ -283,6 +305,10 @@ impl Exchange<'_> {
         view: &mut View,
         cx: &mut Context<'_>,
     ) -> Option<Vec<Option<Answer>>> {
+        if !self.mailbox.programs().borrow().is_empty() {
+            // What they have yet to send must not come after this.
+            return None;
+        }
         let leases = view.lease_everyone(self.session, cx.waker())?;
         if leases.is_empty() {
             return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
@@ -300,7 +326,7 @@ impl Exchange<'_> {
                 connection.send(recipient, shape, is_trial, self.now, encode).err().map(Answer::Failed)
             }
             Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),
-            Lease::Busy | Lease::Failed(_) => Some(Answer::Failed(Failure::Down)),
+            Lease::Program(_) | Lease::Busy | Lease::Failed(_) => Some(Answer::Failed(Failure::Down)),
         });
         Some(asked.collect())
     }
@@ -322,7 +348,7 @@ impl Exchange<'_> {
                     let line = Bytes::from(format!("VERSION {}", embedded::VERSION));
                     return Some(Some(Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))));
                 }
-                Lease::Busy | Lease::Failed(_) => failure = Failure::Down,
+                Lease::Program(_) | Lease::Busy | Lease::Failed(_) => failure = Failure::Down,
             }
         }
         Some(Some(Answer::Failed(failure)))

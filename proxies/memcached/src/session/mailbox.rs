@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use groove_common::net::{Downstream, Peer};
 use groove_common::telemetry::Event;
 
+use super::programs::Programs;
 use super::state::{Answer, Finished, Machine, Ticket};
 use crate::worker::Worker;
 
@@ -20,6 +21,7 @@ pub struct Mailbox {
     worker: Rc<Worker>,
     peer: Peer,
     machine: RefCell<Machine>,
+    programs: RefCell<Programs>,
     /// Gone when the session is, though answers may still come.
     conn: RefCell<Option<Downstream>>,
     waker: RefCell<Option<Waker>>,
@@ -36,6 +38,7 @@ impl Mailbox {
             worker,
             peer: conn.peer,
             machine: RefCell::default(),
+            programs: RefCell::default(),
             conn: RefCell::new(Some(conn)),
             waker: RefCell::default(),
             is_awaited: Cell::new(false),
@@ -46,6 +49,11 @@ impl Mailbox {
     /// The machine. Whoever borrows it must not call into anything that delivers.
     pub fn machine(&self) -> &RefCell<Machine> {
         &self.machine
+    }
+
+    /// Its programs that run.
+    pub fn programs(&self) -> &RefCell<Programs> {
+        &self.programs
     }
 
     /// The client's connection, until it is taken away.

@@ -2,4 +2,5 @@
 
 pub mod driver;
 pub mod mailbox;
+pub mod programs;
 pub mod state;

@@ -155,6 +155,11 @@ impl Machine {
         self.current.is_none() && self.slots.is_empty() && self.output.is_empty()
     }
 
+    /// Is an answer outstanding?
+    pub fn is_waiting(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// Is there a request that has not been sent in full?
     pub fn is_sending(&self) -> bool {
         self.current.is_some()

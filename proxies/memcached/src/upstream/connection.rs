@@ -198,7 +198,7 @@ impl Connection {
     /// # Errors
     ///
     /// [`Failure::Down`] while the server is known to be away.
-    pub fn poll_identity(&self, is_trial: bool, waker: &Waker) -> Poll<Result<Identity, Failure>> {
+    pub fn poll_up(&self, is_trial: bool, waker: &Waker) -> Poll<Result<(program::Link, Identity), Failure>> {
         let stage = self.pipe.borrow().stage;
         if stage == Stage::Resting {
             if !is_trial {
@@ -209,7 +209,7 @@ impl Connection {
         }
         let mut pipe = self.pipe.borrow_mut();
         if let Some(up) = pipe.up {
-            return Poll::Ready(Ok(up.identity));
+            return Poll::Ready(Ok((up.link, up.identity)));
         }
         pipe.is_wanted = true;
         pipe.block(waker);

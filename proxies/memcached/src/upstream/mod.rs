@@ -4,12 +4,16 @@
 //! |---|---|
 //! | here | [`Topology`]: every cluster and the routes to them, swapped whole by a reload |
 //! | `view.rs` | a worker's view of it, with its connections |
+//! | `changes.rs` | a worker's part in changes of the servers: which step it goes by, when it is done with the one before |
+//! | `plan.rs` | an operation of several steps: who takes part, and running it |
 //! | `connection.rs` | one pipelined connection |
 //! | `embedded.rs` | the store that needs no server |
 //! | `probe.rs` | asking a server whether it is well |
 
+pub mod changes;
 pub mod connection;
 pub mod embedded;
+pub mod plan;
 mod probe;
 pub mod view;
 mod write;
@@ -23,6 +27,7 @@ use groove_common::net::Connector;
 
 use crate::config::{self, Config, Failover};
 use crate::metrics::UpstreamMetrics;
+use crate::resize::Agreement;
 use crate::route::Table;
 use crate::wire::Limits;
 use connection::Settings;
@@ -57,6 +62,8 @@ enum Kind {
 #[derive(Debug)]
 struct Servers {
     cluster: Arc<Cluster>,
+    /// Which of its servers have which keys, when that is agreed on with other sidecars.
+    agreement: Arc<Agreement>,
     settings: Arc<Settings>,
     failover: Failover,
     /// Of each worker to each server.
@@ -98,7 +105,7 @@ impl Topology {
 enum Plan {
     Keep(Arc<Backend>),
     Start { cluster: Arc<Cluster>, tls: Option<Connector> },
-    Update { cluster: Arc<Cluster>, update: Update, tls: Option<Connector> },
+    Update { known: Arc<Servers>, update: Update, tls: Option<Connector> },
     Store { known: Option<Arc<Store>>, capacity_len: u64 },
 }
 
@@ -129,14 +136,14 @@ impl Plan {
         }
         let tls = section.tls.as_ref().map(|tls| Connector::new(tls, &[])).transpose()?;
         let known = old.and_then(|old| match &old.kind {
-            Kind::Servers(servers) => Some(Arc::clone(&servers.cluster)),
+            Kind::Servers(servers) => Some(Arc::clone(servers)),
             Kind::Embedded(_) => None,
         });
         let failed = |error| format!("cluster {name}: {error}");
         match known {
-            Some(cluster) => {
-                let update = cluster.prepare(&section.endpoints, &section.health).map_err(failed)?;
-                Ok(Self::Update { cluster, update, tls })
+            Some(known) => {
+                let update = known.cluster.prepare(&section.endpoints, &section.health).map_err(failed)?;
+                Ok(Self::Update { known, update, tls })
             }
             None => {
                 let (endpoints, health) = (&section.endpoints, &section.health);
@@ -147,7 +154,7 @@ impl Plan {
     }
 
     fn carry_out(self, name: &str, section: &config::Cluster, limits: Limits, cx: &Context) -> Arc<Backend> {
-        let servers = |cluster, tls| {
+        let servers = |cluster, agreement, tls| {
             let settings = Settings {
                 timeout: section.timeout.get(),
                 connect_timeout: section.connect_timeout.get(),
@@ -156,6 +163,7 @@ impl Plan {
             };
             Kind::Servers(Arc::new(Servers {
                 cluster,
+                agreement,
                 settings: Arc::new(settings),
                 failover: section.failover,
                 connections: section.connections,
@@ -167,11 +175,11 @@ impl Plan {
             Self::Store { known, capacity_len } => {
                 Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
             }
-            Self::Start { cluster, tls } => servers(cluster, tls),
-            Self::Update { cluster, update, tls } => {
-                cluster.set_prober(prober(tls.as_ref()));
+            Self::Start { cluster, tls } => servers(cluster, Arc::default(), tls),
+            Self::Update { known, update, tls } => {
+                known.cluster.set_prober(prober(tls.as_ref()));
                 update.apply();
-                servers(cluster, tls)
+                servers(Arc::clone(&known.cluster), Arc::clone(&known.agreement), tls)
             }
         };
         Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind })
@@ -183,6 +191,15 @@ fn prober(tls: Option<&Connector>) -> Arc<probe::NoopProber> {
 }
 
 impl Backend {
+    /// What its workers go by while its servers change, if it has servers. Nothing (step 0) has been agreed on
+    /// at first: then every sidecar goes by what discovery tells it.
+    pub fn agreement(&self) -> Option<&Arc<Agreement>> {
+        match &self.kind {
+            Kind::Servers(servers) => Some(&servers.agreement),
+            Kind::Embedded(_) => None,
+        }
+    }
+
     fn status(&self) -> serde_json::Value {
         match &self.kind {
             Kind::Servers(servers) => serde_json::json!(servers.cluster.status()),

@@ -1,5 +1,6 @@
 //! A worker's view of the topology, with the connections that are its own.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,14 +9,18 @@ use std::task::Waker;
 use arc_swap::{ArcSwap, Cache};
 use groove_common::balance::{Dice, jump};
 use groove_common::discovery::{Health, Member, Reader, Snapshot, fresh_dice};
-use groove_common::ids::EndpointId;
+use groove_common::ids::{Address, EndpointId};
 use smallvec::SmallVec;
 
+use super::changes::Changes;
 use super::connection::Connection;
 use super::embedded::Store;
+use super::plan::{Kind as Program, Plan, Seat, Seats};
 use super::{Backend, Kind, Servers, Topology};
 use crate::config::Failover;
 use crate::error::Failure;
+use crate::program::Node;
+use crate::resize::{self, Place, Server};
 use crate::route::Route;
 
 /// What a session gets to send a request with.
@@ -29,6 +34,8 @@ pub enum Lease {
     },
     /// The embedded store.
     Embedded(Arc<Store>),
+    /// A program: it takes several steps. Boxed, as it is rare.
+    Program(Box<Plan>),
     /// Nothing just now: the session is woken when there is room.
     Busy,
     /// Nothing at all.
@@ -41,6 +48,8 @@ pub struct View {
     topology: Arc<Topology>,
     locals: Vec<Local>,
     dice: Dice,
+    /// Grows whenever requests may go elsewhere than before.
+    generation: Rc<Cell<u64>>,
 }
 
 /// A cluster, seen from one worker.
@@ -57,10 +66,13 @@ enum LocalKind {
 struct LocalServers {
     servers: Arc<Servers>,
     reader: Reader,
-    /// The generation that `links` are of.
-    generation: Option<u64>,
+    changes: Rc<Changes>,
+    /// The generation that `links` are of, and the step that `seats` are of as well.
+    generation: Option<(u64, u64)>,
     /// By slot.
     links: Vec<Option<Link>>,
+    /// The members of the snapshot that are the servers of the agreed view, in its order.
+    seats: Vec<Option<usize>>,
 }
 
 /// The connections to one server.
@@ -74,8 +86,9 @@ impl View {
     /// The view of a new worker.
     pub fn new(latest: Arc<ArcSwap<Topology>>) -> Self {
         let topology = latest.load_full();
-        let locals = topology.clusters.iter().map(Local::new).collect();
-        Self { latest: Cache::new(latest), topology, locals, dice: fresh_dice() }
+        let generation = Rc::default();
+        let locals = topology.clusters.iter().map(|backend| Local::new(backend, &generation)).collect();
+        Self { latest: Cache::new(latest), topology, locals, dice: fresh_dice(), generation }
     }
 
     /// The topology as of the last refresh.
@@ -90,12 +103,20 @@ impl View {
             return;
         }
         self.topology = Arc::clone(latest);
+        self.generation.set(self.generation.get() + 1);
         let mut old = std::mem::take(&mut self.locals);
         for backend in &self.topology.clusters {
             let known = old.iter().position(|local| Arc::ptr_eq(&local.backend, backend));
-            self.locals.push(known.map_or_else(|| Local::new(backend), |index| old.swap_remove(index)));
+            self.locals.push(
+                known.map_or_else(|| Local::new(backend, &self.generation), |index| old.swap_remove(index)),
+            );
         }
         old.into_iter().for_each(Local::retire);
+    }
+
+    /// Which of its decisions are the latest. While it is the same, a key's requests all go the same way.
+    pub fn generation(&self) -> u64 {
+        self.generation.get()
     }
 
     /// The place of a key.
@@ -111,14 +132,31 @@ impl View {
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
             None => return Lease::Failed(Failure::NoServer),
         };
-        let failover = local.servers.failover;
-        let (snapshot, links) = local.latest(&mut self.dice);
-        let member = match pick(snapshot, failover, route.hash) {
+        local.refresh(&mut self.dice);
+        let place = match local.changes.step() {
+            0 => None,
+            _ => Some(local.changes.look(|view| view.place(route.hash))),
+        };
+        let member = match place {
+            None => pick(local.reader.get(), local.servers.failover, route.hash),
+            Some(Place::One(server)) => admitted(seat(local.reader.get(), &local.seats, server)),
+            Some(Place::Nowhere) => Err(Failure::NoServer),
+            Some(Place::Moving { phase, old, new, is_new_unread }) => {
+                let unread = is_new_unread.then_some(Node::New);
+                return local.plan(
+                    Program::Resize(phase),
+                    [(Node::Old, old), (Node::New, new)],
+                    unread,
+                    session,
+                );
+            }
+        };
+        let member = match member {
             Ok(member) => member,
             Err(failure) => return Lease::Failed(failure),
         };
         let is_trial = member.health == Health::Trial;
-        let link = links.get(member.endpoint.slot).and_then(Option::as_ref);
+        let link = local.links.get(member.endpoint.slot).and_then(Option::as_ref);
         match link.and_then(|link| link.of(session)) {
             Some(connection) if connection.is_ready(waker) => {
                 Lease::Connection { connection: Rc::clone(connection), is_trial }
@@ -139,8 +177,8 @@ impl View {
                     continue;
                 }
             };
-            let (_, links) = local.latest(&mut self.dice);
-            for connection in links.iter().flatten().filter_map(|link| link.of(session)) {
+            local.refresh(&mut self.dice);
+            for connection in local.links.iter().flatten().filter_map(|link| link.of(session)) {
                 if !connection.is_ready(waker) {
                     return None;
                 }
@@ -158,13 +196,15 @@ impl Drop for View {
 }
 
 impl Local {
-    fn new(backend: &Arc<Backend>) -> Self {
+    fn new(backend: &Arc<Backend>, generation: &Rc<Cell<u64>>) -> Self {
         let kind = match &backend.kind {
             Kind::Servers(servers) => LocalKind::Servers(LocalServers {
                 servers: Arc::clone(servers),
                 reader: servers.cluster.reader(),
+                changes: Changes::enrol(&servers.agreement, Rc::clone(generation)),
                 generation: None,
                 links: Vec::new(),
+                seats: Vec::new(),
             }),
             Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
@@ -173,21 +213,54 @@ impl Local {
 
     fn retire(self) {
         match self.kind {
-            LocalKind::Servers(local) => local.links.iter().flatten().for_each(Link::retire),
+            LocalKind::Servers(local) => {
+                local.links.iter().flatten().for_each(Link::retire);
+                local.changes.retire();
+            }
             LocalKind::Embedded(_) => (),
         }
     }
 }
 
 impl LocalServers {
-    /// The servers as they are now, and the connections to them.
-    fn latest(&mut self, dice: &mut Dice) -> (&Snapshot, &[Option<Link>]) {
+    /// Takes on the servers as they are now, with connections to them.
+    fn refresh(&mut self, dice: &mut Dice) {
         let snapshot = self.reader.get();
-        if self.generation != Some(snapshot.generation) {
-            self.generation = Some(snapshot.generation);
-            relink(&mut self.links, snapshot, &self.servers, dice);
+        let generation = Some((snapshot.generation, self.changes.step()));
+        if self.generation == generation {
+            return;
         }
-        (snapshot, &self.links)
+        self.generation = generation;
+        relink(&mut self.links, snapshot, &self.servers, &self.changes, dice);
+        let member = |address: &Address| {
+            snapshot.members.iter().position(|member| member.endpoint.address == *address)
+        };
+        let seats = |view: &resize::View| view.servers.iter().map(|server| member(&server.address)).collect();
+        self.seats = self.changes.look(seats);
+    }
+
+    /// A program in which these servers take part.
+    fn plan<const N: usize>(
+        &mut self,
+        kind: Program,
+        parts: [(Node, Server); N],
+        unread: Option<Node>,
+        session: usize,
+    ) -> Lease {
+        let snapshot = self.reader.get();
+        // A server that is not known takes no part; a program that asks it anyway is told so.
+        let seats = parts.into_iter().filter_map(|(node, server)| {
+            let member = seat(snapshot, &self.seats, server)?;
+            let connection = self.links.get(member.endpoint.slot)?.as_ref()?.of(session)?;
+            Some(Seat {
+                node,
+                connection: Rc::clone(connection),
+                cluster: Arc::clone(&self.servers.cluster),
+                endpoint: member.endpoint.id,
+            })
+        });
+        let seats = Seats::new(seats, unread);
+        Lease::Program(Box::new(Plan { kind, seats, running: self.changes.begin() }))
     }
 }
 
@@ -201,13 +274,22 @@ impl Link {
     }
 }
 
+/// A server of the agreed view, as discovery knows it.
+fn seat<'a>(snapshot: &'a Snapshot, seats: &[Option<usize>], server: Server) -> Option<&'a Member> {
+    seats.get(server.0).copied().flatten().and_then(|index| snapshot.members.get(index))
+}
+
+fn admitted(member: Option<&Member>) -> Result<&Member, Failure> {
+    let member = member.ok_or(Failure::NoServer)?;
+    if member.admits() { Ok(member) } else { Err(Failure::Down) }
+}
+
 /// The server of a key, if it takes requests.
 fn pick(snapshot: &Snapshot, failover: Failover, hash: u64) -> Result<&Member, Failure> {
     match failover {
         Failover::None => {
             let owner = jump(hash, snapshot.slots()).and_then(|slot| snapshot.at_slot(slot));
-            let member = owner.ok_or(Failure::NoServer)?;
-            if member.admits() { Ok(member) } else { Err(Failure::Down) }
+            admitted(owner)
         }
         Failover::Rehash if snapshot.slots() == 0 => Err(Failure::NoServer),
         Failover::Rehash => snapshot.by_hash(hash).ok_or(Failure::Down),
@@ -215,13 +297,23 @@ fn pick(snapshot: &Snapshot, failover: Failover, hash: u64) -> Result<&Member, F
 }
 
 /// Connections for the servers of `snapshot`: those that were there stay, the others are made or retired.
-fn relink(links: &mut Vec<Option<Link>>, snapshot: &Snapshot, servers: &Servers, dice: &mut Dice) {
+fn relink(
+    links: &mut Vec<Option<Link>>,
+    snapshot: &Snapshot,
+    servers: &Servers,
+    changes: &Changes,
+    dice: &mut Dice,
+) {
     let mut old: HashMap<EndpointId, Link> = links.drain(..).flatten().map(|link| (link.id, link)).collect();
     links.resize_with(snapshot.slots(), || None);
     for member in &snapshot.members {
         let endpoint = &member.endpoint;
         let link = old.remove(&endpoint.id).unwrap_or_else(|| {
-            let connect = |_| spawn(servers, member, dice);
+            let connect = |_| {
+                let connection = spawn(servers, member, dice);
+                changes.watch(&connection);
+                connection
+            };
             Link { id: endpoint.id, connections: (0..servers.connections).map(connect).collect() }
         });
         if let Some(place) = links.get_mut(endpoint.slot) {

@@ -80,7 +80,7 @@ impl Scene {
     }
 
     fn identity(&self) -> Poll<Result<Identity, Failure>> {
-        self.connection.poll_identity(false, Waker::noop())
+        self.connection.poll_up(false, Waker::noop()).map_ok(|(_, identity)| identity)
     }
 }
 

@@ -1,0 +1,230 @@
+//! Operations of several steps, from the moment a session asks for one until it has its answer.
+//!
+//! Leasing decides for each request whether one server answers it (nearly always) or a program has to be run;
+//! the [`Plan`] it gives out then knows the servers that take part, and holds the step it was begun in open.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use groove_common::discovery::{Cluster, Health};
+use groove_common::ids::EndpointId;
+use smallvec::SmallVec;
+
+use super::changes::Running;
+use super::connection::{Connection, Identity};
+use crate::error::Failure;
+use crate::program::resize::{At, Phase, Token};
+use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, resize};
+use crate::session::state::Answer;
+use crate::wire::Epoch;
+use crate::wire::meta::{Op, Reply, Request, Status, Store};
+use crate::wire::output::BY_REFERENCE_LEN_MIN;
+
+/// What a program is thought to hold besides the value that a client sent.
+const HELD_LEN_GUESS: usize = 16 << 10;
+
+/// An operation of several steps.
+pub struct Plan {
+    /// Which program.
+    pub kind: Kind,
+    /// Who takes part.
+    pub seats: Seats,
+    /// Its step stays open while it runs.
+    pub running: Running,
+}
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The key moves from one server to another, and this is how far that is.
+    Resize(Phase),
+}
+
+/// The servers that take part in one operation.
+pub struct Seats {
+    seats: SmallVec<[Seat; 2]>,
+    /// It does not answer, and nobody reads it: a read of any kind is told a miss and not sent.
+    unread: Option<Node>,
+    /// Whose CAS values came on which connection, for the client's tokens.
+    epochs: RefCell<SmallVec<[(Link, Epoch); 4]>>,
+}
+
+/// One of them.
+pub struct Seat {
+    /// Its part.
+    pub node: Node,
+    /// A session uses the same one always, so that its requests stay in order.
+    pub connection: Rc<Connection>,
+    /// Its cluster, and who it is in it.
+    pub cluster: Arc<Cluster>,
+    /// Who it is in it.
+    pub endpoint: EndpointId,
+}
+
+/// A request that outlives the client's bytes.
+#[derive(Debug)]
+pub struct Owned {
+    key: Box<[u8]>,
+    is_coded: bool,
+    /// Of [`Op::Store`].
+    value: Bytes,
+    /// With no value in it.
+    op: Op<'static>,
+}
+
+impl Plan {
+    /// Runs the program for `request`, to its end.
+    pub async fn run(self, request: Owned) -> Answer {
+        let Self { kind, seats, running } = self;
+        let request = request.request();
+        let outcome = match kind {
+            Kind::Resize(phase) => {
+                let token = match request.compare() {
+                    None => None,
+                    Some(token) => Some(seats.token(token, &[Node::Old, Node::New]).await),
+                };
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                resize::run(&seats, At { phase, now_s: now.as_secs() }, &request, token).await
+            }
+        };
+        // Whatever it did is done.
+        drop(running);
+        match outcome {
+            Ok(Outcome { mut reply, origin }) => {
+                reply.epoch = origin.and_then(|origin| seats.epoch(origin));
+                Answer::Reply(reply.detached())
+            }
+            Err(failure) => Answer::Failed(failure),
+        }
+    }
+}
+
+impl Seats {
+    /// These servers; with one that is not read, if there is one.
+    pub fn new(seats: impl IntoIterator<Item = Seat>, unread: Option<Node>) -> Self {
+        Self { seats: seats.into_iter().collect(), unread, epochs: RefCell::default() }
+    }
+
+    fn seat(&self, node: Node) -> Result<&Seat, Failure> {
+        self.seats.iter().find(|seat| seat.node == node).ok_or(Failure::NoServer)
+    }
+
+    /// Whose a client's token is.
+    async fn token(&self, token: u64, nodes: &[Node]) -> Token {
+        for &node in nodes {
+            let Ok(seat) = self.seat(node) else { continue };
+            let Ok((link, identity)) = seat.identity().await else { continue };
+            let Some(cas) = identity.epoch.own(token) else { continue };
+            let pin = Pin { cas, link };
+            return match node {
+                Node::Old => Token::Old(pin),
+                Node::New => Token::New(pin),
+                Node::Front | Node::Overflow | Node::Replica(_) => Token::Foreign,
+            };
+        }
+        Token::Foreign
+    }
+
+    /// Whose CAS value it is that has this origin.
+    fn epoch(&self, origin: Origin) -> Option<Epoch> {
+        self.epochs.borrow().iter().rev().find(|(link, _)| *link == origin.link).map(|(_, epoch)| *epoch)
+    }
+
+    fn remember(&self, told: &Told) {
+        let Some(epoch) = told.reply.epoch else { return };
+        let mut epochs = self.epochs.borrow_mut();
+        if !epochs.iter().any(|(link, _)| *link == told.link) {
+            epochs.push((told.link, epoch));
+        }
+    }
+}
+
+impl Nodes for Seats {
+    async fn ask(&self, node: Node, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
+        let seat = self.seat(node)?;
+        if self.unread == Some(node) && matches!(request.op, Op::Get(_)) {
+            let reply = Reply::new(Status::Miss, Bytes::from_static(b"EN"), Bytes::new());
+            return Ok(Told { reply, link: Link::default() });
+        }
+        let told = seat.ask(request, pinned).await?;
+        self.remember(&told);
+        Ok(told)
+    }
+}
+
+impl Seat {
+    /// May it be asked? True if what comes of it decides over the server.
+    fn admits(&self) -> Result<bool, Failure> {
+        let snapshot = self.cluster.snapshot();
+        match snapshot.member(self.endpoint) {
+            Some(member) if member.admits() => Ok(member.health == Health::Trial),
+            Some(_) => Err(Failure::Down),
+            None => Err(Failure::NoServer),
+        }
+    }
+
+    async fn ask(&self, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
+        let ready = poll_fn(|cx: &mut Context<'_>| match self.connection.is_ready(cx.waker()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        ready.await;
+        let is_trial = self.admits()?;
+        self.connection.put(request, pinned, is_trial, Instant::now())?.answered().await
+    }
+
+    async fn identity(&self) -> Result<(Link, Identity), Failure> {
+        let is_trial = self.admits()?;
+        poll_fn(|cx| self.connection.poll_up(is_trial, cx.waker())).await
+    }
+}
+
+impl Owned {
+    /// A copy; a large value is shared.
+    pub fn new(request: &Request<'_>) -> Self {
+        let (value, op) = match request.op {
+            Op::Get(get) => (Bytes::new(), Op::Get(get)),
+            Op::Store(store) => (detached(store.value), Op::Store(without_value(store))),
+            Op::Delete(delete) => (Bytes::new(), Op::Delete(delete)),
+            Op::Arith(arith) => (Bytes::new(), Op::Arith(arith)),
+            Op::Debug => (Bytes::new(), Op::Debug),
+        };
+        Self { key: request.key.into(), is_coded: request.is_coded, value, op }
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<'_> {
+        let op = match self.op {
+            Op::Get(get) => Op::Get(get),
+            Op::Store(store) => Op::Store(Store { value: &self.value, ..store }),
+            Op::Delete(delete) => Op::Delete(delete),
+            Op::Arith(arith) => Op::Arith(arith),
+            Op::Debug => Op::Debug,
+        };
+        Request { key: &self.key, is_coded: self.is_coded, op }
+    }
+
+    /// What it holds, about.
+    pub fn held_len(&self) -> usize {
+        self.key.len() + self.value.len() + HELD_LEN_GUESS
+    }
+}
+
+/// A small value keeps no client's buffer alive.
+fn detached(value: &Bytes) -> Bytes {
+    match value.len() >= BY_REFERENCE_LEN_MIN {
+        true => value.clone(),
+        false => Bytes::copy_from_slice(value),
+    }
+}
+
+fn without_value(store: Store<'_>) -> Store<'static> {
+    static NONE: Bytes = Bytes::new();
+    let Store { mode, flags, exptime, value: _, compare, new_cas, invalidate, vivify, wants } = store;
+    Store { mode, flags, exptime, value: &NONE, compare, new_cas, invalidate, vivify, wants }
+}
