@@ -328,7 +328,8 @@ impl<'a> Chain<'a> {
                 Some(_) | None => What::StaleRead,
             },
         };
-        violation(what, "what lies between the first and the last", &[before, other.first, other.last, after])
+        let last = other.last.filter(|last| other.first.is_none_or(|first| !std::ptr::eq(*last, first)));
+        violation(what, "what lies between the first and the last", &[before, other.first, last, after])
     }
 }
 

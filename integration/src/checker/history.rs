@@ -129,7 +129,7 @@ impl std::fmt::Display for Record {
 }
 
 /// Seen in a content: `child` was appended to what ended with `parent`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
     /// The key's number.
     pub key: u32,
@@ -157,12 +157,12 @@ pub struct Report {
     pub keys: usize,
     /// Violations by kind.
     pub counts: BTreeMap<What, usize>,
-    /// The first of them.
+    /// The first of each kind.
     pub examples: Vec<Violation>,
 }
 
-/// How many violations a report tells in full.
-const EXAMPLES: usize = 20;
+/// How many violations of a kind a report tells in full.
+const EXAMPLES: usize = 3;
 
 impl History {
     /// Checks key by key.
@@ -181,8 +181,9 @@ impl History {
             links = rest;
             report.keys += 1;
             for violation in check_key(records, mine) {
-                *report.counts.entry(violation.what).or_default() += 1;
-                if report.examples.len() < EXAMPLES {
+                let count = report.counts.entry(violation.what).or_default();
+                *count += 1;
+                if *count <= EXAMPLES {
                     report.examples.push(violation);
                 }
             }

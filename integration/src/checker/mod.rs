@@ -31,10 +31,16 @@
 //! search through every order.
 
 mod check;
+mod client;
 mod history;
+mod load;
+mod run;
+mod steady;
 #[cfg(test)]
 mod tests;
-pub mod value;
+mod value;
 
 pub use check::{Violation, What, check_key};
+pub use client::Protocol;
 pub use history::{Did, History, Link, Record, Report, Version};
+pub use run::{Change, Outcome, Plan};

@@ -8,7 +8,7 @@ use super::history::Version;
 
 /// What may be done to a key besides reading and writing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub(super) enum Shape {
     /// Appended to.
     Append,
     /// Prepended to.
@@ -26,7 +26,7 @@ const STEP_MASK: u64 = (1 << STEP_BITS) - 1;
 impl Shape {
     /// The shape of a key.
     #[must_use]
-    pub fn of(key: u32) -> Self {
+    pub(super) fn of(key: u32) -> Self {
         match key % 4 {
             0 => Self::Append,
             1 => Self::Prepend,
@@ -37,7 +37,7 @@ impl Shape {
 
     /// What the write with this id puts there.
     #[must_use]
-    pub fn content(self, id: u32) -> String {
+    pub(super) fn content(self, id: u32) -> String {
         match self {
             Self::Append | Self::Prepend => format!("{id};"),
             Self::Up => (u64::from(id) << STEP_BITS).to_string(),
@@ -48,7 +48,7 @@ impl Shape {
     /// Reads a content: its writes from the first to the last, and how often it was counted. `None` is a content
     /// that nobody can have written.
     #[must_use]
-    pub fn read(self, content: &[u8]) -> Option<(Vec<u32>, u32)> {
+    pub(super) fn read(self, content: &[u8]) -> Option<(Vec<u32>, u32)> {
         let text = std::str::from_utf8(content).ok()?;
         match self {
             Self::Append | Self::Prepend => {
@@ -73,7 +73,7 @@ impl Shape {
 
     /// The version that a number stands for, such as the answer to an increment.
     #[must_use]
-    pub fn counted(self, number: u64) -> Option<Version> {
+    pub(super) fn counted(self, number: u64) -> Option<Version> {
         let low = number & STEP_MASK;
         let step = if self == Self::Down { STEP_MASK - low } else { low };
         Some(Version { write: u32::try_from(number >> STEP_BITS).ok()?, step: u32::try_from(step).ok()? })

@@ -4,6 +4,7 @@ mod client;
 mod clients;
 mod differential;
 mod faults;
+mod histories;
 mod lifecycle;
 
 use std::net::SocketAddr;

@@ -1,0 +1,110 @@
+//! Whether a cache keeps its word while its servers come, go and die: runs many clients through several sidecars,
+//! and checks what they saw. `groove-memcached` is built in the profile of this program.
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use harness::checker::{Change, Plan, Protocol};
+
+/// The command line.
+#[derive(Parser, Debug)]
+#[command(version, about = "Checks what many clients see of a cluster of memcached servers behind sidecars")]
+struct Arguments {
+    /// Operations; 20M and 300k are understood.
+    #[arg(long, default_value = "300k", value_parser = number)]
+    operations: u64,
+    /// Clients, one request in flight each.
+    #[arg(long, default_value_t = 48)]
+    clients: u16,
+    /// Keys that are fought over.
+    #[arg(long, default_value_t = 400)]
+    keys: u32,
+    /// Keys of the set whose hit ratio is measured.
+    #[arg(long, default_value_t = 5000)]
+    steady_keys: u32,
+    /// Sidecars.
+    #[arg(long, default_value_t = 3)]
+    sidecars: usize,
+    /// How clients speak.
+    #[arg(long, value_enum, default_value_t = Speech::Both)]
+    protocol: Speech,
+    /// How the servers change, 3 to 5 to 2.
+    #[arg(long, value_enum, default_value_t = How::Resize)]
+    change: How,
+    /// How often they do.
+    #[arg(long, default_value_t = 1)]
+    cycles: u32,
+    /// Leaves all servers alive.
+    #[arg(long)]
+    no_kill: bool,
+    /// A mistake that the sidecars are to make; exit 0 then means that it was caught.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// For the dice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Speech {
+    Classic,
+    Meta,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    /// Not at all.
+    Never,
+    /// groove-memcached resize
+    Resize,
+    /// The files of all sidecars, at once.
+    Reload,
+    /// One sidecar has another list from the beginning.
+    Split,
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.strip_suffix(['M', 'm']) {
+        Some(digits) => (digits, 1_000_000),
+        None => match text.strip_suffix(['K', 'k']) {
+            Some(digits) => (digits, 1000),
+            None => (text, 1),
+        },
+    };
+    digits.parse::<u64>().map(|number| number * factor).map_err(|error| error.to_string())
+}
+
+#[allow(clippy::print_stdout, reason = "a program for people")]
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let plan = Plan {
+        operations: arguments.operations,
+        clients: arguments.clients,
+        keys: arguments.keys,
+        steady_keys: arguments.steady_keys,
+        sidecars: arguments.sidecars,
+        protocols: match arguments.protocol {
+            Speech::Classic => vec![Protocol::Classic],
+            Speech::Meta => vec![Protocol::Meta],
+            Speech::Both => vec![Protocol::Classic, Protocol::Meta],
+        },
+        change: match arguments.change {
+            How::Never => Change::Never,
+            How::Resize => Change::Resize,
+            How::Reload => Change::Reload,
+            How::Split => Change::Split,
+        },
+        cycles: arguments.cycles,
+        kill: !arguments.no_kill,
+        mutant: arguments.mutant.clone(),
+        seed: arguments.seed,
+    };
+    let outcome = plan.run()?;
+    println!("{outcome}");
+    let is_clean = outcome.report.counts.is_empty();
+    match &arguments.mutant {
+        Some(mutant) => anyhow::ensure!(!is_clean, "{mutant} was not caught"),
+        None => anyhow::ensure!(is_clean, "what was seen cannot be explained"),
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! The cluster that the clients of [`super`] go at: real servers, sidecars, and what happens to them meanwhile.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::client::Protocol;
+use super::history::Report;
+use super::load::{Options, Shared};
+use super::steady::{self, Event};
+use crate::{Kind, Memcached, Proxy, paths};
+
+/// How the list of servers changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Not at all.
+    Never,
+    /// By `groove-memcached resize`: nothing may be lost.
+    Resize,
+    /// By the file of every sidecar, at once: what moves is lost and may come back.
+    Reload,
+    /// The first sidecar has another list than the others, from the beginning.
+    Split,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Operations in all.
+    pub operations: u64,
+    /// Clients.
+    pub clients: u16,
+    /// Keys that are fought over.
+    pub keys: u32,
+    /// Keys of the steady set.
+    pub steady_keys: u32,
+    /// Sidecars.
+    pub sidecars: usize,
+    /// How they speak.
+    pub protocols: Vec<Protocol>,
+    /// How the servers change: 3 to 5 to 2, as often as `cycles` says.
+    pub change: Change,
+    /// How often.
+    pub cycles: u32,
+    /// Whether a server is killed and started again in each cycle.
+    pub kill: bool,
+    /// One of the mistakes that the product can be built with, for the proof that they are caught.
+    pub mutant: Option<String>,
+    /// For the dice.
+    pub seed: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            operations: 300_000,
+            clients: 48,
+            keys: 400,
+            steady_keys: 5000,
+            sidecars: 3,
+            protocols: vec![Protocol::Classic],
+            change: Change::Resize,
+            cycles: 1,
+            kill: true,
+            mutant: None,
+            seed: 1,
+        }
+    }
+}
+
+/// What a run showed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the checker found.
+    pub report: Report,
+    /// Operations with unknown outcome.
+    pub unknown: u64,
+    /// The hit ratio before the first event, and the least in planned times after it.
+    pub ratios: Option<(f64, f64)>,
+    /// Where the series was written.
+    pub series: PathBuf,
+    /// How long the load took.
+    pub took: Duration,
+    /// What happened when.
+    pub events: Vec<String>,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "load of {:.0} s, {} operations of unknown outcome",
+            self.took.as_secs_f64(),
+            self.unknown
+        )?;
+        self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))?;
+        if let Some((steady, least)) = self.ratios {
+            let (steady, least) = (steady * 100.0, least * 100.0);
+            writeln!(f, "hit ratio {steady:.2} % before, at least {least:.2} % while servers join or leave")?;
+        }
+        writeln!(f, "series: {}", self.series.display())?;
+        write!(f, "{}", self.report)
+    }
+}
+
+/// The most servers there are.
+const SERVERS: usize = 5;
+
+/// Lists that one cycle goes through.
+const SIZES: [usize; 3] = [3, 5, 2];
+
+const CONFIG: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+workers: 1
+clusters:
+  main:
+    endpoints: [$SERVERS]
+    timeout: 1s
+    connect_timeout: 500ms
+$MORE";
+
+const TRANSPARENT: &str = "    resize: {policy: transparent, state: $STATE}\n";
+
+impl Plan {
+    /// Starts everything, runs the load while the servers change, and checks what was seen.
+    ///
+    /// # Errors
+    /// When something does not start, or an answer is none of memcached's. Violations are no error.
+    pub fn run(&self) -> Result<Outcome> {
+        let mut stage = Stage::set(self)?;
+        let sidecars: Vec<SocketAddr> = stage.sidecars.iter().map(Proxy::address).collect();
+        let shared = Shared::new();
+        let options = Options {
+            sidecars: sidecars.clone(),
+            clients: self.clients,
+            keys: self.keys,
+            operations: self.operations,
+            protocols: self.protocols.clone(),
+            seed: self.seed,
+        };
+        let (ready, stop) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+        stage.begun = Instant::now();
+        let begun = stage.begun;
+        std::thread::scope(|scope| {
+            let steady = scope.spawn(|| steady::run(&sidecars, self.steady_keys, begun, &ready, &stop));
+            while !ready.load(Ordering::Relaxed) && !steady.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let load = scope.spawn(|| options.run(&shared));
+            let played = stage.play(self, &shared, &|| load.is_finished());
+            if played.is_err() {
+                shared.stop.store(true, Ordering::Relaxed);
+            }
+            let history = load.join().unwrap_or_else(|_| bail!("the load panicked"));
+            let took = begun.elapsed();
+            stop.store(true, Ordering::Relaxed);
+            let series = steady.join().unwrap_or_else(|_| bail!("the steady load panicked"));
+            played?;
+            let (history, series) = (history?, series?);
+            let file = paths::target()?.join("checker").join(format!("hits-{}.csv", std::process::id()));
+            std::fs::create_dir_all(paths::target()?.join("checker"))?;
+            std::fs::write(&file, series.table(&stage.events)?)?;
+            Ok(Outcome {
+                unknown: shared.unknown.load(Ordering::Relaxed),
+                ratios: series.steady_and_least(&stage.events),
+                series: file,
+                took,
+                events: stage
+                    .events
+                    .iter()
+                    .map(|e| format!("{:7.1} s: {}", e.at.as_secs_f64(), e.what))
+                    .collect(),
+                report: history.check(),
+            })
+        })
+    }
+}
+
+/// Servers and sidecars, and what has been done to them.
+struct Stage {
+    servers: Vec<Memcached>,
+    sidecars: Vec<Proxy>,
+    /// What the sidecars share, and the lists for `resize`.
+    folder: tempfile::TempDir,
+    begun: Instant,
+    events: Vec<Event>,
+}
+
+impl Stage {
+    fn set(plan: &Plan) -> Result<Self> {
+        // Room for everything: nothing is to be evicted but by what is done on purpose.
+        let server = || Memcached::builder().arg("-m").arg("256").start();
+        let servers = (0..SERVERS).map(|_| server()).collect::<Result<Vec<_>>>()?;
+        let folder = tempfile::tempdir()?;
+        let mut stage =
+            Self { servers, sidecars: Vec::new(), folder, begun: Instant::now(), events: Vec::new() };
+        let state = stage.folder.path().join("state");
+        std::fs::create_dir_all(&state)?;
+        for number in 0..plan.sidecars {
+            let is_odd = plan.change == Change::Split && number == 0;
+            let list = stage.list(if is_odd { SERVERS } else { 3 });
+            let more = if plan.change == Change::Resize { TRANSPARENT } else { "" };
+            let mut builder = Proxy::of(Kind::Memcached)
+                .config(&CONFIG.replace("$MORE", more))
+                .set("SERVERS", list)
+                .set("STATE", state.display());
+            if let Some(mutant) = &plan.mutant {
+                builder = builder.env("GROOVE_MUTANT", mutant);
+            }
+            stage.sidecars.push(builder.start()?);
+        }
+        Ok(stage)
+    }
+
+    fn list(&self, count: usize) -> String {
+        let addresses: Vec<String> =
+            self.servers.iter().take(count).map(|server| server.address().to_string()).collect();
+        addresses.join(", ")
+    }
+
+    fn note(&mut self, what: impl Into<String>, is_planned: bool) {
+        let what = what.into();
+        let at = self.begun.elapsed();
+        eprintln!("{:7.1} s: {what}", at.as_secs_f64());
+        self.events.push(Event { at, what, is_planned });
+    }
+
+    /// Does what the plan says, each when the load has come so far.
+    fn play(&mut self, plan: &Plan, shared: &Shared, is_over: &dyn Fn() -> bool) -> Result<()> {
+        let until = |share: f64| {
+            let wanted = crate::load::count(plan.operations) * share;
+            while crate::load::count(shared.begun.load(Ordering::Relaxed)) < wanted && !is_over() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let changes = matches!(plan.change, Change::Resize | Change::Reload);
+        // A tenth of the load is left for the steady state before and as much after.
+        let cycle = 0.8 / f64::from(plan.cycles.max(1));
+        for number in 0..plan.cycles {
+            let from = 0.1 + cycle * f64::from(number);
+            let [three, five, two] = SIZES;
+            if changes && number > 0 {
+                until(from);
+                self.change(plan, three)?;
+            }
+            until(from + cycle * 0.05);
+            if changes {
+                self.change(plan, five)?;
+            }
+            until(from + cycle * 0.4);
+            if plan.kill {
+                self.kill_one(1)?;
+            }
+            until(from + cycle * 0.7);
+            if changes {
+                self.change(plan, two)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_one(&mut self, number: usize) -> Result<()> {
+        let server = self.servers.get_mut(number).context("no such server")?;
+        server.kill()?;
+        self.note(format!("server {number} was killed"), false);
+        std::thread::sleep(Duration::from_millis(500));
+        let server = self.servers.get_mut(number).context("no such server")?;
+        server.restart()?;
+        self.note(format!("server {number} was started again"), false);
+        Ok(())
+    }
+
+    fn change(&mut self, plan: &Plan, size: usize) -> Result<()> {
+        let list = self.list(size);
+        self.note(format!("to {size} servers"), true);
+        match plan.change {
+            Change::Never | Change::Split => {}
+            Change::Reload => {
+                for sidecar in &mut self.sidecars {
+                    sidecar.set("SERVERS", &list);
+                    sidecar.rewrite(&CONFIG.replace("$MORE", ""))?;
+                }
+            }
+            Change::Resize => {
+                self.resize(&list)?;
+                self.note(format!("now {size} servers"), true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the last sidecar, waits until it says that it is done.
+    fn resize(&self, list: &str) -> Result<()> {
+        let file = self.folder.path().join("servers");
+        std::fs::write(&file, list.replace(", ", "\n") + "\n")?;
+        let admin = self.sidecars.last().context("no sidecar")?.admin().to_string();
+        let file = file.display().to_string();
+        let output =
+            Kind::Memcached.run(&["resize", "--cluster", "main", "--to", &file, "--admin", &admin])?;
+        let mut said = String::new();
+        write!(said, "{}", String::from_utf8_lossy(&output.stdout))?;
+        write!(said, "{}", String::from_utf8_lossy(&output.stderr))?;
+        ensure!(output.status.success(), "resize: {said}");
+        Ok(())
+    }
+}
