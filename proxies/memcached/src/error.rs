@@ -1,8 +1,11 @@
 //! What can go wrong between a request and its answer.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use groove_common::error::{Classified, Kind, Retry, Side};
+
+use crate::tenant::limits::{Bound, Refused};
 
 /// A request that no server answered. The words for the client are in `reply.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -28,11 +31,17 @@ pub enum Failure {
     /// Others changed the key each time an operation of several steps came to its last.
     #[error("the key is changed too often")]
     Contended,
+    /// The tenant asks for more than it may.
+    #[error("the tenant is over its {}", .0.bound.name())]
+    OverLimit(Refused),
+    /// What the tenant's keys begin with is not known: the store that proxies share does not answer.
+    #[error("the tenant's generation is not known")]
+    NotReady,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Down,
         Self::Lost,
         Self::TimedOut,
@@ -40,6 +49,8 @@ impl Failure {
         Self::TooLarge,
         Self::NoServer,
         Self::Contended,
+        Self::OverLimit(Refused { bound: Bound::Requests, retry_after: Duration::from_millis(7) }),
+        Self::NotReady,
     ];
 }
 
@@ -52,20 +63,23 @@ impl Classified for Failure {
             Self::Nonsense => Kind::Protocol,
             Self::TooLarge => Kind::Limit,
             Self::NoServer => Kind::NoEndpoint,
-            Self::Contended => Kind::Limit,
+            Self::Contended | Self::OverLimit(_) => Kind::Limit,
+            Self::NotReady => Kind::NoEndpoint,
         }
     }
 
     fn side(&self) -> Side {
         match self {
             Self::Down | Self::Lost | Self::TimedOut | Self::Nonsense | Self::NoServer => Side::Upstream,
-            Self::TooLarge | Self::Contended => Side::Internal,
+            Self::TooLarge | Self::Contended | Self::OverLimit(_) | Self::NotReady => Side::Internal,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Down | Self::NoServer | Self::Contended => Retry::Safe,
+            Self::Down | Self::NoServer | Self::Contended | Self::OverLimit(_) | Self::NotReady => {
+                Retry::Safe
+            }
             Self::Lost | Self::TimedOut => Retry::IfIdempotent,
             Self::Nonsense | Self::TooLarge => Retry::Never,
         }
@@ -80,6 +94,13 @@ impl Classified for Failure {
             Self::TooLarge => "the value is larger than this proxy passes on",
             Self::NoServer => "no server is known",
             Self::Contended => "try again",
+            Self::OverLimit(Refused { bound, retry_after }) => {
+                let (name, wait_ms) = (bound.name(), retry_after.as_millis() + 1);
+                return Cow::Owned(format!("this tenant is over its {name}, try again in {wait_ms} ms"));
+            }
+            Self::NotReady => {
+                "the store that proxies share does not answer, so this tenant's keys are not known"
+            }
         })
     }
 }

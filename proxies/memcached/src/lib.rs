@@ -11,6 +11,7 @@
 //! | [`upstream`] | clusters, pipelined connections, the embedded store |
 //! | [`worker`] | what the sessions of one thread share |
 //! | [`stats`] | the statistics of many servers as if they were one |
+//! | [`tenant`] | who a client is, what it may use, and what is its own |
 //! | [`error`], [`reply`] | what can go wrong, and the words for it |
 //! | [`resize`] | changing the servers while clients go on |
 //! | [`metrics`] | what is counted |
@@ -25,6 +26,7 @@ pub mod resize;
 pub mod route;
 pub mod session;
 pub mod stats;
+pub mod tenant;
 pub mod upstream;
 pub mod wire;
 pub mod worker;

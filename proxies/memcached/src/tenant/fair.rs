@@ -1,0 +1,265 @@
+//! How tenants share a worker: while more than one has requests, each has its part of a window. Pure.
+//!
+//! ```text
+//!   one tenant active:   as many on their way as it likes
+//!   n tenants active:    window / n each, and a line for what is over
+//!
+//!   flood  ▮▮▮▮▮▮▮▮ on their way │ line: s7 s2 s9 s4 …   one answer in, the next of the line out
+//!   quiet  ▮        on its way   │ line: empty           goes at once, behind window / n others at most
+//! ```
+//!
+//! Servers and the worker itself take what comes in the order it comes, so what a request waits for is what others
+//! have on their way before it. A turn for each tenant (round robin) would bound what they get; it would still let
+//! a quiet one wait for its turn. A part of the window that is kept free for it bounds the wait itself, and shares
+//! as evenly: who is always over gets its part of the answers. Large items count as many small ones.
+//!
+//! A tenant's own sessions take turns: the line is in order of asking, and each turn a few requests.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt as _};
+
+/// Bytes of values that count as one more request: about what they cost beyond the request itself.
+const COST_LEN: usize = 4096;
+
+/// A tenant that has asked for nothing for so long is no longer counted among those that share.
+const ACTIVE_FOR: Duration = Duration::from_millis(50);
+
+/// Between two looks at who is active.
+const SWEEP_EVERY: Duration = Duration::from_millis(5);
+
+/// Requests that a session sends in its turn while others of its tenant are in line.
+const TURN_REQUESTS: u32 = 8;
+
+/// The tenants of one worker. `W` wakes a session. Times are durations since any fixed origin.
+#[derive(Debug)]
+pub struct Fair<W> {
+    window: usize,
+    /// By the tenants' numbers.
+    lines: Vec<Line<W>>,
+    /// Numbers of those that share the window.
+    active: Vec<usize>,
+    swept_at: Duration,
+}
+
+/// A tenant on this worker.
+#[derive(Debug)]
+struct Line<W> {
+    is_active: bool,
+    /// Asked last.
+    asked_at: Duration,
+    /// Requests on their way.
+    in_flight: usize,
+    /// The most there may be, whoever else is there.
+    in_flight_max: usize,
+    /// How long its values are: the largest seen lately.
+    value_len: usize,
+    /// Sessions in line, and those that were called from it, by their numbers.
+    places: HashMap<usize, Place<W>>,
+    /// Whose turn is next: session and ticket. Who left the line meanwhile has no place of this ticket.
+    order: VecDeque<(usize, u64)>,
+    next_ticket: u64,
+    /// Places that were called.
+    called: usize,
+}
+
+#[derive(Debug)]
+struct Place<W> {
+    ticket: u64,
+    waker: W,
+    /// Requests that it may send in this turn; 0 while it has not been called.
+    turn: u32,
+}
+
+impl<W> Default for Line<W> {
+    fn default() -> Self {
+        Self {
+            is_active: false,
+            asked_at: Duration::ZERO,
+            in_flight: 0,
+            in_flight_max: usize::MAX,
+            value_len: 0,
+            places: HashMap::new(),
+            order: VecDeque::new(),
+            next_ticket: 0,
+            called: 0,
+        }
+    }
+}
+
+impl<W: Clone> Line<W> {
+    fn join(&mut self, session: usize, waker: W) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.order.push_back((session, ticket));
+        self.places.insert(session, Place { ticket, waker, turn: 0 });
+    }
+
+    /// Takes a session out, wherever it stands.
+    fn remove(&mut self, session: usize) {
+        let Some(place) = self.places.remove(&session) else { return };
+        self.called -= usize::from(place.turn > 0);
+        if self.places.is_empty() {
+            self.order.clear();
+        } else if self.order.len() > 2 * self.places.len() + 16 {
+            let places = &self.places;
+            self.order
+                .retain(|(session, ticket)| places.get(session).is_some_and(|place| place.ticket == *ticket));
+        }
+    }
+
+    /// The next in line has its turn, if there is one.
+    fn call(&mut self) -> Option<(usize, W)> {
+        while let Some((session, ticket)) = self.order.pop_front() {
+            let Some(place) = self.places.get_mut(&session) else { continue };
+            if place.ticket == ticket && place.turn == 0 {
+                place.turn = TURN_REQUESTS;
+                self.called += 1;
+                return Some((session, place.waker.clone()));
+            }
+        }
+        None
+    }
+}
+
+/// What a session asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// The tenant's number.
+    pub tenant: usize,
+    /// The session's number.
+    pub session: usize,
+    /// The most that the tenant may have on their way on this worker, whoever else is there.
+    pub in_flight_max: usize,
+    /// Now.
+    pub now: Duration,
+}
+
+impl<W: Clone> Fair<W> {
+    /// A worker that has so many requests on their way while tenants share it.
+    pub fn new(window: usize) -> Self {
+        Self { window: window.max(1), lines: Vec::new(), active: Vec::new(), swept_at: Duration::ZERO }
+    }
+
+    /// Another window, from now on.
+    pub fn set_window(&mut self, window: usize) {
+        self.window = window.max(1);
+    }
+
+    /// May this session send a request? If not, it is in line, and its waker is given out when it may.
+    pub fn may_send(&mut self, ask: Ask, waker: impl FnOnce() -> W) -> bool {
+        self.enter(&ask);
+        let bound = self.bound(ask.tenant);
+        let Some(line) = self.lines.get_mut(ask.tenant) else { return true };
+        let has_room = line.in_flight < bound;
+        if has_room && line.places.is_empty() {
+            return true;
+        }
+        let Some(place) = line.places.get_mut(&ask.session) else {
+            line.join(ask.session, waker());
+            return false;
+        };
+        place.waker = waker();
+        if place.turn > 0 && !has_room {
+            // Called, but others were quicker: it stays the first in line.
+            place.turn = 0;
+            line.called -= 1;
+            line.order.push_front((ask.session, place.ticket));
+            return false;
+        }
+        place.turn > 0
+    }
+
+    /// The session has sent a request with so many bytes of value.
+    pub fn sent(&mut self, tenant: usize, session: usize, value_len: usize) {
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        line.in_flight += 1;
+        line.value_len = line.value_len.max(value_len);
+        let Some(place) = line.places.get_mut(&session) else { return };
+        match place.turn {
+            0 => (),
+            1 => line.remove(session),
+            _ => place.turn -= 1,
+        }
+    }
+
+    /// The session wants nothing more for now, or is gone: the next in line may go.
+    pub fn leave(&mut self, tenant: usize, session: usize, wake: impl FnMut(W)) {
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        if line.places.is_empty() {
+            return;
+        }
+        line.remove(session);
+        self.call_up(tenant, wake);
+    }
+
+    /// A request was answered, with so many bytes of value.
+    pub fn answered(&mut self, tenant: usize, value_len: usize, wake: impl FnMut(W)) {
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        debug_assert!(line.in_flight > 0, "an answer that nobody asked for");
+        line.in_flight = line.in_flight.saturating_sub(1);
+        line.value_len = value_len.max(line.value_len - line.value_len.div_ceil(8));
+        if !line.places.is_empty() {
+            self.call_up(tenant, wake);
+        }
+    }
+
+    /// Do several tenants share the worker just now?
+    pub fn is_shared(&self) -> bool {
+        self.active.len() > 1
+    }
+
+    /// Wakes as many of the line as there is room for.
+    fn call_up(&mut self, tenant: usize, mut wake: impl FnMut(W)) {
+        let bound = self.bound(tenant);
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        while line.in_flight.saturating_add(line.called) < bound {
+            let Some((_, waker)) = line.call() else { return };
+            wake(waker);
+        }
+    }
+
+    /// How many requests a tenant may have on their way.
+    fn bound(&self, tenant: usize) -> usize {
+        let Some(line) = self.lines.get(tenant) else { return usize::MAX };
+        if self.active.len() < 2 {
+            return line.in_flight_max;
+        }
+        let part = self.window / self.active.len() / (1 + line.value_len / COST_LEN);
+        part.max(1).min(line.in_flight_max)
+    }
+
+    fn enter(&mut self, ask: &Ask) {
+        let Ask { tenant, in_flight_max, now, .. } = *ask;
+        if self.lines.len() <= tenant {
+            self.lines.resize_with(tenant + 1, Line::default);
+        }
+        if now.saturating_sub(self.swept_at) >= SWEEP_EVERY {
+            self.sweep(now);
+        }
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        line.asked_at = now;
+        line.in_flight_max = in_flight_max.max(1);
+        if !line.is_active {
+            line.is_active = true;
+            self.active.push(tenant);
+        }
+    }
+
+    /// Leaves out those that were quiet for a while.
+    fn sweep(&mut self, now: Duration) {
+        self.swept_at = now;
+        let lines = &mut self.lines;
+        self.active.retain(|tenant| {
+            let Some(line) = lines.get_mut(*tenant) else { return false };
+            let is_recent = now.saturating_sub(line.asked_at) < ACTIVE_FOR;
+            line.is_active = is_recent || line.in_flight > 0 || !line.places.is_empty();
+            line.is_active
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "fair_tests.rs"]
+mod tests;
