@@ -27,6 +27,8 @@ pub mod route;
 pub mod session;
 pub mod stats;
 pub mod tenant;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
 pub mod wire;
 pub mod worker;

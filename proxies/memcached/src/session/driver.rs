@@ -392,3 +392,7 @@ fn embedded_answer(store: &embedded::Store, broadcast: Broadcast<'_>) -> Reply {
         },
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

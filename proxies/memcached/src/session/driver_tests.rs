@@ -1,0 +1,92 @@
+//! Sessions between clients and servers that follow a script.
+
+use groove_common::balance::jump;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::testing::{Scene, run, settle};
+
+/// A key of each server of two.
+fn keys() -> [String; 2] {
+    [0, 1].map(|slot| {
+        (0..).map(|n| format!("k{n}")).find(|key| jump(xxh3_64(key.as_bytes()), 2) == Some(slot)).unwrap()
+    })
+}
+
+#[test]
+fn a_session_sends_nothing_elsewhere_before_it_has_its_answers() {
+    run(async {
+        let scene = Scene::new(2, "");
+        let agreement = scene.agreement();
+        agreement.publish(scene.plain(1, &[0]));
+        settle().await;
+        let mut client = scene.client();
+        client.send("set a 0 0 1\r\n1\r\n").await;
+        let mut old = scene.accept(0).await;
+        old.expect("ms a 1\r\n1\r\n").await;
+        // The key goes to another server, and the client does not wait.
+        agreement.publish(scene.plain(2, &[1]));
+        settle().await;
+        client.send("get a\r\nset a 0 0 1\r\n2\r\n").await;
+        settle().await;
+        assert!(scene.nobody_dialled(1));
+        // The fence of the worker's own.
+        old.expect("mn\r\n").await;
+        old.send("HD\r\nMN\r\n").await;
+        client.expect("STORED\r\n").await;
+        let mut new = scene.accept(1).await;
+        new.expect("mg a k f v\r\nms a 1\r\n2\r\n").await;
+        new.send("EN\r\nHD\r\n").await;
+        client.expect("END\r\nSTORED\r\n").await;
+    });
+}
+
+#[test]
+fn other_clients_do_not_wait() {
+    run(async {
+        let scene = Scene::new(2, "");
+        let agreement = scene.agreement();
+        let [first, second] = keys();
+        agreement.publish(scene.plain(1, &[0, 1]));
+        settle().await;
+        let (mut one, mut two) = (scene.client(), scene.client());
+        one.send(format!("get {first}\r\n")).await;
+        let mut server = scene.accept(0).await;
+        server.expect(format!("mg {first} k f v\r\n")).await;
+        agreement.publish(scene.plain(2, &[1, 0]));
+        settle().await;
+        two.send(format!("get {second}\r\n")).await;
+        server.expect(format!("mn\r\nmg {second} k f v\r\n")).await;
+        server.send("EN\r\nMN\r\nEN\r\n").await;
+        one.expect("END\r\n").await;
+        two.expect("END\r\n").await;
+    });
+}
+
+#[test]
+fn a_token_of_another_life_of_the_server_is_no_good() {
+    run(async {
+        let scene = Scene::new(1, "");
+        let mut client = scene.client();
+        client.send("gets a\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg a k f c v\r\n").await;
+        server.send("VA 1 ka f0 c7\r\nx\r\n").await;
+        let line = client.expect_until("\r\n").await;
+        client.expect("x\r\nEND\r\n").await;
+        let token = String::from_utf8(line.to_vec()).unwrap();
+        let token = token.trim_end().rsplit(' ').next().unwrap().to_owned();
+        assert!(token.parse::<u64>().unwrap() > 1 << 46, "{token}");
+        client.send(format!("cas a 0 0 1 {token}\r\ny\r\n")).await;
+        server.expect("ms a 1 C7\r\ny\r\n").await;
+        server.send("HD\r\n").await;
+        client.expect("STORED\r\n").await;
+        drop(server);
+        settle().await;
+        // The session waits for who answers before it sends the token, and what comes after that behind it.
+        client.send(format!("cas a 0 0 1 {token}\r\nz\r\nget a\r\n")).await;
+        let mut server = scene.accept_as(0, 99).await;
+        server.expect(format!("ms a 1 C{}\r\nz\r\nmg a k f v\r\n", u64::MAX)).await;
+        server.send("EX\r\nEN\r\n").await;
+        client.expect("EXISTS\r\nEND\r\n").await;
+    });
+}

@@ -1,0 +1,123 @@
+//! What tests of several rooms start from: a worker, its cluster of servers that follow a script, and clients.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use groove_common::app::Context;
+use groove_common::config::{Endpoint, check_text};
+use groove_common::net::Drain;
+use groove_common::telemetry::{AccessLog, Registry};
+use groove_common::testing::{ScriptedPeer, downstream};
+use tokio::net::UnixListener;
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::resize::{Agreement, View};
+use crate::session::driver;
+use crate::upstream::Topology;
+use crate::worker::Worker;
+
+/// What a server says to its introduction. `pid` tells one run from another.
+pub(crate) fn about(pid: usize) -> String {
+    format!("MN\r\nSTAT pid {pid}\r\nSTAT uptime 10\r\nSTAT time 1000\r\nSTAT version 1.6.18\r\nEND\r\n")
+}
+
+/// Runs a test where sessions and connections may spawn their tasks, under paused time.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let options = tokio::runtime::LocalOptions::default();
+    builder.enable_all().start_paused(true).build_local(options).unwrap().block_on(test);
+}
+
+/// One worker and the servers it knows.
+pub(crate) struct Scene {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) topology: Arc<ArcSwap<Topology>>,
+    listeners: Vec<UnixListener>,
+    endpoints: Vec<Endpoint>,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// With so many servers in a cluster that has these options besides.
+    pub(crate) fn new(servers: usize, options: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (0..servers).map(|index| folder.path().join(index.to_string())).collect();
+        let listeners = paths.iter().map(|path| UnixListener::bind(path).unwrap()).collect();
+        let addresses: Vec<_> = paths.iter().map(|path| format!("'unix:{}'", path.display())).collect();
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n  main:\n    endpoints: [{}]\n    health: {{probe: null}}\n{options}",
+            addresses.join(", ")
+        );
+        let config: Config = check_text("scene", &text).unwrap();
+        let registry = Registry::new(1);
+        let cx = Context {
+            runtime: Handle::current(),
+            workers: 1,
+            drain: Drain::new(),
+            access: AccessLog::start(&registry, std::io::sink()).unwrap(),
+            registry,
+        };
+        let topology = Topology::build(&config, None, &cx).unwrap();
+        let topology = Arc::new(ArcSwap::from_pointee(topology));
+        let metrics = Metrics::new(&cx.registry);
+        let worker = Worker::new(Arc::clone(&topology), metrics, cx.access.clone(), Instant::now());
+        let endpoint = |path: &std::path::PathBuf| {
+            Endpoint::from(format!("unix:{}", path.display()).parse::<groove_common::ids::Address>().unwrap())
+        };
+        let endpoints = paths.iter().map(endpoint).collect();
+        Self { worker, topology, listeners, endpoints, _folder: folder }
+    }
+
+    /// The cluster's agreement.
+    pub(crate) fn agreement(&self) -> Arc<Agreement> {
+        Arc::clone(self.topology.load().clusters[0].agreement().unwrap())
+    }
+
+    /// A view with these servers, by number, and no change under way.
+    pub(crate) fn plain(&self, step: u64, servers: &[usize]) -> View {
+        View::plain(step, &self.list(servers))
+    }
+
+    /// These servers.
+    pub(crate) fn list(&self, servers: &[usize]) -> Vec<Endpoint> {
+        servers.iter().map(|&index| self.endpoints[index].clone()).collect()
+    }
+
+    /// Has nobody dialled this server since the last that was accepted?
+    pub(crate) fn nobody_dialled(&self, server: usize) -> bool {
+        self.listeners[server].accept().now_or_never().is_none()
+    }
+
+    /// A client, served by the worker.
+    pub(crate) fn client(&self) -> ScriptedPeer {
+        let (conn, client, _drain) = downstream().unwrap();
+        tokio::task::spawn_local(driver::serve(Rc::clone(&self.worker), conn));
+        client
+    }
+
+    /// The next connection to this server, greeted.
+    pub(crate) async fn accept(&self, server: usize) -> ScriptedPeer {
+        self.accept_as(server, server + 1).await
+    }
+
+    /// The same, of a run of the server that has this pid.
+    pub(crate) async fn accept_as(&self, server: usize, pid: usize) -> ScriptedPeer {
+        let (stream, _) = self.listeners[server].accept().await.unwrap();
+        let mut peer = ScriptedPeer::new(stream);
+        peer.expect("mn\r\nstats\r\n").await;
+        peer.send(about(pid)).await;
+        peer
+    }
+}
+
+/// Lets every task that can run do so.
+pub(crate) async fn settle() {
+    // Under paused time the clock moves when nobody else has anything to do.
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+}
