@@ -1,60 +1,73 @@
 //! The words for the client: the only place that turns results and errors into bytes.
 //!
-//! All lines are memcached 1.6.18's own, except those that only a proxy has need of.
+//! All words are memcached 1.6.18's own, except those that only a proxy has need of. A client is told in the
+//! language it asked in: [`To`] says which.
+
+mod binary;
+mod classic;
+mod meta;
 
 use groove_common::error::Classified;
 
 use crate::error::Failure;
-use crate::wire::meta::{Reply, Status};
-use crate::wire::request::{DecodeError, Refusal};
-use crate::wire::{Output, classic};
+use crate::wire::meta::Reply;
+use crate::wire::request::{BadFlags, DecodeError, Refusal, To};
+use crate::wire::{Output, binary as packets};
+
+pub use classic::value;
 
 /// The last line of a retrieval and of `stats`.
 pub const END: &[u8] = b"END\r\n";
 /// Done, where there is nothing to say.
 pub const OK: &[u8] = b"OK\r\n";
-/// A value over the limit.
-pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 /// The listener has no room.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
 
-/// A request that cannot be.
-pub fn refusal(refusal: Refusal) -> &'static [u8] {
-    match refusal {
-        Refusal::UnknownCommand => b"ERROR\r\n",
-        Refusal::BadFormat => b"CLIENT_ERROR bad command line format\r\n",
-        Refusal::BadDataChunk => b"CLIENT_ERROR bad data chunk\r\n",
-        Refusal::InvalidExptime => b"CLIENT_ERROR invalid exptime argument\r\n",
-        Refusal::InvalidDelta => b"CLIENT_ERROR invalid numeric delta argument\r\n",
-        Refusal::DeleteUsage => b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
-        Refusal::Shutdown => b"ERROR: shutdown not enabled\r\n",
-        Refusal::OneServer => b"CLIENT_ERROR this command is for one server, ask it directly\r\n",
-    }
+/// What TLS calls `protocol_version`, fatal (RFC 8446, section 6): a client that tries TLS on a port without
+/// it learns so at once, instead of waiting for a line to be answered.
+const TLS_ALERT: &[u8] = &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46];
+
+/// The mechanisms of SASL that there are.
+const MECHANISMS: &[u8] = b"PLAIN";
+
+/// What was done to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It was asked for.
+    Get,
+    /// Its expiry was set, and the value left where it was.
+    Touch,
+    /// `set` and its kin.
+    Store,
+    /// `delete`.
+    Delete,
+    /// `incr`, `decr`.
+    Arith,
+    /// `me`.
+    Debug,
 }
 
-/// The last word before a client is hung up on; most get none.
-pub fn goodbye(error: &DecodeError) -> &'static [u8] {
-    match error {
-        DecodeError::LineTooLong => b"CLIENT_ERROR line too long\r\n",
-        DecodeError::Refused { refusal: reason, .. } => refusal(*reason),
-        DecodeError::Garbage | DecodeError::Http | DecodeError::Binary => b"",
-    }
+/// What an answer has to know of its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// How to answer.
+    pub to: To,
+    /// What was done; none for a classic line that is passed on, such as a version.
+    pub kind: Option<Kind>,
+    /// The key: as it travels for a meta client; for a binary one only if the answer has it.
+    pub key: &'a [u8],
+    /// A meta client's key is in base64.
+    pub is_coded: bool,
+    /// A meta client's flags.
+    pub flags: &'a [u8],
 }
 
-/// A request that no server answered.
-pub fn failure(failure: Failure, out: &mut Output) {
-    let tail = out.tail();
-    tail.extend_from_slice(b"SERVER_ERROR ");
-    tail.extend_from_slice(failure.client_message().as_bytes());
-    tail.extend_from_slice(b"\r\n");
-}
-
-/// What a reply means to a client that sent a classic command.
+/// What a reply means to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Written, and as good as it gets.
     Good,
-    /// Nothing there. For retrievals nothing is written.
+    /// Nothing there, or a condition that did not hold. For classic retrievals nothing is written.
     Miss,
     /// The server refused; its own words are written.
     Refused,
@@ -62,131 +75,158 @@ pub enum Outcome {
     Unfit(Failure),
 }
 
-/// The reply of `mg k f v`, as `VALUE`.
-pub fn value(reply: &Reply, with_cas: bool, out: &mut Output) -> Outcome {
-    match reply.status {
-        Status::Value => {
-            let (Some(key), Some(flags)) = (reply.flag(b'k'), reply.flag(b'f')) else {
-                return Outcome::Unfit(Failure::Nonsense);
-            };
-            let cas = if with_cas { Some(reply.token().unwrap_or_default()) } else { None };
-            classic::write_value(out, key, flags, cas, &reply.value);
-            Outcome::Good
-        }
-        Status::Miss => Outcome::Miss,
-        Status::TooLarge => Outcome::Unfit(Failure::TooLarge),
-        Status::Error => Outcome::Refused,
-        Status::Done
-        | Status::NotFound
-        | Status::NotStored
-        | Status::Exists
-        | Status::Noop
-        | Status::Debug
-        | Status::End
-        | Status::Stat
-        | Status::Classic => Outcome::Unfit(Failure::Nonsense),
+/// The reply to anything but a classic retrieval.
+pub fn one(question: &Question<'_>, reply: &Reply, out: &mut Output) -> Outcome {
+    match question.to {
+        To::Classic { noreply } => classic::one(question.kind, noreply, reply, out),
+        To::Meta { quiet } => meta::one(question, quiet, reply, out),
+        To::Binary { opcode, opaque } => binary::one(question, opcode, opaque, reply, out),
     }
 }
 
-/// A request with one line for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Single {
-    /// `set` and its kin.
-    Store,
-    /// `delete`.
-    Delete,
-    /// `incr`, `decr`.
-    Arith,
-    /// `touch`.
-    Touch,
-    /// `version` and other classic commands, passed on as they are.
-    Line,
+/// A request that no server answered. Who asks quietly for values asks for many: as in a classic retrieval of
+/// several keys, those that cannot be had count as missing.
+pub fn failed(question: &Question<'_>, failure: Failure, out: &mut Output) {
+    let is_get = question.kind == Some(Kind::Get);
+    match question.to {
+        To::Classic { noreply: true } => (),
+        To::Meta { quiet: true } if is_get => (),
+        To::Binary { opcode, .. } if is_get && packets::is_quiet(opcode) => (),
+        To::Classic { noreply: false } | To::Meta { .. } => self::failure(failure, out),
+        To::Binary { opcode, opaque } => binary::failure(failure, opcode, opaque, out),
+    }
 }
 
-/// The reply of any other request, as one line.
-pub fn single(what: Single, reply: &Reply, out: &mut Output) -> Outcome {
-    let (line, outcome): (&[u8], _) = match (what, reply.status) {
-        (Single::Store, Status::Done) => (b"STORED\r\n", Outcome::Good),
-        (Single::Store, Status::NotStored) => (b"NOT_STORED\r\n", Outcome::Miss),
-        (Single::Store, Status::Exists) => (b"EXISTS\r\n", Outcome::Miss),
-        (Single::Delete, Status::Done) => (b"DELETED\r\n", Outcome::Good),
-        (Single::Touch, Status::Done) => (b"TOUCHED\r\n", Outcome::Good),
-        (Single::Touch, Status::Miss) => (b"NOT_FOUND\r\n", Outcome::Miss),
-        (Single::Store | Single::Delete | Single::Arith, Status::NotFound) => {
-            (b"NOT_FOUND\r\n", Outcome::Miss)
+/// A broadcast that not all servers have done.
+pub fn broadcast_failed(failure: Failure, to: To, out: &mut Output) {
+    failed(&Question { to, kind: None, key: b"", is_coded: false, flags: b"" }, failure, out);
+}
+
+/// A request that no server answered, for a text client.
+pub fn failure(failure: Failure, out: &mut Output) {
+    let tail = out.tail();
+    tail.extend_from_slice(b"SERVER_ERROR ");
+    tail.extend_from_slice(failure.client_message().as_bytes());
+    tail.extend_from_slice(b"\r\n");
+}
+
+/// A request that cannot be.
+pub fn refusal(refusal: Refusal, to: To, out: &mut Output) {
+    match to {
+        To::Classic { noreply: true } => (),
+        To::Classic { noreply: false } | To::Meta { .. } => out.extend_from_slice(line(refusal)),
+        To::Binary { opcode, opaque } => binary::refusal(refusal, opcode, opaque, out),
+    }
+}
+
+fn line(refusal: Refusal) -> &'static [u8] {
+    match refusal {
+        Refusal::UnknownCommand | Refusal::NoSuchStats => b"ERROR\r\n",
+        Refusal::BadFormat | Refusal::BadPacket => b"CLIENT_ERROR bad command line format\r\n",
+        Refusal::BadDataChunk => b"CLIENT_ERROR bad data chunk\r\n",
+        Refusal::InvalidExptime => b"CLIENT_ERROR invalid exptime argument\r\n",
+        Refusal::InvalidDelta => b"CLIENT_ERROR invalid numeric delta argument\r\n",
+        Refusal::DeleteUsage => b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
+        Refusal::Shutdown => b"ERROR: shutdown not enabled\r\n",
+        Refusal::OneServer => b"CLIENT_ERROR this command is for one server, ask it directly\r\n",
+        Refusal::TooLarge => b"SERVER_ERROR object too large for cache\r\n",
+        Refusal::KeyTooLong => b"CLIENT_ERROR the key is too long\r\n",
+        Refusal::LoginNeeded => b"CLIENT_ERROR unauthenticated\r\n",
+        Refusal::LoginFailed => b"CLIENT_ERROR authentication failure\r\n",
+        Refusal::BadLogin => b"CLIENT_ERROR bad authentication token format\r\n",
+        Refusal::Flags(bad) => flags_line(bad),
+    }
+}
+
+fn flags_line(bad: BadFlags) -> &'static [u8] {
+    match bad {
+        BadFlags::Duplicate => b"CLIENT_ERROR duplicate flag\r\n",
+        BadFlags::Unknown => b"CLIENT_ERROR invalid flag\r\n",
+        BadFlags::Any => b"CLIENT_ERROR invalid or duplicate flag\r\n",
+        BadFlags::Format => b"CLIENT_ERROR bad command line format\r\n",
+        BadFlags::Number => b"CLIENT_ERROR bad token in command line format\r\n",
+        BadFlags::Key => b"CLIENT_ERROR error decoding key\r\n",
+        BadFlags::ModeLength => b"CLIENT_ERROR incorrect length for M token\r\n",
+        BadFlags::StoreMode => b"CLIENT_ERROR invalid mode for ms M token\r\n",
+        BadFlags::ArithMode => b"CLIENT_ERROR invalid mode for ma M token\r\n",
+        BadFlags::Initial => b"CLIENT_ERROR invalid numeric initial value\r\n",
+        BadFlags::Delta => b"CLIENT_ERROR invalid numeric delta value\r\n",
+        BadFlags::Opaque => b"CLIENT_ERROR opaque token too long\r\n",
+        BadFlags::TooManyForGet => b"CLIENT_ERROR options flags are too long\r\n",
+        BadFlags::TooMany => b"CLIENT_ERROR options flags too long\r\n",
+    }
+}
+
+/// The last word before a client is hung up on; most get none.
+pub fn goodbye(error: &DecodeError, to: To, out: &mut Output) {
+    match error {
+        DecodeError::LineTooLong => out.extend_from_slice(b"CLIENT_ERROR line too long\r\n"),
+        DecodeError::Refused { refusal: reason, .. } | DecodeError::HangUp { refusal: reason, .. } => {
+            refusal(*reason, to, out);
         }
-        (Single::Arith, Status::Value) => {
-            out.extend_from_slice(&reply.value);
-            (b"\r\n", Outcome::Good)
+        DecodeError::Tls => out.extend_from_slice(TLS_ALERT),
+        DecodeError::Garbage | DecodeError::Http | DecodeError::BadMagic => (),
+    }
+}
+
+/// All servers have done it, or there was nothing to do.
+pub fn done(to: To, out: &mut Output) {
+    match to {
+        To::Classic { noreply: true } => (),
+        To::Classic { noreply: false } => out.extend_from_slice(OK),
+        To::Meta { .. } => out.extend_from_slice(b"MN\r\n"),
+        To::Binary { opcode, .. } if packets::is_quiet(opcode) => (),
+        To::Binary { opcode, opaque } => binary::status(packets::Status::Done, b"", opcode, opaque, out),
+    }
+}
+
+/// Statistics, as lines without an end.
+pub fn stats(text: &[u8], to: To, out: &mut Output) {
+    match to {
+        To::Classic { .. } | To::Meta { .. } => {
+            out.extend_from_slice(text);
+            out.extend_from_slice(END);
         }
-        (Single::Line, Status::Classic) => {
-            out.extend_from_slice(reply.line());
-            (b"\r\n", Outcome::Good)
+        To::Binary { opaque, .. } => packets::write_stats(opaque, text, out),
+    }
+}
+
+/// What a server said to a broadcast, if it is neither `OK` nor statistics.
+pub fn server_words(words: &[u8], is_stats: bool, to: To, out: &mut Output) {
+    match to {
+        To::Classic { noreply: true } => (),
+        To::Classic { noreply: false } | To::Meta { .. } => {
+            out.extend_from_slice(words);
+            out.extend_from_slice(b"\r\n");
         }
-        (_, Status::Error) => {
-            out.extend_from_slice(reply.line());
-            (b"\r\n", Outcome::Refused)
+        To::Binary { opcode, opaque } => binary::server_words(words, is_stats, opcode, opaque, out),
+    }
+}
+
+/// Which mechanisms of SASL there are.
+pub fn mechanisms(to: To, out: &mut Output) {
+    if let To::Binary { opcode, opaque } = to {
+        binary::status(packets::Status::Done, MECHANISMS, opcode, opaque, out);
+    }
+}
+
+/// The client is who it says it is.
+pub fn logged_in(to: To, out: &mut Output) {
+    match to {
+        To::Classic { noreply: true } => (),
+        To::Classic { noreply: false } | To::Meta { .. } => out.extend_from_slice(b"STORED\r\n"),
+        To::Binary { opcode, opaque } => {
+            binary::status(packets::Status::Done, b"Authenticated", opcode, opaque, out);
         }
-        (_, _) => return Outcome::Unfit(Failure::Nonsense),
-    };
-    out.extend_from_slice(line);
-    outcome
+    }
+}
+
+/// A mechanism wants another step.
+pub fn challenge(challenge: &[u8], to: To, out: &mut Output) {
+    if let To::Binary { opcode, opaque } = to {
+        binary::status(packets::Status::Continue, challenge, opcode, opaque, out);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    fn reply(status: Status, line: &'static str, value: &'static str) -> Reply {
-        Reply::new(status, Bytes::from_static(line.as_bytes()), Bytes::from_static(value.as_bytes()))
-    }
-
-    fn written(output: &Output) -> String {
-        String::from_utf8_lossy(output.front()).into_owned()
-    }
-
-    #[test]
-    fn a_value_is_told_as_memcached_tells_it() {
-        let mut out = Output::new();
-        let hit = reply(Status::Value, "VA 3 ka f7 c12", "xyz");
-        assert_eq!(value(&hit, false, &mut out), Outcome::Good);
-        assert_eq!(value(&hit, true, &mut out), Outcome::Good);
-        assert_eq!(value(&reply(Status::Miss, "EN", ""), true, &mut out), Outcome::Miss);
-        assert_eq!(written(&out), "VALUE a 7 3\r\nxyz\r\nVALUE a 7 3 12\r\nxyz\r\n");
-    }
-
-    #[test]
-    fn a_reply_to_another_request_is_nonsense_and_writes_nothing() {
-        let mut out = Output::new();
-        let nonsense = Outcome::Unfit(Failure::Nonsense);
-        assert_eq!(value(&reply(Status::Done, "HD", ""), false, &mut out), nonsense);
-        assert_eq!(value(&reply(Status::Value, "VA 0", ""), false, &mut out), nonsense);
-        assert_eq!(single(Single::Store, &reply(Status::Miss, "EN", ""), &mut out), nonsense);
-        assert_eq!(single(Single::Arith, &reply(Status::Done, "HD", ""), &mut out), nonsense);
-        assert!(out.is_empty());
-    }
-
-    #[test]
-    fn every_line_ends_as_a_line() {
-        let refusals = [
-            Refusal::UnknownCommand,
-            Refusal::BadFormat,
-            Refusal::BadDataChunk,
-            Refusal::InvalidExptime,
-            Refusal::InvalidDelta,
-            Refusal::DeleteUsage,
-            Refusal::Shutdown,
-            Refusal::OneServer,
-        ];
-        let mut failures = Output::new();
-        for reason in Failure::ALL {
-            failure(reason, &mut failures);
-        }
-        let lines = failures.front().split_inclusive(|byte| *byte == b'\n').chain(refusals.map(refusal));
-        for line in lines {
-            assert_eq!(line.iter().position(|byte| *byte == b'\r'), Some(line.len() - 2));
-            assert!(line.ends_with(b"\r\n"));
-        }
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::mailbox::Mailbox;
 use super::programs;
-use super::state::{Answer, Broadcast, Machine, Step, Ticket};
+use super::state::{Answer, Broadcast, Machine, Step, Ticket, Verdict};
 use crate::error::Failure;
 use crate::upstream::connection::{Recipient, Shape};
 use crate::upstream::embedded;
@@ -193,6 +193,11 @@ impl Session {
                     };
                     machine.commit_everyone(answers.len(), own, now);
                     deliver_all(&mut machine, ticket, answers);
+                }
+                Step::Login(_) => {
+                    // Nobody has been told that a login is needed: there is nothing to check it with.
+                    machine.commit(now);
+                    machine.answer(ticket, Answer::Login(Verdict::Refused));
                 }
                 Step::Version => {
                     let Some(asked) = exchange.anyone(view, cx) else { return Ok(Sent::Stuck) };

@@ -23,15 +23,17 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-pub use command::{Command, Finished};
-pub use step::{Broadcast, Next, Step};
+pub use command::Finished;
+pub use step::{Broadcast, Credentials, Next, Step};
+
+pub use crate::wire::request::Command;
 
 use crate::error::Failure;
-use crate::reply::{self, Single};
+use crate::reply::Kind;
 use crate::wire::meta::{self, Reply};
-use crate::wire::request::{DecodeError, Mode, Request};
-use crate::wire::{Decoder, Limits, Output};
-use command::command_of;
+use crate::wire::request::{DecodeError, Intent, One, Refusal, Request, To};
+use crate::wire::{Decoder, Limits, Output, binary};
+use command::{command_of, to_of};
 use emit::Gathered;
 use step::step_of;
 
@@ -55,13 +57,41 @@ pub enum Answer {
     Reply(Reply),
     /// Nothing.
     Failed(Failure),
+    /// What came of a [`Step::Login`].
+    Login(Verdict),
+}
+
+/// Is the client who it says it is?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Accepted,
+    /// It is not, or that cannot be found out.
+    Refused,
+    /// The mechanism has another step: this is for the client.
+    Continue(Bytes),
+}
+
+/// Has the client said who it is?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Login {
+    /// It need not.
+    Off,
+    /// It has to.
+    Needed,
+    /// That is being found out. Nothing else is begun meanwhile.
+    Asked,
+    /// It has.
+    Done,
 }
 
 #[derive(Debug)]
 struct Slot {
     expect: Expect,
     command: Command,
-    noreply: bool,
+    to: To,
+    /// How many bytes of the machine's `words` are this slot's.
+    words_len: u32,
     begun: Instant,
     answer: Option<Answer>,
 }
@@ -69,29 +99,51 @@ struct Slot {
 /// What a slot makes of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
-    /// One key of a retrieval.
+    /// One key of a classic retrieval. Its words are the key.
     Value { cas: bool },
-    /// The end of a retrieval. Needs no answer.
+    /// The end of a classic retrieval. Needs no answer.
     ValuesEnd,
-    /// One line.
-    Single(Single),
-    /// The old value of an oversized `set` is taken away, then the client is told.
+    /// What one thing done to one key comes to. Its words: for a meta client the key as it travels, which is
+    /// `key_len` long, and the flags; for a binary one the key, if the answer has it.
+    One { kind: Kind, key_len: u16, is_coded: bool },
+    /// A line from a server: its version.
+    Version,
+    /// The old value of an oversized store is taken away, then the client is told.
     Oversized,
     /// One server's answer to a broadcast, or its statistics.
     Share,
-    /// The end of a broadcast: `OK`, or what failed. Needs no answer.
+    /// The end of a broadcast: done, or what failed. Needs no answer.
     SharesEnd,
     /// The end of the statistics: all added up. Needs no answer.
     StatsEnd { adds: bool },
-    /// These words. Needs no answer.
-    Words(&'static [u8]),
+    /// Whether the client is who it says it is.
+    Login,
+    /// Nothing can be done. Needs no answer.
+    Refused(Refusal),
+    /// Nothing need be done. Needs no answer.
+    Done,
+    /// The names of the mechanisms. Needs no answer.
+    Mechanisms,
+    /// The last word. Needs no answer.
+    Goodbye(DecodeError),
 }
 
 impl Expect {
     fn needs_answer(self) -> bool {
         match self {
-            Self::Value { .. } | Self::Single(_) | Self::Oversized | Self::Share => true,
-            Self::ValuesEnd | Self::SharesEnd | Self::StatsEnd { .. } | Self::Words(_) => false,
+            Self::Value { .. }
+            | Self::One { .. }
+            | Self::Version
+            | Self::Oversized
+            | Self::Share
+            | Self::Login => true,
+            Self::ValuesEnd
+            | Self::SharesEnd
+            | Self::StatsEnd { .. }
+            | Self::Refused(_)
+            | Self::Done
+            | Self::Mechanisms
+            | Self::Goodbye(_) => false,
         }
     }
 }
@@ -103,8 +155,11 @@ pub struct Machine {
     /// The request that is being sent; a retrieval is sent key by key.
     current: Option<Request>,
     slots: VecDeque<Slot>,
+    /// What slots need of their requests for their answers: keys and flags, in the order of the slots.
+    words: BytesMut,
     /// The ticket of the front slot.
     first: Ticket,
+    login: Login,
     gathered: Gathered,
     /// Bytes of values in slots that are not at the front.
     held_len: usize,
@@ -128,7 +183,9 @@ impl Machine {
             decoder: Decoder::default(),
             current: None,
             slots: VecDeque::new(),
+            words: BytesMut::new(),
             first: 0,
+            login: Login::Off,
             gathered: Gathered::default(),
             held_len: 0,
             value_len_expected: VALUE_LEN_GUESS,
@@ -138,10 +195,16 @@ impl Machine {
         }
     }
 
+    /// The client has to say who it is before it may do anything else.
+    pub fn require_login(&mut self) {
+        self.login = Login::Needed;
+    }
+
     /// May another request be sent? If not, answers must come or output must go first.
     pub fn admits(&self) -> bool {
         let waiting = self.slots.len();
         waiting < SLOTS_MAX
+            && self.login != Login::Asked
             && self.output.len() + self.held_len + waiting * self.value_len_expected < BUFFERED_LEN_MAX
     }
 
@@ -191,106 +254,177 @@ impl Machine {
             match self.decoder.decode(input, limits) {
                 Ok(None) => break,
                 Ok(Some(request)) => self.take(request, now),
-                Err(DecodeError::Refused { refusal, noreply }) => {
-                    self.say(reply::refusal(refusal), Command::Refused, noreply, now);
+                Err(DecodeError::Refused { refusal, to }) => {
+                    self.say(Expect::Refused(refusal), Command::Refused, to, now);
                 }
                 Err(error) => {
-                    self.is_over = true;
-                    self.say(reply::goodbye(&error), Command::Refused, false, now);
+                    self.hang_up(error, now);
                     return Err(error);
                 }
             }
         }
         let ticket = self.first + self.slots.len() as Ticket;
-        Ok(self.current.as_ref().and_then(step_of).map(|step| Next { ticket, step }))
+        let login = self.login;
+        Ok(self
+            .current
+            .as_ref()
+            .and_then(|request| step_of(request, login))
+            .map(|step| Next { ticket, step }))
+    }
+
+    /// Nothing more of what the client sends is looked at.
+    fn hang_up(&mut self, error: DecodeError, now: Instant) {
+        self.is_over = true;
+        let to = match error {
+            DecodeError::Refused { to, .. } | DecodeError::HangUp { to, .. } => to,
+            DecodeError::LineTooLong
+            | DecodeError::Garbage
+            | DecodeError::Http
+            | DecodeError::Tls
+            | DecodeError::BadMagic => To::TEXT,
+        };
+        self.say(Expect::Goodbye(error), Command::Refused, to, now);
     }
 
     /// Makes a request the current one, unless there is nothing to ask a server.
     fn take(&mut self, request: Request, now: Instant) {
+        let (command, to) = (command_of(&request), to_of(&request));
+        if self.login != Login::Off && !self.may(&request, now) {
+            return;
+        }
         match &request {
-            Request::Quit => self.is_over = true,
-            Request::Get(get) if get.key().is_none() => {
-                self.push(Expect::ValuesEnd, command_of(&request), false, now);
-                self.settle();
+            Request::Quit(_) => {
+                self.is_over = true;
+                if let To::Binary { .. } = to {
+                    self.say(Expect::Done, command, to, now);
+                }
             }
-            Request::Oversized(store) if store.mode != Mode::Set => {
-                self.say(reply::TOO_LARGE, command_of(&request), store.noreply, now);
+            Request::Noop(_) => self.say(Expect::Done, command, to, now),
+            Request::Mechanisms(_) | Request::Login(_) if self.login == Login::Off => {
+                self.say(Expect::Refused(Refusal::UnknownCommand), command, to, now);
+            }
+            Request::Mechanisms(_) => self.say(Expect::Mechanisms, command, to, now),
+            Request::Get(get) if get.key().is_none() => self.say(Expect::ValuesEnd, command, to, now),
+            Request::Oversized(store) if !store.deletes => {
+                self.say(Expect::Refused(Refusal::TooLarge), command, to, now);
             }
             Request::Get(_)
-            | Request::Store(_)
+            | Request::One(_)
             | Request::Oversized(_)
-            | Request::Arith(_)
-            | Request::Touch(_)
-            | Request::Delete(_)
             | Request::FlushAll { .. }
             | Request::Verbosity { .. }
             | Request::MemLimit { .. }
             | Request::Stats(_)
-            | Request::Version => self.current = Some(request),
+            | Request::Version(_)
+            | Request::Login(_) => self.current = Some(request),
+        }
+    }
+
+    /// Where clients have to say who they are: may this one do that? If not, it is told so.
+    fn may(&mut self, request: &Request, now: Instant) -> bool {
+        if self.login == Login::Done {
+            return true;
+        }
+        match (to_of(request), request) {
+            (To::Binary { .. }, Request::Mechanisms(_) | Request::Login(_) | Request::Version(_)) => true,
+            (To::Binary { .. }, _) => {
+                let (refusal, to) = (Refusal::LoginFailed, to_of(request));
+                self.hang_up(DecodeError::HangUp { refusal, to }, now);
+                false
+            }
+            // The value is the credentials; where it would go and how does not matter.
+            (To::Classic { .. }, Request::One(one)) if one.command == Command::Set => true,
+            (To::Classic { .. } | To::Meta { .. }, _) => {
+                self.say(Expect::Refused(Refusal::LoginNeeded), Command::Refused, To::TEXT, now);
+                false
+            }
         }
     }
 
     /// The step has been sent: its answer will have the ticket that [`Next`] told.
     pub fn commit(&mut self, now: Instant) {
         let Some(mut request) = self.current.take() else { return };
-        let command = command_of(&request);
-        let (single, noreply) = match &mut request {
+        let (command, to) = (command_of(&request), to_of(&request));
+        let expect = match &mut request {
+            Request::One(_) if self.login == Login::Needed => Expect::Login,
             Request::Get(get) => {
                 let cas = get.cas;
+                let words_len = self.words.len();
+                self.words.extend_from_slice(get.key().unwrap_or_default());
                 get.advance();
                 let is_last = get.key().is_none();
-                self.push(Expect::Value { cas }, command, false, now);
+                self.push(Expect::Value { cas }, command, to, words_len, now);
                 match is_last {
-                    true => self.push(Expect::ValuesEnd, command, false, now),
+                    true => self.push(Expect::ValuesEnd, command, to, self.words.len(), now),
                     false => self.current = Some(request),
                 }
                 return;
             }
-            Request::Store(store) => (Single::Store, store.noreply),
-            Request::Arith(arith) => (Single::Arith, arith.noreply),
-            Request::Touch(touch) => (Single::Touch, touch.noreply),
-            Request::Delete(delete) => (Single::Delete, delete.noreply),
-            Request::Oversized(store) => {
-                return self.push(Expect::Oversized, command, store.noreply, now);
-            }
+            Request::One(one) => return self.commit_one(one, now),
+            Request::Oversized(_) => Expect::Oversized,
+            Request::Login(_) => Expect::Login,
+            Request::Version(_) => Expect::Version,
+            // These are no steps for one server, or none at all.
             Request::FlushAll { .. }
             | Request::Verbosity { .. }
             | Request::MemLimit { .. }
             | Request::Stats(_)
-            | Request::Version
-            | Request::Quit => (Single::Line, false),
+            | Request::Noop(_)
+            | Request::Mechanisms(_)
+            | Request::Quit(_) => return,
         };
-        self.push(Expect::Single(single), command, noreply, now);
+        if expect == Expect::Login {
+            self.login = Login::Asked;
+        }
+        self.push(expect, command, to, self.words.len(), now);
+    }
+
+    fn commit_one(&mut self, one: &One, now: Instant) {
+        let words_from = self.words.len();
+        let mut key_len = 0;
+        match one.to {
+            To::Classic { .. } => (),
+            To::Meta { .. } => {
+                match one.key.is_coded {
+                    true => meta::base64::encode(one.key.as_bytes(), &mut self.words),
+                    false => self.words.extend_from_slice(one.key.as_bytes()),
+                }
+                key_len = self.words.len() - words_from;
+                self.words.extend_from_slice(&one.flags);
+            }
+            To::Binary { opcode, .. } if binary::tells_key(opcode) => {
+                self.words.extend_from_slice(one.key.as_bytes());
+            }
+            To::Binary { .. } => (),
+        }
+        let kind = match &one.intent {
+            Intent::Get(_) if one.command == Command::Touch => Kind::Touch,
+            Intent::Get(_) => Kind::Get,
+            Intent::Store(_) => Kind::Store,
+            Intent::Delete(_) => Kind::Delete,
+            Intent::Arith(_) => Kind::Arith,
+            Intent::Debug => Kind::Debug,
+        };
+        let key_len = u16::try_from(key_len).unwrap_or(u16::MAX);
+        let expect = Expect::One { kind, key_len, is_coded: one.key.is_coded };
+        self.push(expect, one.command, one.to, words_from, now);
     }
 
     /// A [`Step::Everyone`] has been sent to so many servers, whose answers have as many tickets in a row.
     /// `own` is added to statistics.
     pub fn commit_everyone(&mut self, servers: usize, own: Option<Bytes>, now: Instant) {
         let Some(request) = self.current.take() else { return };
-        let command = command_of(&request);
+        let (command, to, at) = (command_of(&request), to_of(&request), self.words.len());
         for _ in 0..servers {
-            self.push(Expect::Share, command, true, now);
+            self.push(Expect::Share, command, to, at, now);
         }
-        match request {
-            Request::FlushAll { noreply, .. }
-            | Request::Verbosity { noreply, .. }
-            | Request::MemLimit { noreply, .. } => {
-                self.push(Expect::SharesEnd, command, noreply, now);
-            }
-            Request::Stats(stats) => {
-                // Settings are no amounts.
-                let adds = stats.arguments().next() != Some(b"settings");
-                self.push(Expect::StatsEnd { adds }, command, false, now);
-                self.keep_own_stats(own);
-            }
-            Request::Get(_)
-            | Request::Store(_)
-            | Request::Oversized(_)
-            | Request::Arith(_)
-            | Request::Touch(_)
-            | Request::Delete(_)
-            | Request::Version
-            | Request::Quit => (),
+        if let Request::Stats(stats) = request {
+            // Settings are no amounts.
+            let adds = stats.arguments().next() != Some(b"settings");
+            self.push(Expect::StatsEnd { adds }, command, to, at, now);
+            self.keep_own_stats(own);
+        } else {
+            self.push(Expect::SharesEnd, command, to, at, now);
         }
         self.settle();
     }
@@ -306,6 +440,9 @@ impl Machine {
         if let Answer::Reply(reply) = &answer {
             let (seen, expected) = (reply.value.len(), self.value_len_expected);
             self.value_len_expected = seen.max(expected - expected / 8);
+        }
+        if let Answer::Login(verdict) = &answer {
+            self.login = if *verdict == Verdict::Accepted { Login::Done } else { Login::Needed };
         }
         let Some(index) = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else {
             return;
@@ -323,17 +460,19 @@ impl Machine {
                 self.held_len += reply.value.len();
                 Answer::Reply(reply.detached())
             }
-            Answer::Failed(failure) => Answer::Failed(failure),
+            Answer::Failed(_) | Answer::Login(_) => answer,
         });
     }
 
-    fn push(&mut self, expect: Expect, command: Command, noreply: bool, begun: Instant) {
-        self.slots.push_back(Slot { expect, command, noreply, begun, answer: None });
+    /// A slot whose words are those from `words_from` on.
+    fn push(&mut self, expect: Expect, command: Command, to: To, words_from: usize, begun: Instant) {
+        let words_len = u32::try_from(self.words.len() - words_from).unwrap_or(u32::MAX);
+        self.slots.push_back(Slot { expect, command, to, words_len, begun, answer: None });
     }
 
     /// An exchange that no server is asked for.
-    fn say(&mut self, words: &'static [u8], command: Command, noreply: bool, now: Instant) {
-        self.push(Expect::Words(words), command, noreply, now);
+    fn say(&mut self, expect: Expect, command: Command, to: To, now: Instant) {
+        self.push(expect, command, to, self.words.len(), now);
         self.settle();
     }
 
@@ -359,12 +498,13 @@ impl Machine {
         let held_len: usize = held
             .filter_map(|slot| match &slot.answer {
                 Some(Answer::Reply(reply)) => Some(reply.value.len()),
-                Some(Answer::Failed(_)) | None => None,
+                Some(Answer::Failed(_) | Answer::Login(_)) | None => None,
             })
             .sum();
         let front_waits =
             self.slots.front().is_none_or(|slot| slot.answer.is_none() && slot.expect.needs_answer());
-        front_waits && held_len == self.held_len
+        let words_len: usize = self.slots.iter().map(|slot| slot.words_len as usize).sum();
+        front_waits && held_len == self.held_len && words_len == self.words.len()
     }
 }
 

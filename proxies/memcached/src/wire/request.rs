@@ -1,66 +1,89 @@
-//! Classic requests: lines and values from a client, read as memcached 1.6.18 reads them.
-
-mod line;
+//! What clients ask, whatever they speak. The machine takes these; each protocol's decoder makes them.
 
 use std::fmt;
 
-use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr;
+use bytes::Bytes;
 
-use line::{StoreHead, bytes_of, command, next_token};
-
-use super::{COMMAND_LEN_MAX, Limits};
+use super::meta::{self, Mode, Op, Wants};
+use super::words::{Span, bytes_of, next_token};
 
 /// One complete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// `get`, `gets`, `gat`, `gats` with any number of keys.
+    /// A classic retrieval of any number of keys.
     Get(Get),
-    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`.
-    Store(Store),
+    /// One thing to do with one key.
+    One(One),
     /// A store whose value is over the limit. The value is swallowed by the decoder; what is left to do is
-    /// the error line and, for a `set`, taking the old value away, as memcached does.
+    /// the error and, where memcached does so, taking the old value away.
     Oversized(Oversized),
-    /// `incr`, `decr`.
-    Arith(Arith),
-    /// `touch`.
-    Touch(Touch),
-    /// `delete`.
-    Delete(Delete),
     /// `flush_all`.
     FlushAll {
         /// Seconds from now, or a Unix time; never below 0.
         delay: i32,
-        /// No answer is wanted.
-        noreply: bool,
+        /// For the answer.
+        to: To,
     },
     /// `verbosity`.
     Verbosity {
         /// As given.
         level: u32,
-        /// No answer is wanted.
-        noreply: bool,
+        /// For the answer.
+        to: To,
     },
     /// `cache_memlimit`.
     MemLimit {
         /// As given.
         megabytes: u32,
-        /// No answer is wanted.
-        noreply: bool,
+        /// For the answer.
+        to: To,
     },
     /// `stats` with what follows it.
     Stats(Stats),
     /// `version`.
-    Version,
-    /// `quit`.
-    Quit,
+    Version(To),
+    /// `mn`, and the binary protocol's no-op: answered when everything before it is.
+    Noop(To),
+    /// The end, at the client's wish. Only the binary protocol answers.
+    Quit(To),
+    /// SASL: which mechanisms are there?
+    Mechanisms(To),
+    /// SASL: who the client says it is.
+    Login(Login),
+}
+
+/// How a client wants its answer: in which language, and what it would rather not hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// A line of the classic protocol.
+    Classic {
+        /// None at all, whatever happens.
+        noreply: bool,
+    },
+    /// A line of the meta protocol.
+    Meta {
+        /// None if all went well.
+        quiet: bool,
+    },
+    /// A packet. The opcode says whether it is quiet.
+    Binary {
+        /// Of the request, and of its answer.
+        opcode: u8,
+        /// Comes back as it went.
+        opaque: [u8; 4],
+    },
+}
+
+impl To {
+    /// A classic client that wants an answer.
+    pub const TEXT: Self = Self::Classic { noreply: false };
 }
 
 /// A retrieval. The keys are checked but not taken apart: a line may hold a hundred thousand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get {
-    line: Bytes,
-    key: Option<Span>,
+    pub(super) line: Bytes,
+    pub(super) key: Option<Span>,
     /// The answers carry the CAS token.
     pub cas: bool,
     /// `gat` and `gats`: the new expiry.
@@ -77,24 +100,25 @@ impl Get {
     pub fn advance(&mut self) {
         self.key = self.key.and_then(|span| next_token(&self.line, span.end));
     }
+
+    /// What the server of the key at hand is asked.
+    pub fn op(&self) -> Op<'static> {
+        let wants = if self.cas { Wants::ITEM.and(Wants::CAS) } else { Wants::ITEM };
+        Op::Get(meta::Get { wants, touch: self.touch, ..Default::default() })
+    }
 }
 
-/// The place of a word in its line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
-/// A key in the line it came in.
+/// A key in the line or packet it came in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
-    line: Bytes,
-    span: Span,
+    pub(super) line: Bytes,
+    pub(super) span: Span,
+    /// It travels in base64, because the client sent it so or because no line can hold it.
+    pub is_coded: bool,
 }
 
 impl Key {
-    /// Its bytes: 1 to [`super::KEY_LEN_MAX`], no space, no NUL, no line feed.
+    /// Its true bytes: 1 to [`super::KEY_LEN_MAX`]; no space, no NUL, no line feed unless it is coded.
     pub fn as_bytes(&self) -> &[u8] {
         bytes_of(&self.line, self.span)
     }
@@ -106,28 +130,69 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a store does when the key is or is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Stores in any case.
-    Set,
-    /// Stores if the key is not there.
-    Add,
-    /// Stores if the key is there.
-    Replace,
-    /// Puts the value behind the one that is there.
-    Append,
-    /// Puts the value before the one that is there.
-    Prepend,
-    /// Stores if the item's CAS token is this one.
-    Cas(u64),
-}
-
-/// A store with its value.
+/// One thing to do with one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct One {
+    /// What the client calls it.
+    pub command: Command,
     /// Where.
     pub key: Key,
+    /// What.
+    pub intent: Intent,
+    /// For the answer.
+    pub to: To,
+    /// For the answer to a meta client: its flags, in its order.
+    pub flags: Bytes,
+}
+
+impl One {
+    /// What the key's server is asked.
+    pub fn request(&self) -> meta::Request<'_> {
+        meta::Request { key: self.key.as_bytes(), is_coded: self.key.is_coded, op: self.intent.op() }
+    }
+}
+
+/// An [`Op`] that owns its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intent {
+    /// `mg`.
+    Get(meta::Get),
+    /// `ms`.
+    Store(Store),
+    /// `md`.
+    Delete(meta::Delete),
+    /// `ma`.
+    Arith(meta::Arith),
+    /// `me`.
+    Debug,
+}
+
+impl Intent {
+    /// As a server is asked.
+    pub fn op(&self) -> Op<'_> {
+        match self {
+            Self::Get(get) => Op::Get(*get),
+            Self::Store(store) => Op::Store(meta::Store {
+                mode: store.mode,
+                flags: store.flags,
+                exptime: store.exptime,
+                value: &store.value,
+                compare: store.compare,
+                new_cas: store.new_cas,
+                invalidate: store.invalidate,
+                vivify: store.vivify,
+                wants: store.wants,
+            }),
+            Self::Delete(delete) => Op::Delete(*delete),
+            Self::Arith(arith) => Op::Arith(*arith),
+            Self::Debug => Op::Debug,
+        }
+    }
+}
+
+/// A [`meta::Store`] that owns its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
     /// How.
     pub mode: Mode,
     /// The client's own bits.
@@ -136,114 +201,211 @@ pub struct Store {
     pub exptime: i32,
     /// The value without its line end.
     pub value: Bytes,
-    /// No answer is wanted.
-    pub noreply: bool,
+    /// Only if the item's CAS value is this one.
+    pub compare: Option<u64>,
+    /// The item's new CAS value.
+    pub new_cas: Option<u64>,
+    /// With a smaller CAS value, stored and marked stale.
+    pub invalidate: bool,
+    /// Appending to nothing makes an item that lives so long.
+    pub vivify: Option<i32>,
+    /// What comes back.
+    pub wants: Wants,
 }
 
 /// A store that is too large.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oversized {
+    /// What the client calls it.
+    pub command: Command,
     /// Where it would have gone.
     pub key: Key,
-    /// How.
-    pub mode: Mode,
-    /// No answer is wanted.
-    pub noreply: bool,
-}
-
-/// `incr` or `decr`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arith {
-    /// Where.
-    pub key: Key,
-    /// How much.
-    pub delta: u64,
-    /// Down instead of up.
-    pub decrement: bool,
-    /// No answer is wanted.
-    pub noreply: bool,
-}
-
-/// `touch`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touch {
-    /// Where.
-    pub key: Key,
-    /// The new expiry, as in [`Store::exptime`].
-    pub exptime: i32,
-    /// No answer is wanted.
-    pub noreply: bool,
-}
-
-/// `delete`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delete {
-    /// Where.
-    pub key: Key,
-    /// No answer is wanted.
-    pub noreply: bool,
+    /// The old value is taken away.
+    pub deletes: bool,
+    /// For the answer.
+    pub to: To,
 }
 
 /// `stats` with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    line: Bytes,
+    pub(super) line: Bytes,
+    /// Where the arguments begin in it.
+    pub(super) at: usize,
+    /// For the answer.
+    pub to: To,
 }
 
 impl Stats {
     /// What follows the word `stats`, one space between the parts.
     pub fn arguments(&self) -> impl Iterator<Item = &[u8]> {
-        let mut at = 0;
+        let mut at = self.at;
         std::iter::from_fn(move || {
             let span = next_token(&self.line, at)?;
             at = span.end;
             Some(bytes_of(&self.line, span))
         })
-        .skip(1)
     }
 }
 
-/// Why a request is refused. `reply.rs` has the words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No such command, or a wrong number of words.
-    #[error("unknown command")]
-    UnknownCommand,
-    /// A key or a number that cannot be.
-    #[error("bad command line format")]
-    BadFormat,
-    /// The value's length does not match, or its line end is missing.
-    #[error("bad data chunk")]
-    BadDataChunk,
-    /// `gat`, `touch`, `flush_all`: not a number.
-    #[error("invalid exptime")]
-    InvalidExptime,
-    /// `incr`, `decr`: not a number.
-    #[error("invalid delta")]
-    InvalidDelta,
-    /// `delete` with something behind the key.
-    #[error("delete takes a key and nothing else")]
-    DeleteUsage,
-    /// `shutdown`, which no client may do.
-    #[error("shutdown is not enabled")]
-    Shutdown,
-    /// A command that manages one server, while we stand for many.
-    #[error("a command for one server")]
-    OneServer,
+/// A step of SASL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Its name, as in `PLAIN`.
+    pub mechanism: Bytes,
+    /// The mechanism's own.
+    pub data: Bytes,
+    /// It goes on with what another began.
+    pub is_step: bool,
+    /// For the answer.
+    pub to: To,
 }
 
-/// What is wrong with the bytes of a client.
+/// Names the commands, for metrics and the access log.
+macro_rules! commands {
+    ($($command:ident = $name:literal,)*) => {
+        /// What was asked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Command {
+            $(#[doc = concat!("`", $name, "`")] $command,)*
+        }
+
+        impl Command {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$command),*];
+
+            /// Its name on the wire, the classic one if it has several; `refused` stands for whatever was
+            /// not understood.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$command => $name,)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Get = "get",
+    Gets = "gets",
+    Gat = "gat",
+    Gats = "gats",
+    Set = "set",
+    Add = "add",
+    Replace = "replace",
+    Append = "append",
+    Prepend = "prepend",
+    Cas = "cas",
+    Incr = "incr",
+    Decr = "decr",
+    Touch = "touch",
+    Delete = "delete",
+    MetaGet = "mg",
+    MetaSet = "ms",
+    MetaDelete = "md",
+    MetaArith = "ma",
+    MetaDebug = "me",
+    FlushAll = "flush_all",
+    Verbosity = "verbosity",
+    MemLimit = "cache_memlimit",
+    Stats = "stats",
+    Version = "version",
+    Noop = "noop",
+    Quit = "quit",
+    Login = "auth",
+    Refused = "refused",
+}
+
+/// Why a request cannot be. The words for the client are in `reply.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No such command, or not with so many words.
+    UnknownCommand,
+    /// A key, flags, expiry or length that cannot be.
+    BadFormat,
+    /// The value is not followed by a line end.
+    BadDataChunk,
+    /// An expiry that is no number.
+    InvalidExptime,
+    /// An amount that is no number.
+    InvalidDelta,
+    /// `delete` with a time.
+    DeleteUsage,
+    /// `shutdown`, which only an operator may.
+    Shutdown,
+    /// A command that makes sense for one server only.
+    OneServer,
+    /// A value over the limit.
+    TooLarge,
+    /// A key whose base64 is over the limit.
+    KeyTooLong,
+    /// Statistics of that name there are none of.
+    NoSuchStats,
+    /// The client has not said who it is.
+    LoginNeeded,
+    /// The client is not who it says it is.
+    LoginFailed,
+    /// Credentials that are none.
+    BadLogin,
+    /// What the meta protocol finds wrong with flags.
+    Flags(BadFlags),
+    /// A packet whose parts have lengths that its opcode does not go with.
+    BadPacket,
+}
+
+/// What is wrong with a meta command's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BadFlags {
+    /// One is there twice.
+    Duplicate,
+    /// One is no flag.
+    Unknown,
+    /// `md` and `ma` do not tell what is wrong.
+    Any,
+    /// The client's bits are no number.
+    Format,
+    /// A number that is none.
+    Number,
+    /// A key that is no base64.
+    Key,
+    /// `M` is not followed by one letter.
+    ModeLength,
+    /// No mode of `ms`.
+    StoreMode,
+    /// No mode of `ma`.
+    ArithMode,
+    /// `J` without a number.
+    Initial,
+    /// `D` without a number.
+    Delta,
+    /// More than 31 bytes behind `O`.
+    Opaque,
+    /// More than 17 flags for `mg`.
+    TooManyForGet,
+    /// More than 17 flags for another.
+    TooMany,
+}
+
+/// A request that is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The request is answered with an error line and the session goes on.
-    #[error("{refusal}")]
+    /// A request that cannot be. The client is told, and may go on.
+    #[error("refused: {refusal:?}")]
     Refused {
         /// Why.
         refusal: Refusal,
-        /// The client wants no answer, not even this one.
-        noreply: bool,
+        /// For the answer.
+        to: To,
     },
-    /// A `get` line over the limit: told so, then closed.
+    /// A request after which nothing can be understood. The client is told and hung up on.
+    #[error("hung up on: {refusal:?}")]
+    HangUp {
+        /// Why.
+        refusal: Refusal,
+        /// For the answer.
+        to: To,
+    },
+    /// A `get` line over the limit: told, then closed.
     #[error("line too long")]
     LineTooLong,
     /// An endless line that is no `get`: closed without a word, as memcached does.
@@ -252,139 +414,22 @@ pub enum DecodeError {
     /// An HTTP request: closed without a word, as memcached does.
     #[error("an HTTP request")]
     Http,
-    /// The binary protocol's first byte.
-    #[error("the binary protocol is not spoken here")]
-    Binary,
+    /// The first bytes of TLS: told in TLS's own terms, then closed.
+    #[error("TLS on a port without it")]
+    Tls,
+    /// A packet that does not begin as packets do: closed without a word, as memcached does.
+    #[error("not a packet of the binary protocol")]
+    BadMagic,
 }
 
 impl DecodeError {
-    fn refused(refusal: Refusal) -> Self {
-        Self::Refused { refusal, noreply: false }
+    /// A refusal that a text client is told.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self::Refused { refusal, to: To::TEXT }
+    }
+
+    /// One of a classic command that may want no answer.
+    pub(super) fn classic(refusal: Refusal, noreply: bool) -> Self {
+        Self::Refused { refusal, to: To::Classic { noreply } }
     }
 }
-
-/// Reads requests from the front of a buffer. Remembers only what it may not look at twice.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    /// Bytes of an oversized value still to be thrown away.
-    swallow_len: usize,
-    /// Bytes of an unfinished line known to hold no line feed.
-    scanned_len: usize,
-    /// Something has been decoded: a first byte of 0x80 no longer means another protocol.
-    begun: bool,
-}
-
-/// A longer line cannot have come with one read of memcached's, which then looks at its beginning.
-const ONE_READ_LEN_MAX: usize = 16 * 1024;
-
-/// The binary protocol's request magic.
-const BINARY_MAGIC: u8 = 0x80;
-
-impl Decoder {
-    /// Takes one request off the front of `input`; `None` if more bytes are needed.
-    ///
-    /// # Errors
-    ///
-    /// See [`DecodeError`]; after [`DecodeError::Refused`] decoding goes on behind the refused request.
-    pub fn decode(&mut self, input: &mut BytesMut, limits: &Limits) -> Result<Option<Request>, DecodeError> {
-        if self.swallow_len > 0 {
-            let taken = self.swallow_len.min(input.len());
-            input.advance(taken);
-            self.swallow_len -= taken;
-        }
-        if input.is_empty() {
-            return Ok(None);
-        }
-        if !self.begun && input.first() == Some(&BINARY_MAGIC) {
-            return Err(DecodeError::Binary);
-        }
-        self.begun = true;
-        let unseen = input.get(self.scanned_len..).unwrap_or_default();
-        let Some(feed) = memchr(b'\n', unseen).map(|at| at + self.scanned_len) else {
-            self.scanned_len = input.len();
-            return unfinished_line(input, limits).map(|()| None);
-        };
-        self.scanned_len = 0;
-        if feed > ONE_READ_LEN_MAX {
-            unfinished_line(input.get(..feed).unwrap_or_default(), limits)?;
-        }
-        let line_len = command_len(input.get(..feed).unwrap_or_default());
-        let line = input.get(..line_len).unwrap_or_default();
-        match next_token(line, 0).map(|span| bytes_of(line, span)) {
-            Some(b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas") => {
-                self.store(input, line_len, feed + 1, limits)
-            }
-            Some(_) | None => {
-                let line = input.split_to(feed + 1).freeze().slice(..line_len);
-                command(line).map(Some)
-            }
-        }
-    }
-
-    /// A storage command: its line is complete, its value may not be.
-    fn store(
-        &mut self,
-        input: &mut BytesMut,
-        line_len: usize,
-        value_at: usize,
-        limits: &Limits,
-    ) -> Result<Option<Request>, DecodeError> {
-        let head = match StoreHead::parse(input.get(..line_len).unwrap_or_default()) {
-            Ok(head) => head,
-            Err(error) => {
-                input.advance(value_at);
-                return Err(error);
-            }
-        };
-        let StoreHead { mode, key, flags, exptime, value_len, noreply } = head;
-        if value_len > limits.value_len_max {
-            let key = Key { line: input.split_to(value_at).freeze(), span: key };
-            self.swallow_len = value_len + 2;
-            return Ok(Some(Request::Oversized(Oversized { key, mode, noreply })));
-        }
-        let end = value_at + value_len + 2;
-        let Some(line_end) = input.get(end - 2..end) else {
-            // The line is looked at again once more bytes are here, but its end is known to be near.
-            input.reserve(end - input.len());
-            return Ok(None);
-        };
-        if line_end != b"\r\n" {
-            input.advance(end);
-            return Err(DecodeError::Refused { refusal: Refusal::BadDataChunk, noreply });
-        }
-        let line = input.split_to(end).freeze();
-        let value = line.slice(value_at..end - 2);
-        let key = Key { line, span: key };
-        Ok(Some(Request::Store(Store { key, mode, flags, exptime, value, noreply })))
-    }
-}
-
-/// The line before `feed`, without its carriage return, up to the first NUL (where C strings end).
-fn command_len(line: &[u8]) -> usize {
-    let len = match line.last() {
-        // A lone "\r\n" keeps its carriage return in memcached; either way it is no command.
-        Some(b'\r') if line.len() > 1 => line.len() - 1,
-        Some(_) | None => line.len(),
-    };
-    line.get(..len).and_then(|line| memchr(0, line)).unwrap_or(len)
-}
-
-/// Is it worth waiting for the end of this line?
-fn unfinished_line(line: &[u8], limits: &Limits) -> Result<(), DecodeError> {
-    if line.len() <= COMMAND_LEN_MAX {
-        return Ok(());
-    }
-    let spaces = line.iter().take_while(|byte| **byte == b' ').count();
-    let command = line.get(spaces..).unwrap_or_default();
-    if spaces > 100 || !(command.starts_with(b"get ") || command.starts_with(b"gets ")) {
-        return Err(DecodeError::Garbage);
-    }
-    if line.len() > limits.line_len_max {
-        return Err(DecodeError::LineTooLong);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-#[path = "request_tests.rs"]
-mod tests;

@@ -3,53 +3,7 @@
 use std::time::Instant;
 
 use crate::error::Failure;
-use crate::wire::request::{Mode, Oversized, Request, Store};
-
-/// Names the commands, for metrics and the access log.
-macro_rules! commands {
-    ($($command:ident = $name:literal,)*) => {
-        /// What was asked.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Command {
-            $(#[doc = concat!("`", $name, "`")] $command,)*
-        }
-
-        impl Command {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$command),*];
-
-            /// Its name on the wire; `refused` stands for whatever was not understood.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$command => $name,)*
-                }
-            }
-        }
-    };
-}
-
-commands! {
-    Get = "get",
-    Gets = "gets",
-    Gat = "gat",
-    Gats = "gats",
-    Set = "set",
-    Add = "add",
-    Replace = "replace",
-    Append = "append",
-    Prepend = "prepend",
-    Cas = "cas",
-    Incr = "incr",
-    Decr = "decr",
-    Touch = "touch",
-    Delete = "delete",
-    FlushAll = "flush_all",
-    Verbosity = "verbosity",
-    MemLimit = "cache_memlimit",
-    Stats = "stats",
-    Version = "version",
-    Refused = "refused",
-}
+use crate::wire::request::{Command, Request, To};
 
 /// One exchange that is over, as far as this session is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +16,9 @@ pub struct Finished {
     pub hits: u32,
     /// Keys that were not, or whose condition did not hold.
     pub misses: u32,
+    /// A server would not do it, for lack of memory or because the request makes no sense to it. Counted also
+    /// where the client did not want to hear of it.
+    pub is_refused: bool,
     /// The last failure of its parts.
     pub failure: Option<Failure>,
 }
@@ -75,22 +32,28 @@ pub(super) fn command_of(request: &Request) -> Command {
             (true, false) => Command::Gat,
             (true, true) => Command::Gats,
         },
-        Request::Store(Store { mode, .. }) | Request::Oversized(Oversized { mode, .. }) => match mode {
-            Mode::Set => Command::Set,
-            Mode::Add => Command::Add,
-            Mode::Replace => Command::Replace,
-            Mode::Append => Command::Append,
-            Mode::Prepend => Command::Prepend,
-            Mode::Cas(_) => Command::Cas,
-        },
-        Request::Arith(arith) if arith.decrement => Command::Decr,
-        Request::Arith(_) => Command::Incr,
-        Request::Touch(_) => Command::Touch,
-        Request::Delete(_) => Command::Delete,
+        Request::One(one) => one.command,
+        Request::Oversized(store) => store.command,
         Request::FlushAll { .. } => Command::FlushAll,
         Request::Verbosity { .. } => Command::Verbosity,
         Request::MemLimit { .. } => Command::MemLimit,
         Request::Stats(_) => Command::Stats,
-        Request::Version | Request::Quit => Command::Version,
+        Request::Version(_) => Command::Version,
+        Request::Noop(_) => Command::Noop,
+        Request::Quit(_) => Command::Quit,
+        Request::Mechanisms(_) | Request::Login(_) => Command::Login,
+    }
+}
+
+/// How a request is to be answered.
+pub(super) fn to_of(request: &Request) -> To {
+    match request {
+        Request::Get(_) => To::TEXT,
+        Request::One(one) => one.to,
+        Request::Oversized(store) => store.to,
+        Request::FlushAll { to, .. } | Request::Verbosity { to, .. } | Request::MemLimit { to, .. } => *to,
+        Request::Stats(stats) => stats.to,
+        Request::Version(to) | Request::Noop(to) | Request::Quit(to) | Request::Mechanisms(to) => *to,
+        Request::Login(login) => login.to,
     }
 }

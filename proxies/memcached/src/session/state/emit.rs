@@ -1,18 +1,20 @@
 //! Answers become the client's bytes, slot by slot from the front.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
-use super::{Answer, Expect, Finished, Machine, Slot};
+use super::{Answer, Expect, Finished, Machine, Slot, Verdict};
 use crate::error::Failure;
-use crate::reply::{self, Outcome, Single};
+use crate::reply::{self, Outcome, Question};
 use crate::stats;
 use crate::wire::meta;
+use crate::wire::request::Refusal;
 
 /// What the slots of one exchange have come to so far.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     hits: u32,
     misses: u32,
+    is_refused: bool,
     failure: Option<Failure>,
     /// A server's own words, for when there is nothing better to say.
     words: Option<Bytes>,
@@ -23,48 +25,75 @@ pub(super) struct Gathered {
 
 impl Machine {
     pub(super) fn emit(&mut self, slot: &Slot, answer: Option<Answer>) {
+        let is_part = self.emit_part(slot, answer);
+        self.words.advance((slot.words_len as usize).min(self.words.len()));
+        if is_part {
+            return;
+        }
+        let Gathered { hits, misses, is_refused, failure, .. } = std::mem::take(&mut self.gathered);
+        let (command, begun) = (slot.command, slot.begun);
+        self.finished.push(Finished { command, begun, hits, misses, is_refused, failure });
+    }
+
+    /// True if more slots belong to this exchange.
+    fn emit_part(&mut self, slot: &Slot, answer: Option<Answer>) -> bool {
+        let (to, out) = (slot.to, &mut self.output);
         match slot.expect {
-            Expect::Value { cas } => return self.emit_value(cas, answer),
-            Expect::Share => return self.gather_share(answer),
+            Expect::Value { cas } => {
+                self.emit_value(cas, slot.words_len as usize, answer);
+                return true;
+            }
+            Expect::Share => {
+                self.gather_share(answer);
+                return true;
+            }
             Expect::ValuesEnd => self.emit_values_end(),
-            Expect::Single(what) => self.emit_single(what, slot.noreply, answer),
+            Expect::One { .. } | Expect::Version => self.emit_one(slot, answer),
             Expect::Oversized => {
+                reply::refusal(Refusal::TooLarge, to, out);
                 if let Some(Answer::Failed(failure)) = answer {
                     self.gathered.failure = Some(failure);
                 }
-                self.write(slot.noreply, reply::TOO_LARGE);
             }
-            Expect::SharesEnd => self.emit_shares_end(slot.noreply, None),
+            Expect::SharesEnd => self.emit_shares_end(slot, None),
             Expect::StatsEnd { adds } => {
                 if let Some(Answer::Reply(own)) = answer {
                     self.gathered.own_stats = Some(own.value);
                 }
                 let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats, adds);
-                self.emit_shares_end(false, Some(&text));
+                self.emit_shares_end(slot, Some(&text));
             }
-            Expect::Words(words) => self.write(slot.noreply, words),
+            Expect::Login => self.emit_login(slot, answer),
+            Expect::Refused(refusal) => reply::refusal(refusal, to, out),
+            Expect::Done => reply::done(to, out),
+            Expect::Mechanisms => reply::mechanisms(to, out),
+            Expect::Goodbye(error) => reply::goodbye(&error, to, out),
         }
-        let Gathered { hits, misses, failure, .. } = std::mem::take(&mut self.gathered);
-        self.finished.push(Finished { command: slot.command, begun: slot.begun, hits, misses, failure });
+        false
     }
 
-    fn emit_value(&mut self, cas: bool, answer: Option<Answer>) {
+    fn emit_value(&mut self, cas: bool, key_len: usize, answer: Option<Answer>) {
         match answer {
-            Some(Answer::Reply(reply)) => match reply::value(&reply, cas, &mut self.output) {
-                Outcome::Good => self.gathered.hits += 1,
-                Outcome::Miss => self.gathered.misses += 1,
-                Outcome::Refused => self.gathered.words = Some(Bytes::copy_from_slice(reply.line())),
-                Outcome::Unfit(failure) => self.gathered.failure = Some(failure),
-            },
+            Some(Answer::Reply(reply)) => {
+                let key = self.words.get(..key_len).unwrap_or_default();
+                match reply::value(&reply, key, cas, &mut self.output) {
+                    Outcome::Good => self.gathered.hits += 1,
+                    Outcome::Miss => self.gathered.misses += 1,
+                    Outcome::Refused => self.gathered.words = Some(Bytes::copy_from_slice(reply.line())),
+                    Outcome::Unfit(failure) => self.gathered.failure = Some(failure),
+                }
+            }
             Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            None => (),
+            Some(Answer::Login(_)) | None => (),
         }
     }
 
     /// The keys of a server that failed count as missing, as long as any other key was answered.
     fn emit_values_end(&mut self) {
-        let answered = self.gathered.hits + self.gathered.misses > 0;
-        match (&self.gathered.words, self.gathered.failure) {
+        let gathered = &mut self.gathered;
+        gathered.is_refused = gathered.words.is_some();
+        let answered = gathered.hits + gathered.misses > 0;
+        match (&gathered.words, gathered.failure) {
             (Some(words), _) if !answered => {
                 self.output.extend_from_slice(words);
                 self.output.extend_from_slice(b"\r\n");
@@ -74,30 +103,42 @@ impl Machine {
         }
     }
 
-    fn emit_single(&mut self, what: Single, noreply: bool, answer: Option<Answer>) {
-        let before = self.output.tail().len();
-        let failure = match answer {
-            Some(Answer::Reply(reply)) => match reply::single(what, &reply, &mut self.output) {
-                Outcome::Good => {
-                    self.gathered.hits += 1;
-                    None
-                }
-                Outcome::Miss => {
-                    self.gathered.misses += 1;
-                    None
-                }
-                Outcome::Refused => None,
-                Outcome::Unfit(failure) => Some(failure),
-            },
-            Some(Answer::Failed(failure)) => Some(failure),
-            None => None,
-        };
-        if let Some(failure) = failure {
-            self.gathered.failure = Some(failure);
-            reply::failure(failure, &mut self.output);
+    fn emit_one(&mut self, slot: &Slot, answer: Option<Answer>) {
+        let words = self.words.get(..slot.words_len as usize).unwrap_or_default();
+        let mut question = Question { to: slot.to, kind: None, key: b"", is_coded: false, flags: b"" };
+        if let Expect::One { kind, key_len, is_coded } = slot.expect {
+            let (key, flags) = words.split_at_checked(usize::from(key_len)).unwrap_or((words, b""));
+            question = Question { kind: Some(kind), key, is_coded, flags, ..question };
         }
-        if noreply {
-            self.output.tail().truncate(before);
+        let (outcome, out) = match answer {
+            Some(Answer::Reply(reply)) => (reply::one(&question, &reply, &mut self.output), &mut self.output),
+            Some(Answer::Failed(failure)) => (Outcome::Unfit(failure), &mut self.output),
+            Some(Answer::Login(_)) | None => (Outcome::Unfit(Failure::Nonsense), &mut self.output),
+        };
+        match outcome {
+            Outcome::Good => self.gathered.hits += 1,
+            Outcome::Miss => self.gathered.misses += 1,
+            Outcome::Refused => self.gathered.is_refused = true,
+            Outcome::Unfit(failure) => {
+                self.gathered.failure = Some(failure);
+                reply::failed(&question, failure, out);
+            }
+        }
+    }
+
+    fn emit_login(&mut self, slot: &Slot, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Login(Verdict::Accepted)) => {
+                self.gathered.hits += 1;
+                reply::logged_in(slot.to, &mut self.output);
+            }
+            Some(Answer::Login(Verdict::Continue(challenge))) => {
+                reply::challenge(&challenge, slot.to, &mut self.output);
+            }
+            Some(Answer::Login(Verdict::Refused) | Answer::Reply(_) | Answer::Failed(_)) | None => {
+                self.gathered.is_refused = true;
+                reply::refusal(Refusal::LoginFailed, slot.to, &mut self.output);
+            }
         }
     }
 
@@ -121,33 +162,21 @@ impl Machine {
                 | meta::Status::Stat => self.gathered.failure = Some(Failure::Nonsense),
             },
             Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            None => (),
+            Some(Answer::Login(_)) | None => (),
         }
     }
 
     /// Statistics are told as far as they came; anything else has failed where one server has.
-    fn emit_shares_end(&mut self, noreply: bool, stats: Option<&[u8]>) {
-        if noreply {
-            return;
-        }
-        let gathered = &self.gathered;
+    fn emit_shares_end(&mut self, slot: &Slot, stats: Option<&[u8]>) {
+        let (to, gathered, out) = (slot.to, &mut self.gathered, &mut self.output);
         match (stats, gathered.failure, &gathered.words) {
-            (Some(text), _, _) if !gathered.stats.is_empty() => {
-                self.output.extend_from_slice(text);
-                self.output.extend_from_slice(reply::END);
-            }
-            (_, Some(failure), _) => reply::failure(failure, &mut self.output),
+            (Some(text), _, _) if !gathered.stats.is_empty() => reply::stats(text, to, out),
+            (_, Some(failure), _) => reply::broadcast_failed(failure, to, out),
             (_, None, Some(words)) => {
-                self.output.extend_from_slice(words);
-                self.output.extend_from_slice(b"\r\n");
+                gathered.is_refused = words.starts_with(b"SERVER_ERROR");
+                reply::server_words(words, stats.is_some(), to, out);
             }
-            (_, None, None) => self.output.extend_from_slice(reply::OK),
-        }
-    }
-
-    fn write(&mut self, noreply: bool, words: &[u8]) {
-        if !noreply {
-            self.output.extend_from_slice(words);
+            (_, None, None) => reply::done(to, out),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What a session wants to be done: one request to the server of a key, or to all of them.
 
-use super::Ticket;
+use super::{Login, Ticket};
 use crate::wire::Output;
-use crate::wire::meta::{self, Mode, Op, Wants};
-use crate::wire::request::{self, Request};
+use crate::wire::meta::{self, Op};
+use crate::wire::request::{self, Intent, Request};
 
 /// A step, and the ticket its (first) answer will have.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum Step<'a> {
     Everyone(Broadcast<'a>),
     /// Ask any one server for its version.
     Version,
+    /// Find out whether the client is who it says it is; one slot, answered with an [`super::Answer::Login`].
+    Login(Credentials<'a>),
 }
 
 /// A request for all servers.
@@ -69,50 +71,48 @@ impl Broadcast<'_> {
     }
 }
 
+/// Who a client says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    /// A text client's: `user password`, the value of its first `set`.
+    Words(&'a [u8]),
+    /// A binary client's.
+    Sasl {
+        /// As in `PLAIN`.
+        mechanism: &'a [u8],
+        /// The mechanism's own.
+        data: &'a [u8],
+        /// It goes on with what another began.
+        is_step: bool,
+    },
+}
+
 /// What a request asks for next; none if it asks for nothing.
-pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
-    let (key, op) = match request {
-        Request::Get(get) => (get.key()?, get_of(get)),
-        Request::Store(store) => (store.key.as_bytes(), store_of(store)),
-        Request::Oversized(store) => (store.key.as_bytes(), Op::Delete(meta::Delete::default())),
-        Request::Arith(arith) => (
-            arith.key.as_bytes(),
-            Op::Arith(meta::Arith { decrement: arith.decrement, ..meta::Arith::up(arith.delta) }),
-        ),
-        Request::Touch(touch) => {
-            (touch.key.as_bytes(), Op::Get(meta::Get { touch: Some(touch.exptime), ..Default::default() }))
+pub(super) fn step_of(request: &Request, login: Login) -> Option<Step<'_>> {
+    Some(match request {
+        Request::One(one) if login == Login::Needed => Step::Login(Credentials::Words(value_of(one))),
+        Request::Get(get) => Step::Key(meta::Request { key: get.key()?, is_coded: false, op: get.op() }),
+        Request::One(one) => Step::Key(one.request()),
+        Request::Oversized(store) => Step::Key(meta::Request {
+            key: store.key.as_bytes(),
+            is_coded: store.key.is_coded,
+            op: Op::Delete(meta::Delete::default()),
+        }),
+        Request::FlushAll { delay, .. } => Step::Everyone(Broadcast::FlushAll { delay: *delay }),
+        Request::Verbosity { level, .. } => Step::Everyone(Broadcast::Verbosity { level: *level }),
+        Request::MemLimit { megabytes, .. } => Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }),
+        Request::Stats(stats) => Step::Everyone(Broadcast::Stats(stats)),
+        Request::Version(_) => Step::Version,
+        Request::Login(request::Login { mechanism, data, is_step, .. }) => {
+            Step::Login(Credentials::Sasl { mechanism, data, is_step: *is_step })
         }
-        Request::Delete(delete) => (delete.key.as_bytes(), Op::Delete(meta::Delete::default())),
-        Request::FlushAll { delay, .. } => {
-            return Some(Step::Everyone(Broadcast::FlushAll { delay: *delay }));
-        }
-        Request::Verbosity { level, .. } => {
-            return Some(Step::Everyone(Broadcast::Verbosity { level: *level }));
-        }
-        Request::MemLimit { megabytes, .. } => {
-            return Some(Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }));
-        }
-        Request::Stats(stats) => return Some(Step::Everyone(Broadcast::Stats(stats))),
-        Request::Version => return Some(Step::Version),
-        Request::Quit => return None,
-    };
-    Some(Step::Key(meta::Request { key, is_coded: false, op }))
+        Request::Noop(_) | Request::Quit(_) | Request::Mechanisms(_) => return None,
+    })
 }
 
-fn get_of(get: &request::Get) -> Op<'static> {
-    let wants = if get.cas { Wants::ITEM.and(Wants::CAS) } else { Wants::ITEM };
-    Op::Get(meta::Get { wants, touch: get.touch, ..Default::default() })
-}
-
-fn store_of(store: &request::Store) -> Op<'_> {
-    let (mode, compare) = match store.mode {
-        request::Mode::Set => (Mode::Set, None),
-        request::Mode::Add => (Mode::Add, None),
-        request::Mode::Replace => (Mode::Replace, None),
-        request::Mode::Append => (Mode::Append, None),
-        request::Mode::Prepend => (Mode::Prepend, None),
-        request::Mode::Cas(token) => (Mode::Set, Some(token)),
-    };
-    let (flags, exptime) = (store.flags, store.exptime);
-    Op::Store(meta::Store { flags, exptime, compare, ..meta::Store::new(mode, &store.value) })
+fn value_of(one: &request::One) -> &[u8] {
+    match &one.intent {
+        Intent::Store(store) => &store.value,
+        Intent::Get(_) | Intent::Delete(_) | Intent::Arith(_) | Intent::Debug => b"",
+    }
 }

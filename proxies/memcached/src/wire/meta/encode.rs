@@ -1,10 +1,8 @@
 //! Requests as bytes for a server.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 
-use super::{Arith, Delete, Get, Mode, Op, Request, Store, Wants};
+use super::{Arith, Delete, Get, Mode, Op, Request, Store, Wants, base64};
 use crate::wire::number;
 use crate::wire::output::Output;
 
@@ -20,7 +18,7 @@ impl Request<'_> {
             Op::Debug => b"me ",
         });
         if self.is_coded {
-            tail.extend_from_slice(STANDARD.encode(self.key).as_bytes());
+            base64::encode(self.key, tail);
         } else {
             tail.extend_from_slice(self.key);
         }

@@ -1,11 +1,17 @@
-//! The meta protocol, spoken with servers: every request has exactly one reply, in order.
+//! The meta protocol: spoken with servers, where every request has exactly one reply, in order, and with
+//! clients that like it.
 
+mod answer;
+pub mod base64;
+mod client;
 mod compare;
 mod encode;
 mod reply;
 
 use bytes::{Bytes, BytesMut};
 
+pub use answer::write as write_answer;
+pub use client::{command, store};
 pub use reply::{DecodeError, Decoder, LINE_LEN_MAX, Reply, Status};
 
 /// A request about one key.
@@ -191,6 +197,13 @@ impl Wants {
     /// What a classic retrieval tells.
     pub const ITEM: Self = Self::KEY.and(Self::FLAGS).and(Self::VALUE);
 
+    /// What `mg` can tell.
+    pub(super) const MG: Self = Self(u16::MAX);
+    /// What `ms` can tell; the size of what is there now, not before 1.6.27.
+    pub(super) const MS: Self = Self::CAS.and(Self::SIZE);
+    /// What `ma` can tell.
+    pub(super) const MA: Self = Self::CAS.and(Self::TTL).and(Self::NEW_TTL).and(Self::VALUE);
+
     const LETTERS: [(Self, &'static [u8]); 8] = [
         (Self::KEY, b" k"),
         (Self::FLAGS, b" f"),
@@ -202,10 +215,16 @@ impl Wants {
         (Self::VALUE, b" v"),
     ];
 
-    /// Both.
+    /// What is in either.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Is all of `other` in it?

@@ -81,6 +81,14 @@ impl Reply {
         Some(self.epoch.map_or(cas, |epoch| epoch.token(cas)))
     }
 
+    /// The flags without an argument that a server adds of itself, `W`, `X` and `Z`, in its order.
+    pub fn marks(&self) -> impl Iterator<Item = u8> {
+        self.line.split(|byte| *byte == b' ').skip(1).filter_map(|word| match word {
+            [mark @ (b'W' | b'X' | b'Z')] => Some(*mark),
+            _ => None,
+        })
+    }
+
     /// A copy that keeps no read buffer alive, unless the value is large.
     pub fn detached(self) -> Self {
         if self.value.len() >= BY_REFERENCE_LEN_MIN {

@@ -1,5 +1,7 @@
 use super::*;
 use crate::wire::KEY_LEN_MAX;
+use crate::wire::meta::Mode;
+use crate::wire::request::{Command, Intent, Refusal, Store, To};
 use proptest::prelude::*;
 
 type Outcome = Result<Option<Request>, DecodeError>;
@@ -42,7 +44,7 @@ fn keys(request: Request) -> Vec<Vec<u8>> {
 }
 
 fn refused(refusal: Refusal, noreply: bool) -> Outcome {
-    Err(DecodeError::Refused { refusal, noreply })
+    Err(DecodeError::Refused { refusal, to: To::Classic { noreply } })
 }
 
 #[test]
@@ -69,10 +71,11 @@ fn a_stats_line_that_would_end_a_shared_connection_is_refused() {
 #[test]
 fn stores_with_all_that_they_may_have() {
     let (request, rest) = decode(b"cas k 4294967295 -1 3 18446744073709551615 noreply\r\na\r\n\r\nget");
-    let Ok(Some(Request::Store(store))) = request else { panic!("{request:?}") };
-    assert_eq!(store.key.as_bytes(), b"k");
-    assert_eq!((store.mode, store.flags, store.exptime), (Mode::Cas(u64::MAX), u32::MAX, -1));
-    assert_eq!((&store.value[..], store.noreply), (&b"a\r\n"[..], true));
+    let Ok(Some(Request::One(one))) = request else { panic!("{request:?}") };
+    assert_eq!((one.key.as_bytes(), one.to), (&b"k"[..], To::Classic { noreply: true }));
+    let Intent::Store(Store { mode, flags, exptime, value, compare, .. }) = one.intent else { panic!() };
+    assert_eq!((one.command, mode, compare), (Command::Cas, Mode::Set, Some(u64::MAX)));
+    assert_eq!((flags, exptime, &value[..]), (u32::MAX, -1, &b"a\r\n"[..]));
     assert_eq!(rest, "get");
 }
 
@@ -113,7 +116,9 @@ fn bad_requests_are_refused_as_memcached_refuses_them() {
     for (text, expected) in table {
         assert_eq!(decode(text.as_bytes()).0, expected, "{text:?}");
     }
-    assert_eq!(decode(b"\x80\x00").0, Err(DecodeError::Binary));
+    assert_eq!(decode(b"\x80\x00").0, Ok(None));
+    assert_eq!(decode(b"\x16").0, Ok(None));
+    assert_eq!(decode(b"\x16\x03\x01\x02\x00").0, Err(DecodeError::Tls));
 }
 
 #[test]
