@@ -10,17 +10,23 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// each node its exact share (Schindelhauer, Schomaker 2005). Takes a time proportional to
 /// the nodes: for tens of them.
 pub fn rendezvous(key: &[u8], nodes: impl IntoIterator<Item = (u64, f64)>) -> Option<usize> {
-    let mut best: Option<(usize, f64)> = None;
-    for (index, (seed, weight)) in nodes.into_iter().enumerate() {
-        if weight <= 0.0 {
-            continue;
-        }
-        let draw = weight / -open_unit(xxh3_64_with_seed(key, seed)).ln();
-        if best.is_none_or(|(_, highest)| draw > highest) {
-            best = Some((index, draw));
+    let mut best: Option<(f64, usize)> = None;
+    for (draw, index) in draws(key, nodes) {
+        if best.is_none_or(|(highest, _)| draw > highest) {
+            best = Some((draw, index));
         }
     }
-    best.map(|(index, _)| index)
+    best.map(|(_, index)| index)
+}
+
+/// What each node that has a weight draws for `key`, with its index.
+pub(super) fn draws(
+    key: &[u8],
+    nodes: impl IntoIterator<Item = (u64, f64)>,
+) -> impl Iterator<Item = (f64, usize)> {
+    let weighty = nodes.into_iter().enumerate().filter(|(_, (_, weight))| *weight > 0.0);
+    weighty
+        .map(move |(index, (seed, weight))| (weight / -open_unit(xxh3_64_with_seed(key, seed)).ln(), index))
 }
 
 /// 53 bits of a hash as a number strictly between 0 and 1.

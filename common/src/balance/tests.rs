@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::maglev::{Permutation, populate};
 use super::*;
+use crate::ids::Address;
 
 struct Server {
     usable: bool,
@@ -220,6 +221,19 @@ mod jump_hash {
 mod rings {
     use super::*;
 
+    fn ring_of(servers: impl Iterator<Item = RingServer>) -> Ring {
+        Ring::new(Dialect::Libmemcached, Function::Md5, &servers.collect::<Vec<_>>())
+    }
+
+    fn named<'a>(servers: impl IntoIterator<Item = (&'a str, u32)>) -> Ring {
+        let server = |(slot, (name, weight)): (usize, (&str, u32))| RingServer {
+            slot,
+            label: name.to_owned(),
+            weight,
+        };
+        ring_of(servers.into_iter().enumerate().map(server))
+    }
+
     const LIBMEMCACHED_KEYS: [&str; 7] =
         ["a", "foo", "session:1", "session:2", "user/42", "The quick brown fox", "key-0"];
 
@@ -238,11 +252,12 @@ mod rings {
             (&equal[..], [1, 1, 0, 1, 0, 2, 1], 477_725_493),
             (&weighted[..], [3, 1, 0, 1, 0, 2, 1], 723_509_727),
         ] {
-            let servers: Vec<_> = servers
-                .iter()
-                .map(|&(host, port, weight)| KetamaServer::libmemcached(host, port, weight))
-                .collect();
-            let ring = Ring::new(&servers);
+            let server = |(slot, &(host, port, weight)): (usize, &(&str, u16, u32))| RingServer {
+                slot,
+                label: Dialect::Libmemcached.label(&Address::tcp(host, port)),
+                weight,
+            };
+            let ring = ring_of(servers.iter().enumerate().map(server));
             let owner = |key: &[u8]| ring.owner(md5_low(key)).unwrap();
             assert_eq!(LIBMEMCACHED_KEYS.map(|key| owner(key.as_bytes())), few);
             assert_eq!(fingerprint(numbered_keys(100_000).map(|key| owner(&key))), print);
@@ -263,12 +278,7 @@ mod rings {
         ];
         for (weights, weighted) in [([1; 4], false), ([1, 3, 2, 7], true)] {
             let names = ["alpha", "beta", "gamma", "delta"];
-            let servers: Vec<_> = names
-                .iter()
-                .zip(weights)
-                .map(|(name, weight)| KetamaServer::twemproxy(name, weight))
-                .collect();
-            let ring = Ring::new(&servers);
+            let ring = named(names.into_iter().zip(weights));
             for (hash, equal_print, weighted_print) in cases {
                 let keys = first.iter().map(|key| key.to_vec()).chain(numbered_keys(5_000));
                 let print = fingerprint(keys.map(|key| ring.owner(hash(&key)).unwrap()));
@@ -279,8 +289,8 @@ mod rings {
 
     #[test]
     fn a_server_that_leaves_a_ring_moves_its_own_keys_only() {
-        let servers = ["a", "b", "c", "d", "e"].map(|name| KetamaServer::twemproxy(name, 1));
-        let (before, after) = (Ring::new(&servers), Ring::new(&servers[..4]));
+        let servers = ["a", "b", "c", "d", "e"].map(|name| (name, 1));
+        let (before, after) = (named(servers), named(servers.into_iter().take(4)));
         for key in numbered_keys(10_000) {
             let (old, new) = (before.owner(md5_low(&key)).unwrap(), after.owner(md5_low(&key)).unwrap());
             assert!(old == 4 || old == new, "{key:?} moved from {old} to {new}");
@@ -289,9 +299,9 @@ mod rings {
 
     #[test]
     fn an_empty_ring_owns_nothing_and_heirs_come_in_ring_order() {
-        assert_eq!(Ring::new(&[]).owner(1), None);
-        assert_eq!(Ring::new(&[KetamaServer::twemproxy("a", 0)]).owner(1), None);
-        let ring = Ring::new(&["a", "b", "c"].map(|name| KetamaServer::twemproxy(name, 1)));
+        assert_eq!(named([]).owner(1), None);
+        assert_eq!(named([("a", 0)]).owner(1), None);
+        let ring = named([("a", 1), ("b", 1), ("c", 1)]);
         let heirs: std::collections::HashSet<_> = ring.owners(u32::MAX).collect();
         assert_eq!(heirs.len(), 3, "the ring closes on itself");
         assert_eq!(ring.owners(5).next(), ring.owner(5));
@@ -385,5 +395,75 @@ proptest! {
         prop_assert!(dice.below(bound) < bound);
         prop_assert!((0.0..1.0).contains(&dice.unit()));
         prop_assert_eq!(dice.below(0), 0);
+    }
+}
+
+/// From mcrouter's own tests (`WeightedCh3HashFunc`, `Ch3HashFunc`), whose values and checksums stand there.
+mod mcrouter {
+    use super::furc::{furc, furc_start, threshold, weighted_furc};
+
+    fn checksum(keys: impl Iterator<Item = Vec<u8>>, owner: impl Fn(&[u8]) -> usize) -> u32 {
+        keys.fold(0_u32, |sum, key| sum.wrapping_mul(31).wrapping_add(u32::try_from(owner(&key)).unwrap()))
+    }
+
+    fn keys(count: u32) -> impl Iterator<Item = Vec<u8>> {
+        (0..count).map(|number| format!("k{number}").into_bytes())
+    }
+
+    fn long_keys() -> impl Iterator<Item = Vec<u8>> {
+        let alphabet: Vec<u8> = (b'A'..=b'Z').cycle().take(128).collect();
+        (0..10_000).map(move |number| [&alphabet[..], number.to_string().as_bytes()].concat())
+    }
+
+    #[test]
+    fn ch3() {
+        let owner = |key: &[u8], servers| furc(furc_start(key), servers);
+        let few = [(&b"sample"[..], 100), (b"sample", 1), (b"", 100), (b"", 1 << 23), (b"sample", 1 << 23)];
+        assert_eq!(few.map(|(key, servers)| owner(key, servers)), [97, 0, 72, 6_173_600, 5_167_780]);
+        let mut all: Vec<u8> = (0..=255_u8).map(|byte| byte.wrapping_sub(128)).collect();
+        assert_eq!(owner(&all, 99_999), 31_015);
+        all.reverse();
+        assert_eq!(owner(&all, 99_999), 67_101);
+        for (servers, sum) in
+            [(2, 1_346_413_954), (3, 914_505_363), (10, 2_894_016_351), (1_000, 2_251_851_331)]
+        {
+            assert_eq!(checksum(keys(100_000), |key| owner(key, servers)), sum, "{servers} servers");
+        }
+    }
+
+    #[test]
+    fn weighted_ch3() {
+        let even = |servers: usize, weight: f64| vec![threshold(weight); servers];
+        for (servers, sum) in [(2, 2_395_690_262), (10, 547_444_706), (100, 2_951_198_297)] {
+            let half = even(servers, 0.5);
+            assert_eq!(checksum(keys(10_000), |key| weighted_furc(key, &half)), sum, "{servers} servers");
+        }
+        for (servers, sum) in [(2, 3_431_444_300), (10, 1_290_067_504)] {
+            let none = even(servers, 0.0);
+            assert_eq!(checksum(keys(10_000), |key| weighted_furc(key, &none)), sum, "{servers} servers");
+        }
+        for (servers, sum) in [(10, 707_485_837), (100, 4_273_108_085)] {
+            let half = even(servers, 0.5);
+            assert_eq!(checksum(long_keys(), |key| weighted_furc(key, &half)), sum, "{servers} servers");
+        }
+        let weights = [0.429, 0.541, 0.117, 0.998, 0.283, 0.065, 0.109, 0.042, 0.676, 0.943].map(threshold);
+        let mut counts = [0; 10];
+        for number in 0..10_000 {
+            counts[weighted_furc(number.to_string().as_bytes(), &weights)] += 1;
+        }
+        assert_eq!(counts, [1016, 1252, 288, 2354, 661, 195, 247, 122, 1668, 2197]);
+    }
+
+    /// Published by the author with SpookyHash V2 (`TestSpookyV2.cpp`): a message of the bytes 128, 129, ... under
+    /// the seed 0; the lengths 0 to 3, and those around the change of ways and of a block.
+    #[test]
+    fn spooky() {
+        let hash = |len: usize| {
+            let message: Vec<u8> = (128..=255).chain(0..=127).cycle().take(len).collect();
+            super::super::spooky::spooky_32(&message, 0)
+        };
+        assert_eq!([0, 1, 2, 3].map(hash), [0x6bf5_0919, 0x70de_1d26, 0xa2b3_7298, 0x35bc_5fbf]);
+        let around = [0xe13d_9e19, 0x77e0_12bd, 0x2d05_114c, 0x2f40_ee0b, 0x38ce_bf03];
+        assert_eq!([191, 192, 193, 255, 256].map(hash), around);
     }
 }

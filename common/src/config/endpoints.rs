@@ -41,6 +41,8 @@ pub enum Endpoints {
 pub struct Endpoint {
     /// Where it answers.
     pub address: Address,
+    /// What hash rings know it by, if not by its address.
+    pub name: Option<String>,
     /// Its share of the work beside the others'; 0 gets none.
     pub weight: u32,
     /// Where it stands, to prefer the near.
@@ -70,7 +72,7 @@ pub struct Embedded {
 
 impl From<Address> for Endpoint {
     fn from(address: Address) -> Self {
-        Self { address, weight: 1, zone: None, metadata: BTreeMap::new() }
+        Self { address, name: None, weight: 1, zone: None, metadata: BTreeMap::new() }
     }
 }
 
@@ -114,6 +116,10 @@ fn default_refresh() -> Duration {
 struct EndpointFields {
     /// Where it answers: `HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
     address: Address,
+    /// What hash rings know it by, if not by its address: twemproxy's server names, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    name: Option<String>,
     /// Its share of the work beside the others'; 0 gets none.
     #[serde(default = "default_weight")]
     #[schemars(range(max = 1_000_000))]
@@ -128,8 +134,8 @@ struct EndpointFields {
 
 impl From<EndpointFields> for Endpoint {
     fn from(fields: EndpointFields) -> Self {
-        let EndpointFields { address, weight, zone, metadata } = fields;
-        Self { address, weight, zone, metadata }
+        let EndpointFields { address, name, weight, zone, metadata } = fields;
+        Self { address, name, weight, zone, metadata }
     }
 }
 
@@ -193,8 +199,8 @@ impl<'de> Deserialize<'de> for Endpoint {
 
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { address, weight, zone, metadata } = self.clone();
-        EndpointFields { address, weight, zone, metadata }.serialize(serializer)
+        let Self { address, name, weight, zone, metadata } = self.clone();
+        EndpointFields { address, name, weight, zone, metadata }.serialize(serializer)
     }
 }
 

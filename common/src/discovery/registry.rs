@@ -57,6 +57,8 @@ pub(super) struct Registry {
     /// In the order of their slots, which are unique.
     entries: Vec<Entry>,
     generation: u64,
+    /// Counts the sets taken in that were another.
+    set: u64,
 }
 
 struct Entry {
@@ -85,7 +87,7 @@ impl Delta {
 
 impl Registry {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, entries: Vec::new(), generation: 0 }
+        Self { rules, entries: Vec::new(), generation: 0, set: 0 }
     }
 
     /// Takes a whole new set in. Who stays keeps endpoint, slot and health; who comes takes the
@@ -122,6 +124,9 @@ impl Registry {
         delta.joined = newcomers.iter().map(|entry| Arc::clone(&entry.endpoint)).collect();
         self.entries.extend(newcomers);
         self.entries.sort_by_key(|entry| entry.endpoint.slot);
+        if !delta.is_empty() {
+            self.set += 1;
+        }
         Some(delta)
     }
 
@@ -206,7 +211,7 @@ impl Registry {
             }
         }
         let has_trials = members.iter().any(|member| member.health == Health::Trial);
-        Snapshot { generation: self.generation, members, slots, has_trials }
+        Snapshot { generation: self.generation, set: self.set, members, slots, has_trials }
     }
 
     /// Slots without an endpoint.

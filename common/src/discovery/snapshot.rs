@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::{self, Candidate, Dice, slow_start};
+use crate::balance::{self, Candidate, Dice, Place, Placement, Rule, slow_start};
 use crate::config;
 use crate::ids::EndpointId;
 
 use super::endpoint::Endpoint;
-
-/// How long a slot is looked for on other slots before the cluster counts as down.
-const RESALT_MAX: u32 = 32;
 
 /// Endpoints and their health, swapped whole.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Grows by one with each change.
     pub generation: u64,
+    /// Grows by one when endpoints come, go or are described in another way; their health leaves it as it is.
+    pub set: u64,
     /// Every endpoint, in the order of their slots.
     pub members: Vec<Member>,
     /// Slot to index in `members`. A slot may be vacant.
@@ -76,13 +75,23 @@ impl Snapshot {
         self.members.get(index?)
     }
 
-    /// The owner of a key by jump hash over the stable slots. While it is away, the key
-    /// goes to the slot of its re-salted hash, and comes back when it is well again.
-    pub fn by_hash(&self, hash: u64) -> Option<&Member> {
-        (0..RESALT_MAX)
-            .filter_map(|salt| self.at_slot(balance::jump(balance::mix(hash, salt), self.slots.len())?))
-            .find(|member| member.admits())
-            .or_else(|| self.members.iter().find(|member| member.admits()))
+    /// Where keys live among these endpoints. To be built once a [`Self::set`].
+    pub fn placement<'a>(&'a self, rule: Rule) -> Placement {
+        let place = |member: &'a Member| Place {
+            slot: member.endpoint.slot,
+            address: &member.endpoint.address,
+            name: member.described.name.as_deref(),
+            weight: member.described.weight,
+        };
+        let places: Vec<_> = self.members.iter().map(place).collect();
+        Placement::new(rule, &places)
+    }
+
+    /// Who takes a key: its owner, or while that is away the heir that every sidecar finds. The placement is of this
+    /// snapshot's [`Self::set`]; key and hash as [`balance::Hasher`] gives them.
+    pub fn by_key(&self, placement: &Placement, key: &[u8], hash: u64) -> Option<&Member> {
+        let slot = placement.pick(key, hash, |slot| self.at_slot(slot).is_some_and(Member::admits))?;
+        self.at_slot(slot)
     }
 
     /// The member at a slot of the hash, well or not; `None` when it is vacant.

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::balance::{Candidate, Dice};
+use crate::balance::{Candidate, Dice, Rule};
 use crate::config;
 use crate::ids::Address;
 
@@ -152,7 +152,8 @@ async fn an_empty_answer_never_empties_a_cluster_but_an_operators_empty_list_doe
     assert_eq!(cluster.snapshot().generation, before.generation);
     cluster.prepare(&config::Endpoints::Static(Vec::new()), &passive(0.5)).unwrap().apply();
     assert!(cluster.snapshot().members.is_empty());
-    assert!(cluster.snapshot().by_hash(1).is_none());
+    let empty = cluster.snapshot();
+    assert!(empty.by_key(&empty.placement(Rule::default()), b"k", 1).is_none());
     assert!(cluster.snapshot().pick(Policy::LeastLoaded, cluster.now(), &mut Dice::seeded(1)).is_none());
 }
 
@@ -311,11 +312,14 @@ async fn keys_of_a_sick_server_go_elsewhere_and_nobody_elses_move() {
         cluster.report(&sick, Outcome::Failure);
     }
     let after = cluster.snapshot();
+    assert_eq!(before.set, after.set, "health is no other set");
+    let placement = after.placement(Rule::default());
     let mut heirs = HashSet::new();
     let mut dice = Dice::seeded(9);
     for _ in 0..1_000 {
         let hash = dice.bits();
-        let (old, new) = (before.by_hash(hash).unwrap(), after.by_hash(hash).unwrap());
+        let owner = |of: &Arc<Snapshot>| of.by_key(&placement, b"", hash).unwrap().clone();
+        let (old, new) = (owner(&before), owner(&after));
         if old.endpoint.id == sick.id {
             heirs.insert(new.endpoint.id);
         } else {

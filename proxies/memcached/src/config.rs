@@ -1,5 +1,7 @@
 //! The configuration, as written.
 
+mod hash;
+
 use std::collections::BTreeMap;
 
 use groove_common::config::{
@@ -8,6 +10,7 @@ use groove_common::config::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::hash::{Dialect, Hash, Tag};
 use crate::wire::{KEY_LEN_MAX, Limits};
 
 /// The whole file.
@@ -51,6 +54,9 @@ pub struct Cluster {
     /// The servers, or a source that knows them. Their order matters: a key's server is found by its
     /// position. Add at the end, or replace in place.
     pub endpoints: Endpoints,
+    /// How a key finds its server.
+    #[serde(default)]
+    pub hash: Hash,
     /// Connections of each worker thread to each server.
     #[serde(default = "default_connections")]
     #[schemars(range(min = 1, max = 64))]
@@ -201,13 +207,7 @@ impl Cluster {
             let path = ["clusters", name, "connect_timeout"];
             issues.at(&path, "no connection opens in no time", Some("write `1s`"));
         }
-        if let Endpoints::Static(servers) = &self.endpoints {
-            for (index, _) in servers.iter().enumerate().filter(|(_, server)| server.weight != 1) {
-                let number = index.to_string();
-                let path = ["clusters", name, "endpoints", &number, "weight"];
-                issues.at_key(&path, "jump hash over slots takes no weights", Some("leave `weight` out"));
-            }
-        }
+        self.hash.check(name, &self.endpoints, issues);
         if let Endpoints::Embedded(store) = &self.endpoints {
             if store.capacity < Size::mib(1) {
                 let path = ["clusters", name, "endpoints", "embedded", "capacity"];

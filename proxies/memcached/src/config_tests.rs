@@ -103,7 +103,7 @@ const BROKEN: [Broken; 13] = [
     Broken {
         text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [{address: a:1, weight: 2}]}}\n",
         at: (2, 46),
-        says: ["jump hash over slots takes no weights", "leave `weight` out"],
+        says: ["every server the same share", "leave `weight` out"],
     },
     Broken {
         text: "listeners: [{address: 127.0.0.1:1}]\nclusters: {main: {endpoints: [a:1], connections: 0}}\n",

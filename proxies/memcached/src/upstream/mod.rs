@@ -21,9 +21,11 @@ mod write;
 use std::sync::Arc;
 
 use groove_common::app::{Context, StartError};
+use groove_common::balance::{Placement, Rule};
 use groove_common::config::Endpoints;
-use groove_common::discovery::{Cluster, Update};
+use groove_common::discovery::{Cluster, Snapshot, Update};
 use groove_common::net::Connector;
+use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
 use crate::metrics::UpstreamMetrics;
@@ -66,9 +68,27 @@ struct Servers {
     agreement: Arc<Agreement>,
     settings: Arc<Settings>,
     failover: Failover,
+    rule: Rule,
+    /// Where keys live, and the set of servers that holds for. Built by the first worker that sees the set.
+    placement: Mutex<Option<(u64, Arc<Placement>)>>,
     /// Of each worker to each server.
     connections: usize,
     metrics: UpstreamMetrics,
+}
+
+impl Servers {
+    /// Where keys live among the servers of `snapshot`.
+    fn placement(&self, snapshot: &Snapshot) -> Arc<Placement> {
+        let mut known = self.placement.lock();
+        match &*known {
+            Some((set, placement)) if *set == snapshot.set => Arc::clone(placement),
+            Some(_) | None => {
+                let placement = Arc::new(snapshot.placement(self.rule));
+                *known = Some((snapshot.set, Arc::clone(&placement)));
+                placement
+            }
+        }
+    }
 }
 
 impl Topology {
@@ -91,7 +111,8 @@ impl Topology {
         let number = |name: &str| config.cluster_number(name).unwrap_or_default();
         let rules =
             config.routes.iter().map(|route| (route.prefix.clone().into_bytes(), number(&route.cluster)));
-        let routes = Table::new(rules, config.default_cluster().map_or(0, number));
+        let hashers = config.clusters.values().map(|section| section.hash.hasher()).collect();
+        let routes = Table::new(rules, config.default_cluster().map_or(0, number), hashers);
         Ok(Self { clusters, routes, limits })
     }
 
@@ -166,6 +187,8 @@ impl Plan {
                 agreement,
                 settings: Arc::new(settings),
                 failover: section.failover,
+                rule: section.hash.rule(),
+                placement: Mutex::new(None),
                 connections: section.connections,
                 metrics: UpstreamMetrics::new(&cx.registry, name),
             }))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arc_swap::{ArcSwap, Cache};
-use groove_common::balance::{Dice, jump};
+use groove_common::balance::{Dice, Placement};
 use groove_common::discovery::{Health, Member, Reader, Snapshot, fresh_dice};
 use groove_common::ids::{Address, EndpointId};
 use smallvec::SmallVec;
@@ -69,6 +69,8 @@ struct LocalServers {
     changes: Rc<Changes>,
     /// The generation that `links` are of, and the step that `seats` are of as well.
     generation: Option<(u64, u64)>,
+    /// Where keys live among these servers, and the set of servers that holds for.
+    placement: (u64, Arc<Placement>),
     /// By slot.
     links: Vec<Option<Link>>,
     /// The members of the snapshot that are the servers of the agreed view, in its order.
@@ -120,13 +122,13 @@ impl View {
     }
 
     /// The place of a key.
-    pub fn route(&self, key: &[u8]) -> Route {
+    pub fn route<'k>(&self, key: &'k [u8]) -> Route<'k> {
         self.topology.routes.route(key)
     }
 
     /// What to send a request for this place with. A session always gets the same of several connections,
     /// so that its requests stay in order.
-    pub fn lease(&mut self, route: Route, session: usize, waker: &Waker) -> Lease {
+    pub fn lease(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {
         let local = match self.locals.get_mut(route.cluster).map(|local| &mut local.kind) {
             Some(LocalKind::Servers(local)) => local,
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
@@ -138,7 +140,7 @@ impl View {
             _ => Some(local.changes.look(|view| view.place(route.hash))),
         };
         let member = match place {
-            None => pick(local.reader.get(), local.servers.failover, route.hash),
+            None => pick(local.reader.get(), &local.placement.1, local.servers.failover, route),
             Some(Place::One(server)) => admitted(seat(local.reader.get(), &local.seats, server)),
             Some(Place::Nowhere) => Err(Failure::NoServer),
             Some(Place::Moving { phase, old, new, is_new_unread }) => {
@@ -203,6 +205,7 @@ impl Local {
                 reader: servers.cluster.reader(),
                 changes: Changes::enrol(&servers.agreement, Rc::clone(generation)),
                 generation: None,
+                placement: (0, Arc::default()),
                 links: Vec::new(),
                 seats: Vec::new(),
             }),
@@ -232,6 +235,9 @@ impl LocalServers {
         }
         self.generation = generation;
         relink(&mut self.links, snapshot, &self.servers, &self.changes, dice);
+        if self.placement.0 != snapshot.set {
+            self.placement = (snapshot.set, self.servers.placement(snapshot));
+        }
         let member = |address: &Address| {
             snapshot.members.iter().position(|member| member.endpoint.address == *address)
         };
@@ -285,14 +291,20 @@ fn admitted(member: Option<&Member>) -> Result<&Member, Failure> {
 }
 
 /// The server of a key, if it takes requests.
-fn pick(snapshot: &Snapshot, failover: Failover, hash: u64) -> Result<&Member, Failure> {
+fn pick<'s>(
+    snapshot: &'s Snapshot,
+    placement: &Placement,
+    failover: Failover,
+    route: Route<'_>,
+) -> Result<&'s Member, Failure> {
+    let Route { part, hash, .. } = route;
     match failover {
         Failover::None => {
-            let owner = jump(hash, snapshot.slots()).and_then(|slot| snapshot.at_slot(slot));
+            let owner = placement.owner(part, hash).and_then(|slot| snapshot.at_slot(slot));
             admitted(owner)
         }
         Failover::Rehash if snapshot.slots() == 0 => Err(Failure::NoServer),
-        Failover::Rehash => snapshot.by_hash(hash).ok_or(Failure::Down),
+        Failover::Rehash => snapshot.by_key(placement, part, hash).ok_or(Failure::Down),
     }
 }
 
