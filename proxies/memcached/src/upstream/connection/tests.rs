@@ -30,8 +30,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memcached");
         let listener = UnixListener::bind(&path).unwrap();
-        let address = format!("unix:{}", path.display()).parse().unwrap();
-        let endpoint = config::Endpoint { address, weight: 1, zone: None, metadata: Default::default() };
+        let endpoint = format!("unix:{}", path.display()).parse::<config::Endpoint>().unwrap();
         let health = config::Health { probe: None, ..Default::default() };
         let cluster = Cluster::start(
             "main",
