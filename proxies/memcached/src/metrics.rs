@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use groove_common::error::{Classified, Kind, Side};
+use groove_common::ids::Address;
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 
 use crate::session::state::{Command, Finished};
@@ -65,9 +66,16 @@ impl Metrics {
     }
 }
 
-/// A cluster's counters; clones share them.
+/// Where the counters of a cluster's servers are made.
 #[derive(Debug, Clone)]
 pub struct UpstreamMetrics {
+    registry: Arc<Registry>,
+    cluster: Arc<str>,
+}
+
+/// A server's counters; clones share them.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
     /// From a request's being sent to its reply.
     pub latency: Histogram,
     /// Connections that are up.
@@ -77,21 +85,27 @@ pub struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// The series of one cluster.
-    pub fn new(registry: &Registry, cluster: &str) -> Self {
-        let labels = [("cluster", cluster)];
-        Self {
-            latency: registry.histogram(
+    /// For the servers of this cluster.
+    pub fn new(registry: &Arc<Registry>, cluster: &str) -> Self {
+        Self { registry: Arc::clone(registry), cluster: cluster.into() }
+    }
+
+    /// The series of one server. They are there as long as somebody has a connection to it, or the place of one.
+    pub fn server(&self, address: &Address) -> ServerMetrics {
+        let address = address.to_string();
+        let labels = [("cluster", &*self.cluster), ("server", &*address)];
+        ServerMetrics {
+            latency: self.registry.histogram(
                 "groove_memcached_upstream_seconds",
                 "From a request's being sent to a server to its reply",
                 &labels,
             ),
-            connections: registry.gauge(
+            connections: self.registry.gauge(
                 "groove_memcached_upstream_connections",
                 "Connections to servers",
                 &labels,
             ),
-            connect_failures: registry.counter(
+            connect_failures: self.registry.counter(
                 "groove_memcached_upstream_connect_failures",
                 "Attempts to connect to a server that failed",
                 &labels,

@@ -19,12 +19,33 @@ use crate::session::state::Broadcast;
 use crate::upstream::Topology;
 use crate::upstream::view::View;
 
+/// Bytes that the clients of a worker leave lying before those among them that do are given no more.
+const UNREAD_LEN_MAX: usize = 256 << 20;
+
+/// What all clients of a worker leave lying: answers that their sockets did not take.
+#[derive(Debug, Default)]
+pub struct Unread(Cell<usize>);
+
+impl Unread {
+    /// A client's part has changed.
+    pub fn change(&self, before: usize, now: usize) {
+        self.0.set(self.0.get() - before + now);
+    }
+
+    /// Is it too much?
+    pub fn is_too_much(&self) -> bool {
+        self.0.get() > UNREAD_LEN_MAX
+    }
+}
+
 /// One worker's service.
 pub struct Worker {
     /// Clusters and connections.
     pub view: RefCell<View>,
     /// What programs may hold.
     pub room: Room,
+    /// Bytes that its clients do not take.
+    pub unread: Unread,
     /// The proxy's counters.
     pub metrics: Metrics,
     /// Where exchanges are logged.
@@ -44,6 +65,7 @@ impl Worker {
         Rc::new(Self {
             view: RefCell::new(View::new(topology)),
             room: Room::default(),
+            unread: Unread::default(),
             metrics,
             access,
             started,

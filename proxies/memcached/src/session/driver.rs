@@ -103,7 +103,7 @@ impl Session {
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            if sent == Sent::Full && self.mailbox.machine().borrow().admits() {
+            if sent == Sent::Full && self.admits(&self.mailbox.machine().borrow()) {
                 // The socket took it all: nobody would wake the session for that.
                 continue;
             }
@@ -121,6 +121,11 @@ impl Session {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// May another request be sent?
+    fn admits(&self, machine: &Machine) -> bool {
+        machine.admits() && self.mailbox.has_room()
     }
 
     fn is_settled(&self) -> bool {
@@ -153,7 +158,7 @@ impl Session {
     fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, DecodeError> {
         let mut machine = self.mailbox.machine().borrow_mut();
         if self.input.is_empty() && !machine.is_sending() {
-            return Ok(if machine.admits() { Sent::All } else { Sent::Full });
+            return Ok(if self.admits(&machine) { Sent::All } else { Sent::Full });
         }
         let now = *now.get_or_insert_with(Instant::now);
         let view = &mut *self.worker.view.borrow_mut();
@@ -166,7 +171,7 @@ impl Session {
             self.generation = view.generation();
         }
         let limits = view.topology().limits;
-        while machine.admits() {
+        while self.admits(&machine) {
             let Some(next) = machine.step(&mut self.input, &limits, now)? else {
                 if self.input.is_empty() {
                     // Gives the buffer up: an idle session holds none.

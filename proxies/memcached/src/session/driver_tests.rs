@@ -90,3 +90,65 @@ fn a_token_of_another_life_of_the_server_is_no_good() {
         client.expect("EXISTS\r\nEND\r\n").await;
     });
 }
+
+#[test]
+fn a_client_that_does_not_read_gets_no_more_when_all_leave_too_much() {
+    run(async {
+        let scene = Scene::new(1, "");
+        let value = "x".repeat(400_000);
+        let (mut lazy, mut other) = (scene.client(), scene.client());
+        lazy.send("get a\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg a k f v\r\n").await;
+        server.send(format!("VA 400000 ka f0\r\n{value}\r\n")).await;
+        settle().await;
+        // As if others had left as much as may be.
+        scene.worker.unread.change(0, 256 << 20);
+        lazy.send("get b\r\n").await;
+        settle().await;
+        other.send("get c\r\n").await;
+        server.expect("mg c k f v\r\n").await;
+        server.send("EN\r\n").await;
+        other.expect("END\r\n").await;
+        lazy.expect(format!("VALUE a 0 400000\r\n{value}\r\nEND\r\n")).await;
+        server.expect("mg b k f v\r\n").await;
+        server.send("EN\r\n").await;
+        lazy.expect("END\r\n").await;
+        drop((lazy, other));
+        settle().await;
+        scene.worker.unread.change(256 << 20, 0);
+        assert!(!scene.worker.unread.is_too_much());
+    });
+}
+
+#[test]
+fn who_found_a_connection_full_is_woken_when_there_is_room() {
+    run(async {
+        let scene = Scene::new(1, "");
+        // As many requests as a connection takes, of clients that send as many as a new one may.
+        let mut clients: Vec<_> = (0..64).map(|_| scene.client()).collect();
+        for client in &mut clients {
+            client.send("delete a\r\n".repeat(64)).await;
+        }
+        let mut server = scene.accept(0).await;
+        for _ in 0..4096 {
+            server.expect("md a\r\n").await;
+        }
+        let (mut late, mut later) = (scene.client(), scene.client());
+        late.send("delete b\r\n").await;
+        later.send("delete b\r\n").await;
+        settle().await;
+        server.send("HD\r\n").await;
+        server.expect("md b\r\n").await;
+        server.send("HD\r\n".repeat(4095)).await;
+        server.expect("md b\r\n").await;
+        server.send("NF\r\n".repeat(2)).await;
+        late.expect("NOT_FOUND\r\n").await;
+        later.expect("NOT_FOUND\r\n").await;
+        for client in &mut clients {
+            for _ in 0..64 {
+                client.expect("DELETED\r\n").await;
+            }
+        }
+    });
+}

@@ -29,6 +29,8 @@ pub struct Mailbox {
     is_awaited: Cell<bool>,
     /// Something was delivered and not written yet.
     is_touched: Cell<bool>,
+    /// Bytes that the client's socket did not take.
+    unread_len: Cell<usize>,
 }
 
 impl Mailbox {
@@ -43,6 +45,7 @@ impl Mailbox {
             waker: RefCell::default(),
             is_awaited: Cell::new(false),
             is_touched: Cell::new(false),
+            unread_len: Cell::new(0),
         })
     }
 
@@ -59,6 +62,18 @@ impl Mailbox {
     /// The client's connection, until it is taken away.
     pub fn conn(&self) -> &RefCell<Option<Downstream>> {
         &self.conn
+    }
+
+    /// May this client be served? Not while it leaves its answers lying, and all of them together too many.
+    pub fn has_room(&self) -> bool {
+        self.unread_len.get() == 0 || !self.worker.unread.is_too_much()
+    }
+
+    fn note_unread(&self, len: usize) {
+        let before = self.unread_len.replace(len);
+        if before != len {
+            self.worker.unread.change(before, len);
+        }
     }
 
     /// The client.
@@ -95,6 +110,7 @@ impl Mailbox {
             Some(conn) => machine.output().try_write(&conn.stream),
             None => return,
         };
+        self.note_unread(machine.output().len());
         if (!is_written || self.is_awaited.get())
             && let Some(waker) = &*self.waker.borrow()
         {
@@ -106,10 +122,12 @@ impl Mailbox {
     pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut machine = self.machine.borrow_mut();
         self.count(&mut machine);
-        match &mut *self.conn.borrow_mut() {
+        let written = match &mut *self.conn.borrow_mut() {
             Some(conn) => machine.output().poll_write(&mut conn.stream, cx),
             None => Poll::Ready(Ok(())),
-        }
+        };
+        self.note_unread(machine.output().len());
+        written
     }
 
     fn count(&self, machine: &mut Machine) {
@@ -117,6 +135,12 @@ impl Mailbox {
             self.worker.metrics.count(&finished);
             self.worker.access.record(finished.failure.is_some(), || event(&finished, self.peer));
         }
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.note_unread(0);
     }
 }
 

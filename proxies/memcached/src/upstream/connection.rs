@@ -36,7 +36,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::error::Failure;
-use crate::metrics::UpstreamMetrics;
+use crate::metrics::{ServerMetrics, UpstreamMetrics};
 use crate::program;
 use crate::wire::{Limits, Output};
 use exchange::{Ended, Exchange};
@@ -72,7 +72,7 @@ pub struct Connection {
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     settings: Arc<Settings>,
-    metrics: UpstreamMetrics,
+    metrics: ServerMetrics,
     pipe: RefCell<Pipe>,
 }
 
@@ -130,7 +130,7 @@ impl Connection {
         cluster: Arc<Cluster>,
         endpoint: Arc<Endpoint>,
         settings: Arc<Settings>,
-        metrics: UpstreamMetrics,
+        metrics: &UpstreamMetrics,
         dice: Dice,
     ) -> Rc<Self> {
         let pipe = Pipe {
@@ -144,6 +144,7 @@ impl Connection {
             is_wanted: false,
             is_retired: false,
         };
+        let metrics = metrics.server(&endpoint.address);
         let connection = Rc::new(Self { cluster, endpoint, settings, metrics, pipe: RefCell::new(pipe) });
         tokio::task::spawn_local(Rc::clone(&connection).run(dice));
         connection

@@ -338,11 +338,5 @@ fn relink(
 fn spawn(servers: &Servers, member: &Member, dice: &mut Dice) -> Rc<Connection> {
     let Servers { cluster, settings, metrics, .. } = servers;
     let dice = Dice::seeded(dice.bits());
-    Connection::spawn(
-        Arc::clone(cluster),
-        Arc::clone(&member.endpoint),
-        Arc::clone(settings),
-        metrics.clone(),
-        dice,
-    )
+    Connection::spawn(Arc::clone(cluster), Arc::clone(&member.endpoint), Arc::clone(settings), metrics, dice)
 }

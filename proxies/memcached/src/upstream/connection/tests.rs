@@ -48,7 +48,7 @@ impl Scene {
             limits: Limits::default(),
         };
         let metrics = UpstreamMetrics::new(&Registry::new(1), "main");
-        let connection = Connection::spawn(cluster, endpoint, Arc::new(settings), metrics, fresh_dice());
+        let connection = Connection::spawn(cluster, endpoint, Arc::new(settings), &metrics, fresh_dice());
         Self { listener, connection, _folder: folder }
     }
 
