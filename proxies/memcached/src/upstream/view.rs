@@ -67,8 +67,11 @@ struct LocalServers {
     servers: Arc<Servers>,
     reader: Reader,
     changes: Rc<Changes>,
-    /// The generation that `links` are of, and the step that `seats` are of as well.
-    generation: Option<(u64, u64)>,
+    /// The servers that `links` and `placement` are of, and `seats` as well. Of one moment for a whole turn: what
+    /// is known by number is looked up in what it was numbered by.
+    snapshot: Arc<Snapshot>,
+    /// The step that `seats` are of.
+    step: Option<u64>,
     /// Where keys live among these servers, and the set of servers that holds for.
     placement: (u64, Arc<Placement>),
     /// By slot.
@@ -98,13 +101,24 @@ impl View {
         &self.topology
     }
 
-    /// Takes a new topology on, if there is one. Connections of clusters that stayed stay.
+    /// Takes on what is new. To be called at the beginning of each session's turn: all of one turn goes by the
+    /// same.
     pub fn refresh(&mut self) {
         let latest = self.latest.load();
-        if Arc::ptr_eq(latest, &self.topology) {
-            return;
+        if !Arc::ptr_eq(latest, &self.topology) {
+            self.topology = Arc::clone(latest);
+            self.rebuild();
         }
-        self.topology = Arc::clone(latest);
+        for local in &mut self.locals {
+            match &mut local.kind {
+                LocalKind::Servers(local) => local.refresh(&mut self.dice, &self.generation),
+                LocalKind::Embedded(_) => (),
+            }
+        }
+    }
+
+    /// A new topology. Connections of clusters that stayed stay.
+    fn rebuild(&mut self) {
         self.generation.set(self.generation.get() + 1);
         let mut old = std::mem::take(&mut self.locals);
         for backend in &self.topology.clusters {
@@ -134,14 +148,13 @@ impl View {
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
             None => return Lease::Failed(Failure::NoServer),
         };
-        local.refresh(&mut self.dice);
         let place = match local.changes.step() {
             0 => None,
             _ => Some(local.changes.look(|view| view.place(route.hash))),
         };
         let member = match place {
-            None => pick(local.reader.get(), &local.placement.1, local.servers.failover, route),
-            Some(Place::One(server)) => admitted(seat(local.reader.get(), &local.seats, server)),
+            None => pick(&local.snapshot, &local.placement.1, local.servers.failover, route),
+            Some(Place::One(server)) => admitted(seat(&local.snapshot, &local.seats, server)),
             Some(Place::Nowhere) => Err(Failure::NoServer),
             Some(Place::Moving { phase, old, new, is_new_unread }) => {
                 let unread = is_new_unread.then_some(Node::New);
@@ -179,7 +192,6 @@ impl View {
                     continue;
                 }
             };
-            local.refresh(&mut self.dice);
             for connection in local.links.iter().flatten().filter_map(|link| link.of(session)) {
                 if !connection.is_ready(waker) {
                     return None;
@@ -204,7 +216,8 @@ impl Local {
                 servers: Arc::clone(servers),
                 reader: servers.cluster.reader(),
                 changes: Changes::enrol(&servers.agreement, Rc::clone(generation)),
-                generation: None,
+                snapshot: Arc::default(),
+                step: None,
                 placement: (0, Arc::default()),
                 links: Vec::new(),
                 seats: Vec::new(),
@@ -227,13 +240,18 @@ impl Local {
 
 impl LocalServers {
     /// Takes on the servers as they are now, with connections to them.
-    fn refresh(&mut self, dice: &mut Dice) {
-        let snapshot = self.reader.get();
-        let generation = Some((snapshot.generation, self.changes.step()));
-        if self.generation == generation {
+    fn refresh(&mut self, dice: &mut Dice, generation: &Cell<u64>) {
+        let (snapshot, step) = (self.reader.get(), Some(self.changes.step()));
+        if Arc::ptr_eq(snapshot, &self.snapshot) && self.step == step {
             return;
         }
-        self.generation = generation;
+        if snapshot.set != self.snapshot.set || self.servers.failover == Failover::Rehash {
+            // Keys may have gone elsewhere. A change of step counts by itself.
+            generation.set(generation.get() + 1);
+        }
+        self.snapshot = Arc::clone(snapshot);
+        self.step = step;
+        let snapshot = &self.snapshot;
         relink(&mut self.links, snapshot, &self.servers, &self.changes, dice);
         if self.placement.0 != snapshot.set {
             self.placement = (snapshot.set, self.servers.placement(snapshot));
@@ -253,7 +271,7 @@ impl LocalServers {
         unread: Option<Node>,
         session: usize,
     ) -> Lease {
-        let snapshot = self.reader.get();
+        let snapshot = &self.snapshot;
         // A server that is not known takes no part; a program that asks it anyway is told so.
         let seats = parts.into_iter().filter_map(|(node, server)| {
             let member = seat(snapshot, &self.seats, server)?;
