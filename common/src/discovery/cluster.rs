@@ -149,6 +149,19 @@ impl Cluster {
         Ok(Update { cluster: Arc::clone(self), source, health: health.clone() })
     }
 
+    /// As [`Cluster::prepare`] for a cluster that is told its endpoints by [`Cluster::set_endpoints`].
+    pub fn prepare_health(self: &Arc<Self>, health: &config::Health) -> Update {
+        Update { cluster: Arc::clone(self), source: None, health: health.clone() }
+    }
+
+    /// These are the endpoints now. For a cluster whose source is a [`Told`](super::Told), or they hold until
+    /// the source speaks.
+    pub fn set_endpoints(self: &Arc<Self>, endpoints: Vec<config::Endpoint>) {
+        let source = self.sources.load(Ordering::SeqCst);
+        let _context = self.runtime.enter();
+        self.apply(&Found { endpoints, may_be_empty: true }, source);
+    }
+
     /// Probes with another prober from now on: its certificates, say, have changed.
     pub fn set_prober(&self, prober: Arc<dyn Prober>) {
         *self.prober.lock() = prober;

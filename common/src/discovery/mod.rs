@@ -28,7 +28,7 @@ pub use cluster::{Cluster, Reader, Update};
 pub use endpoint::{Endpoint, Exchange, Outcome};
 pub use probe::{ConnectProber, ProbeError, Prober};
 pub use snapshot::{Health, Member, Policy, Snapshot};
-pub use source::{Found, Source, SourceError, from_config};
+pub use source::{Found, Source, SourceError, Told, from_config};
 pub use status::{ClusterStatus, EndpointStatus};
 
 #[cfg(test)]

@@ -61,6 +61,25 @@ pub fn from_config(endpoints: &config::Endpoints) -> Result<Box<dyn Source>, Sou
     }
 }
 
+/// A source that knows nothing by itself: the proxy tells the cluster, by
+/// [`Cluster::set_endpoints`](super::Cluster::set_endpoints).
+#[derive(Debug, Clone)]
+pub struct Told(pub String);
+
+impl Source for Told {
+    fn describe(&self) -> String {
+        self.0.clone()
+    }
+
+    fn initial(&mut self) -> Option<Found> {
+        None
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Found> {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// A list that stands in the configuration.
 struct Static(Vec<config::Endpoint>);
 

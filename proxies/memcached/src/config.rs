@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::hash::{Dialect, Hash, Tag};
+use crate::resize;
 use crate::wire::{KEY_LEN_MAX, Limits};
 
 /// The whole file.
@@ -76,6 +77,9 @@ pub struct Cluster {
     /// Speak TLS with the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// How a change of the servers is carried out; at once if left out.
+    #[serde(default)]
+    pub resize: Option<resize::Section>,
 }
 
 fn default_connections() -> usize {
@@ -199,6 +203,18 @@ impl Cluster {
         self.health.check(&["clusters", name, "health"], issues);
         if let Some(tls) = &self.tls {
             tls.check(&["clusters", name, "tls"], issues);
+        }
+        if let Some(resize) = &self.resize {
+            resize.check(&["clusters", name, "resize"], self.timeout, issues);
+            if matches!(self.endpoints, Endpoints::Embedded(_)) {
+                let path = ["clusters", name, "resize"];
+                issues.at_key(&path, "the embedded store has no servers to change", Some("take it away"));
+            }
+            if resize.policy == resize::Policy::Transparent && self.failover != Failover::None {
+                let help = "write `failover: none`, or `policy: immediate` in `resize`";
+                let path = ["clusters", name, "failover"];
+                issues.at(&path, "keys that fail over elsewhere cannot be moved", Some(help));
+            }
         }
         if self.timeout.is_zero() {
             issues.at(&["clusters", name, "timeout"], "no server answers in no time", Some("write `1s`"));

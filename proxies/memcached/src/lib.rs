@@ -54,9 +54,12 @@ pub struct Memcached {
     started: Instant,
 }
 
-/// It has no verbs of its own.
+/// Its own verbs.
 #[derive(Debug, Clone, clap::Subcommand)]
-pub enum Verb {}
+pub enum Verb {
+    /// Change a cluster's servers while clients go on, or see how that goes
+    Resize(resize::verb::Resize),
+}
 
 /// `demo` needs to know nothing.
 #[derive(Debug, Clone, clap::Args)]
@@ -101,11 +104,17 @@ impl Proxy for Memcached {
         serde_json::json!({ "clusters": self.topology.load().status() })
     }
 
+    fn routes(self: &Arc<Self>) -> admin::Routes {
+        resize::api::routes(&self.topology)
+    }
+
     async fn demo(_: Demo) -> Result<Vec<DemoRow>, StartError> {
         demo::run().await
     }
 
-    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
-        match verb {}
+    async fn verb(verb: Verb, admin: admin::Client) -> Result<(), StartError> {
+        match verb {
+            Verb::Resize(resize) => resize.run(admin).await,
+        }
     }
 }

@@ -81,7 +81,7 @@ impl Scene {
 
     /// A view with these servers, by number, and no change under way.
     pub(crate) fn plain(&self, step: u64, servers: &[usize]) -> View {
-        View::plain(step, &self.list(servers))
+        View::plain(groove_common::balance::Rule::default(), step, &self.list(servers))
     }
 
     /// These servers.

@@ -125,12 +125,14 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use groove_common::balance::Rule;
+
     use super::*;
 
     #[tokio::test]
     async fn a_step_is_acknowledged_when_the_last_worker_has_done_so() {
         let agreement = Arc::new(Agreement::default());
-        agreement.publish(View::plain(1, &[]));
+        agreement.publish(View::plain(Rule::default(), 1, &[]));
         assert_eq!(agreement.acknowledged(), 1, "nobody works yet");
         let (one, two) = (agreement.enrol(), agreement.enrol());
         assert_eq!(agreement.acknowledged(), 0);
@@ -138,7 +140,7 @@ mod tests {
         one.acknowledge(1);
         two.acknowledge(1);
         assert_eq!(agreement.acknowledged(), 1);
-        agreement.publish(View::plain(2, &[]));
+        agreement.publish(View::plain(Rule::default(), 2, &[]));
         assert_eq!((one.changed(1).await, agreement.view().step), (2, 2));
         one.acknowledge(2);
         assert_eq!(agreement.acknowledged(), 1);

@@ -4,6 +4,13 @@
 //! |---|---|
 //! | `plan.rs` | which lists there may be, and what follows from a source's |
 //! | `phase.rs` | the shared state, and what comes next: pure, and simulated |
+//! | `api.rs`, `verb.rs` | what operators ask for, and see |
+//! | `section.rs` | the configuration |
+//! | `shared.rs` | what of it stands in the store |
+//! | `control.rs` | a sidecar's part: joining, taking steps on, acknowledging them |
+//! | `part.rs` | whether a cluster takes part at all, as configured |
+//! | `driver.rs` | the one sidecar that drives |
+//! | `mover.rs` | moving and purging keys: `crawl.rs` lists them, `lanes.rs` asks servers, over `line.rs` |
 //! | `view.rs` | what a worker knows of it: the phase and both lists, one immutable value |
 //! | `agreement.rs` | how workers get a view and say that they are done with older ones |
 //!
@@ -16,9 +23,24 @@
 //! acknowledged the one before, so no two sidecars are ever further apart than one step.
 
 mod agreement;
+pub mod api;
+mod control;
+mod crawl;
+mod driver;
+mod lanes;
+mod line;
+mod mover;
+mod part;
 pub mod phase;
 pub mod plan;
+mod section;
+mod shared;
+pub mod verb;
 mod view;
 
 pub use agreement::{Agreement, Member};
+pub use control::{Control, Origin};
+pub use mover::PlaceOf;
+pub use part::{Part, told};
+pub use section::{Policy, Section};
 pub use view::{Gone, Phase, Place, Server, Slots, View};

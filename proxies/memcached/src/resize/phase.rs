@@ -27,6 +27,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use groove_common::balance::Rule;
 use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 use serde::{Deserialize, Serialize};
@@ -176,10 +177,12 @@ impl State {
     }
 
     /// What workers go by in it.
-    pub fn view(&self) -> View {
+    pub fn view(&self, rule: Rule) -> View {
         match &self.change {
-            None => View::plain(self.step, &self.slots),
-            Some(change) => View::changing(self.step, change.phase, &self.slots, &change.to, &change.gone),
+            None => View::plain(rule, self.step, &self.slots),
+            Some(change) => {
+                View::changing(rule, self.step, change.phase, &self.slots, &change.to, &change.gone)
+            }
         }
     }
 
@@ -330,7 +333,8 @@ fn cross(state: &State, change: &Change, facts: &Facts) -> Decision {
 /// E to F.
 fn shift(state: &State, change: &Change, facts: &Facts) -> Decision {
     if let Some(change) = mark(change, &state.slots, facts) {
-        return state.with(change);
+        // It may be at a key of that server, which from now on nobody is to read.
+        return if facts.is_mover_idle { state.with(change) } else { Decision::StopMover };
     }
     match facts.is_moved {
         false => Decision::Move,

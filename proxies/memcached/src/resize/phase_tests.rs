@@ -87,6 +87,9 @@ impl World {
         if state.step != self.state.step {
             assert_eq!(state.step, self.state.step + 1);
             assert!(are_neighbours(&self.state, &state), "{:?}\n{state:?}", self.state);
+            let gone = |state: &State| state.change.as_ref().map(|change| change.gone.clone());
+            let moving = self.driver.as_ref().is_some_and(|driver| driver.moving);
+            assert!(!moving || gone(&self.state) == gone(&state), "the mover may read who is given up");
             match (&self.state.change, &state.change) {
                 (Some(change), None) if state.slots == change.to => self.ends.0 += 1,
                 (Some(_), None) => self.ends.1 += 1,

@@ -1,7 +1,8 @@
 //! Which lists of servers there may be, and how one follows from another. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use groove_common::balance::Rule;
 use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 
@@ -72,12 +73,12 @@ pub fn difference<'l>(old: &'l [Endpoint], new: &'l [Endpoint]) -> (Vec<&'l Addr
 }
 
 /// The share of all keys that changes its server, from 0 to 1, of a sample.
-pub fn moved_share(old: &[Endpoint], new: &[Endpoint]) -> f64 {
-    let view = View::changing(1, Phase::E, old, new, &std::collections::BTreeMap::new());
+pub fn moved_share(rule: Rule, old: &[Endpoint], new: &[Endpoint]) -> f64 {
+    let view = View::changing(rule, 1, Phase::E, old, new, &BTreeMap::new());
     let moves = |number: &u64| {
         // Numbers in a row, spread over all hashes (Fibonacci hashing).
         let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        match view.place(hash) {
+        match view.place(number.to_string().as_bytes(), hash) {
             Place::Moving { .. } => true,
             Place::One(_) | Place::Nowhere => false,
         }
@@ -137,9 +138,9 @@ mod tests {
 
     #[test]
     fn one_server_more_moves_its_own_share() {
-        let share = moved_share(&list(&[1, 2, 3]), &list(&[1, 2, 3, 4]));
+        let share = moved_share(Rule::default(), &list(&[1, 2, 3]), &list(&[1, 2, 3, 4]));
         assert!((0.23..0.27).contains(&share), "{share}");
-        assert!(moved_share(&list(&[1, 2]), &list(&[1, 2])) < 1e-9);
+        assert!(moved_share(Rule::default(), &list(&[1, 2]), &list(&[1, 2])) < 1e-9);
         let (old, new) = (list(&[1, 2, 3]), list(&[3, 4]));
         let (comes, goes) = difference(&old, &new);
         assert_eq!((comes, goes), (vec![&new[1].address], vec![&old[0].address, &old[1].address]));

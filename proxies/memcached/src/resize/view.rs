@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use groove_common::balance::jump;
+use groove_common::balance::{self, Placement, Rule};
 use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 use serde::{Deserialize, Serialize};
@@ -42,12 +42,15 @@ pub enum Gone {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Server(pub usize);
 
-/// An ordered list of servers: a key's owner is found by position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slots(Vec<Server>);
+/// An ordered list of servers, and where keys live among them.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    servers: Vec<Server>,
+    placement: Placement,
+}
 
 /// The servers of a cluster as of one step, swapped whole.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct View {
     /// Grows with every change that all sidecars must have taken on before the next may come. 0: nothing is
     /// known yet, and nothing may be served.
@@ -86,53 +89,61 @@ pub enum Place {
 }
 
 impl Slots {
-    /// The servers in this order.
-    pub fn new(servers: Vec<Server>) -> Self {
-        Self(servers)
+    /// The servers of `list`, in this order; each of them is in `servers`, which grows by those that are not.
+    fn new<'l>(rule: Rule, list: &'l [Endpoint], servers: &mut Vec<Endpoint>) -> Self {
+        let place = |(slot, endpoint): (usize, &'l Endpoint)| balance::Place {
+            slot,
+            address: &endpoint.address,
+            name: endpoint.name.as_deref(),
+            weight: endpoint.weight,
+        };
+        let places: Vec<_> = list.iter().enumerate().map(place).collect();
+        let placement = Placement::new(rule, &places);
+        let mut server = |endpoint: &Endpoint| {
+            let known = servers.iter().position(|known| known.address == endpoint.address);
+            Server(known.unwrap_or_else(|| {
+                servers.push(endpoint.clone());
+                servers.len() - 1
+            }))
+        };
+        Self { servers: list.iter().map(&mut server).collect(), placement }
     }
 
     /// How many slots.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.servers.len()
     }
 
     /// Is there none?
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.servers.is_empty()
     }
 
     /// By slot.
     pub fn iter(&self) -> impl Iterator<Item = Server> + '_ {
-        self.0.iter().copied()
+        self.servers.iter().copied()
     }
 
-    /// The owner of a key by its hash.
-    pub fn owner(&self, hash: u64) -> Option<Server> {
-        jump(hash, self.0.len()).and_then(|slot| self.0.get(slot).copied())
+    /// The owner of a key: by the part of it that counts, and its hash.
+    pub fn owner(&self, part: &[u8], hash: u64) -> Option<Server> {
+        self.placement.owner(part, hash).and_then(|slot| self.servers.get(slot).copied())
     }
 }
 
 impl View {
     /// Nothing is known yet.
     pub fn unknown() -> Self {
-        let none = Slots::new(Vec::new());
-        Self {
-            step: 0,
-            phase: Phase::Plain,
-            servers: Arc::default(),
-            old: none.clone(),
-            new: none,
-            gone: BTreeMap::new(),
-        }
+        Self::plain(Rule::default(), 0, &[])
     }
 
     /// No change is under way.
-    pub fn plain(step: u64, list: &[Endpoint]) -> Self {
-        Self::changing(step, Phase::Plain, list, list, &BTreeMap::new())
+    pub fn plain(rule: Rule, step: u64, list: &[Endpoint]) -> Self {
+        Self::changing(rule, step, Phase::Plain, list, list, &BTreeMap::new())
     }
 
-    /// From one list to another.
+    /// From one list to another. `rule` is how keys are spread over either.
     pub fn changing(
+        rule: Rule,
         step: u64,
         phase: Phase,
         old: &[Endpoint],
@@ -140,17 +151,8 @@ impl View {
         gone: &BTreeMap<Address, Gone>,
     ) -> Self {
         let mut servers: Vec<Endpoint> = Vec::new();
-        let mut slots = |list: &[Endpoint]| {
-            let mut server = |endpoint: &Endpoint| {
-                let known = servers.iter().position(|known| known.address == endpoint.address);
-                Server(known.unwrap_or_else(|| {
-                    servers.push(endpoint.clone());
-                    servers.len() - 1
-                }))
-            };
-            Slots::new(list.iter().map(&mut server).collect())
-        };
-        let (old, new) = (slots(old), slots(new));
+        let old = Slots::new(rule, old, &mut servers);
+        let new = Slots::new(rule, new, &mut servers);
         let mark = |(index, server): (usize, &Endpoint)| Some((index, *gone.get(&server.address)?));
         let gone: BTreeMap<_, _> = servers.iter().enumerate().filter_map(mark).collect();
         Self { step, phase, old, new, gone, servers: servers.into() }
@@ -161,13 +163,13 @@ impl View {
         self.servers.get(server.0)
     }
 
-    /// Where a key lives, by its hash.
-    pub fn place(&self, hash: u64) -> Place {
-        let Some(old) = self.old.owner(hash) else { return Place::Nowhere };
+    /// Where a key lives, by the part of it that counts, and its hash.
+    pub fn place(&self, part: &[u8], hash: u64) -> Place {
+        let Some(old) = self.old.owner(part, hash) else { return Place::Nowhere };
         if self.phase == Phase::Plain {
             return Place::One(old);
         }
-        match self.new.owner(hash) {
+        match self.new.owner(part, hash) {
             None => Place::Nowhere,
             Some(new) if new == old => Place::One(old),
             Some(new) => self.moving(old, new),
@@ -190,7 +192,15 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use groove_common::balance::jump;
+
     use super::*;
+
+    const RULE: Rule = Rule {
+        function: balance::Function::Xxh3,
+        distribution: balance::Distribution::Jump,
+        full_weight: None,
+    };
 
     fn list(ports: &[u16]) -> Vec<Endpoint> {
         ports.iter().map(|&port| Endpoint::from(Address::tcp("10.0.0.1", port))).collect()
@@ -205,14 +215,14 @@ mod tests {
 
     #[test]
     fn nothing_is_served_from_what_is_not_known() {
-        assert_eq!(View::unknown().place(7), Place::Nowhere);
+        assert_eq!(View::unknown().place(b"", 7), Place::Nowhere);
     }
 
     #[test]
     fn a_plain_view_has_one_server_for_each_key() {
-        let view = View::plain(3, &list(&[1, 2, 3]));
+        let view = View::plain(RULE, 3, &list(&[1, 2, 3]));
         for hash in 0..100 {
-            let Place::One(server) = view.place(hash) else { panic!() };
+            let Place::One(server) = view.place(b"", hash) else { panic!() };
             assert_eq!(u64::from(port(&view, server)), jump(hash, 3).unwrap() as u64 + 1);
         }
     }
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn a_key_moves_if_its_owner_is_another_server_and_not_if_only_its_slot_is() {
         // 2 is replaced in place by 4, and 1 and 3 have changed places.
-        let view = View::changing(3, Phase::E, &list(&[1, 2, 3]), &list(&[3, 4, 1]), &BTreeMap::new());
+        let view = View::changing(RULE, 3, Phase::E, &list(&[1, 2, 3]), &list(&[3, 4, 1]), &BTreeMap::new());
         assert_eq!(view.servers.len(), 4);
         for hash in 0..100 {
             let (old, new) = match jump(hash, 3).unwrap() {
@@ -229,14 +239,14 @@ mod tests {
                 _ => (3, 1),
             };
             let Place::Moving { phase: program::Phase::E, old: from, new: to, is_new_unread: false } =
-                view.place(hash)
+                view.place(b"", hash)
             else {
                 panic!();
             };
             assert_eq!((port(&view, from), port(&view, to)), (old, new));
         }
-        let view = View::changing(3, Phase::C, &list(&[1, 2]), &list(&[1, 2]), &BTreeMap::new());
-        assert!((0..100).all(|hash| matches!(view.place(hash), Place::One(_))));
+        let view = View::changing(RULE, 3, Phase::C, &list(&[1, 2]), &list(&[1, 2]), &BTreeMap::new());
+        assert!((0..100).all(|hash| matches!(view.place(b"", hash), Place::One(_))));
     }
 
     #[test]
@@ -244,17 +254,17 @@ mod tests {
         let (old, new) = (list(&[1, 2]), list(&[3, 4]));
         let mark = |mark| BTreeMap::from([(old[0].address.clone(), mark)]);
         for (gone, expected) in [(Gone::Leaving, program::Phase::F), (Gone::Gone, program::Phase::G)] {
-            let view = View::changing(3, Phase::E, &old, &new, &mark(gone));
+            let view = View::changing(RULE, 3, Phase::E, &old, &new, &mark(gone));
             for hash in 0..100 {
-                let Place::Moving { phase, old, .. } = view.place(hash) else { panic!() };
+                let Place::Moving { phase, old, .. } = view.place(b"", hash) else { panic!() };
                 assert_eq!(phase, if port(&view, old) == 1 { expected } else { program::Phase::E });
             }
         }
         let mark = BTreeMap::from([(new[1].address.clone(), Gone::Leaving)]);
         for phase in [Phase::B, Phase::C] {
-            let view = View::changing(3, phase, &old, &new, &mark);
+            let view = View::changing(RULE, 3, phase, &old, &new, &mark);
             for hash in 0..100 {
-                let Place::Moving { new, is_new_unread, .. } = view.place(hash) else { panic!() };
+                let Place::Moving { new, is_new_unread, .. } = view.place(b"", hash) else { panic!() };
                 assert_eq!(is_new_unread, phase == Phase::C && port(&view, new) == 4);
             }
         }

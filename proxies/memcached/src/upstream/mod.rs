@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
 use crate::metrics::UpstreamMetrics;
-use crate::resize::Agreement;
+use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
 use crate::wire::Limits;
 use connection::Settings;
@@ -66,6 +66,8 @@ struct Servers {
     cluster: Arc<Cluster>,
     /// Which of its servers have which keys, when that is agreed on with other sidecars.
     agreement: Arc<Agreement>,
+    /// Keeps to what is agreed on, if anything is.
+    control: Option<Arc<Control>>,
     settings: Arc<Settings>,
     failover: Failover,
     rule: Rule,
@@ -101,19 +103,28 @@ impl Topology {
     pub fn build(config: &Config, before: Option<&Self>, cx: &Context) -> Result<Self, StartError> {
         let limits = config.limits();
         let old = |name: &str| before.and_then(|before| before.clusters.iter().find(|old| old.name == name));
-        let mut planned = Vec::new();
-        for (name, section) in &config.clusters {
-            planned.push(Plan::new(name, section, limits, old(name), cx)?);
-        }
-        let clusters = config.clusters.iter().zip(planned);
-        let clusters =
-            clusters.map(|((name, section), plan)| plan.carry_out(name, section, limits, cx)).collect();
         let number = |name: &str| config.cluster_number(name).unwrap_or_default();
         let rules =
             config.routes.iter().map(|route| (route.prefix.clone().into_bytes(), number(&route.cluster)));
         let hashers = config.clusters.values().map(|section| section.hash.hasher()).collect();
         let routes = Table::new(rules, config.default_cluster().map_or(0, number), hashers);
+        let mut planned = Vec::new();
+        for (name, section) in &config.clusters {
+            planned.push(Plan::new(name, section, limits, old(name), cx)?);
+        }
+        let clusters = config.clusters.iter().zip(planned).map(|((name, section), plan)| {
+            let place_of = place_of(&routes, number(name));
+            plan.carry_out(name, section, limits, place_of, cx)
+        });
+        let clusters = clusters.collect();
         Ok(Self { clusters, routes, limits })
+    }
+
+    /// The clusters whose servers are agreed on with other sidecars.
+    pub fn controls(&self) -> impl Iterator<Item = (&str, &Arc<Control>)> {
+        let control = |backend: &'_ Arc<Backend>| backend.control().is_some();
+        let shared = self.clusters.iter().filter(move |backend| control(backend));
+        shared.filter_map(|backend| Some((backend.name.as_str(), backend.control()?)))
     }
 
     /// For the admin API: a row a cluster, its endpoints in it.
@@ -125,8 +136,8 @@ impl Topology {
 /// What has to be done for a cluster, with everything that may fail done already.
 enum Plan {
     Keep(Arc<Backend>),
-    Start { cluster: Arc<Cluster>, tls: Option<Connector> },
-    Update { known: Arc<Servers>, update: Update, tls: Option<Connector> },
+    Start { cluster: Arc<Cluster>, part: resize::Part, tls: Option<Connector> },
+    Update { known: Arc<Servers>, update: Update, part: resize::Part, tls: Option<Connector> },
     Store { known: Option<Arc<Store>>, capacity_len: u64 },
 }
 
@@ -157,35 +168,58 @@ impl Plan {
         }
         let tls = section.tls.as_ref().map(|tls| Connector::new(tls, &[])).transpose()?;
         let known = old.and_then(|old| match &old.kind {
-            Kind::Servers(servers) => Some(Arc::clone(servers)),
+            Kind::Servers(servers) => Some((old, servers)),
             Kind::Embedded(_) => None,
         });
+        let control = known.and_then(|(old, servers)| Some((&old.configured, servers.control.as_ref()?)));
+        let part =
+            resize::Part::plan(section, control).map_err(|error| format!("cluster {name}: {error}"))?;
         let failed = |error| format!("cluster {name}: {error}");
+        // Whoever begins or ceases to share starts anew.
+        let known = known.filter(|(_, servers)| part.goes_on(servers.control.as_ref()));
+        let (endpoints, health) = (&section.endpoints, &section.health);
         match known {
-            Some(known) => {
-                let update = known.cluster.prepare(&section.endpoints, &section.health).map_err(failed)?;
-                Ok(Self::Update { known, update, tls })
+            Some((_, known)) => {
+                let update = match part.is_shared() {
+                    true => known.cluster.prepare_health(health),
+                    false => known.cluster.prepare(endpoints, health).map_err(failed)?,
+                };
+                Ok(Self::Update { known: Arc::clone(known), update, part, tls })
             }
             None => {
-                let (endpoints, health) = (&section.endpoints, &section.health);
-                let cluster = Cluster::start(name, endpoints, health, prober(tls.as_ref()), &cx.runtime);
-                Ok(Self::Start { cluster: cluster.map_err(failed)?, tls })
+                let prober = prober(tls.as_ref());
+                let cluster = match part.is_shared() {
+                    true => Cluster::with_source(name, resize::told(section), health, prober, &cx.runtime),
+                    false => Cluster::start(name, endpoints, health, prober, &cx.runtime).map_err(failed)?,
+                };
+                Ok(Self::Start { cluster, part, tls })
             }
         }
     }
 
-    fn carry_out(self, name: &str, section: &config::Cluster, limits: Limits, cx: &Context) -> Arc<Backend> {
-        let servers = |cluster, agreement, tls| {
-            let settings = Settings {
+    fn carry_out(
+        self,
+        name: &str,
+        section: &config::Cluster,
+        limits: Limits,
+        place_of: resize::PlaceOf,
+        cx: &Context,
+    ) -> Arc<Backend> {
+        let servers = |cluster, agreement, part: resize::Part, tls| {
+            let settings = Arc::new(Settings {
                 timeout: section.timeout.get(),
                 connect_timeout: section.connect_timeout.get(),
                 tls,
                 limits,
-            };
+            });
+            let control =
+                part.carry_out(name, section, &cluster, &settings, Arc::clone(&place_of), &cx.runtime);
+            let agreement = control.as_ref().map_or(agreement, |control| Arc::clone(control.agreement()));
             Kind::Servers(Arc::new(Servers {
                 cluster,
                 agreement,
-                settings: Arc::new(settings),
+                control,
+                settings,
                 failover: section.failover,
                 rule: section.hash.rule(),
                 placement: Mutex::new(None),
@@ -194,15 +228,18 @@ impl Plan {
             }))
         };
         let kind = match self {
-            Self::Keep(backend) => return backend,
+            Self::Keep(backend) => {
+                backend.keep(&place_of);
+                return backend;
+            }
             Self::Store { known, capacity_len } => {
                 Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
             }
-            Self::Start { cluster, tls } => servers(cluster, Arc::default(), tls),
-            Self::Update { known, update, tls } => {
+            Self::Start { cluster, part, tls } => servers(cluster, Arc::default(), part, tls),
+            Self::Update { known, update, part, tls } => {
                 known.cluster.set_prober(prober(tls.as_ref()));
                 update.apply();
-                servers(Arc::clone(&known.cluster), Arc::clone(&known.agreement), tls)
+                servers(Arc::clone(&known.cluster), Arc::clone(&known.agreement), part, tls)
             }
         };
         Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind })
@@ -213,6 +250,15 @@ fn prober(tls: Option<&Connector>) -> Arc<probe::NoopProber> {
     Arc::new(probe::NoopProber::new(tls.cloned()))
 }
 
+/// Where a cluster's keys live, told by their form on the servers; nothing of those that others have there.
+fn place_of(routes: &Table, number: usize) -> resize::PlaceOf {
+    let routes = routes.clone();
+    Arc::new(move |view, key| {
+        let route = routes.route(key);
+        (route.cluster == number).then(|| view.place(route.part, route.hash))
+    })
+}
+
 impl Backend {
     /// What its workers go by while its servers change, if it has servers. Nothing (step 0) has been agreed on
     /// at first: then every sidecar goes by what discovery tells it.
@@ -220,6 +266,23 @@ impl Backend {
         match &self.kind {
             Kind::Servers(servers) => Some(&servers.agreement),
             Kind::Embedded(_) => None,
+        }
+    }
+
+    /// Who keeps its servers to what is agreed on with other sidecars.
+    fn control(&self) -> Option<&Arc<Control>> {
+        match &self.kind {
+            Kind::Servers(servers) => servers.control.as_ref(),
+            Kind::Embedded(_) => None,
+        }
+    }
+
+    /// Its own section is as it was; the routes may have changed.
+    fn keep(&self, place_of: &resize::PlaceOf) {
+        if let Kind::Servers(servers) = &self.kind
+            && let Some(control) = &servers.control
+        {
+            control.rehash(&self.configured, &servers.settings, place_of);
         }
     }
 

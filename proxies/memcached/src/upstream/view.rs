@@ -150,7 +150,7 @@ impl View {
         };
         let place = match local.changes.step() {
             0 => None,
-            _ => Some(local.changes.look(|view| view.place(route.hash))),
+            _ => Some(local.changes.look(|view| view.place(route.part, route.hash))),
         };
         let member = match place {
             None => pick(&local.snapshot, &local.placement.1, local.servers.failover, route),
