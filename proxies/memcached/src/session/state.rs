@@ -394,6 +394,7 @@ impl Machine {
             }
             To::Binary { opcode, .. } if binary::tells_key(opcode) => {
                 self.words.extend_from_slice(one.key.as_bytes());
+                key_len = self.words.len() - words_from;
             }
             To::Binary { .. } => (),
         }
