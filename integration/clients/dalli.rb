@@ -1,5 +1,5 @@
 # Everything that Dalli does, against what MEMCACHED names: a line for each step, its name and what came back.
-# PROTOCOL is "binary" or "meta"; USERNAME and PASSWORD log in by SASL.
+# USERNAME and PASSWORD log in by SASL.
 require "logger"
 require "dalli"
 
@@ -7,7 +7,7 @@ require "dalli"
 Dalli.logger = Logger.new($stderr)
 
 $stdout.sync = true
-options = { protocol: ENV.fetch("PROTOCOL").to_sym, socket_timeout: 10, socket_max_failures: 0 }
+options = { socket_timeout: 10, socket_max_failures: 0 }
 %i[username password].each { |key| options[key] = ENV[key.to_s.upcase] if ENV[key.to_s.upcase] }
 CACHE = Dalli::Client.new(ENV.fetch("MEMCACHED"), options)
 COMPRESSING = Dalli::Client.new(ENV.fetch("MEMCACHED"), options.merge(compress: true, namespace: "ns"))

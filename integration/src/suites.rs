@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -147,6 +148,48 @@ pub fn compare(
     Ok(comparison)
 }
 
+/// Runs a program twice that prints a line a step, its name, a tab, and what came back; `with` gives its command
+/// for an address. A step passes if it told the same through the proxy.
+///
+/// # Errors
+/// When the program cannot be started or took no step.
+pub fn compare_steps(
+    name: &str,
+    with: impl Fn(SocketAddr) -> Result<Command>,
+    direct: SocketAddr,
+    through: SocketAddr,
+) -> Result<Comparison> {
+    let steps = |address| -> Result<BTreeMap<String, String>> {
+        let output = run(&mut with(address)?)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let steps: BTreeMap<String, String> = said
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(step, told)| (step.to_owned(), told.to_owned()))
+            .collect();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{name} at {address}:\n{said}{errors}");
+        Ok(steps)
+    };
+    let (direct, told) = (steps(direct)?, steps(through)?);
+    for (step, expected) in &direct {
+        let told = told.get(step);
+        if told != Some(expected) {
+            eprintln!("{name}: {step}: {expected:.200} of the server itself, {told:.200?} through the proxy");
+        }
+    }
+    let outcome = |same| if same { Outcome::Passed } else { Outcome::Failed };
+    let through = told
+        .into_iter()
+        .map(|(step, told)| {
+            let same = direct.get(&step) == Some(&told);
+            (step, outcome(same))
+        })
+        .collect();
+    let direct = direct.into_keys().map(|step| (step, Outcome::Passed)).collect();
+    Ok(Comparison { name: name.to_owned(), direct, through })
+}
+
 /// A test's own name, which `-k` finds: without its class and its parameters.
 fn function(name: &str) -> &str {
     let function = name.rsplit_once("::").map_or(name, |(_, function)| function);
@@ -231,6 +274,27 @@ pub fn tests_of(package: &str, version: &str) -> Result<PathBuf> {
         })?;
     }
     Ok(alone)
+}
+
+/// A repository at a tag, cloned once under the target folder: for suites that no package has. Only what is
+/// started by hand uses it, as it asks a host that is no package registry.
+///
+/// # Errors
+/// When it cannot be cloned.
+pub fn cloned(name: &str, repository: &str, tag: &str) -> Result<PathBuf> {
+    let folder = paths::target()?.join("clients");
+    let source = folder.join(format!("{name}-git-{tag}"));
+    if !source.is_dir() {
+        std::fs::create_dir_all(&folder)?;
+        let fresh = tempfile::tempdir_in(&folder)?;
+        must(
+            Command::new("git")
+                .args(["clone", "--quiet", "--depth", "1", "--branch", tag, repository])
+                .arg(fresh.path().join("clone")),
+        )?;
+        std::fs::rename(fresh.path().join("clone"), &source)?;
+    }
+    Ok(source)
 }
 
 fn must(command: &mut Command) -> Result<()> {

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
 
-use super::{Candidate, Measure, Settings, Suite, filled, write_filled};
+use super::{Candidate, Measure, Settings, Suite, filled};
 use crate::load::{count, probe};
-use crate::process::{Process, run};
-use crate::{Kind, Nginx, Port, paths};
+use crate::process::run;
+use crate::{Kind, Nginx, paths};
 
 const CONNECTIONS: &str = "64";
 const REQUESTS: [(&str, &str); 2] = [("GET, a few bytes", "get"), ("POST, 1 KiB", "post")];
@@ -48,19 +47,12 @@ fn nginx(settings: &Settings, values: &[(&'static str, String)]) -> Result<Candi
     Ok(Candidate::peer("nginx", server.address(), move || server.usage()))
 }
 
-fn haproxy(mut values: Vec<(&'static str, String)>) -> Result<Candidate> {
-    let (port, folder) = (Port::reserve()?, TempDir::new()?);
-    values.push(("LISTEN", port.to_string()));
-    let file = write_filled("haproxy.cfg", folder.path(), &values)?;
-    let mut command = Command::new(paths::program("haproxy")?);
-    command.arg("-db").arg("-f").arg(file);
-    let mut process = Process::spawn("haproxy", command)?;
-    let address = port.address();
-    process.until("accepting", || TcpStream::connect(address).is_ok())?;
-    Ok(Candidate::peer("haproxy", address, move || {
-        let _held = (&port, &folder);
-        process.usage()
-    }))
+fn haproxy(values: Vec<(&'static str, String)>) -> Result<Candidate> {
+    Candidate::program("haproxy", "haproxy.cfg", values, |folder, _| {
+        let mut command = Command::new(paths::program("haproxy")?);
+        command.arg("-db").arg("-f").arg(folder.join("haproxy.cfg"));
+        Ok(command)
+    })
 }
 
 impl Suite for Balancers {

@@ -1,20 +1,60 @@
 //! memcached: nutcracker (twemproxy) and ours over two stock servers.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use tempfile::TempDir;
+use anyhow::{Context, Result, ensure};
 
-use super::{Candidate, Measure, Settings, Suite, write_filled};
+use super::{Candidate, Measure, Settings, Suite};
 use crate::load::{count, memcached as load};
-use crate::process::{Process, Usage};
-use crate::{Kind, Memcached, Port, paths};
+use crate::process::Usage;
+use crate::{Kind, Memcached, paths};
 
 const CONNECTIONS: usize = 50;
-const DEPTHS: [usize; 2] = [1, 16];
+
+/// What is done: requests in flight, bytes of a value, keys of a get, and of a hundred requests how many are sets.
+struct Case {
+    name: &'static str,
+    depth: usize,
+    value_bytes: usize,
+    keys_per_get: u32,
+    set_percent: u32,
+}
+
+const fn case(name: &'static str, depth: usize, value_bytes: usize) -> Case {
+    Case { name, depth, value_bytes, keys_per_get: 1, set_percent: 10 }
+}
+
+const fn many(name: &'static str, value_bytes: usize) -> Case {
+    Case { name, depth: 1, value_bytes, keys_per_get: 24, set_percent: 0 }
+}
+
+const CASES: [Case; 6] = [
+    case("64 bytes, 1 in flight", 1, 64),
+    case("64 bytes, 16 in flight", 16, 64),
+    many("64 bytes, 24 keys a get", 64),
+    case("1 KiB, 1 in flight", 1, 1024),
+    case("1 KiB, 16 in flight", 16, 1024),
+    many("1 KiB, 24 keys a get", 1024),
+];
+
+impl Case {
+    fn load(&self, address: SocketAddr, seconds: u64) -> load::Options {
+        load::Options {
+            address,
+            connections: CONNECTIONS,
+            depth: self.depth,
+            set_percent: self.set_percent,
+            value_bytes: self.value_bytes,
+            keys_per_get: self.keys_per_get,
+            logins: &[],
+            warm_up: Duration::from_secs(1),
+            measured: Duration::from_secs(seconds),
+        }
+    }
+}
 
 pub(super) struct Memcacheds {
     candidates: Vec<Candidate>,
@@ -33,30 +73,26 @@ impl Memcacheds {
         candidates.push(nutcracker(values.clone())?);
         candidates.push(Candidate::ours(Kind::Memcached, &values)?);
         for candidate in &candidates {
-            load::fill(candidate.address)?;
+            for case in CASES.iter().filter(|case| case.keys_per_get > 1) {
+                load::fill(&case.load(candidate.address, 0))?;
+            }
         }
         Ok(Self { candidates, _servers: servers })
     }
 }
 
-fn nutcracker(mut values: Vec<(&'static str, String)>) -> Result<Candidate> {
-    let (port, statistics, folder) = (Port::reserve()?, Port::reserve()?, TempDir::new()?);
-    values.push(("LISTEN", port.to_string()));
-    let file = write_filled("nutcracker.yml", folder.path(), &values)?;
-    let mut command = Command::new(paths::program("nutcracker")?);
-    command.arg("-c").arg(file).args(["-a", "127.0.0.1", "-s", &statistics.number().to_string()]);
-    let mut process = Process::spawn("nutcracker", command)?;
-    let address = port.address();
-    process.until("accepting", || TcpStream::connect(address).is_ok())?;
-    Ok(Candidate::peer("nutcracker", address, move || {
-        let _held = (&port, &statistics, &folder);
-        process.usage()
-    }))
+fn nutcracker(values: Vec<(&'static str, String)>) -> Result<Candidate> {
+    Candidate::program("nutcracker", "nutcracker.yml", values, |folder, statistics| {
+        let mut command = Command::new(paths::program("nutcracker")?);
+        command.arg("-c").arg(folder.join("nutcracker.yml"));
+        command.args(["-a", "127.0.0.1", "-s", &statistics.to_string()]);
+        Ok(command)
+    })
 }
 
 impl Suite for Memcacheds {
     fn title(&self) -> String {
-        format!("memcached: {CONNECTIONS} connections, 64-byte values, 9 gets to a set, 2 servers")
+        format!("memcached: {CONNECTIONS} connections, 9 gets to a set (of 24 keys: gets only), 2 servers")
     }
 
     fn ours(&self) -> Kind {
@@ -68,18 +104,12 @@ impl Suite for Memcacheds {
     }
 
     fn scenarios(&self) -> Vec<String> {
-        DEPTHS.iter().map(|depth| format!("{depth} in flight")).collect()
+        CASES.iter().map(|case| case.name.to_owned()).collect()
     }
 
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
-        let options = load::Options {
-            address: candidate.address,
-            connections: CONNECTIONS,
-            depth: DEPTHS.get(scenario).copied().unwrap_or(1),
-            set_percent: 10,
-            warm_up: Duration::from_secs(1),
-            measured: Duration::from_secs(settings.seconds),
-        };
+        let case = CASES.get(scenario).context("no such case")?;
+        let options = case.load(candidate.address, settings.seconds);
         let mut samples: Vec<Usage> = Vec::with_capacity(2);
         let report = load::run(&options, &mut || {
             samples.push(candidate.usage()?);

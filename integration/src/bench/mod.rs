@@ -9,15 +9,17 @@ mod postgres;
 mod report;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::load::count;
-use crate::process::Usage;
-use crate::{Kind, Proxy, paths, template};
+use crate::process::{Process, Usage};
+use crate::{Kind, Port, Proxy, paths, template};
 
 pub use report::write;
 
@@ -50,6 +52,29 @@ impl Candidate {
     /// A peer: a process that listens on `address`, which lives as long as the candidate.
     fn peer(name: &str, address: SocketAddr, usage: impl Fn() -> Result<Usage> + 'static) -> Self {
         Self { name: name.to_owned(), address, usage: Some(Box::new(usage)) }
+    }
+
+    /// A peer that is a program with a file of `integration/bench/`, in which `$LISTEN`, `$LISTEN_PORT` and `$DIR`
+    /// stand for what it is to have; `command` starts it from the folder that has the file, and may use one more
+    /// port.
+    fn program(
+        name: &str,
+        file: &str,
+        mut values: Vec<(&'static str, String)>,
+        command: impl FnOnce(&Path, u16) -> Result<Command>,
+    ) -> Result<Self> {
+        let (port, another, folder) = (Port::reserve()?, Port::reserve()?, TempDir::new()?);
+        values.push(("LISTEN", port.to_string()));
+        values.push(("LISTEN_PORT", port.number().to_string()));
+        values.push(("DIR", folder.path().display().to_string()));
+        std::fs::write(folder.path().join(file), filled(file, &values)?)?;
+        let mut process = Process::spawn(name, command(folder.path(), another.number())?)?;
+        let address = port.address();
+        process.until("accepting", || TcpStream::connect(address).is_ok())?;
+        Ok(Self::peer(name, address, move || {
+            let _held = (&port, &another, &folder);
+            process.usage()
+        }))
     }
 
     /// Ours, with a configuration of `integration/bench/`.
@@ -259,12 +284,6 @@ fn template(name: &str) -> Result<String> {
 fn filled(name: &str, values: &[(&str, String)]) -> Result<String> {
     let values = values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     template::fill(&template(name)?, &values)
-}
-
-fn write_filled(name: &str, folder: &std::path::Path, values: &[(&str, String)]) -> Result<PathBuf> {
-    let file = folder.join(name);
-    std::fs::write(&file, filled(name, values)?)?;
-    Ok(file)
 }
 
 /// Thousands of idle connections need as many descriptors, here and in what is started from here.

@@ -1,15 +1,14 @@
 //! PostgreSQL: pgbouncer and ours before one server, in transaction pooling.
 
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Candidate, Measure, Settings, Suite, write_filled};
+use super::{Candidate, Measure, Settings, Suite};
 use crate::process::{Process, run, run_as};
-use crate::{Kind, PATIENCE, Port, Postgres, paths};
+use crate::{Kind, PATIENCE, Postgres, paths};
 
 const CLIENTS: usize = 64;
 const MODES: [&str; 3] = ["simple", "extended", "prepared"];
@@ -40,26 +39,15 @@ impl Poolers {
 }
 
 fn pgbouncer(server_port: String) -> Result<Candidate> {
-    let (port, folder) = (Port::reserve()?, TempDir::new()?);
-    // It refuses to run as root, and reads its files as the user it runs as.
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-    std::fs::write(folder.path().join("users.txt"), "\"app\" \"secret\"\n")?;
-    let values = [
-        ("SERVER_PORT", server_port),
-        ("LISTEN_PORT", port.number().to_string()),
-        ("DIR", folder.path().display().to_string()),
-    ];
-    let file = write_filled("pgbouncer.ini", folder.path(), &values)?;
-    let mut command = Command::new(paths::program("pgbouncer")?);
-    command.arg(file);
-    run_as(&mut command, "postgres")?;
-    let mut process = Process::spawn("pgbouncer", command)?;
-    let address = port.address();
-    process.until("accepting", || TcpStream::connect(address).is_ok())?;
-    Ok(Candidate::peer("pgbouncer", address, move || {
-        let _held = (&port, &folder);
-        process.usage()
-    }))
+    Candidate::program("pgbouncer", "pgbouncer.ini", vec![("SERVER_PORT", server_port)], |folder, _| {
+        // It refuses to run as root, and reads its files as the user it runs as.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+        std::fs::write(folder.join("users.txt"), "\"app\" \"secret\"\n")?;
+        let mut command = Command::new(paths::program("pgbouncer")?);
+        command.arg(folder.join("pgbouncer.ini"));
+        run_as(&mut command, "postgres")?;
+        Ok(command)
+    })
 }
 
 impl Suite for Poolers {

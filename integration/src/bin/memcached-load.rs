@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use harness::load::memcached::{Options, fill, run};
 
-/// Sends get and set of 64-byte values over many connections and tells throughput and latency.
+/// Sends get and set over many connections and tells throughput and latency.
 #[derive(Parser)]
 struct Arguments {
     /// Server or proxy, as 127.0.0.1:11211
@@ -21,6 +21,12 @@ struct Arguments {
     /// Of a hundred requests, how many are sets
     #[arg(long, default_value_t = 10)]
     set_percent: u32,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 64)]
+    value_bytes: usize,
+    /// Keys of a get, 1 to 100
+    #[arg(long, default_value_t = 1)]
+    keys_per_get: u32,
     /// Seconds that count, after one that does not
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -28,15 +34,18 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    fill(arguments.address)?;
     let options = Options {
         address: arguments.address,
         connections: arguments.connections,
         depth: arguments.depth,
         set_percent: arguments.set_percent,
+        value_bytes: arguments.value_bytes,
+        keys_per_get: arguments.keys_per_get,
+        logins: &[],
         warm_up: Duration::from_secs(1),
         measured: Duration::from_secs(arguments.seconds),
     };
+    fill(&options)?;
     let report = run(&options, &mut || Ok(()))?;
     writeln!(std::io::stdout(), "{report}")?;
     Ok(())

@@ -16,9 +16,10 @@ use super::{Report, nanoseconds};
 /// More than this in flight on one connection is not asked for here; it bounds what a batch may weigh.
 pub const DEPTH_MAX: usize = 64;
 
+/// More in one get is not asked for here.
+pub const KEYS_PER_GET_MAX: u32 = 100;
+
 const KEYS: u32 = 10_000;
-const VALUE_BYTES: usize = 64;
-const VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
 const READ_BYTES: usize = 64 * 1024;
 
 /// What to do.
@@ -32,28 +33,54 @@ pub struct Options {
     pub depth: usize,
     /// Of a hundred requests, how many are sets.
     pub set_percent: u32,
+    /// Bytes of a value. Values of each size have keys of their own.
+    pub value_bytes: usize,
+    /// Keys of a get, up to [`KEYS_PER_GET_MAX`]. One get is one operation.
+    pub keys_per_get: u32,
+    /// Names and passwords with which connections log in, in turns, as `memcached -Y` has it; none if empty.
+    pub logins: &'static [(&'static str, &'static str)],
     /// Not counted.
     pub warm_up: Duration,
     /// Counted.
     pub measured: Duration,
 }
 
-/// Stores every key the load will ask for.
+/// Stores every key the load will ask for, for each login.
 ///
 /// # Errors
 /// When the server does not store one.
-pub fn fill(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
-    let mut request = Vec::new();
-    let mut answer = vec![0; b"STORED\r\n".len()];
-    for key in 0..KEYS {
-        request.clear();
-        push_set(&mut request, key);
-        stream.write_all(&request)?;
-        stream.read_exact(&mut answer)?;
-        ensure!(answer == b"STORED\r\n", "set was answered by {:?}", String::from_utf8_lossy(&answer));
+pub fn fill(options: &Options) -> Result<()> {
+    for login in 0..options.logins.len().max(1) {
+        let mut stream = open(options, login)?;
+        let mut request = Vec::new();
+        for key in 0..KEYS {
+            request.clear();
+            push_set(&mut request, key, options.value_bytes);
+            stream.write_all(&request)?;
+            expect_stored(&mut stream)?;
+        }
     }
     Ok(())
+}
+
+fn expect_stored(stream: &mut TcpStream) -> Result<()> {
+    let mut answer = [0; b"STORED\r\n".len()];
+    stream.read_exact(&mut answer)?;
+    ensure!(&answer == b"STORED\r\n", "set was answered by {:?}", String::from_utf8_lossy(&answer));
+    Ok(())
+}
+
+/// Connects, and logs in if connections do.
+fn open(options: &Options, index: usize) -> Result<TcpStream> {
+    let address = options.address;
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    stream.set_nodelay(true)?;
+    if let Some((name, password)) = options.logins.get(index % options.logins.len().max(1)) {
+        let length = name.len() + 1 + password.len();
+        stream.write_all(format!("set auth 0 0 {length}\r\n{name} {password}\r\n").as_bytes())?;
+        expect_stored(&mut stream).context("logging in")?;
+    }
+    Ok(stream)
 }
 
 /// Runs the load. `boundary` is called when the measured time begins and again when it ends.
@@ -62,11 +89,13 @@ pub fn fill(address: SocketAddr) -> Result<()> {
 /// When a connection fails, the server closes one, or `boundary` fails.
 pub fn run(options: &Options, boundary: &mut dyn FnMut() -> Result<()>) -> Result<Report> {
     ensure!((1..=DEPTH_MAX).contains(&options.depth), "the depth must be 1 to {DEPTH_MAX}");
+    let keys = options.keys_per_get;
+    ensure!((1..=KEYS_PER_GET_MAX).contains(&keys), "a get must have 1 to {KEYS_PER_GET_MAX} keys");
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut connections = Vec::with_capacity(options.connections);
     for index in 0..options.connections {
-        let connection = Connection::open(options.address)?;
+        let connection = Connection::open(options, index)?;
         let tag = epoll::EventData::new_u64(u64::try_from(index)?);
         epoll::add(&poll, &connection.stream, tag, epoll::EventFlags::IN)?;
         connections.push(connection);
@@ -123,7 +152,12 @@ impl Tally {
 
 #[derive(Clone, Copy)]
 enum Asked {
-    Get(u32),
+    /// So many keys from the first, whose values have so many bytes.
+    Get {
+        first: u32,
+        keys: u32,
+        value_bytes: usize,
+    },
     Set,
 }
 
@@ -139,9 +173,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
+    fn open(options: &Options, index: usize) -> Result<Self> {
+        let stream = open(options, index)?;
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
@@ -160,13 +193,17 @@ impl Connection {
         for _ in 0..options.depth {
             let key = dice.below(KEYS);
             if dice.below(100) < options.set_percent {
-                push_set(&mut self.request, key);
+                push_set(&mut self.request, key, options.value_bytes);
                 self.asked.push(Asked::Set);
             } else {
-                self.request.extend_from_slice(b"get ");
-                push_key(&mut self.request, key);
+                self.request.extend_from_slice(b"get");
+                for number in 0..options.keys_per_get {
+                    self.request.push(b' ');
+                    push_key(&mut self.request, (key + number) % KEYS, options.value_bytes);
+                }
                 self.request.extend_from_slice(b"\r\n");
-                self.asked.push(Asked::Get(key));
+                let (keys, value_bytes) = (options.keys_per_get, options.value_bytes);
+                self.asked.push(Asked::Get { first: key, keys, value_bytes });
             }
         }
         self.sent_at = Instant::now();
@@ -213,24 +250,53 @@ impl Connection {
 
 /// The length of the first reply and whether it is what was asked for; `None` while it is incomplete.
 fn reply(bytes: &[u8], asked: Asked) -> Option<(usize, bool)> {
-    let line_end = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
-    let line = bytes.get(..line_end)?;
+    let line = line(bytes)?;
     match asked {
-        Asked::Set => Some((line_end, line == b"STORED\r\n")),
-        Asked::Get(_) if !line.starts_with(b"VALUE ") => Some((line_end, line == b"END\r\n")),
-        Asked::Get(key) => {
-            let mut wanted = b"VALUE ".to_vec();
-            push_key(&mut wanted, key);
-            wanted.extend_from_slice(b" 0 64\r\n");
-            let end = line_end + VALUE_BYTES + b"\r\nEND\r\n".len();
-            let whole = bytes.get(..end)?;
-            Some((end, line == wanted && whole.ends_with(b"\r\nEND\r\n")))
+        Asked::Set => Some((line.len(), line == b"STORED\r\n")),
+        Asked::Get { first, keys, value_bytes } => {
+            // Values may come in any order; a key that was not asked for, or is missing, is wrong.
+            let (mut used, mut seen, mut right) = (0, 0, true);
+            loop {
+                let rest = bytes.get(used..)?;
+                let line = self::line(rest)?;
+                used += line.len();
+                let Some(header) = line.strip_prefix(b"VALUE ") else {
+                    let is_end = line == b"END\r\n";
+                    // A miss of everything is right enough: servers may forget.
+                    return Some((used, right && is_end && (seen == keys || seen == 0)));
+                };
+                let (number, is_one) = key_of(header, value_bytes);
+                right &= is_one && (number + KEYS - first) % KEYS < keys;
+                seen += 1;
+                used += value_bytes + 2;
+                right &= bytes.get(..used)?.ends_with(b"\r\n");
+            }
         }
     }
 }
 
-fn push_key(to: &mut Vec<u8>, key: u32) {
-    let mut digits = *b"key:00000";
+/// The first line, its end included.
+fn line(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
+    bytes.get(..end)
+}
+
+/// The number of a key in `key:00042 0 64`, and whether that is what the header should look like.
+fn key_of(header: &[u8], value_bytes: usize) -> (u32, bool) {
+    let number = header
+        .get(4..9)
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(KEYS);
+    let mut wanted = Vec::with_capacity(24);
+    push_key(&mut wanted, number % KEYS, value_bytes);
+    wanted.extend_from_slice(format!(" 0 {value_bytes}\r\n").as_bytes());
+    (number, header == wanted)
+}
+
+/// Values of different sizes stand side by side: `key:` for those below 1 KiB, `kib:` for others.
+fn push_key(to: &mut Vec<u8>, key: u32, value_bytes: usize) {
+    let mut digits = if value_bytes < 1024 { *b"key:00000" } else { *b"kib:00000" };
     let mut rest = key;
     for digit in digits.iter_mut().skip(4).rev() {
         *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
@@ -239,11 +305,11 @@ fn push_key(to: &mut Vec<u8>, key: u32) {
     to.extend_from_slice(&digits);
 }
 
-fn push_set(to: &mut Vec<u8>, key: u32) {
+fn push_set(to: &mut Vec<u8>, key: u32, value_bytes: usize) {
     to.extend_from_slice(b"set ");
-    push_key(to, key);
-    to.extend_from_slice(b" 0 0 64\r\n");
-    to.extend_from_slice(&VALUE);
+    push_key(to, key, value_bytes);
+    to.extend_from_slice(format!(" 0 0 {value_bytes}\r\n").as_bytes());
+    to.resize(to.len() + value_bytes, b'x');
     to.extend_from_slice(b"\r\n");
 }
 
@@ -263,18 +329,27 @@ impl Dice {
 mod tests {
     use super::*;
 
+    fn value(key: &str, length: usize) -> Vec<u8> {
+        format!("VALUE {key} 0 {length}\r\n{}\r\n", "x".repeat(length)).into_bytes()
+    }
+
     #[test]
     fn replies_are_compared_with_what_was_asked() {
-        let mut hit = b"VALUE key:00042 0 64\r\n".to_vec();
-        hit.extend_from_slice(&VALUE);
-        hit.extend_from_slice(b"\r\nEND\r\n");
+        let get = |first, keys, value_bytes| Asked::Get { first, keys, value_bytes };
+        let hit = [value("key:00042", 64), b"END\r\n".to_vec()].concat();
         for cut in 0..hit.len() {
-            assert_eq!(reply(&hit[..cut], Asked::Get(42)), None, "cut at {cut}");
+            assert_eq!(reply(&hit[..cut], get(42, 1, 64)), None, "cut at {cut}");
         }
-        assert_eq!(reply(&hit, Asked::Get(42)), Some((hit.len(), true)));
-        assert_eq!(reply(&hit, Asked::Get(43)), Some((hit.len(), false)), "another's value");
-        assert_eq!(reply(b"END\r\nEND\r\n", Asked::Get(1)), Some((5, true)));
+        assert_eq!(reply(&hit, get(42, 1, 64)), Some((hit.len(), true)));
+        assert_eq!(reply(&hit, get(43, 1, 64)), Some((hit.len(), false)), "another's value");
+        assert_eq!(reply(b"END\r\nEND\r\n", get(1, 1, 64)), Some((5, true)));
         assert_eq!(reply(b"STORED\r\n", Asked::Set), Some((8, true)));
         assert_eq!(reply(b"SERVER_ERROR x\r\n", Asked::Set), Some((16, false)));
+        // Three keys around the end of the numbers, in any order; two of them are not enough.
+        let two = [value("kib:00000", 1024), value("kib:09999", 1024)].concat();
+        let three = [two.clone(), value("kib:00001", 1024), b"END\r\n".to_vec()].concat();
+        assert_eq!(reply(&three, get(9999, 3, 1024)), Some((three.len(), true)));
+        let two = [two, b"END\r\n".to_vec()].concat();
+        assert_eq!(reply(&two, get(9999, 3, 1024)), Some((two.len(), false)));
     }
 }

@@ -6,6 +6,7 @@ mod differential;
 mod faults;
 mod histories;
 mod lifecycle;
+mod suites;
 
 use std::net::SocketAddr;
 

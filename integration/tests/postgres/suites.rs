@@ -53,3 +53,25 @@ fn asyncpgs_own_suite() -> Result<()> {
     )?
     .settle(&EXPLAINED)
 }
+
+/// psycopg's source distribution has no tests, so this is not part of `make test`.
+#[test]
+#[ignore = "clones psycopg: make suites"]
+fn psycopgs_own_suite() -> Result<()> {
+    let source = suites::cloned("psycopg", "https://github.com/psycopg/psycopg", "3.3.4")?;
+    let (direct, behind) = (Postgres::start()?, Postgres::start()?);
+    let proxy = Proxy::of(Kind::Postgres).config(CONFIG).set("SERVER", behind.address()).start()?;
+    let dsn = |port: u16| {
+        let dsn = format!("host=127.0.0.1 port={port} user=postgres password=secret dbname=postgres");
+        [("PSYCOPG_TEST_DSN", dsn)]
+    };
+    let marks = "not slow and not timing and not proxy and not mypy and not gevent and not dns and not crdb";
+    suites::compare(
+        "psycopg's suite",
+        &source,
+        &["-p", "no:asyncio", "-m", marks, "tests"],
+        &dsn(direct.address().port()),
+        &dsn(proxy.address().port()),
+    )?
+    .settle(&[])
+}
