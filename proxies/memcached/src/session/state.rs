@@ -255,6 +255,11 @@ impl Machine {
                 Ok(None) => break,
                 Ok(Some(request)) => self.take(request, now),
                 Err(DecodeError::Refused { refusal, to }) => {
+                    let refusal = match refusal {
+                        // Whatever is wrong with it: nobody is to log in here.
+                        Refusal::BadLogin if self.login == Login::Off => Refusal::UnknownCommand,
+                        refusal => refusal,
+                    };
                     self.say(Expect::Refused(refusal), Command::Refused, to, now);
                 }
                 Err(error) => {

@@ -20,6 +20,9 @@ const LOGIN_LEN_MAX: usize = 8 * 1024;
 /// The longest `stat` key, which goes on to servers as a line.
 const STAT_LEN_MAX: usize = 200;
 
+/// Statistics that memcached tells text clients only.
+const TEXT_STATS: [&[u8]; 4] = [b"cachedump", b"conns", b"extstore", b"proxy"];
+
 /// Counters with this expiry are not made where there are none.
 const NO_VIVIFY: u32 = u32::MAX;
 
@@ -293,7 +296,8 @@ impl Packet {
     fn stat(self) -> Result<Request, DecodeError> {
         let (line, at, to) = (self.bytes.slice(HEAD_LEN..self.value_at), 0, self.head.to);
         let is_line = line.iter().all(|byte| matches!(byte, b' '..=b'~')) && line.len() <= STAT_LEN_MAX;
-        match is_line {
+        let is_text_only = TEXT_STATS.iter().any(|name| line.starts_with(name));
+        match is_line && !is_text_only {
             true => Ok(Request::Stats(Stats { line, at, to })),
             false => Err(self.head.refused(Refusal::NoSuchStats)),
         }
@@ -301,7 +305,7 @@ impl Packet {
 
     fn login(self, is_step: bool) -> Result<Request, DecodeError> {
         if self.head.key_len > MECHANISM_LEN_MAX {
-            return Err(self.head.refused(Refusal::BadPacket));
+            return Err(self.head.refused(Refusal::BadLogin));
         }
         let mechanism = self.bytes.slice(HEAD_LEN..self.value_at);
         let data = self.bytes.slice(self.value_at..);

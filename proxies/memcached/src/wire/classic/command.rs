@@ -40,6 +40,10 @@ pub fn command(line: Bytes) -> Result<Request, DecodeError> {
             Ok(Request::MemLimit { megabytes, to: To::Classic { noreply } })
         }
         b"stats" if line.len() > STATS_LEN_MAX => Err(DecodeError::refused(Refusal::UnknownCommand)),
+        // Connections of a server are ours, and numbered as they happen to be.
+        b"stats" if next_token(&line, name.end).is_some_and(|span| bytes_of(&line, span) == b"conns") => {
+            Err(DecodeError::refused(Refusal::OneServer))
+        }
         b"stats" => Ok(Request::Stats(Stats { line, at: name.end, to: To::TEXT })),
         b"version" => Ok(Request::Version(To::TEXT)),
         b"quit" => Ok(Request::Quit(To::TEXT)),

@@ -89,7 +89,14 @@ fn debug(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
         return Err(refused(Refusal::BadFormat));
     }
     let key = match words.get(&line, 2) {
-        b"b" => coded_key(&line, span).ok_or(refused(Refusal::BadFormat))?,
+        b"b" => {
+            let key = coded_key(&line, span).ok_or(refused(Refusal::BadFormat))?;
+            // The answer has the key as the server knows the item, perhaps raw: see `encode`.
+            match key.as_bytes().iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+                true => return Err(refused(Refusal::OneServer)),
+                false => Key { is_coded: false, ..key },
+            }
+        }
         _ => Key { line, span, is_coded: false },
     };
     let (to, flags) = (To::Meta { quiet: false }, Bytes::new());

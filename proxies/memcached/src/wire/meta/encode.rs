@@ -25,6 +25,12 @@ impl Request<'_> {
         match self.op {
             // Its length comes before the flags.
             Op::Store(store) => return encode_store(&store, self.is_coded, out),
+            // A server may know the item by a key that it does not take for a coded one (a counter that it made
+            // itself), and would put the raw bytes into its line, where they could end it.
+            Op::Get(mut get) if self.is_coded => {
+                get.wants = get.wants.without(Wants::KEY);
+                encode_get(&get, tail);
+            }
             Op::Get(get) => encode_get(&get, tail),
             Op::Delete(delete) => encode_delete(&delete, tail),
             Op::Arith(arith) => encode_arith(&arith, tail),

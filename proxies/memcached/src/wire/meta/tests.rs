@@ -91,6 +91,7 @@ fn requests_as_memcached_wants_them() {
     }
     let coded = |op| String::from_utf8(encoded(&Request { key: b"a b", is_coded: true, op })).unwrap();
     assert_eq!(coded(Op::Get(get)), "mg YSBi b\r\n");
+    assert_eq!(coded(Op::Get(item)), "mg YSBi f v b\r\n");
     assert_eq!(coded(Op::Store(store)), "ms YSBi 3 b\r\nxyz\r\n");
 }
 
