@@ -76,7 +76,7 @@ fn arith(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
         vivify: flags.vivify,
         initial: flags.initial,
         touch: flags.touch,
-        compare: flags.compare,
+        compare: flags.some_cas(),
         new_cas: flags.new_cas,
         wants: flags.wants_of(Wants::MA),
     });
@@ -152,12 +152,13 @@ pub fn store(
         return Err(refused(Refusal::BadDataChunk));
     }
     let whole = input.split_to(end).freeze();
+    let extends = matches!(mode, Mode::Append | Mode::Prepend);
     let store = Store {
         mode,
         flags: flags.client_flags,
         exptime: flags.touch.unwrap_or(0),
         value: whole.slice(value_at..end - 2),
-        compare: flags.compare,
+        compare: if extends { flags.some_cas() } else { flags.compare },
         new_cas: flags.new_cas,
         invalidate: flags.invalidate,
         vivify: flags.vivify,
@@ -337,6 +338,11 @@ impl Flags {
             return Err(BadFlags::Opaque);
         }
         Ok(())
+    }
+
+    /// The CAS value to compare with, where 0 is none.
+    fn some_cas(&self) -> Option<u64> {
+        self.compare.filter(|cas| *cas != 0)
     }
 
     fn store_mode(&self) -> Result<Mode, BadFlags> {
