@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -66,7 +67,20 @@ pub struct Dns {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Embedded {
-    /// How much it may hold.
+    /// How much it may hold in memory.
+    pub capacity: Size,
+    /// What memory gives up is kept on disk. Left out: it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<EmbeddedDisk>,
+}
+
+/// The disk tier of the proxy's own store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedDisk {
+    /// A directory on a local file system. It is made if it is not there; one process uses it at a time.
+    pub path: PathBuf,
+    /// How much it may take. Over that, the oldest items go.
     pub capacity: Size,
 }
 

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::{Admin, ClientAuth, ClientTls, Document, Endpoint, Endpoints, Health, Issues, Listener, read};
+use super::{
+    Admin, ClientAuth, ClientTls, Document, EmbeddedDisk, Endpoint, Endpoints, Health, Issues, Listener,
+    Size, read,
+};
 use crate::ids::Address;
 
 /// Checks what every document has.
@@ -78,6 +81,22 @@ fn admin(admin: &Admin, listeners: &[Listener], issues: &mut Issues) {
     }
 }
 
+/// The least that a disk tier can do with: its journals and a few segments.
+const DISK_MIN: Size = Size::mib(128);
+
+impl EmbeddedDisk {
+    fn check(&self, path: &[&str], issues: &mut Issues) {
+        if !self.path.is_absolute() {
+            let help = "write where it is from the root on, like `/var/lib/groove/cache`";
+            issues.at(&join(path, &["path"]), "it is not said where this directory is", Some(help));
+        }
+        if self.capacity < DISK_MIN {
+            let at = join(path, &["capacity"]);
+            issues.at(&at, "too small for journals and items", Some("write `128MiB` or more"));
+        }
+    }
+}
+
 impl Endpoints {
     /// Checks endpoints of any source.
     pub fn check(&self, path: &[&str], issues: &mut Issues) {
@@ -106,6 +125,9 @@ impl Endpoints {
                 if embedded.capacity.0 < 1 << 20 {
                     let at = join(path, &["embedded", "capacity"]);
                     issues.at(&at, "the store needs room", Some("write `1MiB` or more"));
+                }
+                if let Some(disk) = &embedded.disk {
+                    disk.check(&join(path, &["embedded", "disk"]), issues);
                 }
             }
         }

@@ -183,7 +183,7 @@ mod tests {
         // `b` has no source that could be followed.
         let mut config: Config = check_text("http.yaml", &text.replace(":9", ":10")).expect("a good one");
         let b = config.apps.get_mut("b").expect("an app");
-        b.endpoints = Endpoints::Embedded(Embedded { capacity: Size::mib(1) });
+        b.endpoints = Endpoints::Embedded(Embedded { capacity: Size::mib(1), disk: None });
         build(&config, Some(&before)).expect_err("no source");
         assert_eq!(addresses(&before), ["127.0.0.1:9"]);
 

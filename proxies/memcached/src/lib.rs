@@ -8,7 +8,8 @@
 //! | [`session`] | one client: the pure machine, and the loop that gives it bytes |
 //! | [`route`] | a key's cluster and hash |
 //! | [`program`] | operations of several steps |
-//! | [`upstream`] | clusters, pipelined connections, the embedded store |
+//! | [`upstream`] | clusters, pipelined connections |
+//! | [`store`] | the embedded store: in memory, and on disk behind it |
 //! | [`worker`] | what the sessions of one thread share |
 //! | [`stats`] | the statistics of many servers as if they were one |
 //! | [`tenant`] | who a client is, what it may use, and what is its own |
@@ -26,6 +27,7 @@ pub mod resize;
 pub mod route;
 pub mod session;
 pub mod stats;
+pub mod store;
 pub mod tenant;
 #[cfg(test)]
 mod testing;

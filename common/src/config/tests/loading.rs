@@ -44,7 +44,7 @@ fn every_form_of_endpoints_is_read() {
     );
     assert_eq!(
         endpoints("{embedded: {capacity: 64MiB}}"),
-        Endpoints::Embedded(Embedded { capacity: Size::mib(64) })
+        Endpoints::Embedded(Embedded { capacity: Size::mib(64), disk: None })
     );
 }
 

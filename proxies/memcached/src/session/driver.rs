@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use groove_common::net::{Downstream, Reached};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -24,8 +26,8 @@ use super::mailbox::Mailbox;
 use super::programs;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket, Verdict};
 use crate::error::Failure;
+use crate::store::{self, Executed, Store};
 use crate::upstream::connection::{Recipient, Shape};
-use crate::upstream::embedded;
 use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
@@ -294,7 +296,13 @@ impl Exchange<'_> {
                     Err(failure) => Asked::Answered(Answer::Failed(failure)),
                 }
             }
-            Lease::Embedded(store) => Asked::Answered(Answer::Reply(embedded_reply(&store, request))),
+            Lease::Embedded(store) => match store.execute(request) {
+                Executed::Now(reply) => Asked::Answered(Answer::Reply(reply)),
+                Executed::Later(reply) => {
+                    deliver_later(Rc::clone(self.mailbox), self.ticket, reply);
+                    Asked::Waiting
+                }
+            },
             Lease::Program(plan) => {
                 let owned = Owned::new(request);
                 let (worker, mailbox) = (self.worker, self.mailbox);
@@ -355,7 +363,7 @@ impl Exchange<'_> {
                     }
                 }
                 Lease::Embedded(_) => {
-                    let line = Bytes::from(format!("VERSION {}", embedded::VERSION));
+                    let line = Bytes::from(format!("VERSION {}", store::VERSION));
                     return Some(Some(Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))));
                 }
                 Lease::Program(_) | Lease::Busy | Lease::Failed(_) => failure = Failure::Down,
@@ -374,19 +382,18 @@ fn deliver_all(machine: &mut Machine, first: Ticket, answers: Vec<Option<Answer>
     }
 }
 
-/// What the embedded store says to a request, its tokens told as those of a server are.
-fn embedded_reply(store: &embedded::Store, request: &Request<'_>) -> Reply {
-    let epoch = store.epoch();
-    let mut reply = match request.compare() {
-        None => store.execute(request),
-        Some(token) => store.execute(&request.comparing(epoch.cas(token))),
-    };
-    reply.epoch = Some(epoch);
-    reply
+/// Delivers what the embedded store has to ask its disk for.
+fn deliver_later(mailbox: Rc<Mailbox>, ticket: Ticket, reply: oneshot::Receiver<Reply>) {
+    spawn_local(async move {
+        let answer = reply.await.map_or(Answer::Failed(Failure::Lost), Answer::Reply);
+        if mailbox.deliver(ticket, answer) {
+            mailbox.flush();
+        }
+    });
 }
 
 /// What the embedded store says to what every server is asked.
-fn embedded_answer(store: &embedded::Store, broadcast: Broadcast<'_>) -> Reply {
+fn embedded_answer(store: &Store, broadcast: Broadcast<'_>) -> Reply {
     let line = |words| Reply::new(Status::Classic, Bytes::from_static(words), Bytes::new());
     match broadcast {
         Broadcast::FlushAll { delay } => {

@@ -3,7 +3,7 @@ use std::collections::VecDeque as Queue;
 use groove_common::balance::Dice;
 
 use super::*;
-use crate::upstream::embedded::Store;
+use crate::store::Store;
 
 const LIMITS: Limits = Limits { value_len_max: 1000, line_len_max: 1 << 20 };
 
@@ -187,7 +187,7 @@ fn any_requests(dice: &mut Dice) -> String {
 /// Runs `text` through a machine in front of three servers that answer each in its own order but when they
 /// like, with the client's bytes cut anywhere. With one piece and no delay it is the simple truth.
 fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
-    let store = Store::new(1 << 20, 1);
+    let store = Store::small();
     let mut servers: [Queue<(Ticket, Reply)>; 3] = Default::default();
     let (mut machine, mut input, mut output) = (Machine::new(), BytesMut::new(), String::new());
     let (now, mut unsent, mut straight) = (Instant::now(), text.as_bytes(), Dice::seeded(0));
@@ -203,7 +203,7 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
             let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() else { break };
             let Step::Key(request) = next.step else { panic!("no such step here") };
             let (ticket, server) = (next.ticket, usize::from(request.key[0]) % 3);
-            let reply = store.execute(&request);
+            let reply = store.ask(&request);
             machine.commit(now);
             match is_straight {
                 true => machine.answer(ticket, Answer::Reply(reply)),

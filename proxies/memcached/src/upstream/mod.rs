@@ -7,12 +7,10 @@
 //! | `changes.rs` | a worker's part in changes of the servers: which step it goes by, when it is done with the one before |
 //! | `plan.rs` | an operation of several steps: who takes part, and running it |
 //! | `connection.rs` | one pipelined connection |
-//! | `embedded.rs` | the store that needs no server |
 //! | `probe.rs` | asking a server whether it is well |
 
 pub mod changes;
 pub mod connection;
-pub mod embedded;
 pub mod plan;
 mod probe;
 pub mod view;
@@ -22,7 +20,7 @@ use std::sync::Arc;
 
 use groove_common::app::{Context, StartError};
 use groove_common::balance::{Placement, Rule};
-use groove_common::config::Endpoints;
+use groove_common::config::{Embedded, Endpoints};
 use groove_common::discovery::{Cluster, Snapshot, Update};
 use groove_common::net::Connector;
 use parking_lot::Mutex;
@@ -31,9 +29,9 @@ use crate::config::{self, Config, Failover};
 use crate::metrics::UpstreamMetrics;
 use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
+use crate::store::{self, DiskMetrics, DiskSettings, Store};
 use crate::wire::Limits;
 use connection::Settings;
-use embedded::Store;
 
 /// Every cluster and the routes to them.
 #[derive(Debug)]
@@ -138,7 +136,7 @@ enum Plan {
     Keep(Arc<Backend>),
     Start { cluster: Arc<Cluster>, part: resize::Part, tls: Option<Connector> },
     Update { known: Arc<Servers>, update: Update, part: resize::Part, tls: Option<Connector> },
-    Store { known: Option<Arc<Store>>, capacity_len: u64 },
+    Store { store: Arc<Store>, settings: store::Settings },
 }
 
 impl Plan {
@@ -157,14 +155,14 @@ impl Plan {
         {
             return Ok(Self::Keep(Arc::clone(old)));
         }
-        if let Endpoints::Embedded(store) = &section.endpoints {
-            let known = old.and_then(|old| match &old.kind {
-                Kind::Embedded(known) if old.configured.endpoints == section.endpoints => {
-                    Some(Arc::clone(known))
-                }
-                Kind::Embedded(_) | Kind::Servers(_) => None,
-            });
-            return Ok(Self::Store { known, capacity_len: store.capacity.0 });
+        if let Endpoints::Embedded(embedded) = &section.endpoints {
+            let settings = store_settings(name, embedded, limits, cx);
+            let known = old.and_then(|old| old.store_like(embedded));
+            let store = match known {
+                Some(known) => known,
+                None => Store::new(&settings).map_err(|error| format!("cluster {name}: {error}"))?,
+            };
+            return Ok(Self::Store { store, settings });
         }
         let tls = section.tls.as_ref().map(|tls| Connector::new(tls, &[])).transpose()?;
         let known = old.and_then(|old| match &old.kind {
@@ -232,8 +230,9 @@ impl Plan {
                 backend.keep(&place_of);
                 return backend;
             }
-            Self::Store { known, capacity_len } => {
-                Kind::Embedded(known.unwrap_or_else(|| Store::new(capacity_len, cx.workers)))
+            Self::Store { store, settings } => {
+                store.resize(&settings);
+                Kind::Embedded(store)
             }
             Self::Start { cluster, part, tls } => servers(cluster, Arc::default(), part, tls),
             Self::Update { known, update, part, tls } => {
@@ -243,6 +242,20 @@ impl Plan {
             }
         };
         Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind })
+    }
+}
+
+fn store_settings(name: &str, embedded: &Embedded, limits: Limits, cx: &Context) -> store::Settings {
+    let disk = embedded.disk.as_ref().map(|disk| DiskSettings {
+        path: disk.path.clone(),
+        capacity_len: disk.capacity.0,
+        metrics: DiskMetrics::new(&cx.registry, name),
+    });
+    store::Settings {
+        capacity_len: embedded.capacity.0,
+        value_len_max: limits.value_len_max,
+        workers: cx.workers,
+        disk,
     }
 }
 
@@ -286,6 +299,17 @@ impl Backend {
         }
     }
 
+    /// Its store, if one that is configured like this keeps its disk tier, or its having none.
+    fn store_like(&self, embedded: &Embedded) -> Option<Arc<Store>> {
+        let place = |embedded: &Embedded| embedded.disk.as_ref().map(|disk| disk.path.clone());
+        match (&self.kind, &self.configured.endpoints) {
+            (Kind::Embedded(store), Endpoints::Embedded(known)) if place(known) == place(embedded) => {
+                Some(Arc::clone(store))
+            }
+            (Kind::Embedded(_) | Kind::Servers(_), _) => None,
+        }
+    }
+
     fn status(&self) -> serde_json::Value {
         match &self.kind {
             Kind::Servers(servers) => serde_json::json!(servers.cluster.status()),
@@ -295,6 +319,7 @@ impl Backend {
                 "items": store.items(),
                 "bytes": store.held_len(),
                 "capacity": store.capacity_len(),
+                "disk": store.disk_status(),
                 "endpoints": [],
             }),
         }

@@ -14,7 +14,6 @@ use smallvec::SmallVec;
 
 use super::changes::Changes;
 use super::connection::Connection;
-use super::embedded::Store;
 use super::plan::{Kind as Program, Plan, Seat, Seats};
 use super::{Backend, Kind, Servers, Topology};
 use crate::config::Failover;
@@ -22,6 +21,7 @@ use crate::error::Failure;
 use crate::program::Node;
 use crate::resize::{self, Place, Server};
 use crate::route::Route;
+use crate::store::Store;
 
 /// What a session gets to send a request with.
 pub enum Lease {
