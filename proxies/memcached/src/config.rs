@@ -3,15 +3,20 @@
 mod hash;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use groove_common::app::StartError;
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
 };
+use groove_common::store::{Files, SharedStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::hash::{Dialect, Hash, Tag};
 use crate::resize;
+use crate::tenant::config::{Authentication, Fairness, Sections, Tenant};
 use crate::wire::{KEY_LEN_MAX, Limits};
 
 /// The whole file.
@@ -46,6 +51,41 @@ pub struct Config {
     /// What clients and servers may make the proxy hold.
     #[serde(default)]
     pub limits: LimitSection,
+    /// Whose clients these are, by name: each tenant has keys, limits and statistics of its own. Without
+    /// tenants every client is served, and all share their keys.
+    #[serde(default)]
+    pub tenants: BTreeMap<String, Tenant>,
+    /// The tenant of clients that nothing else tells; none if left out: they have to log in.
+    #[serde(default)]
+    pub default_tenant: Option<String>,
+    /// Clients that have not said yet who they are.
+    #[serde(default)]
+    pub authentication: Authentication,
+    /// How tenants share the proxy.
+    #[serde(default)]
+    pub fairness: Fairness,
+    /// What this proxy shares with the others in front of the same servers.
+    #[serde(default)]
+    pub store: Option<StoreSection>,
+}
+
+/// What sidecars share: small documents, in a place that all of them reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSection {
+    /// A folder of this machine, for the proxies of this machine; made if it is not there.
+    pub folder: PathBuf,
+}
+
+impl StoreSection {
+    /// The store itself.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be made or written.
+    pub fn open(&self) -> Result<SharedStore, StartError> {
+        Ok(Arc::new(Files::open(&self.folder)?))
+    }
 }
 
 /// Servers that share their keys: each key lives on one of them.
@@ -142,6 +182,16 @@ impl Config {
     /// The limits of the codecs.
     pub fn limits(&self) -> Limits {
         Limits { value_len_max: self.limits.value.bytes(), line_len_max: self.limits.line.bytes() }
+    }
+
+    /// Everything about tenants.
+    pub fn tenancy(&self) -> Sections<'_> {
+        Sections {
+            tenants: &self.tenants,
+            default_tenant: self.default_tenant.as_deref(),
+            authentication: &self.authentication,
+            listeners: &self.listeners,
+        }
     }
 
     /// The name of the cluster that takes keys without a route, if it can be told.
@@ -264,6 +314,7 @@ impl Document for Config {
         }
         self.check_routes(issues);
         self.check_limits(issues);
+        self.tenancy().check(issues);
     }
 }
 

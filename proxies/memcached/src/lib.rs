@@ -43,8 +43,12 @@ use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
 use groove_common::net::Service;
 
-use config::Config;
+use config::{Config, StoreSection};
 use metrics::Metrics;
+use tenant::counters::LoginMetrics;
+use tenant::directory::Makings;
+use tenant::generations::Generations;
+use tenant::reception::Reception;
 use upstream::Topology;
 use worker::Worker;
 
@@ -52,6 +56,9 @@ use worker::Worker;
 pub struct Memcached {
     topology: Arc<ArcSwap<Topology>>,
     metrics: Metrics,
+    logins: LoginMetrics,
+    makings: Makings,
+    generations: Arc<Generations>,
     cx: Context,
     started: Instant,
 }
@@ -79,10 +86,18 @@ impl Proxy for Memcached {
     type Demo = Demo;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
-        let topology = Topology::build(&config, None, cx)?;
+        let makings = Makings::new(&cx.registry, cx.workers)?;
+        let topology = Topology::build(&config, None, &makings, cx)?;
+        let topology = Arc::new(ArcSwap::from_pointee(topology));
+        let store = config.store.as_ref().map(StoreSection::open).transpose()?;
+        let generations = Generations::new(store, Arc::clone(&topology))?;
+        cx.runtime.spawn(Arc::clone(&generations).run());
         Ok(Arc::new(Self {
-            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            topology,
             metrics: Metrics::new(&cx.registry),
+            logins: LoginMetrics::new(&cx.registry),
+            makings,
+            generations,
             cx: cx.clone(),
             started: Instant::now(),
         }))
@@ -91,19 +106,22 @@ impl Proxy for Memcached {
     fn service(self: &Arc<Self>) -> Service {
         let proxy = Arc::clone(self);
         Service::per_core(move |_| {
-            let Self { topology, metrics, cx, started } = &*proxy;
-            Worker::new(Arc::clone(topology), metrics.clone(), cx.access.clone(), *started)
+            let Self { topology, metrics, logins, generations, cx, started, .. } = &*proxy;
+            let reception = Reception::new(cx.workers, logins.clone(), Arc::clone(generations));
+            Worker::new(Arc::clone(topology), metrics.clone(), cx.access.clone(), reception, *started)
         })
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        let topology = Topology::build(&config, Some(&self.topology.load()), &self.cx)?;
+        let topology = Topology::build(&config, Some(&self.topology.load()), &self.makings, &self.cx)?;
         self.topology.store(Arc::new(topology));
+        self.generations.reload();
         Ok(())
     }
 
     fn status(&self) -> serde_json::Value {
-        serde_json::json!({ "clusters": self.topology.load().status() })
+        let topology = self.topology.load();
+        serde_json::json!({ "clusters": topology.status(), "tenants": topology.directory.status() })
     }
 
     fn routes(self: &Arc<Self>) -> admin::Routes {

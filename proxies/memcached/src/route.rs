@@ -38,10 +38,16 @@ impl Table {
 
     /// The place of a key: the longest prefix that fits decides.
     pub fn route<'k>(&self, key: &'k [u8]) -> Route<'k> {
+        self.route_renamed(key, key)
+    }
+
+    /// The place of a tenant's key: the rules are about what its client calls it, the place in the cluster is
+    /// that of what the servers call it.
+    pub fn route_renamed<'k>(&self, own: &[u8], key: &'k [u8]) -> Route<'k> {
         let cluster = self
             .rules
             .iter()
-            .find(|(prefix, _)| key.starts_with(prefix))
+            .find(|(prefix, _)| own.starts_with(prefix))
             .map_or(self.default, |(_, cluster)| *cluster);
         let hasher = self.hashers.get(cluster).copied().unwrap_or_default();
         let (part, hash) = hasher.hash(key);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use groove_common::app::Context;
 use groove_common::config::{Endpoint, check_text};
@@ -19,6 +20,10 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::resize::{Agreement, View};
 use crate::session::driver;
+use crate::tenant::counters::LoginMetrics;
+use crate::tenant::directory::Makings;
+use crate::tenant::generations::Generations;
+use crate::tenant::reception::Reception;
 use crate::upstream::Topology;
 use crate::worker::Worker;
 
@@ -63,10 +68,13 @@ impl Scene {
             access: AccessLog::start(&registry, std::io::sink()).unwrap(),
             registry,
         };
-        let topology = Topology::build(&config, None, &cx).unwrap();
+        let topology = Topology::build(&config, None, &Makings::new(&cx.registry, 1).unwrap(), &cx).unwrap();
         let topology = Arc::new(ArcSwap::from_pointee(topology));
         let metrics = Metrics::new(&cx.registry);
-        let worker = Worker::new(Arc::clone(&topology), metrics, cx.access.clone(), Instant::now());
+        let generations = Generations::new(None, Arc::clone(&topology)).unwrap();
+        let reception = Reception::new(1, LoginMetrics::new(&cx.registry), generations);
+        let worker =
+            Worker::new(Arc::clone(&topology), metrics, cx.access.clone(), reception, Instant::now());
         let endpoint = |path: &std::path::PathBuf| {
             Endpoint::from(format!("unix:{}", path.display()).parse::<groove_common::ids::Address>().unwrap())
         };
@@ -97,7 +105,7 @@ impl Scene {
     /// A client, served by the worker.
     pub(crate) fn client(&self) -> ScriptedPeer {
         let (conn, client, _drain) = downstream().unwrap();
-        tokio::task::spawn_local(driver::serve(Rc::clone(&self.worker), conn));
+        tokio::task::spawn_local(driver::serve(Rc::clone(&self.worker), conn, None, BytesMut::new()));
         client
     }
 

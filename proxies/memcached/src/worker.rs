@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use groove_common::net::{Downstream, LocalService};
 use groove_common::telemetry::AccessLog;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +17,10 @@ use crate::reply;
 use crate::session::driver;
 use crate::session::programs::Room;
 use crate::session::state::Broadcast;
+use crate::tenant::directory::Directory;
+use crate::tenant::fair::Fair;
+use crate::tenant::guest::Guest;
+use crate::tenant::reception::{Received, Reception};
 use crate::upstream::Topology;
 use crate::upstream::view::View;
 
@@ -50,6 +55,10 @@ pub struct Worker {
     pub metrics: Metrics,
     /// Where exchanges are logged.
     pub access: AccessLog,
+    /// How tenants share this worker.
+    pub fair: RefCell<Fair<Waker>>,
+    /// Where tenants' clients are received.
+    pub reception: Reception,
     started: Instant,
     sessions_begun: Cell<usize>,
 }
@@ -60,10 +69,14 @@ impl Worker {
         topology: Arc<ArcSwap<Topology>>,
         metrics: Metrics,
         access: AccessLog,
+        reception: Reception,
         started: Instant,
     ) -> Rc<Self> {
+        let view = View::new(topology);
         Rc::new(Self {
-            view: RefCell::new(View::new(topology)),
+            fair: RefCell::new(Fair::new(view.topology().window)),
+            reception,
+            view: RefCell::new(view),
             room: Room::default(),
             unread: Unread::default(),
             metrics,
@@ -76,6 +89,26 @@ impl Worker {
     /// A number for the next session on this worker.
     pub fn next_session(&self) -> usize {
         self.sessions_begun.replace(self.sessions_begun.get().wrapping_add(1))
+    }
+
+    /// A moment as the time since the worker's origin, which all workers have in common.
+    pub fn since_start(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.started)
+    }
+
+    /// Whose clients are whose, if there are tenants at all.
+    fn directory(&self) -> Option<Arc<Directory>> {
+        let mut view = self.view.borrow_mut();
+        view.refresh();
+        let topology = view.topology();
+        self.fair.borrow_mut().set_window(topology.window);
+        (!topology.directory.is_empty()).then(|| Arc::clone(&topology.directory))
+    }
+
+    /// A tenant's own statistics.
+    pub fn tenant_stats(&self, guest: &Guest) -> Bytes {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        guest.stats(self.started.elapsed(), now)
     }
 
     /// The lines of a general `stats` that are about the proxy rather than its servers.
@@ -102,11 +135,24 @@ impl Worker {
 
 impl LocalService for Worker {
     async fn serve(self: Rc<Self>, conn: Downstream) {
-        driver::serve(self, conn).await;
+        match self.directory() {
+            None => driver::serve(self, conn, None, BytesMut::new()).await,
+            // In a box: whoever has no tenants does not pay for its size.
+            Some(directory) => Box::pin(receive_and_serve(self, conn, directory)).await,
+        }
     }
 
     async fn refuse(self: Rc<Self>, mut conn: Downstream) {
         // The client may be gone already; it is not served either way.
         _ = conn.stream.write_all(reply::TOO_MANY_CONNECTIONS).await;
     }
+}
+
+async fn receive_and_serve(worker: Rc<Worker>, mut conn: Downstream, directory: Arc<Directory>) {
+    let Some(Received { member, input }) = worker.reception.receive(&directory, &mut conn).await else {
+        return;
+    };
+    let guest = Guest::new(member, worker.next_session(), worker.reception.workers());
+    drop(directory);
+    driver::serve(worker, conn, Some(guest), input).await;
 }

@@ -27,6 +27,7 @@ use super::programs;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket, Verdict};
 use crate::error::Failure;
 use crate::store::{self, Executed, Store};
+use crate::tenant::guest::Guest;
 use crate::upstream::connection::{Recipient, Shape};
 use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
@@ -37,6 +38,10 @@ use crate::worker::Worker;
 
 /// After a goodbye the client may take this long to hang up.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Requests and reads of one turn, while several tenants share the worker.
+const TURN_STEPS_MAX: usize = 64;
+const TURN_READS_MAX: usize = 4;
 
 /// One client's connection.
 struct Session {
@@ -62,11 +67,18 @@ enum Sent {
     Stuck,
     /// The session itself is full: answers must come, or output must go, and this very turn may write it.
     Full,
+    /// Its tenant may have no more on their way just now; whoever is answered wakes the session.
+    InLine,
+    /// It has done enough for one turn: other tenants' sessions come first.
+    Yield,
+    /// Whose it was, it no longer is.
+    Revoked,
 }
 
-/// Serves one client until it leaves, misbehaves, or the proxy drains.
-pub async fn serve(worker: Rc<Worker>, conn: Downstream) {
-    let mut session = Session::accept(worker, conn);
+/// Serves one client until it leaves, misbehaves, or the proxy drains. `guest` tells whose it is, if there are
+/// tenants, and `input` is what it has sent beyond what told that.
+pub async fn serve(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>, input: BytesMut) {
+    let mut session = Session::accept(worker, conn, guest, input);
     let ended = poll_fn(|cx| session.turn(cx)).await;
     if let Err(error) = &ended {
         debug!(peer = %session.mailbox.peer(), %error, "session ended");
@@ -75,16 +87,16 @@ pub async fn serve(worker: Rc<Worker>, conn: Downstream) {
 }
 
 impl Session {
-    fn accept(worker: Rc<Worker>, conn: Downstream) -> Self {
+    fn accept(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>, input: BytesMut) -> Self {
         worker.metrics.sessions.inc();
         worker.metrics.sessions_total.inc();
         Self {
-            id: worker.next_session(),
+            id: guest.as_ref().map_or_else(|| worker.next_session(), Guest::session),
             draining: conn.drain.draining(),
             is_draining: false,
             is_read_closed: false,
-            input: BytesMut::new(),
-            mailbox: Mailbox::new(Rc::clone(&worker), conn),
+            input,
+            mailbox: Mailbox::new(Rc::clone(&worker), conn, guest),
             generation: 0,
             worker,
         }
@@ -94,20 +106,31 @@ impl Session {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.mailbox.begin_turn(cx.waker());
         self.is_draining = self.is_draining || Pin::new(&mut self.draining).poll(cx).is_ready();
-        let mut now = None;
+        let (mut now, mut reads) = (None, 0);
         loop {
             let sent = self.exchange_all(&mut now, cx).unwrap_or_else(|error| {
                 debug!(peer = %self.mailbox.peer(), %error, "the client cannot be understood");
                 // The machine is over: what came before is answered, then the client is hung up on.
                 Sent::Stuck
             });
+            if let Some(guest) = self.mailbox.guest()
+                && sent != Sent::InLine
+            {
+                guest.leave(&self.worker.fair);
+            }
             let is_written = self.release(cx)?;
-            if self.is_done() {
+            if self.is_done() || sent == Sent::Revoked {
                 return Poll::Ready(Ok(()));
             }
             if sent == Sent::Full && self.admits(&self.mailbox.machine().borrow()) {
                 // The socket took it all: nobody would wake the session for that.
                 continue;
+            }
+            reads += 1;
+            if sent == Sent::Yield || (reads > TURN_READS_MAX && self.is_to_yield()) {
+                cx.waker().wake_by_ref();
+                self.mailbox.end_turn(true);
+                return Poll::Pending;
             }
             let is_over = self.is_read_closed || self.mailbox.machine().borrow().is_over();
             if sent != Sent::All || is_over {
@@ -130,6 +153,11 @@ impl Session {
         machine.admits() && self.mailbox.has_room()
     }
 
+    /// Do other tenants wait for the worker while this session keeps it?
+    fn is_to_yield(&self) -> bool {
+        self.mailbox.guest().is_some() && self.worker.fair.borrow().is_shared()
+    }
+
     fn is_settled(&self) -> bool {
         self.mailbox.machine().borrow().is_settled() && self.input.is_empty()
     }
@@ -150,7 +178,12 @@ impl Session {
                 self.is_read_closed = true;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Ok(_)) => Ok(Poll::Ready(())),
+            Poll::Ready(Ok(len)) => {
+                if let Some(guest) = self.mailbox.guest() {
+                    guest.count_read(len);
+                }
+                Ok(Poll::Ready(()))
+            }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(Poll::Pending),
         }
@@ -172,7 +205,18 @@ impl Session {
             }
             self.generation = view.generation();
         }
-        let limits = view.topology().limits;
+        let mut limits = view.topology().limits;
+        let guest = self.mailbox.guest();
+        if let Some(guest) = guest {
+            if !guest.renew(&view.topology().directory) {
+                return Ok(Sent::Revoked);
+            }
+            if guest.is_flushing() {
+                return Ok(Sent::Stuck);
+            }
+            limits = guest.limits(limits);
+        }
+        let mut steps = 0;
         while self.admits(&machine) {
             let Some(next) = machine.step(&mut self.input, &limits, now)? else {
                 if self.input.is_empty() {
@@ -185,14 +229,23 @@ impl Session {
             let exchange =
                 Exchange { session: self.id, worker: &self.worker, mailbox: &self.mailbox, ticket, now };
             match next.step {
-                Step::Key(request) => match exchange.one(&request, view, cx) {
+                Step::Key(request) => match exchange.key(guest, &request, view, cx) {
                     Asked::Waiting => machine.commit(now),
                     Asked::Answered(answer) => {
                         machine.commit(now);
                         machine.answer(ticket, answer);
                     }
                     Asked::Busy => return Ok(Sent::Stuck),
+                    Asked::InLine => return Ok(Sent::InLine),
                 },
+                Step::Everyone(broadcast) if let Some(guest) = guest => {
+                    let answer = exchange.everyone_of(guest, broadcast);
+                    machine.commit_everyone(1, None, now);
+                    match answer {
+                        Some(answer) => machine.answer(ticket, answer),
+                        None => return Ok(Sent::Stuck),
+                    }
+                }
                 Step::Everyone(broadcast) => {
                     let own = self.worker.own_stats(&broadcast);
                     let Some(answers) = exchange.everyone(broadcast, view, cx) else {
@@ -209,10 +262,16 @@ impl Session {
                 Step::Version => {
                     let Some(asked) = exchange.anyone(view, cx) else { return Ok(Sent::Stuck) };
                     machine.commit(now);
-                    if let Some(answer) = asked {
-                        machine.answer(ticket, answer);
+                    match (asked, guest) {
+                        (Some(answer), _) => machine.answer(ticket, answer),
+                        (None, Some(guest)) => guest.sent(0, &self.worker.fair),
+                        (None, None) => (),
                     }
                 }
+            }
+            steps += 1;
+            if steps >= TURN_STEPS_MAX && self.is_to_yield() {
+                return Ok(Sent::Yield);
             }
         }
         Ok(Sent::Full)
@@ -248,25 +307,30 @@ impl Session {
 impl Drop for Session {
     /// Also when the drain's deadline cuts the session where it stands.
     fn drop(&mut self) {
+        if let Some(guest) = self.mailbox.guest() {
+            guest.leave(&self.worker.fair);
+        }
         self.mailbox.conn().take();
         self.worker.metrics.sessions.dec();
     }
 }
 
 /// What became of a request that was to be sent.
-enum Asked {
+pub(super) enum Asked {
     Waiting,
     Answered(Answer),
     Busy,
+    /// The tenant may have no more on their way.
+    InLine,
 }
 
 /// One step on its way to the servers.
-struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     session: usize,
-    worker: &'a Rc<Worker>,
-    mailbox: &'a Rc<Mailbox>,
-    ticket: Ticket,
-    now: Instant,
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) mailbox: &'a Rc<Mailbox>,
+    pub(super) ticket: Ticket,
+    pub(super) now: Instant,
 }
 
 impl Exchange<'_> {
@@ -274,8 +338,15 @@ impl Exchange<'_> {
         Recipient::Session(Rc::clone(self.mailbox), ticket)
     }
 
-    fn one(&self, request: &Request<'_>, view: &mut View, cx: &mut Context<'_>) -> Asked {
-        let route = view.route(request.key);
+    /// Asks the server of a key, that the client calls by `own`.
+    pub(super) fn one(
+        &self,
+        own: &[u8],
+        request: &Request<'_>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Asked {
+        let route = view.route(own, request.key);
         match view.lease(route, self.session, cx.waker()) {
             Lease::Connection { connection, is_trial } => {
                 let compared;

@@ -8,17 +8,21 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use groove_common::net::{Downstream, Peer};
 use groove_common::telemetry::Event;
 
 use super::programs::Programs;
 use super::state::{Answer, Finished, Machine, Ticket};
+use crate::tenant::guest::Guest;
 use crate::worker::Worker;
 
 /// A session's machine and its client, and the way to wake its driver.
 pub struct Mailbox {
     worker: Rc<Worker>,
+    /// Whose the session is, if there are tenants.
+    guest: Option<Guest>,
     peer: Peer,
     machine: RefCell<Machine>,
     programs: RefCell<Programs>,
@@ -35,9 +39,10 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// The mailbox of a new session.
-    pub fn new(worker: Rc<Worker>, conn: Downstream) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>) -> Rc<Self> {
         Rc::new(Self {
             worker,
+            guest,
             peer: conn.peer,
             machine: RefCell::default(),
             programs: RefCell::default(),
@@ -52,6 +57,11 @@ impl Mailbox {
     /// The machine. Whoever borrows it must not call into anything that delivers.
     pub fn machine(&self) -> &RefCell<Machine> {
         &self.machine
+    }
+
+    /// Whose the session is, if there are tenants.
+    pub fn guest(&self) -> Option<&Guest> {
+        self.guest.as_ref()
     }
 
     /// Its programs that run.
@@ -97,6 +107,9 @@ impl Mailbox {
 
     /// An answer for this session. True if it is the first since the last [`Self::flush`], which is then due.
     pub fn deliver(&self, ticket: Ticket, answer: Answer) -> bool {
+        if let Some(guest) = &self.guest {
+            guest.answered(&answer, &self.worker.fair, || self.worker.since_start(Instant::now()));
+        }
         self.machine.borrow_mut().answer(ticket, answer);
         !self.is_touched.replace(true)
     }
@@ -107,7 +120,12 @@ impl Mailbox {
         let mut machine = self.machine.borrow_mut();
         self.count(&mut machine);
         let is_written = match &mut *self.conn.borrow_mut() {
-            Some(conn) => machine.output().try_write(&conn.stream),
+            Some(conn) => {
+                let before = machine.output().len();
+                let is_written = machine.output().try_write(&conn.stream);
+                self.count_written(before, &mut machine);
+                is_written
+            }
             None => return,
         };
         self.note_unread(machine.output().len());
@@ -123,16 +141,32 @@ impl Mailbox {
         let mut machine = self.machine.borrow_mut();
         self.count(&mut machine);
         let written = match &mut *self.conn.borrow_mut() {
-            Some(conn) => machine.output().poll_write(&mut conn.stream, cx),
+            Some(conn) => {
+                let before = machine.output().len();
+                let written = machine.output().poll_write(&mut conn.stream, cx);
+                self.count_written(before, &mut machine);
+                written
+            }
             None => Poll::Ready(Ok(())),
         };
         self.note_unread(machine.output().len());
         written
     }
 
+    fn count_written(&self, before: usize, machine: &mut Machine) {
+        if let Some(guest) = &self.guest {
+            guest.count_written(before.saturating_sub(machine.output().len()));
+        }
+    }
+
     fn count(&self, machine: &mut Machine) {
+        let mut now = None;
         for finished in machine.finished() {
             self.worker.metrics.count(&finished);
+            if let Some(guest) = &self.guest {
+                let now = *now.get_or_insert_with(Instant::now);
+                guest.count(&finished, now.saturating_duration_since(finished.begun));
+            }
             self.worker.access.record(finished.failure.is_some(), || event(&finished, self.peer));
         }
     }

@@ -166,8 +166,9 @@ impl Counters {
         line("get_hits", hits(GETS));
         line("get_misses", misses(GETS));
         for (name, commands) in [
-            ("delete", &[Command::Delete][..]),
-            ("incr", &[Command::Incr]),
+            ("delete", &[Command::Delete, Command::MetaDelete][..]),
+            // Meta clients' `ma` goes up or down; it is counted here.
+            ("incr", &[Command::Incr, Command::MetaArith]),
             ("decr", &[Command::Decr]),
             ("cas", &[Command::Cas]),
             ("touch", TOUCHES),
@@ -182,7 +183,7 @@ impl Counters {
     }
 }
 
-const GETS: &[Command] = &[Command::Get, Command::Gets, Command::Gat, Command::Gats];
+const GETS: &[Command] = &[Command::Get, Command::Gets, Command::Gat, Command::Gats, Command::MetaGet];
 
 const TOUCHES: &[Command] = &[Command::Touch, Command::Gat, Command::Gats];
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
+use groove_common::app::StartError;
 use groove_common::telemetry::Registry;
 
 use super::config::{self, Authentication, Sections, TenantLimits};
@@ -174,6 +174,17 @@ pub struct Makings {
     pub numbers: Arc<AtomicUsize>,
 }
 
+impl Makings {
+    /// For a program that starts.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no randomness.
+    pub fn new(registry: &Arc<Registry>, workers: usize) -> Result<Self, StartError> {
+        Ok(Self { keeper: Keeper::new()?, registry: Arc::clone(registry), workers, numbers: Arc::default() })
+    }
+}
+
 impl Directory {
     /// The tenants of a configuration. Those that were there before keep their numbers and what they have used;
     /// if nothing has changed, credentials that were right stay known.
@@ -320,9 +331,6 @@ fn tenant(
     );
     Arc::new(Tenant { core, section: section.clone(), rates: Rates::new(&section.limits) })
 }
-
-/// How long a connection waits for its tenant's generation to become known.
-pub const HEAD_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 #[path = "directory_tests.rs"]

@@ -3,15 +3,6 @@ use groove_common::config::{Listener, Secret};
 use super::super::config::Credential;
 use super::*;
 
-fn makings() -> Makings {
-    Makings {
-        keeper: Keeper::new().unwrap(),
-        registry: Registry::new(1),
-        workers: 1,
-        numbers: Arc::default(),
-    }
-}
-
 fn listener(name: &str, port: u16) -> Listener {
     let address = groove_common::ids::Address::tcp("127.0.0.1", port);
     Listener { name: Some(name.to_owned()), ..Listener::new(address) }
@@ -36,7 +27,7 @@ impl Case {
             tenants: [("news".to_owned(), news), ("shop".to_owned(), shop)].into(),
             default: None,
             listeners: vec![listener("all", 1), listener("news", 2)],
-            makings: makings(),
+            makings: Makings::new(&Registry::new(1), 1).unwrap(),
         }
     }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use groove_common::app::StartError;
 use groove_common::store::{Expect, Presence, Put, Revision, SharedStore, StoreError, Watch};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::directory::Directory;
+use crate::upstream::Topology;
 
 const FLUSHED: &str = "tenants/flushed/";
 const PRESENT: &str = "tenants/present/";
@@ -100,24 +101,29 @@ pub enum FlushError {
 pub struct Generations {
     store: Option<SharedStore>,
     id: String,
-    directory: Arc<ArcSwap<Directory>>,
+    topology: Arc<ArcSwap<Topology>>,
     /// Turned by a reload: there may be tenants that are not known yet.
     reloaded: watch::Sender<()>,
     known: Mutex<BTreeMap<String, Flushed>>,
 }
 
 impl Generations {
-    /// Generations of the tenants in `directory`. Without a store each tenant has one for ever.
-    pub fn new(store: Option<SharedStore>, id: String, directory: Arc<ArcSwap<Directory>>) -> Arc<Self> {
-        let generations = Arc::new(Self {
-            store,
-            id,
-            directory,
-            reloaded: watch::Sender::new(()),
-            known: Mutex::default(),
-        });
+    /// Generations of the tenants in `topology`. Without a store each tenant has one for ever.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no randomness for a name.
+    pub fn new(
+        store: Option<SharedStore>,
+        topology: Arc<ArcSwap<Topology>>,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut id = [0; 8];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| "the system gives no randomness")?;
+        let id = format!("{:016x}", u64::from_ne_bytes(id));
+        let reloaded = watch::Sender::new(());
+        let generations = Arc::new(Self { store, id, topology, reloaded, known: Mutex::default() });
         generations.apply();
-        generations
+        Ok(generations)
     }
 
     /// The configuration has changed.
@@ -181,8 +187,9 @@ impl Generations {
     /// Takes on what the store has, and says so. Tenants it does not know begin with the clock.
     async fn look(&self, store: &SharedStore, presence: &dyn Presence) -> Result<(), StoreError> {
         let (mut known, mut seen) = read(store).await?;
-        let directory = self.directory.load_full();
-        let missing = directory.tenants().iter().filter(|tenant| !known.contains_key(tenant.prefix()));
+        let topology = self.topology.load_full();
+        let missing =
+            topology.directory.tenants().iter().filter(|tenant| !known.contains_key(tenant.prefix()));
         let missing: Vec<_> = missing.map(|tenant| tenant.prefix().to_owned()).collect();
         if !missing.is_empty() {
             for prefix in missing {
@@ -200,7 +207,7 @@ impl Generations {
     /// Gives the tenants their generations of this moment.
     fn apply(&self) {
         let (known, now_ms) = (self.known.lock(), unix_ms());
-        for tenant in self.directory.load().tenants() {
+        for tenant in self.topology.load().directory.tenants() {
             let generation = match self.store {
                 Some(_) => known.get(tenant.prefix()).map(|flushed| flushed.at(now_ms)),
                 None => Some(0),

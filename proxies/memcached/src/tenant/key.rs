@@ -110,6 +110,17 @@ impl Head {
     }
 }
 
+/// What a tenant's client calls a key, as far as a server's name for it tells: all of a whole one, the beginning of
+/// a hashed one.
+pub fn own_part(key: &[u8]) -> &[u8] {
+    let slash = key.iter().position(|byte| *byte == b'/');
+    let rest = slash.and_then(|slash| key.get(slash + 1..)).unwrap_or_default();
+    match rest.iter().position(|byte| !byte.is_ascii_alphanumeric()) {
+        Some(end) if matches!(rest.get(end), Some(b':' | b'~')) => rest.get(end + 1..).unwrap_or_default(),
+        Some(_) | None => key,
+    }
+}
+
 /// May this stand before a tenant's keys?
 pub fn is_prefix(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

@@ -19,6 +19,15 @@ fn a_key_as_the_server_sees_it() {
 }
 
 #[test]
+fn the_own_part_is_what_rules_are_about() {
+    for key in [&b"page:7"[..], b"a/0:b", b"~", &[b'k'; 250]] {
+        let (server, _) = mapped("shop", 7, key);
+        assert!(own_part(&server).starts_with(&key[..key.len().min(100)]));
+    }
+    assert_eq!(own_part(b"no tenant's"), b"no tenant's");
+}
+
+#[test]
 fn a_long_key_keeps_its_beginning() {
     let long = [b"page:".as_slice(), &[b'x'; 245]].concat();
     let (key, back) = mapped("shop", 0, &long);

@@ -30,6 +30,8 @@ use crate::metrics::UpstreamMetrics;
 use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
 use crate::store::{self, DiskMetrics, DiskSettings, Store};
+use crate::tenant::directory::{Directory, Makings};
+use crate::tenant::key::own_part;
 use crate::wire::Limits;
 use connection::Settings;
 
@@ -42,6 +44,10 @@ pub struct Topology {
     pub routes: Table,
     /// What peers may make us hold.
     pub limits: Limits,
+    /// Whose clients are whose.
+    pub directory: Arc<Directory>,
+    /// What tenants share of each worker, see [`crate::tenant::fair`].
+    pub window: usize,
 }
 
 /// A cluster as configured.
@@ -98,7 +104,12 @@ impl Topology {
     /// # Errors
     ///
     /// When a source or a certificate cannot be read. Nothing has changed then.
-    pub fn build(config: &Config, before: Option<&Self>, cx: &Context) -> Result<Self, StartError> {
+    pub fn build(
+        config: &Config,
+        before: Option<&Self>,
+        makings: &Makings,
+        cx: &Context,
+    ) -> Result<Self, StartError> {
         let limits = config.limits();
         let old = |name: &str| before.and_then(|before| before.clusters.iter().find(|old| old.name == name));
         let number = |name: &str| config.cluster_number(name).unwrap_or_default();
@@ -111,11 +122,14 @@ impl Topology {
             planned.push(Plan::new(name, section, limits, old(name), cx)?);
         }
         let clusters = config.clusters.iter().zip(planned).map(|((name, section), plan)| {
-            let place_of = place_of(&routes, number(name));
+            let place_of = place_of(&routes, number(name), !config.tenants.is_empty());
             plan.carry_out(name, section, limits, place_of, cx)
         });
         let clusters = clusters.collect();
-        Ok(Self { clusters, routes, limits })
+        let known = before.map(|before| &before.directory);
+        let directory = Directory::build(config.tenancy(), known, makings);
+        let window = usize::try_from(config.fairness.window).unwrap_or(usize::MAX);
+        Ok(Self { clusters, routes, limits, directory, window })
     }
 
     /// The clusters whose servers are agreed on with other sidecars.
@@ -264,10 +278,11 @@ fn prober(tls: Option<&Connector>) -> Arc<probe::NoopProber> {
 }
 
 /// Where a cluster's keys live, told by their form on the servers; nothing of those that others have there.
-fn place_of(routes: &Table, number: usize) -> resize::PlaceOf {
+fn place_of(routes: &Table, number: usize, has_tenants: bool) -> resize::PlaceOf {
     let routes = routes.clone();
     Arc::new(move |view, key| {
-        let route = routes.route(key);
+        // The rules are about what a client calls its key.
+        let route = if has_tenants { routes.route_renamed(own_part(key), key) } else { routes.route(key) };
         (route.cluster == number).then(|| view.place(route.part, route.hash))
     })
 }

@@ -135,9 +135,9 @@ impl View {
         self.generation.get()
     }
 
-    /// The place of a key.
-    pub fn route<'k>(&self, key: &'k [u8]) -> Route<'k> {
-        self.topology.routes.route(key)
+    /// The place of a key, that the client calls by `own`.
+    pub fn route<'k>(&self, own: &[u8], key: &'k [u8]) -> Route<'k> {
+        self.topology.routes.route_renamed(own, key)
     }
 
     /// What to send a request for this place with. A session always gets the same of several connections,

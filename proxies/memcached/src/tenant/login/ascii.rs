@@ -12,7 +12,8 @@ const LINE_LEN_MAX: usize = 2048;
 /// A user and a password are not longer than this.
 const VALUE_LEN_MAX: usize = 2048;
 
-const UNAUTHENTICATED: Bytes = Bytes::from_static(b"CLIENT_ERROR unauthenticated\r\n");
+/// Told whoever asks for anything else.
+pub(super) const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
 const BAD_END: Bytes = Bytes::from_static(b"CLIENT_ERROR bad command line termination\r\n");
 const BAD_FORMAT: Bytes = Bytes::from_static(b"CLIENT_ERROR bad authentication token format\r\n");
 
@@ -29,7 +30,7 @@ pub(super) fn decode(input: &mut BytesMut) -> Option<Heard> {
     let line = input.get(..feed).unwrap_or_default();
     let Some(value_len) = value_len(line) else {
         input.advance(feed + 1);
-        return Some(Heard::Told(UNAUTHENTICATED));
+        return Some(Heard::Told(Bytes::from_static(UNAUTHENTICATED)));
     };
     if value_len > VALUE_LEN_MAX {
         return Some(Heard::Hangup(BAD_FORMAT));
@@ -112,7 +113,11 @@ mod tests {
             "set a 0 0 3x\r\n",
             "set a 0 0 99999999999\r\n",
         ] {
-            assert_eq!(heard(text.as_bytes()), (Some(Heard::Told(UNAUTHENTICATED)), 0), "{text}");
+            assert_eq!(
+                heard(text.as_bytes()),
+                (Some(Heard::Told(Bytes::from_static(UNAUTHENTICATED))), 0),
+                "{text}"
+            );
         }
         assert_eq!(heard(b"set a 0 0 4\r\nshop\r\n").0, Some(Heard::Told(BAD_FORMAT)));
         assert_eq!(heard(b"set a 0 0 3\r\na bxx").0, Some(Heard::Told(BAD_END)));

@@ -13,15 +13,21 @@ mod sasl;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use groove_common::net::Downstream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::vault::{Grant, Vault};
+use crate::reply;
 use crate::tenant::counters::LoginMetrics;
+use crate::tenant::directory::{Directory, Member, Proof};
+
+/// Told to clients that nobody knows and that cannot say who they are.
+pub const UNAUTHENTICATED: &[u8] = ascii::UNAUTHENTICATED;
 
 /// What a client sent to tell who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,15 +75,6 @@ pub enum LoginError {
     HungUp,
 }
 
-/// A client that is let in.
-#[derive(Debug)]
-pub struct LoggedIn {
-    /// As the vault has it.
-    pub grant: Grant,
-    /// The name it gave.
-    pub user: Bytes,
-}
-
 /// Those of a worker that have not logged in yet.
 #[derive(Debug, Default)]
 pub struct Porch {
@@ -114,11 +111,9 @@ impl Drop for Place {
 
 /// What clients that log in meet.
 pub struct Door<'a> {
-    /// Whose credentials are whose.
-    pub vault: &'a Vault,
-    /// How long they may take.
-    pub time_max: std::time::Duration,
-    /// How many of them a worker may have.
+    /// Who is who.
+    pub directory: &'a Directory,
+    /// How many of them this worker may have.
     pub places: usize,
     /// What is counted.
     pub metrics: &'a LoginMetrics,
@@ -134,10 +129,10 @@ pub async fn log_in(
     porch: &Rc<Porch>,
     conn: &mut Downstream,
     input: &mut BytesMut,
-) -> Result<LoggedIn, LoginError> {
+) -> Result<Member, LoginError> {
     let place = porch.enter(door.places);
     let draining = conn.drain.draining();
-    let heard = timeout(door.time_max, hear(&door, conn, input));
+    let heard = timeout(door.directory.authentication().timeout.get(), hear(&door, conn, input));
     tokio::select! {
         heard = heard => heard.unwrap_or(Err(LoginError::TimedOut)),
         () = place.evicted.notified() => Err(LoginError::Evicted),
@@ -145,7 +140,7 @@ pub async fn log_in(
     }
 }
 
-async fn hear(door: &Door<'_>, conn: &mut Downstream, input: &mut BytesMut) -> Result<LoggedIn, LoginError> {
+async fn hear(door: &Door<'_>, conn: &mut Downstream, input: &mut BytesMut) -> Result<Member, LoginError> {
     fill_to(1, conn, input).await?;
     let mut sasl = (input.first() == Some(&sasl::MAGIC)).then(sasl::Decoder::default);
     loop {
@@ -160,21 +155,44 @@ async fn hear(door: &Door<'_>, conn: &mut Downstream, input: &mut BytesMut) -> R
                 conn.stream.send(&mut &*answer).await?;
                 return Err(LoginError::HungUp);
             }
-            Some(Heard::Credentials(Credentials { user, password })) => {
-                let granted = door.vault.verify(conn.peer.ip(), &user, &password).await;
-                door.metrics.count(granted.is_some());
-                let answer = match (&sasl, &granted) {
-                    (None, Some(_)) => ascii::RIGHT,
-                    (None, None) => ascii::WRONG,
-                    (Some(sasl), Some(_)) => sasl.right(),
-                    (Some(sasl), None) => sasl.wrong(),
+            Some(Heard::Credentials(credentials)) => {
+                let let_in = let_in(door, conn.peer.ip(), credentials).await;
+                let answer = match (&sasl, &let_in) {
+                    (None, LetIn::Yes(_)) => ascii::RIGHT,
+                    (None, LetIn::No) => ascii::WRONG,
+                    (None, LetIn::Full) => Bytes::from_static(reply::TOO_MANY_CONNECTIONS),
+                    (Some(sasl), LetIn::Yes(_)) => sasl.right(),
+                    (Some(sasl), LetIn::No | LetIn::Full) => sasl.wrong(),
                 };
                 conn.stream.send(&mut &*answer).await?;
-                if let Some(grant) = granted {
-                    return Ok(LoggedIn { grant, user });
+                match let_in {
+                    LetIn::Yes(member) => return Ok(member),
+                    LetIn::No => (),
+                    LetIn::Full => return Err(LoginError::HungUp),
                 }
             }
         }
+    }
+}
+
+/// Whether somebody with these credentials may come in.
+enum LetIn {
+    Yes(Member),
+    No,
+    /// He may, and there is no room for him.
+    Full,
+}
+
+async fn let_in(door: &Door<'_>, address: Option<IpAddr>, credentials: Credentials) -> LetIn {
+    let Credentials { user, password } = credentials;
+    let grant = door.directory.vault().verify(address, &user, &password).await;
+    door.metrics.count(grant.is_some());
+    let granted = grant.and_then(|grant| Some((door.directory.granted(&grant)?, grant.entry)));
+    let Some((tenant, entry)) = granted else { return LetIn::No };
+    tenant.counters().logins.inc();
+    match Member::enter(Arc::clone(tenant), Proof::Credential { user, entry }) {
+        Ok(member) => LetIn::Yes(member),
+        Err(_) => LetIn::Full,
     }
 }
 

@@ -1,0 +1,240 @@
+//! What a session does with its tenant: its keys are renamed, its requests admitted, its answers counted.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::directory::{Directory, Member};
+use super::fair::{Ask, Fair};
+use super::key::{Back, Room};
+use crate::error::Failure;
+use crate::session::state::{Answer, Finished};
+use crate::wire::Limits;
+use crate::wire::meta::{Op, Request};
+
+/// Whether a request may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admit {
+    /// It may.
+    Go,
+    /// Not yet: the session is woken.
+    Wait,
+    /// It may not at all.
+    Refused(Failure),
+}
+
+/// A session's tenant.
+#[derive(Debug)]
+pub struct Guest {
+    member: RefCell<Member>,
+    /// The session's number on its worker.
+    session: usize,
+    /// Of how many workers this is one.
+    workers: usize,
+    /// The directory that `member` was last found in.
+    seen: RefCell<Option<Arc<Directory>>>,
+    /// The request at hand has its tokens, which are there from this time on.
+    paid: Cell<Option<Duration>>,
+    alarm: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// It may be in line for its part of the window.
+    is_in_line: Cell<bool>,
+    /// Nothing is sent before the `flush_all` that runs has been answered.
+    is_flushing: Cell<bool>,
+}
+
+impl Guest {
+    /// A session that is this member's.
+    pub fn new(member: Member, session: usize, workers: usize) -> Self {
+        Self {
+            member: RefCell::new(member),
+            session,
+            workers,
+            seen: RefCell::default(),
+            paid: Cell::new(None),
+            alarm: RefCell::default(),
+            is_in_line: Cell::new(false),
+            is_flushing: Cell::new(false),
+        }
+    }
+
+    /// The session's number on its worker.
+    pub fn session(&self) -> usize {
+        self.session
+    }
+
+    /// Takes a new configuration on. False: this session is nobody's any more.
+    pub fn renew(&self, directory: &Arc<Directory>) -> bool {
+        let mut seen = self.seen.borrow_mut();
+        if seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, directory)) {
+            return true;
+        }
+        let mut member = self.member.borrow_mut();
+        let Some(tenant) = directory.renew(&member) else { return false };
+        member.tenant = Arc::clone(tenant);
+        *seen = Some(Arc::clone(directory));
+        true
+    }
+
+    /// What its tenant's keys begin with, without the generation.
+    pub fn prefix(&self) -> String {
+        self.member.borrow().tenant.prefix().to_owned()
+    }
+
+    /// The codecs' limits for this session.
+    pub fn limits(&self, limits: Limits) -> Limits {
+        let item_len_max = self.member.borrow().tenant.limits().item.map_or(usize::MAX, |item| item.bytes());
+        Limits { value_len_max: limits.value_len_max.min(item_len_max), ..limits }
+    }
+
+    /// Is a `flush_all` of this session running?
+    pub fn is_flushing(&self) -> bool {
+        self.is_flushing.get()
+    }
+
+    /// A `flush_all` of this session begins or has ended.
+    pub fn set_flushing(&self, is_flushing: bool) {
+        self.is_flushing.set(is_flushing);
+    }
+
+    /// May this request go now? `now` is told twice: for the clock that sleeps, and since the worker's origin.
+    pub fn admit(
+        &self,
+        request: &Request<'_>,
+        fair: &RefCell<Fair<Waker>>,
+        now: (Instant, Duration),
+        cx: &mut Context<'_>,
+    ) -> Admit {
+        let member = self.member.borrow();
+        let (tenant, (instant, at)) = (&member.tenant, now);
+        if !tenant.rates.is_unbounded() {
+            match self.pay(&member, request, at) {
+                Ok(due) if due > at && self.sleeps(instant + (due - at), cx) => return Admit::Wait,
+                Ok(_) => (),
+                Err(failure) => return Admit::Refused(failure),
+            }
+        }
+        let limits = tenant.limits();
+        let share =
+            |in_flight: u32| usize::try_from(in_flight).unwrap_or(usize::MAX).div_ceil(self.workers.max(1));
+        let in_flight_max = limits.in_flight.map_or(usize::MAX, share);
+        let ask = Ask { tenant: tenant.number(), session: self.session, in_flight_max, now: at };
+        let may_send = fair.borrow_mut().may_send(ask, || cx.waker().clone());
+        self.is_in_line.set(self.is_in_line.get() || !may_send);
+        if may_send { Admit::Go } else { Admit::Wait }
+    }
+
+    /// Takes the tokens of the request at hand, once, and tells from when on they are there.
+    fn pay(&self, member: &Member, request: &Request<'_>, at: Duration) -> Result<Duration, Failure> {
+        if let Some(due) = self.paid.get() {
+            return Ok(due);
+        }
+        let bytes_len = request.key.len() + value_len(request);
+        let wait = member.tenant.rates.admit(at, bytes_len).map_err(|refused| {
+            member.tenant.counters().count_refused(refused.bound);
+            Failure::OverLimit(refused)
+        })?;
+        self.paid.set(Some(at + wait));
+        Ok(at + wait)
+    }
+
+    /// Is it still to come?
+    fn sleeps(&self, due: Instant, cx: &mut Context<'_>) -> bool {
+        let mut alarm = self.alarm.borrow_mut();
+        let sleep = alarm.get_or_insert_with(|| Box::pin(sleep_until(due.into())));
+        let is_pending = sleep.as_mut().poll(cx).is_pending();
+        if !is_pending {
+            *alarm = None;
+        }
+        is_pending
+    }
+
+    /// The request as servers know it, its key in `room`.
+    ///
+    /// # Errors
+    ///
+    /// While the tenant's generation is not known.
+    pub fn rename<'a>(&self, request: &Request<'a>, room: &'a mut Room) -> Result<Request<'a>, Failure> {
+        let member = self.member.borrow();
+        let head = member.tenant.head();
+        let head = head.as_ref().ok_or(Failure::NotReady)?;
+        let mapped = head.map(request.key, room);
+        let is_coded = request.is_coded && mapped.back != Back::Keep;
+        Ok(Request { key: mapped.key, is_coded, op: request.op })
+    }
+
+    /// The request at hand has been sent: its answer will come to [`Self::answered`].
+    pub fn sent(&self, value_len: usize, fair: &RefCell<Fair<Waker>>) {
+        self.paid.set(None);
+        let number = self.member.borrow().tenant.number();
+        fair.borrow_mut().sent(number, self.session, value_len);
+    }
+
+    /// The request at hand needs nothing more.
+    pub fn done(&self) {
+        self.paid.set(None);
+    }
+
+    /// The request at hand was answered on the spot.
+    pub fn done_with(&self, answer: &Answer, at: Duration) {
+        self.done();
+        self.member.borrow().tenant.rates.charge(at, answered_len(answer));
+    }
+
+    /// The session sends nothing more in this turn, or ever.
+    pub fn leave(&self, fair: &RefCell<Fair<Waker>>) {
+        if self.is_in_line.replace(false) {
+            let number = self.member.borrow().tenant.number();
+            fair.borrow_mut().leave(number, self.session, Waker::wake);
+        }
+    }
+
+    /// An answer to something that was sent. `at` tells the time since the worker's origin.
+    pub fn answered(&self, answer: &Answer, fair: &RefCell<Fair<Waker>>, at: impl FnOnce() -> Duration) {
+        let member = self.member.borrow();
+        let len = answered_len(answer);
+        fair.borrow_mut().answered(member.tenant.number(), len, Waker::wake);
+        if member.tenant.rates.counts_bytes() {
+            member.tenant.rates.charge(at(), len);
+        }
+    }
+
+    /// Counts an exchange.
+    pub fn count(&self, finished: &Finished, took: Duration) {
+        self.member.borrow().tenant.counters().count(finished, took);
+    }
+
+    /// Counts bytes from the client.
+    pub fn count_read(&self, len: usize) {
+        self.member.borrow().tenant.counters().read.add(len as u64);
+    }
+
+    /// Counts bytes to the client.
+    pub fn count_written(&self, len: usize) {
+        self.member.borrow().tenant.counters().written.add(len as u64);
+    }
+
+    /// The tenant's own statistics.
+    pub fn stats(&self, uptime: Duration, time: Duration) -> bytes::Bytes {
+        self.member.borrow().tenant.counters().stats(uptime, time)
+    }
+}
+
+fn answered_len(answer: &Answer) -> usize {
+    match answer {
+        Answer::Reply(reply) => reply.value.len(),
+        Answer::Failed(_) | Answer::Login(_) => 0,
+    }
+}
+
+/// How many bytes of value a request carries.
+pub fn value_len(request: &Request<'_>) -> usize {
+    match &request.op {
+        Op::Store(store) => store.value.len(),
+        Op::Get(_) | Op::Delete(_) | Op::Arith(_) | Op::Debug => 0,
+    }
+}
