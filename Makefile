@@ -15,10 +15,10 @@ CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS := 60
 
-.PHONY: help demo test bench fuzz image tools
+.PHONY: help demo test bench suites histories fuzz image tools
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Start real servers, put the three proxies in front, show what they do, stay up to try by hand
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
@@ -31,8 +31,18 @@ test: tools ## Linters, unit, property, invariant, integration and Python tests;
 bench: ## Compare with nutcracker, pgbouncer, nginx and haproxy; BENCH="--only http --rounds 3" narrows it
 	@scripts/packages.sh $(BENCH_PACKAGES)
 	cargo build --release --package groove-memcached --package groove-postgres --package groove-http \
-	    --package groove-integration --bins
+	    --package groove-integration --bin groove-memcached --bin groove-postgres --bin groove-http --bin bench
 	@GROOVE_BUILT=1 $(TARGET)/release/bench $(BENCH)
+
+suites: tools ## Run the suites of client libraries that are too long for make test or come from no registry
+	cargo build --workspace --bins
+	GROOVE_BUILT=1 cargo test --package groove-integration suites -- --include-ignored
+
+histories: ## Check what many clients see while servers come, go and die; HISTORIES="--operations 20M" makes it long
+	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
+	cargo build --release --package groove-memcached --package groove-integration \
+	    --bin groove-memcached --bin memcached-checker
+	@GROOVE_BUILT=1 $(TARGET)/release/memcached-checker $(HISTORIES)
 
 # On the stable compiler: coverage without a sanitizer. Without link-time optimization, which costs minutes a target.
 fuzz: export CARGO_PROFILE_RELEASE_LTO := off

@@ -23,7 +23,7 @@ pub(super) struct Options {
     pub(super) clients: u16,
     /// Keys, of the four shapes in turn.
     pub(super) keys: u32,
-    /// Operations of all of them.
+    /// Operations that are to be expected of all of them, for which memory is set aside.
     pub(super) operations: u64,
     /// How they speak: in turn.
     pub(super) protocols: Vec<Protocol>,
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) begun: AtomicU64,
     /// Operations whose outcome nobody knows.
     pub(super) unknown: AtomicU64,
-    /// Ends the clients early.
+    /// Ends the clients.
     pub(super) stop: AtomicBool,
     ids: AtomicU32,
     epoch: Instant,
@@ -65,7 +65,7 @@ impl Shared {
 }
 
 impl Options {
-    /// Runs all clients to the end of their operations.
+    /// Runs all clients until they are told to stop.
     ///
     /// # Errors
     /// When an answer is none that memcached gives.
@@ -132,9 +132,8 @@ impl Worker {
     }
 
     async fn work(mut self) -> Result<()> {
-        while !self.shared.stop.load(Ordering::Relaxed)
-            && self.shared.begun.fetch_add(1, Ordering::Relaxed) < self.options.operations
-        {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            self.shared.begun.fetch_add(1, Ordering::Relaxed);
             self.operate().await?;
         }
         Ok(())

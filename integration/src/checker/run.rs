@@ -1,8 +1,8 @@
 //! The cluster that the clients of [`super`] go at: real servers, sidecars, and what happens to them meanwhile.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::client::Protocol;
 use super::history::Report;
 use super::load::{Options, Shared};
 use super::steady::{self, Event};
-use crate::{Kind, Memcached, Proxy, paths};
+use crate::{Kind, Memcached, Process, Proxy, paths};
 
 /// How the list of servers changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Change {
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Operations in all.
+    /// Operations in all; more if the servers have not changed as they should by then.
     pub operations: u64,
     /// Clients.
     pub clients: u16,
@@ -111,6 +111,9 @@ impl std::fmt::Display for Outcome {
 /// The most servers there are.
 const SERVERS: usize = 5;
 
+/// A resize that takes longer stands still.
+const RESIZED_WITHIN: Duration = Duration::from_secs(300);
+
 /// Lists that one cycle goes through.
 const SIZES: [usize; 3] = [3, 5, 2];
 
@@ -154,9 +157,7 @@ impl Plan {
             }
             let load = scope.spawn(|| options.run(&shared));
             let played = stage.play(self, &shared, &|| load.is_finished());
-            if played.is_err() {
-                shared.stop.store(true, Ordering::Relaxed);
-            }
+            shared.stop.store(true, Ordering::Relaxed);
             let history = load.join().unwrap_or_else(|_| bail!("the load panicked"));
             let took = begun.elapsed();
             stop.store(true, Ordering::Relaxed);
@@ -231,7 +232,7 @@ impl Stage {
         self.events.push(Event { at, what, is_planned });
     }
 
-    /// Does what the plan says, each when the load has come so far.
+    /// Does what the plan says, each when the load has come so far, and waits until it has come far enough.
     fn play(&mut self, plan: &Plan, shared: &Shared, is_over: &dyn Fn() -> bool) -> Result<()> {
         let until = |share: f64| {
             let wanted = crate::load::count(plan.operations) * share;
@@ -262,6 +263,7 @@ impl Stage {
                 self.change(plan, two)?;
             }
         }
+        until(1.0);
         Ok(())
     }
 
@@ -298,15 +300,14 @@ impl Stage {
     /// Asks the last sidecar, waits until it says that it is done.
     fn resize(&self, list: &str) -> Result<()> {
         let file = self.folder.path().join("servers");
-        std::fs::write(&file, list.replace(", ", "\n") + "\n")?;
+        std::fs::write(&file, format!("[{list}]\n"))?;
         let admin = self.sidecars.last().context("no sidecar")?.admin().to_string();
         let file = file.display().to_string();
-        let output =
-            Kind::Memcached.run(&["resize", "--cluster", "main", "--to", &file, "--admin", &admin])?;
-        let mut said = String::new();
-        write!(said, "{}", String::from_utf8_lossy(&output.stdout))?;
-        write!(said, "{}", String::from_utf8_lossy(&output.stderr))?;
-        ensure!(output.status.success(), "resize: {said}");
+        let mut command = Command::new(Kind::Memcached.binary()?);
+        command.args(["resize", "--cluster", "main", "--to", &file, "--admin", &admin]);
+        let mut verb = Process::spawn("resize", command)?;
+        let status = verb.exit(RESIZED_WITHIN)?;
+        ensure!(status.success(), "resize: {}", verb.log());
         Ok(())
     }
 }

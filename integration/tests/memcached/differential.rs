@@ -192,7 +192,7 @@ impl Pair {
             if let ([command, _, _, _, _, token, ..], true) = (&mut words[..], line.starts_with(b"cas ")) {
                 _ = command;
                 let end = token.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(token.len());
-                if let Some(raw) = number(&token[..end]).filter(|raw| *raw < 1 << OWN_BITS) {
+                if let Some(raw) = token.get(..end).and_then(number).filter(|raw| *raw < 1 << OWN_BITS) {
                     let ours = (raw | self.epoch << OWN_BITS).to_string();
                     token.splice(..end, ours.into_bytes());
                 }
@@ -203,7 +203,7 @@ impl Pair {
     }
 
     /// As memcached would have said it.
-    fn from_ours(&self, bytes: &[u8]) -> Vec<u8> {
+    fn with_own_tokens(&self, bytes: &[u8]) -> Vec<u8> {
         let runs = bytes.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
         let runs = runs.map(|run| match number(run) {
             Some(token) if token >> OWN_BITS == self.epoch => {
@@ -228,7 +228,7 @@ fn token(said: &[u8]) -> u64 {
 fn compare(pair: &Pair, bytes: &[u8]) -> Result<()> {
     let wanted = Client::connect(pair.real)?.exchange(bytes)?;
     let (seen, closed) = Client::connect(pair.ours)?.exchange(&pair.to_ours(bytes))?;
-    let seen = (pair.from_ours(&seen), closed);
+    let seen = (pair.with_own_tokens(&seen), closed);
     let same = wanted.0.iter().zip(&seen.0).take_while(|(wanted, seen)| wanted == seen).count();
     let shown = |(bytes, closed): &(Vec<u8>, bool)| {
         let near = bytes.get(same.saturating_sub(100)..bytes.len().min(same + 100)).unwrap_or_default();

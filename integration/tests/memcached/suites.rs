@@ -3,11 +3,11 @@
 //! Where a library's package has its own tests these are run, else a program of ours that does all it can. What
 //! came of each is under `target/suites/`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use anyhow::Result;
-use harness::{Memcached, Proxy, paths, python, suites};
+use harness::{Kind, Memcached, Port, Process, Proxy, paths, python, suites};
 
 use crate::proxy_to;
 
@@ -95,6 +95,49 @@ fn pylibmcs_own_suite() -> Result<()> {
         &["-p", "no:asyncio", "tests"],
         &environment(direct.address()),
         &environment(proxy.address()),
+    )?
+    .settle(&[])
+}
+
+/// The suite knows no other port, but any host: one of the loopback network that nobody else has.
+const ITS_PORT: u16 = 11211;
+
+fn own_host(port: &Port) -> Ipv4Addr {
+    let [high, low] = port.number().to_be_bytes();
+    Ipv4Addr::new(127, high, low, 1)
+}
+
+#[test]
+fn python_binary_memcacheds_own_suite() -> Result<()> {
+    let source = suites::source("python_binary_memcached", "0.33.0")?;
+    let (here, there, behind) = (Port::reserve()?, Port::reserve()?, Memcached::start_many(2)?);
+    let mut memcached = Command::new(paths::program("memcached")?);
+    memcached.args(["-u", "nobody", "-U", "0", "-p", "11211", "-l", &own_host(&here).to_string()]);
+    let mut direct = Process::spawn("memcached", memcached)?;
+    let address = SocketAddr::from((own_host(&here), ITS_PORT));
+    direct.until("accepting", || std::net::TcpStream::connect(address).is_ok())?;
+    let endpoints: Vec<String> = behind.iter().map(|server| server.address().to_string()).collect();
+    let _proxy = Proxy::of(Kind::Memcached)
+        .config(&format!(
+            "listeners: [{{address: '{}:{ITS_PORT}'}}]\nadmin: {{address: $ADMIN}}\n\
+             clusters: {{main: {{endpoints: [{}]}}}}\n",
+            own_host(&there),
+            endpoints.join(", ")
+        ))
+        .start()?;
+    let environment = |host: &Port| {
+        let ours = paths::repository().join("integration/python/binary").display().to_string();
+        [("MEMCACHED_HOST", own_host(host).to_string()), ("PYTHONPATH", ours)]
+    };
+    // What is left out looks at sockets of its own only, or listens on a fixed port.
+    let arguments =
+        ["-p", "no:asyncio", "--ignore", "test/test_tls.py", "--ignore", "test/test_ipv6.py", "test"];
+    suites::compare(
+        "python-binary-memcached's suite",
+        &source,
+        &arguments,
+        &environment(&here),
+        &environment(&there),
     )?
     .settle(&[])
 }
