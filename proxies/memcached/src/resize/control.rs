@@ -414,3 +414,7 @@ fn id() -> String {
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

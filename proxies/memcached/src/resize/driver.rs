@@ -57,7 +57,7 @@ pub(super) struct Driver {
     watched: Watched,
     progress: Arc<Progress>,
     total: Option<u64>,
-    reported: Option<Instant>,
+    reported: Option<(Instant, Option<String>)>,
     rate: Rate,
 }
 
@@ -260,10 +260,15 @@ impl Driver {
         waits_for: Option<String>,
         away: Vec<Address>,
     ) -> Result<(), SharedError> {
-        if self.reported.is_some_and(|at| at.elapsed() < REPORT_EVERY) || state.change.is_none() {
+        // "So many seconds left" is no news.
+        let is_timed = self.about.1 == Phase::F || waits_for.as_ref().is_some_and(|it| it.ends_with("left"));
+        let is_news = |(at, known): &(Instant, Option<String>)| {
+            at.elapsed() >= REPORT_EVERY || (!is_timed && *known != waits_for)
+        };
+        if state.change.is_none() || !self.reported.as_ref().is_none_or(is_news) {
             return Ok(());
         }
-        self.reported = Some(Instant::now());
+        self.reported = Some((Instant::now(), waits_for.clone()));
         let progress = &self.progress;
         let moved = progress.done.load(Ordering::Relaxed);
         let report = Report {
