@@ -5,7 +5,13 @@
 //! clock and no chance, so that the same lines run on real connections and in a simulation that plays every
 //! order of events.
 
+mod found;
+#[cfg(any(test, feature = "mutants"))]
+mod mutants;
 pub mod resize;
+#[cfg(test)]
+mod sim;
+mod steps;
 
 use crate::error::Failure;
 use crate::wire::meta::{Reply, Request};

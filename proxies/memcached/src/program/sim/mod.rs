@@ -1,0 +1,17 @@
+//! The programs, run against memcached as it is known to behave, in every order of events that dice find.
+//!
+//! | file | what |
+//! |---|---|
+//! | `server.rs` | a memcached 1.6.18 in memory; compared with a real one in `server_tests.rs` |
+//! | `world.rs` | sidecars, clients, the servers, and what happens next |
+//! | `client.rs` | what clients do, in their own words |
+//! | `history.rs` | was it a register that may lose its value? |
+//! | `tests.rs` | seeds, small worlds in full, mutants |
+
+mod client;
+mod history;
+mod server;
+#[cfg(test)]
+mod server_tests;
+mod tests;
+mod world;
