@@ -265,6 +265,11 @@ impl Worker {
                     stirred += 1;
                 }
                 Ok(Moved::Cleared) => stirred += 1,
+                // Another try would not help: it stays where it is, and is missing once old is not read.
+                Ok(Moved::Refused) => {
+                    progress.failed.fetch_add(1, Ordering::Relaxed);
+                    self.note(format!("{} does not take a key of {}", to.address, from.address));
+                }
                 Err(failure) => {
                     progress.failed.fetch_add(1, Ordering::Relaxed);
                     self.note(format!("a key from {} to {}: {failure}", from.address, to.address));
