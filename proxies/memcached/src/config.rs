@@ -1,6 +1,7 @@
 //! The configuration, as written.
 
 mod hash;
+mod replicas;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::hash::{Dialect, Hash, Tag};
+pub use self::replicas::{Read, Replicas};
 use crate::resize;
 use crate::tenant::config::{Authentication, Fairness, Sections, Tenant};
 use crate::wire::{KEY_LEN_MAX, Limits};
@@ -111,6 +113,9 @@ pub struct Cluster {
     /// Where the keys of a server go that is known to be away.
     #[serde(default)]
     pub failover: Failover,
+    /// Other clusters that hold copies of its keys.
+    #[serde(default)]
+    pub replicas: Option<Replicas>,
     /// How the health of the servers is known.
     #[serde(default)]
     pub health: Health,
@@ -311,6 +316,9 @@ impl Document for Config {
     fn validate(&self, issues: &mut Issues) {
         for (name, cluster) in &self.clusters {
             cluster.check(name, issues);
+            if let Some(replicas) = &cluster.replicas {
+                replicas.check(name, &self.clusters, issues);
+            }
         }
         self.check_routes(issues);
         self.check_limits(issues);

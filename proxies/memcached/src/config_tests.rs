@@ -139,3 +139,28 @@ default_cluster: none
     let report = check_text::<Config>("groove.yaml", text).unwrap_err();
     assert_eq!(report.findings().len(), 4, "{report}");
 }
+
+#[test]
+fn copies_are_checked() {
+    let text = "
+listeners: [{address: 127.0.0.1:11311}]
+clusters:
+  a:
+    endpoints: [127.0.0.1:1]
+    replicas: {clusters: [a, b, d, e]}
+  b: {endpoints: [127.0.0.1:2], replicas: {clusters: [c, c]}}
+  c: {endpoints: [127.0.0.1:3], failover: rehash}
+  d: {endpoints: {embedded: {capacity: 64MiB}}}
+default_cluster: a
+";
+    let report = check_text::<Config>("copies", text).unwrap_err().to_string();
+    for wanted in [
+        "named already",
+        "a copy has no copies",
+        "copies take the place of `failover`",
+        "the embedded store holds no copies",
+        "there is no such cluster",
+    ] {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+}

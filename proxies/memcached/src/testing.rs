@@ -51,14 +51,31 @@ pub(crate) struct Scene {
 impl Scene {
     /// With so many servers in a cluster that has these options besides.
     pub(crate) fn new(servers: usize, options: &str) -> Self {
+        Self::start(servers, |addresses| {
+            format!(
+                "  main:\n    endpoints: [{}]\n    health: {{probe: null}}\n{options}",
+                addresses.join(", ")
+            )
+        })
+    }
+
+    /// With a server in a cluster that has these replicas, and another in a cluster `copy`.
+    pub(crate) fn copied(replicas: &str) -> Self {
+        Self::start(2, |addresses| {
+            let cluster = |name: &str, address: &str, options: &str| {
+                format!("  {name}:\n    endpoints: [{address}]\n    health: {{probe: null}}\n{options}")
+            };
+            let main = cluster("main", &addresses[0], &format!("    replicas: {replicas}\n"));
+            main + &cluster("copy", &addresses[1], "")
+        })
+    }
+
+    fn start(servers: usize, clusters: impl FnOnce(&[String]) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (0..servers).map(|index| folder.path().join(index.to_string())).collect();
         let listeners = paths.iter().map(|path| UnixListener::bind(path).unwrap()).collect();
         let addresses: Vec<_> = paths.iter().map(|path| format!("'unix:{}'", path.display())).collect();
-        let text = format!(
-            "listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n  main:\n    endpoints: [{}]\n    health: {{probe: null}}\n{options}",
-            addresses.join(", ")
-        );
+        let text = format!("listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n{}", clusters(&addresses));
         let config: Config = check_text("scene", &text).unwrap();
         let registry = Registry::new(1);
         let cx = Context {

@@ -8,6 +8,7 @@
 mod found;
 #[cfg(any(test, feature = "mutants"))]
 mod mutants;
+pub mod replicas;
 pub mod resize;
 #[cfg(test)]
 mod sim;

@@ -152,3 +152,64 @@ fn who_found_a_connection_full_is_woken_when_there_is_room() {
         }
     });
 }
+
+#[test]
+fn copies_are_written_together_and_read_in_turn() {
+    run(async {
+        let scene = Scene::copied("{clusters: [copy]}");
+        let mut client = scene.client();
+        // Both requests for the key: the second waits for the first.
+        client.send("set a 0 0 1\r\n1\r\nget a\r\n").await;
+        let (mut main, mut copy) = tokio::join!(scene.accept(0), scene.accept(1));
+        main.expect("ms a 1\r\n1\r\n").await;
+        copy.expect("ms a 1\r\n1\r\n").await;
+        main.send("HD\r\n").await;
+        settle().await;
+        copy.send("HD\r\n").await;
+        client.expect("STORED\r\n").await;
+        main.expect("mg a k f v\r\n").await;
+        main.send("EN\r\n").await;
+        copy.expect("mg a k f v\r\n").await;
+        copy.send("VA 1 ka f0\r\n1\r\n").await;
+        client.expect("VALUE a 0 1\r\n1\r\nEND\r\n").await;
+        // What the main copy decides, the other forgets; a broadcast comes after all of it.
+        client.send("incr a 1\r\nflush_all\r\n").await;
+        main.expect_until("D1\r\n").await;
+        main.send("VA 1\r\n2\r\n").await;
+        copy.expect("md a\r\n").await;
+        copy.send("HD\r\n").await;
+        client.expect("2\r\n").await;
+        for server in [&mut main, &mut copy] {
+            server.expect("flush_all\r\n").await;
+            server.send("OK\r\n").await;
+        }
+        client.expect("OK\r\n").await;
+    });
+}
+
+#[test]
+fn a_late_answer_is_asked_of_the_copy() {
+    run(async {
+        let scene = Scene::copied("{clusters: [copy], hedge: 90}");
+        let mut client = scene.client();
+        client.send("get a\r\n").await;
+        let mut main = scene.accept(0).await;
+        for _ in 0..100 {
+            main.expect("mg a k f v\r\n").await;
+            main.send("VA 1 ka f0\r\n1\r\n").await;
+            client.expect("VALUE a 0 1\r\n1\r\nEND\r\n").await;
+            client.send("get a\r\n").await;
+        }
+        main.expect("mg a k f v\r\n").await;
+        main.send("VA 1 ka f0\r\n1\r\n").await;
+        client.expect("VALUE a 0 1\r\n1\r\nEND\r\n").await;
+        client.send("get a\r\n").await;
+        main.expect("mg a k f v\r\n").await;
+        let mut copy = scene.accept(1).await;
+        copy.expect("mg a k f v\r\n").await;
+        copy.send("VA 1 ka f0\r\n1\r\n").await;
+        client.expect("VALUE a 0 1\r\n1\r\nEND\r\n").await;
+        // The answer that came too late is nobody's.
+        main.send("EN\r\n").await;
+    });
+}

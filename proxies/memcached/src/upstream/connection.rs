@@ -19,7 +19,7 @@ mod ask;
 mod exchange;
 mod greeting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -51,6 +51,12 @@ const IN_FLIGHT_MAX: usize = 4096;
 /// Bytes that may wait to be written on one connection.
 const OUT_LEN_MAX: usize = 4 << 20;
 
+/// How long what a server usually takes is taken for granted.
+const USUAL_FOR: Duration = Duration::from_secs(1);
+
+/// From so many answers on something is usual.
+const USUAL_COUNT_MIN: u64 = 100;
+
 /// Between two attempts at a server that is away.
 const REDIAL: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(2) };
 
@@ -73,6 +79,8 @@ pub struct Connection {
     endpoint: Arc<Endpoint>,
     settings: Arc<Settings>,
     metrics: ServerMetrics,
+    /// When it was looked at, for which percentile, and what came of it.
+    usual: Cell<Option<(Instant, u8, Duration)>>,
     pipe: RefCell<Pipe>,
 }
 
@@ -145,7 +153,14 @@ impl Connection {
             is_retired: false,
         };
         let metrics = metrics.server(&endpoint.address);
-        let connection = Rc::new(Self { cluster, endpoint, settings, metrics, pipe: RefCell::new(pipe) });
+        let connection = Rc::new(Self {
+            cluster,
+            endpoint,
+            settings,
+            metrics,
+            usual: Cell::new(None),
+            pipe: RefCell::new(pipe),
+        });
         tokio::task::spawn_local(Rc::clone(&connection).run(dice));
         connection
     }
@@ -221,6 +236,24 @@ impl Connection {
     /// The TCP connection that is up, if one is.
     pub fn link(&self) -> Option<program::Link> {
         self.pipe.borrow().up.map(|up| up.link)
+    }
+
+    /// In what time its server gives so many of a hundred answers, as of the last second or so. `None`: too few
+    /// have been counted.
+    pub fn usual_time(&self, percentile: u8, now: Instant) -> Option<Duration> {
+        if let Some((at, of, known)) = self.usual.get()
+            && of == percentile
+            && now.saturating_duration_since(at) < USUAL_FOR
+        {
+            return Some(known);
+        }
+        let answers = self.metrics.latency.snapshot();
+        if answers.count() < USUAL_COUNT_MIN {
+            return None;
+        }
+        let known = answers.quantile(f64::from(percentile) / 100.0);
+        self.usual.set(Some((now, percentile, known)));
+        Some(known)
     }
 
     /// Has it been given up?

@@ -40,6 +40,8 @@ use connection::Settings;
 pub struct Topology {
     /// In the order of their names; routes tell them by number.
     pub clusters: Vec<Arc<Backend>>,
+    /// By cluster.
+    pub replicas: Vec<Option<Arc<Replicas>>>,
     /// Which keys go where.
     pub routes: Table,
     /// What peers may make us hold.
@@ -48,6 +50,14 @@ pub struct Topology {
     pub directory: Arc<Directory>,
     /// What tenants share of each worker, see [`crate::tenant::fair`].
     pub window: usize,
+}
+
+/// The other clusters that hold copies of one's keys.
+#[derive(Debug)]
+pub struct Replicas {
+    /// Their numbers.
+    clusters: Vec<usize>,
+    configured: config::Replicas,
 }
 
 /// A cluster as configured.
@@ -129,7 +139,13 @@ impl Topology {
         let known = before.map(|before| &before.directory);
         let directory = Directory::build(config.tenancy(), known, makings);
         let window = usize::try_from(config.fairness.window).unwrap_or(usize::MAX);
-        Ok(Self { clusters, routes, limits, directory, window })
+        let replicas = config.clusters.values().map(|section| {
+            let configured = section.replicas.clone()?;
+            let clusters = configured.clusters.iter().map(|name| number(name)).collect();
+            Some(Arc::new(Replicas { clusters, configured }))
+        });
+        let replicas = replicas.collect();
+        Ok(Self { clusters, replicas, routes, limits, directory, window })
     }
 
     /// The clusters whose servers are agreed on with other sidecars.

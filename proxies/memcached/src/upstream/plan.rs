@@ -4,11 +4,11 @@
 //! the [`Plan`] it gives out then knows the servers that take part, and holds the step it was begun in open.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use groove_common::discovery::{Cluster, Health};
@@ -18,8 +18,9 @@ use smallvec::SmallVec;
 use super::changes::Running;
 use super::connection::{Connection, Identity};
 use crate::error::Failure;
+use crate::program::replicas::Copies;
 use crate::program::resize::{At, Phase, Token};
-use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, resize};
+use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, replicas, resize};
 use crate::session::state::Answer;
 use crate::wire::Epoch;
 use crate::wire::meta::{Op, Reply, Request, Status, Store};
@@ -43,6 +44,8 @@ pub struct Plan {
 pub enum Kind {
     /// The key moves from one server to another, and this is how far that is.
     Resize(Phase),
+    /// The key has copies. Which, and when to ask a second one for an answer.
+    Replicas(Copies, Option<Duration>),
 }
 
 /// The servers that take part in one operation.
@@ -91,6 +94,26 @@ impl Plan {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 resize::run(&seats, At { phase, now_s: now.as_secs() }, &request, token).await
             }
+            Kind::Replicas(copies, hedge) => {
+                let own;
+                let request = match request.compare() {
+                    None => &request,
+                    Some(token) => match seats.own(Node::Replica(0), token).await {
+                        Ok(cas) => {
+                            own = request.comparing(cas);
+                            &own
+                        }
+                        Err(failure) => return Answer::Failed(failure),
+                    },
+                };
+                let late = async {
+                    match hedge {
+                        Some(time) => tokio::time::sleep(time).await,
+                        None => pending().await,
+                    }
+                };
+                replicas::run(&seats, copies, request, late).await
+            }
         };
         // Whatever it did is done.
         drop(running);
@@ -128,6 +151,12 @@ impl Seats {
             };
         }
         Token::Foreign
+    }
+
+    /// What this server is to compare with in place of a client's token.
+    async fn own(&self, node: Node, token: u64) -> Result<u64, Failure> {
+        let (_, identity) = self.seat(node)?.identity().await?;
+        Ok(identity.epoch.cas(token))
     }
 
     /// Whose CAS value it is that has this origin.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use groove_common::balance::{Dice, Placement};
@@ -15,10 +16,11 @@ use smallvec::SmallVec;
 use super::changes::Changes;
 use super::connection::Connection;
 use super::plan::{Kind as Program, Plan, Seat, Seats};
-use super::{Backend, Kind, Servers, Topology};
-use crate::config::Failover;
+use super::{Backend, Kind, Replicas, Servers, Topology};
+use crate::config::{Failover, Read};
 use crate::error::Failure;
 use crate::program::Node;
+use crate::program::replicas::Copies;
 use crate::resize::{self, Place, Server};
 use crate::route::Route;
 use crate::store::Store;
@@ -56,6 +58,8 @@ pub struct View {
 struct Local {
     backend: Arc<Backend>,
     kind: LocalKind,
+    /// Clusters with copies of its keys.
+    replicas: Option<Arc<Replicas>>,
 }
 
 enum LocalKind {
@@ -93,7 +97,9 @@ impl View {
         let topology = latest.load_full();
         let generation = Rc::default();
         let locals = topology.clusters.iter().map(|backend| Local::new(backend, &generation)).collect();
-        Self { latest: Cache::new(latest), topology, locals, dice: fresh_dice(), generation }
+        let mut view = Self { latest: Cache::new(latest), topology, locals, dice: fresh_dice(), generation };
+        view.tell_replicas();
+        view
     }
 
     /// The topology as of the last refresh.
@@ -128,6 +134,13 @@ impl View {
             );
         }
         old.into_iter().for_each(Local::retire);
+        self.tell_replicas();
+    }
+
+    fn tell_replicas(&mut self) {
+        for (local, replicas) in self.locals.iter_mut().zip(&self.topology.replicas) {
+            local.replicas = replicas.clone();
+        }
     }
 
     /// Which of its decisions are the latest. While it is the same, a key's requests all go the same way.
@@ -143,6 +156,9 @@ impl View {
     /// What to send a request for this place with. A session always gets the same of several connections,
     /// so that its requests stay in order.
     pub fn lease(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {
+        if let Some(Local { replicas: Some(replicas), .. }) = self.locals.get(route.cluster) {
+            return self.replicated(route, replicas, session);
+        }
         let local = match self.locals.get_mut(route.cluster).map(|local| &mut local.kind) {
             Some(LocalKind::Servers(local)) => local,
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
@@ -179,6 +195,32 @@ impl View {
             Some(_) => Lease::Busy,
             None => Lease::Failed(Failure::NoServer),
         }
+    }
+
+    /// A program in which all copies of a key take part.
+    fn replicated(&self, route: Route<'_>, replicas: &Replicas, session: usize) -> Lease {
+        let Replicas { clusters, configured } = replicas;
+        let seat = |(number, cluster): (u8, usize)| match &self.locals.get(cluster)?.kind {
+            LocalKind::Servers(local) => local.copy(Node::Replica(number), route, session),
+            LocalKind::Embedded(_) => None,
+        };
+        let numbers = std::iter::once(route.cluster).chain(clusters.iter().copied());
+        let seats: Vec<Seat> = (0..).zip(numbers).filter_map(seat).collect();
+        let count = u8::try_from(clusters.len() + 1).unwrap_or(u8::MAX);
+        let first = match configured.read {
+            Read::Main => 0,
+            Read::Any => u8::try_from(session % usize::from(count)).unwrap_or_default(),
+        };
+        let late = configured.hedge.and_then(|percentile| {
+            let asked = seats.iter().find(|seat| seat.node == Node::Replica(first))?;
+            asked.connection.usual_time(percentile, Instant::now())
+        });
+        let Some(Local { kind: LocalKind::Servers(main), .. }) = self.locals.get(route.cluster) else {
+            return Lease::Failed(Failure::NoServer);
+        };
+        let kind = Program::Replicas(Copies { count, first }, late);
+        let seats = Seats::new(seats, None);
+        Lease::Program(Box::new(Plan { kind, seats, running: main.changes.begin() }))
     }
 
     /// A lease for every server and store there is, well or not. `None`: one of them is busy.
@@ -224,7 +266,7 @@ impl Local {
             }),
             Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
-        Self { backend: Arc::clone(backend), kind }
+        Self { backend: Arc::clone(backend), kind, replicas: None }
     }
 
     fn retire(self) {
@@ -263,9 +305,34 @@ impl LocalServers {
         self.seats = self.changes.look(seats);
     }
 
+    /// The server of a key that has copies. None while the key moves: copies are not moved.
+    fn copy(&self, node: Node, route: Route<'_>, session: usize) -> Option<Seat> {
+        let member = match self.changes.step() {
+            0 => {
+                let slot = self.placement.1.owner(route.part, route.hash)?;
+                self.snapshot.at_slot(slot)
+            }
+            _ => match self.changes.look(|view| view.place(route.part, route.hash)) {
+                Place::One(server) => seat(&self.snapshot, &self.seats, server),
+                Place::Moving { .. } | Place::Nowhere => None,
+            },
+        };
+        self.seat_of(node, member?, session)
+    }
+
+    fn seat_of(&self, node: Node, member: &Member, session: usize) -> Option<Seat> {
+        let connection = self.links.get(member.endpoint.slot)?.as_ref()?.of(session)?;
+        Some(Seat {
+            node,
+            connection: Rc::clone(connection),
+            cluster: Arc::clone(&self.servers.cluster),
+            endpoint: member.endpoint.id,
+        })
+    }
+
     /// A program in which these servers take part.
     fn plan<const N: usize>(
-        &mut self,
+        &self,
         kind: Program,
         parts: [(Node, Server); N],
         unread: Option<Node>,
@@ -275,13 +342,7 @@ impl LocalServers {
         // A server that is not known takes no part; a program that asks it anyway is told so.
         let seats = parts.into_iter().filter_map(|(node, server)| {
             let member = seat(snapshot, &self.seats, server)?;
-            let connection = self.links.get(member.endpoint.slot)?.as_ref()?.of(session)?;
-            Some(Seat {
-                node,
-                connection: Rc::clone(connection),
-                cluster: Arc::clone(&self.servers.cluster),
-                endpoint: member.endpoint.id,
-            })
+            self.seat_of(node, member, session)
         });
         let seats = Seats::new(seats, unread);
         Lease::Program(Box::new(Plan { kind, seats, running: self.changes.begin() }))
