@@ -92,7 +92,9 @@ pub(crate) fn report<A: AsRef<OsStr>>(
 ) -> Result<String> {
     let report = tempfile::NamedTempFile::new()?;
     let mut command = Command::new(interpreter()?);
-    command.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--junit-xml"]);
+    let cache = tempfile::tempdir()?;
+    command.args(["-m", "pytest", "-q", "--color=no", "-o"]);
+    command.arg(format!("cache_dir={}", cache.path().display())).arg("--junit-xml");
     command.arg(report.path()).args(arguments).current_dir(folder);
     command.envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
     let output = run(&mut command)?;

@@ -21,27 +21,34 @@ struct Case {
     value_bytes: usize,
     keys_per_get: u32,
     set_percent: u32,
+    /// Whether ours has its clients log in as two tenants; peers know none.
+    has_tenants: bool,
 }
 
 const fn case(name: &'static str, depth: usize, value_bytes: usize) -> Case {
-    Case { name, depth, value_bytes, keys_per_get: 1, set_percent: 10 }
+    Case { name, depth, value_bytes, keys_per_get: 1, set_percent: 10, has_tenants: false }
 }
 
 const fn many(name: &'static str, value_bytes: usize) -> Case {
-    Case { name, depth: 1, value_bytes, keys_per_get: 24, set_percent: 0 }
+    Case { name, depth: 1, value_bytes, keys_per_get: 24, set_percent: 0, has_tenants: false }
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     case("64 bytes, 1 in flight", 1, 64),
     case("64 bytes, 16 in flight", 16, 64),
     many("64 bytes, 24 keys a get", 64),
     case("1 KiB, 1 in flight", 1, 1024),
     case("1 KiB, 16 in flight", 16, 1024),
     many("1 KiB, 24 keys a get", 1024),
+    Case { has_tenants: true, ..case("64 bytes, 1 in flight, two tenants", 1, 64) },
+    Case { has_tenants: true, ..case("64 bytes, 16 in flight, two tenants", 16, 64) },
 ];
 
+/// As in `groove-memcached-tenants.yaml`.
+const LOGINS: [(&str, &str); 2] = [("shop", "secret"), ("news", "secret")];
+
 impl Case {
-    fn load(&self, address: SocketAddr, seconds: u64) -> load::Options {
+    fn load(&self, address: SocketAddr, seconds: u64, is_ours: bool) -> load::Options {
         load::Options {
             address,
             connections: CONNECTIONS,
@@ -49,7 +56,7 @@ impl Case {
             set_percent: self.set_percent,
             value_bytes: self.value_bytes,
             keys_per_get: self.keys_per_get,
-            logins: &[],
+            logins: if self.has_tenants && is_ours { &LOGINS } else { &[] },
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(seconds),
         }
@@ -58,6 +65,8 @@ impl Case {
 
 pub(super) struct Memcacheds {
     candidates: Vec<Candidate>,
+    /// Ours again, with tenants.
+    tenants: Candidate,
     _servers: Vec<Memcached>,
 }
 
@@ -72,12 +81,26 @@ impl Memcacheds {
             servers.first().map(|server| Candidate::direct(server.address())).into_iter().collect();
         candidates.push(nutcracker(values.clone())?);
         candidates.push(Candidate::ours(Kind::Memcached, &values)?);
-        for candidate in &candidates {
-            for case in CASES.iter().filter(|case| case.keys_per_get > 1) {
-                load::fill(&case.load(candidate.address, 0))?;
+        let tenants = Candidate::configured(Kind::Memcached, "groove-memcached-tenants.yaml", &values)?;
+        let suite = Self { candidates, tenants, _servers: servers };
+        for case in CASES.iter().filter(|case| case.keys_per_get > 1 || case.has_tenants) {
+            for index in 0..suite.candidates.len() {
+                suite.fill(case, index)?;
             }
         }
-        Ok(Self { candidates, _servers: servers })
+        Ok(suite)
+    }
+
+    /// Where a case sends its load for a candidate, and whether that is ours.
+    fn of<'a>(&'a self, case: &Case, candidate: &'a Candidate) -> (&'a Candidate, bool) {
+        let is_ours = candidate.name == Kind::Memcached.name();
+        (if is_ours && case.has_tenants { &self.tenants } else { candidate }, is_ours)
+    }
+
+    fn fill(&self, case: &Case, index: usize) -> Result<()> {
+        let candidate = self.candidates.get(index).context("no such candidate")?;
+        let (candidate, is_ours) = self.of(case, candidate);
+        load::fill(&case.load(candidate.address, 0, is_ours))
     }
 }
 
@@ -109,7 +132,8 @@ impl Suite for Memcacheds {
 
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
         let case = CASES.get(scenario).context("no such case")?;
-        let options = case.load(candidate.address, settings.seconds);
+        let (candidate, is_ours) = self.of(case, candidate);
+        let options = case.load(candidate.address, settings.seconds, is_ours);
         let mut samples: Vec<Usage> = Vec::with_capacity(2);
         let report = load::run(&options, &mut || {
             samples.push(candidate.usage()?);

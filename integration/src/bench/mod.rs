@@ -79,7 +79,12 @@ impl Candidate {
 
     /// Ours, with a configuration of `integration/bench/`.
     fn ours(kind: Kind, values: &[(&str, String)]) -> Result<Self> {
-        let mut builder = Proxy::of(kind).config(&template(&format!("{}.yaml", kind.name()))?);
+        Self::configured(kind, &format!("{}.yaml", kind.name()), values)
+    }
+
+    /// Ours, with this file of `integration/bench/`.
+    fn configured(kind: Kind, file: &str, values: &[(&str, String)]) -> Result<Self> {
+        let mut builder = Proxy::of(kind).config(&template(file)?);
         for (name, value) in values {
             builder = builder.set(name, value);
         }

@@ -4,10 +4,13 @@
 //! came of each is under `target/suites/`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
-use harness::{Kind, Memcached, Port, Process, Proxy, paths, python, suites};
+use anyhow::{Result, ensure};
+use harness::{Kind, Memcached, Port, Process, Proxy, paths, python, run, suites};
+use tempfile::TempDir;
 
 use crate::proxy_to;
 
@@ -116,28 +119,128 @@ fn python_binary_memcacheds_own_suite() -> Result<()> {
     let mut direct = Process::spawn("memcached", memcached)?;
     let address = SocketAddr::from((own_host(&here), ITS_PORT));
     direct.until("accepting", || std::net::TcpStream::connect(address).is_ok())?;
-    let endpoints: Vec<String> = behind.iter().map(|server| server.address().to_string()).collect();
-    let _proxy = Proxy::of(Kind::Memcached)
-        .config(&format!(
-            "listeners: [{{address: '{}:{ITS_PORT}'}}]\nadmin: {{address: $ADMIN}}\n\
-             clusters: {{main: {{endpoints: [{}]}}}}\n",
-            own_host(&there),
-            endpoints.join(", ")
-        ))
-        .start()?;
-    let environment = |host: &Port| {
+    // It writes to several servers, so the one on a unix socket must be another.
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777))?;
+    let [socket_here, socket_there] = ["here", "there"].map(|name| folder.path().join(name));
+    let mut memcached = Command::new(paths::program("memcached")?);
+    memcached.args(["-u", "nobody", "-s"]).arg(&socket_here);
+    let mut on_socket = Process::spawn("memcached", memcached)?;
+    on_socket.until("its socket", || socket_here.exists())?;
+    let behind_socket = Memcached::start_many(2)?;
+    let _proxies = [
+        listening(&format!("{}:{ITS_PORT}", own_host(&there)), &behind)?,
+        listening(&format!("unix:{}", socket_there.display()), &behind_socket)?,
+    ];
+    let (sasl, sasl_proxy) = (with_sasl()?, with_tenant(&behind)?);
+    let environment = |host: &Port, sasl: SocketAddr, socket: &Path| {
         let ours = paths::repository().join("integration/python/binary").display().to_string();
-        [("MEMCACHED_HOST", own_host(host).to_string()), ("PYTHONPATH", ours)]
+        let host = own_host(host).to_string();
+        let sasl = ("SASL_PORT", sasl.port().to_string());
+        [
+            ("MEMCACHED_HOST", host),
+            ("PYTHONPATH", ours),
+            sasl,
+            ("MEMCACHED_SOCKET", socket.display().to_string()),
+        ]
     };
-    // What is left out looks at sockets of its own only, or listens on a fixed port.
-    let arguments =
-        ["-p", "no:asyncio", "--ignore", "test/test_tls.py", "--ignore", "test/test_ipv6.py", "test"];
+    // What is left out looks at servers of its own only, or wants a fixed port.
+    let left_out = ["test_tls.py", "test_ipv6.py"].map(|file| format!("--ignore=test/{file}"));
+    let arguments: Vec<&str> = ["-p", "no:asyncio", "-p", "conftest", "test"]
+        .into_iter()
+        .chain(left_out.iter().map(String::as_str))
+        .collect();
     suites::compare(
         "python-binary-memcached's suite",
         &source,
         &arguments,
-        &environment(&here),
-        &environment(&there),
+        &environment(&here, sasl.address(), &socket_here),
+        &environment(&there, sasl_proxy.address(), &socket_there),
     )?
     .settle(&[])
+}
+
+/// A proxy that listens there.
+fn listening(address: &str, behind: &[Memcached]) -> Result<Proxy> {
+    let endpoints: Vec<String> = behind.iter().map(|server| server.address().to_string()).collect();
+    Proxy::of(Kind::Memcached)
+        .config(&format!(
+            "listeners: [{{address: '{address}'}}]\nadmin: {{address: $ADMIN}}\n\
+             clusters: {{main: {{endpoints: [{}]}}}}\n",
+            endpoints.join(", ")
+        ))
+        .start()
+}
+
+/// A stock memcached that lets in `user` with `secret`, by SASL and in the binary protocol only.
+struct Sasl {
+    port: Port,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Sasl {
+    fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+}
+
+fn with_sasl() -> Result<Sasl> {
+    let (port, folder) = (Port::reserve()?, tempfile::tempdir()?);
+    let users = folder.path().join("users");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    std::fs::write(
+        folder.path().join("memcached.conf"),
+        format!("mech_list: plain\npwcheck_method: auxprop\nsasldb_path: {}\n", users.display()),
+    )?;
+    let mut add = Command::new("sh");
+    add.arg("-c").arg("printf secret | \"$0\" -p -c -f \"$1\" -a memcached user && chmod 644 \"$1\"");
+    let output = run(add.arg(paths::program("saslpasswd2")?).arg(&users))?;
+    ensure!(output.status.success(), "saslpasswd2: {}", String::from_utf8_lossy(&output.stderr));
+    let mut memcached = Command::new(paths::program("memcached")?);
+    memcached.args(["-S", "-u", "nobody", "-l", "127.0.0.1", "-U", "0", "-p", &port.number().to_string()]);
+    memcached.env("SASL_CONF_PATH", folder.path());
+    let mut process = Process::spawn("memcached -S", memcached)?;
+    process.until("accepting", || std::net::TcpStream::connect(port.address()).is_ok())?;
+    Ok(Sasl { port, _process: process, _folder: folder })
+}
+
+/// A proxy whose only tenant has the same user.
+fn with_tenant(behind: &[Memcached]) -> Result<Proxy> {
+    let endpoints: Vec<String> = behind.iter().map(|server| server.address().to_string()).collect();
+    Proxy::of(Kind::Memcached)
+        .config(&format!(
+            "listeners: [{{address: $LISTEN}}]\nadmin: {{address: $ADMIN}}\n\
+             store: {{folder: $DIR/store}}\n\
+             tenants: {{shop: {{credentials: [{{user: user, password: secret}}]}}}}\n\
+             clusters: {{main: {{endpoints: [{}]}}}}\n",
+            endpoints.join(", ")
+        ))
+        .start()
+}
+
+#[test]
+fn dalli_with_sasl() -> Result<()> {
+    steps_with_sasl("Dalli, SASL", "ruby", "dalli.rb")
+}
+
+#[test]
+fn php_with_sasl() -> Result<()> {
+    steps_with_sasl("php-memcached, SASL", "php", "memcached.php")
+}
+
+fn steps_with_sasl(name: &str, program: &str, file: &str) -> Result<()> {
+    let (direct, behind) = (with_sasl()?, Memcached::start_many(2)?);
+    let proxy = with_tenant(&behind)?;
+    let program = paths::program(program)?;
+    let with = |address: SocketAddr| {
+        let mut command = Command::new(&program);
+        command.arg(paths::repository().join("integration/clients").join(file));
+        command.env("MEMCACHED", address.to_string()).env("PROTOCOL", "binary");
+        command.env("USERNAME", "user").env("PASSWORD", "secret");
+        Ok(command)
+    };
+    const OWN: &str =
+        "a tenant's statistics are its own: how many items are the tenant's, no server can tell";
+    suites::compare_steps(name, with, direct.address(), proxy.address())?.settle(&[("stats", OWN)])
 }
