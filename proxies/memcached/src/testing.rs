@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::resize::{Agreement, View};
+use crate::resize::{Agreement, Phase, View};
 use crate::session::driver;
 use crate::tenant::counters::LoginMetrics;
 use crate::tenant::directory::Makings;
@@ -107,6 +107,12 @@ impl Scene {
     /// A view with these servers, by number, and no change under way.
     pub(crate) fn plain(&self, step: u64, servers: &[usize]) -> View {
         View::plain(groove_common::balance::Rule::default(), step, &self.list(servers))
+    }
+
+    /// A view with a change under way.
+    pub(crate) fn changing(&self, step: u64, phase: Phase, old: &[usize], new: &[usize]) -> View {
+        let rule = groove_common::balance::Rule::default();
+        View::changing(rule, step, phase, &self.list(old), &self.list(new), &Default::default())
     }
 
     /// These servers.

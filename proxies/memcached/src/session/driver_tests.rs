@@ -3,6 +3,7 @@
 use groove_common::balance::jump;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::resize::Phase;
 use crate::testing::{Scene, run, settle};
 
 /// A key of each server of two.
@@ -211,5 +212,70 @@ fn a_late_answer_is_asked_of_the_copy() {
         client.expect("VALUE a 0 1\r\n1\r\nEND\r\n").await;
         // The answer that came too late is nobody's.
         main.send("EN\r\n").await;
+    });
+}
+
+#[test]
+fn a_key_that_moves_is_dealt_with_on_both_servers_one_request_at_a_time() {
+    run(async {
+        let scene = Scene::new(2, "");
+        let agreement = scene.agreement();
+        agreement.publish(scene.changing(1, Phase::F, &[0], &[1]));
+        settle().await;
+        let mut client = scene.client();
+        client.send("set a 0 0 1\r\n1\r\nset a 0 0 1\r\n2\r\nflush_all\r\n").await;
+        let mut old = scene.accept(0).await;
+        let mut new = None;
+        for value in ["1", "2"] {
+            old.expect("md a\r\n").await;
+            settle().await;
+            assert!(
+                new.is_some() || scene.nobody_dialled(1),
+                "nothing is stored before the other copy is gone"
+            );
+            old.send("NF\r\n").await;
+            let mut server = match new.take() {
+                None => scene.accept(1).await,
+                Some(server) => server,
+            };
+            server.expect_until(format!("\r\n{value}\r\n")).await;
+            server.send("HD\r\n").await;
+            client.expect("STORED\r\n").await;
+            new = Some(server);
+        }
+        let mut new = new.unwrap();
+        for server in [&mut old, &mut new] {
+            server.expect("flush_all\r\n").await;
+            server.send("OK\r\n").await;
+        }
+        client.expect("OK\r\n").await;
+        // A token of the new server comes back as it was.
+        client.send("gets a\r\n").await;
+        new.expect("mg a k f c s v\r\n").await;
+        new.send("VA 1 ka f0 c7 s1\r\nx\r\n").await;
+        let line = client.expect_until("\r\n").await;
+        client.expect("x\r\nEND\r\n").await;
+        let token = String::from_utf8(line.to_vec()).unwrap();
+        let token = token.trim_end().rsplit(' ').next().unwrap().to_owned();
+        assert!(token.parse::<u64>().unwrap() > 1 << 46, "{token}");
+        client.send(format!("cas a 0 0 1 {token}\r\ny\r\n")).await;
+        old.expect("md a\r\n").await;
+        old.send("NF\r\n").await;
+        let sent = new.expect_until("y\r\n").await;
+        assert!(String::from_utf8_lossy(&sent).contains(" C7"), "{sent:?}");
+        new.send("HD\r\n").await;
+        client.expect("STORED\r\n").await;
+        // The next step waits for what was begun in this one.
+        client.send("delete a\r\n").await;
+        old.expect("md a\r\n").await;
+        agreement.publish(scene.plain(2, &[1]));
+        settle().await;
+        assert_eq!(agreement.acknowledged(), 1);
+        old.send("HD\r\nMN\r\n").await;
+        new.expect_until("md a\r\n").await;
+        new.send("HD\r\n").await;
+        client.expect("DELETED\r\n").await;
+        settle().await;
+        assert_eq!(agreement.acknowledged(), 2);
     });
 }
