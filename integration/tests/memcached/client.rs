@@ -91,6 +91,16 @@ impl Client {
         }
     }
 
+    /// So many bytes.
+    pub(crate) fn take(&mut self, len: usize) -> Result<Vec<u8>> {
+        while self.unread.len() < len {
+            if self.fill()? == 0 {
+                bail!("closed after {:?}", String::from_utf8_lossy(&self.unread));
+            }
+        }
+        Ok(self.unread.drain(..len).collect())
+    }
+
     /// What was read and not yet taken.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread

@@ -7,6 +7,7 @@ mod faults;
 mod histories;
 mod lifecycle;
 mod suites;
+mod tenants;
 
 use std::net::SocketAddr;
 

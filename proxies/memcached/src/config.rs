@@ -5,13 +5,10 @@ mod replicas;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use groove_common::app::StartError;
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
 };
-use groove_common::store::{Files, SharedStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,28 +63,9 @@ pub struct Config {
     /// How tenants share the proxy.
     #[serde(default)]
     pub fairness: Fairness,
-    /// What this proxy shares with the others in front of the same servers.
+    /// The folder that all proxies of this machine share for what tenants flush; made if it is not there.
     #[serde(default)]
-    pub store: Option<StoreSection>,
-}
-
-/// What sidecars share: small documents, in a place that all of them reach.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StoreSection {
-    /// A folder of this machine, for the proxies of this machine; made if it is not there.
-    pub folder: PathBuf,
-}
-
-impl StoreSection {
-    /// The store itself.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be made or written.
-    pub fn open(&self) -> Result<SharedStore, StartError> {
-        Ok(Arc::new(Files::open(&self.folder)?))
-    }
+    pub state: Option<PathBuf>,
 }
 
 /// Servers that share their keys: each key lives on one of them.

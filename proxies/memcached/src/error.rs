@@ -99,7 +99,7 @@ impl Classified for Failure {
                 return Cow::Owned(format!("this tenant is over its {name}, try again in {wait_ms} ms"));
             }
             Self::NotReady => {
-                "the store that proxies share does not answer, so this tenant's keys are not known"
+                "the folder that proxies share cannot be read, so this tenant's keys are not known"
             }
         })
     }

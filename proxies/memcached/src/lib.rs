@@ -43,7 +43,7 @@ use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
 use groove_common::net::Service;
 
-use config::{Config, StoreSection};
+use config::Config;
 use metrics::Metrics;
 use tenant::counters::LoginMetrics;
 use tenant::directory::Makings;
@@ -89,8 +89,7 @@ impl Proxy for Memcached {
         let makings = Makings::new(&cx.registry, cx.workers)?;
         let topology = Topology::build(&config, None, &makings, cx)?;
         let topology = Arc::new(ArcSwap::from_pointee(topology));
-        let store = config.store.as_ref().map(StoreSection::open).transpose()?;
-        let generations = Generations::new(store, Arc::clone(&topology))?;
+        let generations = Generations::new(config.state.as_deref(), Arc::clone(&topology))?;
         cx.runtime.spawn(Arc::clone(&generations).run());
         Ok(Arc::new(Self {
             topology,

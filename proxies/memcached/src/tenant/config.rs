@@ -264,3 +264,7 @@ impl<'a> Sections<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

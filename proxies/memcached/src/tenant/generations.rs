@@ -12,13 +12,14 @@
 //! answer, or the others believe it gone) serves none of its requests.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use groove_common::app::StartError;
-use groove_common::store::{Expect, Presence, Put, Revision, SharedStore, StoreError, Watch};
+use groove_common::store::{Expect, Files, Presence, Put, Revision, SharedStore, StoreError, Watch};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -86,10 +87,10 @@ impl Flushed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlushError {
     /// There is no store.
-    #[error("flush_all of a tenant needs a store that all proxies share; none is configured")]
+    #[error("flush_all of a tenant needs a folder that all proxies share, and `state` names none")]
     NoStore,
     /// It does not answer.
-    #[error("flush_all failed: the store that proxies share does not answer")]
+    #[error("flush_all failed: the folder that proxies share cannot be used")]
     Away,
     /// Not every sidecar has said that it goes by it. It will when it can.
     #[error("flush_all is not confirmed by {0} of the proxies yet, try again")]
@@ -108,15 +109,16 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// Generations of the tenants in `topology`. Without a store each tenant has one for ever.
+    /// Generations of the tenants in `topology`, agreed on in this folder. Without one each tenant has one for ever.
     ///
     /// # Errors
     ///
-    /// When the system gives no randomness for a name.
-    pub fn new(
-        store: Option<SharedStore>,
-        topology: Arc<ArcSwap<Topology>>,
-    ) -> Result<Arc<Self>, StartError> {
+    /// When the folder cannot be written, or the system gives no randomness for a name.
+    pub fn new(folder: Option<&Path>, topology: Arc<ArcSwap<Topology>>) -> Result<Arc<Self>, StartError> {
+        let store = match folder {
+            Some(folder) => Some(Arc::new(Files::open(folder)?) as SharedStore),
+            None => None,
+        };
         let mut id = [0; 8];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| "the system gives no randomness")?;
         let id = format!("{:016x}", u64::from_ne_bytes(id));
