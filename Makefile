@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS := 60
 
-.PHONY: help demo test bench suites histories fuzz image tools
+.PHONY: help demo test bench suites histories mutants fuzz image tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,17 @@ histories: ## Check what many clients see while servers come, go and die; HISTOR
 	cargo build --release --package groove-memcached --package groove-integration \
 	    --bin groove-memcached --bin memcached-checker
 	@GROOVE_BUILT=1 $(TARGET)/release/memcached-checker $(HISTORIES)
+
+# Five of the mistakes of proxies/memcached/src/program/mutants.rs; a debug build of its own, so that no other has them.
+MUTANTS := add-fill plain-set no-kill plain-append skip-f
+mutants: ## Make the same mistakes in a resize on purpose: the check must catch each
+	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
+	cargo build --target-dir $(TARGET)/mutants --features groove-memcached/mutants --package groove-memcached \
+	    --package groove-integration --bin groove-memcached --bin memcached-checker
+	@for mutant in $(MUTANTS); do \
+	    echo "== $$mutant"; \
+	    GROOVE_BUILT=1 $(TARGET)/mutants/debug/memcached-checker --no-kill --mutant $$mutant || exit 1; \
+	done
 
 # On the stable compiler: coverage without a sanitizer. Without link-time optimization, which costs minutes a target.
 fuzz: export CARGO_PROFILE_RELEASE_LTO := off

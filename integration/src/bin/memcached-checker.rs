@@ -27,9 +27,12 @@ struct Arguments {
     /// How clients speak.
     #[arg(long, value_enum, default_value_t = Speech::Both)]
     protocol: Speech,
-    /// How the servers change, 3 to 5 to 2.
+    /// How the servers change.
     #[arg(long, value_enum, default_value_t = How::Resize)]
     change: How,
+    /// To how many, one after the other, from three.
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 2])]
+    sizes: Vec<usize>,
     /// How often they do.
     #[arg(long, default_value_t = 1)]
     cycles: u32,
@@ -94,6 +97,7 @@ fn main() -> Result<()> {
             How::Reload => Change::Reload,
             How::Split => Change::Split,
         },
+        sizes: arguments.sizes.clone(),
         cycles: arguments.cycles,
         kill: !arguments.no_kill,
         mutant: arguments.mutant.clone(),
@@ -101,7 +105,7 @@ fn main() -> Result<()> {
     };
     let outcome = plan.run()?;
     println!("{outcome}");
-    let is_clean = outcome.report.counts.is_empty();
+    let is_clean = outcome.is_clean(plan.change);
     match &arguments.mutant {
         Some(mutant) => anyhow::ensure!(!is_clean, "{mutant} was not caught"),
         None => anyhow::ensure!(is_clean, "what was seen cannot be explained"),

@@ -22,6 +22,17 @@ pub enum What {
     Unwritten,
     /// Something was found where nothing can have been.
     FoundNothing,
+    /// A delete was told that there had been something, where nothing can have been.
+    DeletedNothing,
+}
+
+impl What {
+    /// Whether it may happen while keys move: a delete cannot tell a placeholder of the resize from an item. Nothing
+    /// is seen that should not be, and what was to be gone is gone.
+    #[must_use]
+    pub fn is_a_resizes_right(self) -> bool {
+        self == Self::DeletedNothing
+    }
 }
 
 impl fmt::Display for What {
@@ -34,6 +45,7 @@ impl fmt::Display for What {
             Self::LostStep => "increment or append lost or repeated",
             Self::Unwritten => "content that nobody had written",
             Self::FoundNothing => "found where nothing was",
+            Self::DeletedNothing => "deleted where nothing was",
         })
     }
 }
@@ -431,7 +443,9 @@ fn certain_absence(records: &[Record], found: &mut Vec<Violation>) {
         let others = pair.iter().find(|(_, id)| *id != record.id || record.id == 0);
         if others.is_none_or(|(ended, _)| *ended < absent.begun_ns()) {
             let text = "nothing was written between the absence and what was found";
-            found.push(violation(What::FoundNothing, text, &[Some(absent), Some(record)]));
+            let is_delete = record.did == Did::Deleted;
+            let what = if is_delete { What::DeletedNothing } else { What::FoundNothing };
+            found.push(violation(what, text, &[Some(absent), Some(record)]));
         }
     }
 }

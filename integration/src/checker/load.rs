@@ -257,7 +257,9 @@ impl Worker {
             (Ask::Append(_) | Ask::Prepend(_), Told::Done) => Some((Did::Appended, none)),
             (Ask::Swap(..), Told::Done) => Some((Did::Swapped, swapped)),
             (Ask::Delete, Told::Done) => Some((Did::Deleted, none)),
-            (Ask::Touch, Told::Done) | (Ask::Add(_) | Ask::Swap(..), Told::Taken) => Some((Did::Found, none)),
+            (Ask::Touch, Told::Done) | (Ask::Add(_), Told::Taken) => Some((Did::Found, none)),
+            // A token that came before a move is refused whatever is there: that much may be promised, no more.
+            (Ask::Swap(..), Told::Taken) => None,
             (Ask::Increment | Ask::Decrement, Told::Number(number)) => {
                 // A number beyond any write's is one that nobody wrote.
                 Some((Did::Counted, Shape::of(key).counted(*number).unwrap_or(none)))

@@ -26,7 +26,7 @@
 //! clusters and loss for one more write.) Sorting a key's chains is the most expensive part.
 //!
 //! What is weaker than it could be, and never alarms falsely: an operation that only tells that *something* was
-//! there (touch, a refused add, EXISTS, DELETED, replace, an append that nobody saw) is checked against certain
+//! there (touch, a refused add, DELETED, replace, an append that nobody saw) is checked against certain
 //! absence alone, and increments with unknown outcomes are counted, not placed. `tests` compares all of this with a
 //! search through every order.
 

@@ -43,11 +43,13 @@ pub struct Plan {
     pub sidecars: usize,
     /// How they speak.
     pub protocols: Vec<Protocol>,
-    /// How the servers change: 3 to 5 to 2, as often as `cycles` says.
+    /// How the servers change.
     pub change: Change,
-    /// How often.
+    /// To how many, one after the other; three at first. At most five.
+    pub sizes: Vec<usize>,
+    /// How often all of that, from three again.
     pub cycles: u32,
-    /// Whether a server is killed and started again in each cycle.
+    /// Whether a server is killed and started again after the first change of each cycle.
     pub kill: bool,
     /// One of the mistakes that the product can be built with, for the proof that they are caught.
     pub mutant: Option<String>,
@@ -65,6 +67,7 @@ impl Default for Plan {
             sidecars: 3,
             protocols: vec![Protocol::Classic],
             change: Change::Resize,
+            sizes: vec![5, 2],
             cycles: 1,
             kill: true,
             mutant: None,
@@ -88,6 +91,14 @@ pub struct Outcome {
     pub took: Duration,
     /// What happened when.
     pub events: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether everything that was seen may be seen, of servers that change so.
+    #[must_use]
+    pub fn is_clean(&self, change: Change) -> bool {
+        self.report.counts.keys().all(|what| change == Change::Resize && what.is_a_resizes_right())
+    }
 }
 
 impl std::fmt::Display for Outcome {
@@ -114,8 +125,8 @@ const SERVERS: usize = 5;
 /// A resize that takes longer stands still.
 const RESIZED_WITHIN: Duration = Duration::from_secs(300);
 
-/// Lists that one cycle goes through.
-const SIZES: [usize; 3] = [3, 5, 2];
+/// What every cycle begins with.
+const FIRST: usize = 3;
 
 const CONFIG: &str = "
 listeners: [{address: $LISTEN}]
@@ -205,7 +216,7 @@ impl Stage {
         std::fs::create_dir_all(&state)?;
         for number in 0..plan.sidecars {
             let is_odd = plan.change == Change::Split && number == 0;
-            let list = stage.list(if is_odd { SERVERS } else { 3 });
+            let list = stage.list(if is_odd { SERVERS } else { FIRST });
             let more = if plan.change == Change::Resize { TRANSPARENT } else { "" };
             let mut builder = Proxy::of(Kind::Memcached)
                 .config(&CONFIG.replace("$MORE", more))
@@ -242,25 +253,23 @@ impl Stage {
         };
         let changes = matches!(plan.change, Change::Resize | Change::Reload);
         // A tenth of the load is left for the steady state before and as much after.
-        let cycle = 0.8 / f64::from(plan.cycles.max(1));
+        let steps = plan.sizes.len().max(1);
+        let step = 0.8 / f64::from(plan.cycles.max(1)) / f64::from(u32::try_from(steps)?);
+        let mut from = 0.1;
         for number in 0..plan.cycles {
-            let from = 0.1 + cycle * f64::from(number);
-            let [three, five, two] = SIZES;
-            if changes && number > 0 {
+            for turn in 0..steps {
                 until(from);
-                self.change(plan, three)?;
-            }
-            until(from + cycle * 0.05);
-            if changes {
-                self.change(plan, five)?;
-            }
-            until(from + cycle * 0.4);
-            if plan.kill {
-                self.kill_one(1)?;
-            }
-            until(from + cycle * 0.7);
-            if changes {
-                self.change(plan, two)?;
+                if changes && number > 0 && turn == 0 {
+                    self.change(plan, FIRST)?;
+                }
+                if let Some(size) = plan.sizes.get(turn).filter(|_| changes) {
+                    self.change(plan, *size)?;
+                }
+                if turn == 0 && plan.kill {
+                    until(from + step * 0.7);
+                    self.kill_one(1)?;
+                }
+                from += step;
             }
         }
         until(1.0);

@@ -90,6 +90,8 @@ fn lost_deletes_are_caught() {
     assert_eq!(kinds(&found, &[]), [What::FoundNothing]);
     let appended = [wrote(1, 0, 1), only(Did::Deleted, 2, 3), record(Did::Appended, 4, 5, 2, (0, 0))];
     assert_eq!(kinds(&appended, &[]), [What::FoundNothing]);
+    let deleted = [wrote(1, 0, 1), only(Did::Missed, 2, 3), only(Did::Deleted, 4, 5)];
+    assert_eq!(kinds(&deleted, &[]), [What::DeletedNothing]);
     // It may be that of a write that was under way.
     let under_way = [wrote(1, 0, 1), only(Did::Deleted, 2, 5), wrote(2, 4, 8), only(Did::Found, 6, 7)];
     assert_eq!(kinds(&under_way, &[]), []);

@@ -1,6 +1,6 @@
 //! What many clients see through sidecars, checked operation by operation; `memcached-checker` runs it for longer.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use harness::checker::{Change, Plan, Protocol, What};
 
 fn plan() -> Plan {
@@ -12,6 +12,16 @@ fn servers_that_die_lose_values_and_nothing_else() -> Result<()> {
     let outcome = Plan { change: Change::Never, ..plan() }.run()?;
     assert!(outcome.report.counts.is_empty(), "{outcome}");
     assert!(outcome.unknown > 0, "the server that was killed was not missed: {outcome}");
+    Ok(())
+}
+
+#[test]
+fn servers_that_join_by_a_resize_cost_nothing() -> Result<()> {
+    let protocols = vec![Protocol::Classic, Protocol::Meta];
+    let outcome = Plan { sizes: vec![5], kill: false, protocols, ..plan() }.run()?;
+    assert!(outcome.is_clean(Change::Resize), "{outcome}");
+    let (steady, least) = outcome.ratios.context("too few retrievals to compare")?;
+    assert!(least >= steady - 0.005, "{outcome}");
     Ok(())
 }
 
