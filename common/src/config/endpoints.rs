@@ -5,6 +5,7 @@
 //! endpoints: {dns: cache.internal:11211}              # A and AAAA
 //! endpoints: {dns: _memcache._tcp.internal}           # SRV, which brings the port
 //! endpoints: {dns: {name: cache.internal, port: 11211, refresh: 10s}}
+//! endpoints: {elasticache: x.cfg.use1.cache.amazonaws.com:11211}  # a configuration endpoint, asked again and again
 //! endpoints: {file: endpoints.yaml}                   # a file with such a list, watched
 //! endpoints: {embedded: {capacity: 64MiB}}            # the proxy's own store, where it has one
 //! ```
@@ -21,7 +22,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Duration, InputFile, Size};
+use super::{ClientTls, Duration, InputFile, Size};
 use crate::ids::Address;
 
 /// Where a cluster's servers are.
@@ -31,6 +32,8 @@ pub enum Endpoints {
     Static(Vec<Endpoint>),
     /// Asked of DNS, again and again.
     Dns(Dns),
+    /// Asked of a server that speaks ElastiCache's auto discovery, again and again.
+    Elasticache(Elasticache),
     /// A file with a list of endpoints, watched.
     File(InputFile),
     /// No server at all: the proxy's own store. Only where the proxy has one.
@@ -61,6 +64,17 @@ pub struct Dns {
     pub port: Option<u16>,
     /// Ask at least this often, whatever the answer's TTL.
     pub refresh: Duration,
+}
+
+/// A configuration endpoint of ElastiCache's, or whoever answers like one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elasticache {
+    /// Whom to ask.
+    pub address: Address,
+    /// How often.
+    pub refresh: Duration,
+    /// Ask it over TLS.
+    pub tls: Option<ClientTls>,
 }
 
 /// The proxy's own store.
@@ -113,6 +127,18 @@ impl FromStr for Dns {
             Err(error) => Err(format!("{error}, or `_SERVICE._tcp.NAME` to ask for SRV")),
         }
     }
+}
+
+impl FromStr for Elasticache {
+    type Err = crate::ids::AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self { address: text.parse()?, refresh: default_poll(), tls: None })
+    }
+}
+
+fn default_poll() -> Duration {
+    Duration::from_secs(60)
 }
 
 fn default_weight() -> u32 {
@@ -173,6 +199,55 @@ impl From<DnsFields> for Dns {
     fn from(fields: DnsFields) -> Self {
         let DnsFields { name, port, refresh } = fields;
         Self { name, port, refresh }
+    }
+}
+
+/// A configuration endpoint, and how to ask it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ElasticacheFields {
+    /// Whom to ask: `HOST:PORT`.
+    address: Address,
+    /// How often to ask.
+    #[serde(default = "default_poll")]
+    refresh: Duration,
+    /// Ask it over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<ClientTls>,
+}
+
+impl From<ElasticacheFields> for Elasticache {
+    fn from(fields: ElasticacheFields) -> Self {
+        let ElasticacheFields { address, refresh, tls } = fields;
+        Self { address, refresh, tls }
+    }
+}
+
+impl<'de> Deserialize<'de> for Elasticache {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_fields::<_, _, ElasticacheFields>(deserializer, "HOST:PORT or `{address: HOST:PORT, ...}`")
+    }
+}
+
+impl Serialize for Elasticache {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { address, refresh, tls } = self.clone();
+        ElasticacheFields { address, refresh, tls }.serialize(serializer)
+    }
+}
+
+impl JsonSchema for Elasticache {
+    fn schema_name() -> Cow<'static, str> {
+        "Elasticache".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (address, fields) =
+            (generator.subschema_for::<Address>(), generator.subschema_for::<ElasticacheFields>());
+        json_schema!({
+            "description": "A configuration endpoint of ElastiCache's: HOST:PORT.",
+            "anyOf": [address, fields],
+        })
     }
 }
 
@@ -256,9 +331,10 @@ impl<'de> Visitor<'de> for EndpointsVisitor {
         };
         let endpoints = match kind.as_str() {
             "dns" => Endpoints::Dns(map.next_value()?),
+            "elasticache" => Endpoints::Elasticache(map.next_value()?),
             "file" => Endpoints::File(map.next_value()?),
             "embedded" => Endpoints::Embedded(map.next_value()?),
-            _ => return Err(A::Error::unknown_variant(&kind, &["dns", "file", "embedded"])),
+            _ => return Err(A::Error::unknown_variant(&kind, &["dns", "elasticache", "file", "embedded"])),
         };
         match map.next_key::<String>()? {
             Some(_) => Err(A::Error::custom("endpoints come from one source only")),
@@ -272,6 +348,7 @@ impl Serialize for Endpoints {
         match self {
             Self::Static(list) => serializer.collect_seq(list),
             Self::Dns(dns) => serializer.collect_map([("dns", dns)]),
+            Self::Elasticache(source) => serializer.collect_map([("elasticache", source)]),
             Self::File(path) => serializer.collect_map([("file", path)]),
             Self::Embedded(store) => serializer.collect_map([("embedded", store)]),
         }
@@ -317,11 +394,12 @@ impl JsonSchema for Endpoints {
             "format": "endpoints-file",
             "description": "A YAML file with a list of endpoints, watched.",
         });
+        let elasticache = generator.subschema_for::<Elasticache>();
         let embedded = generator.subschema_for::<Embedded>();
         let source = json_schema!({
             "type": "object",
             "description": "One source that knows the servers.",
-            "properties": { "dns": dns, "file": file, "embedded": embedded },
+            "properties": { "dns": dns, "elasticache": elasticache, "file": file, "embedded": embedded },
             "additionalProperties": false,
             "minProperties": 1,
             "maxProperties": 1,

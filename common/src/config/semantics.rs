@@ -112,6 +112,17 @@ impl Endpoints {
                     );
                 }
             }
+            Self::Elasticache(source) => {
+                if source.refresh.is_zero() {
+                    let help = "write how often to ask, like `60s`";
+                    let at = join(path, &["elasticache", "refresh"]);
+                    issues.at(&at, "it cannot be asked without a pause", Some(help));
+                }
+                if let Some(tls) = &source.tls {
+                    let at = join(path, &["elasticache", "tls"]);
+                    tls.check(&at, issues);
+                }
+            }
             // Its errors are a report of their own; here is said that there are some, and the first.
             Self::File(file) => {
                 if let Err(report) = read::<Vec<Endpoint>>(file)

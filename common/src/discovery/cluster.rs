@@ -25,9 +25,11 @@ use super::registry::{Registry, Rules};
 use super::snapshot::Snapshot;
 use super::source::{Found, Source, SourceError, from_config};
 use super::status::ClusterStatus;
+use super::welcome::{self, Welcome, Welcomed};
 
 /// The servers behind one name. Its tasks end when the last `Arc` goes.
 pub struct Cluster {
+    me: Weak<Self>,
     name: String,
     clock: Clock,
     registry: Mutex<Registry>,
@@ -36,6 +38,9 @@ pub struct Cluster {
     /// The breakers' next wake-up may have moved.
     wake: Arc<Notify>,
     prober: Mutex<Arc<dyn Prober>>,
+    welcome: Mutex<Option<Arc<dyn Welcome>>>,
+    /// Welcomes under way.
+    welcomes: Mutex<HashMap<EndpointId, AbortOnDropHandle<()>>>,
     probes: Mutex<Probes>,
     origin: Mutex<Origin>,
     /// Counts the sources followed: what an earlier one still says is not heard.
@@ -117,7 +122,8 @@ impl Cluster {
         runtime: &Handle,
     ) -> Arc<Self> {
         let _context = runtime.enter();
-        let cluster = Arc::new(Self {
+        let cluster = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             name: name.into(),
             clock: Clock::start(),
             registry: Mutex::new(Registry::new(Rules::from(health))),
@@ -125,6 +131,8 @@ impl Cluster {
             generation: watch::Sender::new(0),
             wake: Arc::default(),
             prober: Mutex::new(prober),
+            welcome: Mutex::new(None),
+            welcomes: Mutex::default(),
             probes: Mutex::new(Probes { times: probe_times(health), tasks: HashMap::new() }),
             origin: Mutex::new(Origin { description: String::new(), configured: None, task: None }),
             sources: AtomicU64::new(0),
@@ -165,6 +173,33 @@ impl Cluster {
     /// Probes with another prober from now on: its certificates, say, have changed.
     pub fn set_prober(&self, prober: Arc<dyn Prober>) {
         *self.prober.lock() = prober;
+    }
+
+    /// From now on a server that was away is welcomed like this before it takes traffic; `None`: it need not be.
+    pub fn set_welcome(&self, welcome: Option<Arc<dyn Welcome>>) {
+        let mut registry = self.registry.lock();
+        registry.set_welcomes(welcome.is_some());
+        *self.welcome.lock() = welcome;
+        self.publish(&mut registry);
+    }
+
+    pub(super) fn welcome(&self) -> Option<Arc<dyn Welcome>> {
+        self.welcome.lock().clone()
+    }
+
+    pub(super) fn on_welcome(&self, endpoint: &Endpoint, result: Result<(), ProbeError>) -> Welcomed {
+        let mut registry = self.registry.lock();
+        let welcomed = registry.on_welcome(endpoint.id, self.clock.now(), result.is_ok());
+        self.publish(&mut registry);
+        drop(registry);
+        self.wake.notify_one();
+        match result {
+            Ok(()) => info!(cluster = self.name, endpoint = %endpoint.address, "welcomed back"),
+            Err(reason) => {
+                warn!(cluster = self.name, endpoint = %endpoint.address, %reason, "not fit to come back yet");
+            }
+        }
+        welcomed
     }
 
     pub(super) fn prober(&self) -> Arc<dyn Prober> {
@@ -353,6 +388,22 @@ impl Cluster {
         let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
         self.generation.send_replace(generation);
+        self.greet(registry);
+    }
+
+    /// Begins to welcome those that are back.
+    fn greet(&self, registry: &mut Registry) {
+        let returned = registry.returned();
+        if returned.is_empty() {
+            return;
+        }
+        let mut welcomes = self.welcomes.lock();
+        welcomes.retain(|_, task| !task.is_finished());
+        for endpoint in returned {
+            let id = endpoint.id;
+            let task = welcome::run(Weak::clone(&self.me), endpoint);
+            welcomes.insert(id, AbortOnDropHandle::new(self.runtime.spawn(task)));
+        }
     }
 
     /// Moves the breakers along; returns when to do so again.

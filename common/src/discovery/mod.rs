@@ -3,7 +3,7 @@
 //! ```text
 //!  static ─┐                          probes ─┐   ┌─ reports of exchanges
 //!  file  ──┼─ Source ─► endpoints ─► Registry ◄───┘
-//!  dns   ──┘                            │ publishes
+//!  dns …  ─┘                            │ publishes
 //!                                       ▼
 //!                         Arc<Snapshot>, swapped whole ─► workers' readers
 //! ```
@@ -15,6 +15,7 @@
 mod clock;
 mod cluster;
 mod dns;
+mod elasticache;
 mod endpoint;
 mod file;
 mod probe;
@@ -22,6 +23,7 @@ mod registry;
 mod snapshot;
 mod source;
 mod status;
+mod welcome;
 
 pub use clock::fresh_dice;
 pub use cluster::{Cluster, Reader, Update};
@@ -30,6 +32,7 @@ pub use probe::{ConnectProber, ProbeError, Prober};
 pub use snapshot::{Health, Member, Policy, Snapshot};
 pub use source::{Found, Source, SourceError, Told, from_config};
 pub use status::{ClusterStatus, EndpointStatus};
+pub use welcome::Welcome;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use super::probe::ProbeError;
 use super::snapshot::{Health, Member, Snapshot};
 use super::source::Found;
 use super::status::EndpointStatus;
+use super::welcome::Welcomed;
 
 /// The part of a configuration that decides over health.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +49,8 @@ impl Rules {
             verdict: ProbeVerdict::new(self.rise, self.fall),
             probe_error: None,
             slow_since,
+            was_away: false,
+            is_being_welcomed: false,
         }
     }
 }
@@ -59,6 +62,8 @@ pub(super) struct Registry {
     generation: u64,
     /// Counts the sets taken in that were another.
     set: u64,
+    /// Who was away is kept out until it has been welcomed.
+    welcomes: bool,
 }
 
 struct Entry {
@@ -68,6 +73,9 @@ struct Entry {
     verdict: ProbeVerdict,
     probe_error: Option<ProbeError>,
     slow_since: Option<Duration>,
+    /// It was away since it last served, or was welcomed.
+    was_away: bool,
+    is_being_welcomed: bool,
 }
 
 /// Who came and who went by a new set.
@@ -87,7 +95,7 @@ impl Delta {
 
 impl Registry {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, entries: Vec::new(), generation: 0, set: 0 }
+        Self { rules, entries: Vec::new(), generation: 0, set: 0, welcomes: false }
     }
 
     /// Takes a whole new set in. Who stays keeps endpoint, slot and health; who comes takes the
@@ -143,7 +151,8 @@ impl Registry {
     /// An exchange's outcome. `None`: nothing that others must know, or an endpoint that left.
     pub(super) fn on_outcome(&mut self, id: EndpointId, now: Duration, success: bool) -> Option<Change> {
         // Down by its probes is out as well: the last that may be well is never ejected.
-        let out = |entry: &&Entry| entry.endpoint.id != id && entry.health() != Health::Up;
+        let welcomes = self.welcomes;
+        let out = |entry: &&Entry| entry.endpoint.id != id && entry.health(welcomes) != Health::Up;
         let out = self.entries.iter().filter(out).count();
         let may_eject = may_eject(out, self.entries.len(), self.rules.breaker.max_share);
         let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
@@ -202,7 +211,11 @@ impl Registry {
     /// The next generation's snapshot.
     pub(super) fn next_snapshot(&mut self) -> Snapshot {
         self.generation += 1;
-        let members: Vec<_> = self.entries.iter().map(|entry| entry.member(self.rules.slow_start)).collect();
+        for entry in &mut self.entries {
+            entry.was_away |= entry.fitness() != Health::Up;
+        }
+        let members: Vec<_> =
+            self.entries.iter().map(|entry| entry.member(self.rules.slow_start, self.welcomes)).collect();
         let slot_count = members.last().map_or(0, |member| member.endpoint.slot + 1);
         let mut slots = vec![None; slot_count];
         for (index, member) in members.iter().enumerate() {
@@ -210,8 +223,50 @@ impl Registry {
                 *slot = Some(index);
             }
         }
+        // What was away and is fit again serves from this snapshot on, where nobody asks for a welcome.
+        if !self.welcomes {
+            self.entries.iter_mut().for_each(|entry| entry.was_away = false);
+        }
         let has_trials = members.iter().any(|member| member.health == Health::Trial);
         Snapshot { generation: self.generation, set: self.set, members, slots, has_trials }
+    }
+
+    /// Whether those that were away are kept out until they are welcomed.
+    pub(super) fn set_welcomes(&mut self, welcomes: bool) {
+        self.welcomes = welcomes;
+    }
+
+    /// Those that are back and have to be welcomed, each told once.
+    pub(super) fn returned(&mut self) -> Vec<Arc<Endpoint>> {
+        let welcomes = self.welcomes;
+        let due = |entry: &&mut Entry| {
+            welcomes && entry.was_away && !entry.is_being_welcomed && entry.fitness() != Health::Down
+        };
+        let begin = |entry: &mut Entry| {
+            entry.is_being_welcomed = true;
+            Arc::clone(&entry.endpoint)
+        };
+        self.entries.iter_mut().filter(due).map(begin).collect()
+    }
+
+    /// A welcome's end. One that worked counts as an exchange that did.
+    pub(super) fn on_welcome(&mut self, id: EndpointId, now: Duration, worked: bool) -> Welcomed {
+        let welcomes = self.welcomes;
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.endpoint.id == id) else {
+            return Welcomed::Over;
+        };
+        let is_away = entry.fitness() == Health::Down;
+        if !worked && !is_away && welcomes {
+            return Welcomed::NotYet;
+        }
+        entry.is_being_welcomed = false;
+        // Away again: whatever was done, others stand in for it once more.
+        if worked && !is_away {
+            let change = entry.breaker.on_success(now);
+            entry.settle(change, now);
+            entry.was_away = entry.fitness() != Health::Up;
+        }
+        Welcomed::Over
     }
 
     /// Slots without an endpoint.
@@ -224,7 +279,7 @@ impl Registry {
     }
 
     pub(super) fn status(&self, now: Duration) -> Vec<EndpointStatus> {
-        self.entries.iter().map(|entry| entry.status(now)).collect()
+        self.entries.iter().map(|entry| entry.status(now, self.welcomes)).collect()
     }
 }
 
@@ -253,7 +308,13 @@ impl Entry {
         self.endpoint.watched.store(watched, Ordering::Relaxed);
     }
 
-    fn health(&self) -> Health {
+    /// What its members are told: not fit before it was welcomed, where that is asked for.
+    fn health(&self, welcomes: bool) -> Health {
+        if welcomes && self.was_away { Health::Down } else { self.fitness() }
+    }
+
+    /// What probes and breaker say.
+    fn fitness(&self) -> Health {
         match (self.verdict.verdict(), self.breaker.state()) {
             (Verdict::Down, _) | (_, State::Ejected { .. }) => Health::Down,
             (_, State::HalfOpen { .. }) => Health::Trial,
@@ -261,20 +322,21 @@ impl Entry {
         }
     }
 
-    fn member(&self, slow_start: Duration) -> Member {
+    fn member(&self, slow_start: Duration, welcomes: bool) -> Member {
         let slow_start = self.slow_since.filter(|_| !slow_start.is_zero()).map(|since| (since, slow_start));
         Member {
             endpoint: Arc::clone(&self.endpoint),
-            health: self.health(),
+            health: self.health(welcomes),
             described: Arc::clone(&self.described),
             slow_start,
         }
     }
 
-    fn status(&self, now: Duration) -> EndpointStatus {
+    fn status(&self, now: Duration, welcomes: bool) -> EndpointStatus {
         let state = match (self.verdict.verdict(), self.breaker.state()) {
             (Verdict::Down, _) => "down",
             (_, State::Ejected { .. }) => "ejected",
+            (Verdict::Unknown | Verdict::Up, _) if welcomes && self.was_away => "returning",
             (_, State::HalfOpen { .. }) => "half-open",
             (_, State::Suspect { .. }) => "suspect",
             (Verdict::Unknown | Verdict::Up, State::Healthy) => "up",

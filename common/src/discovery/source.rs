@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config;
 
-use super::{dns, file};
+use super::{dns, elasticache, file};
 
 /// The endpoints a source knows of, as of now: always the whole set.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,9 @@ pub enum SourceError {
     /// The system's resolver configuration cannot be read.
     #[error("cannot set up the DNS resolver: {0}")]
     Resolver(String),
+    /// The certificates for asking a source over TLS cannot be read.
+    #[error("cannot set up TLS towards the source: {0}")]
+    Tls(String),
     /// The file's folder cannot be watched.
     #[error("cannot watch {path}: {reason}")]
     Watch {
@@ -56,6 +59,7 @@ pub fn from_config(endpoints: &config::Endpoints) -> Result<Box<dyn Source>, Sou
     match endpoints {
         config::Endpoints::Static(list) => Ok(Box::new(Static(list.clone()))),
         config::Endpoints::Dns(dns) => Ok(Box::new(dns::Dns::new(dns)?)),
+        config::Endpoints::Elasticache(source) => Ok(Box::new(elasticache::Elasticache::new(source)?)),
         config::Endpoints::File(path) => Ok(Box::new(file::File::new(path.as_ref())?)),
         config::Endpoints::Embedded(_) => Err(SourceError::Embedded),
     }

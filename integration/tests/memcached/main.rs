@@ -3,6 +3,7 @@
 mod client;
 mod clients;
 mod differential;
+mod failover;
 mod faults;
 mod histories;
 mod lifecycle;

@@ -91,6 +91,12 @@ pub struct Cluster {
     /// Where the keys of a server go that is known to be away.
     #[serde(default)]
     pub failover: Failover,
+    /// How long what is written to a server that stands in for another may live; 0 for as long as the client says.
+    #[serde(default = "default_failover_ttl")]
+    pub failover_ttl: Duration,
+    /// What happens to a server that was away before it serves again: `flush` unless `failover` is `none`.
+    #[serde(default)]
+    pub on_return: Option<OnReturn>,
     /// Other clusters that hold copies of its keys.
     #[serde(default)]
     pub replicas: Option<Replicas>,
@@ -105,6 +111,10 @@ pub struct Cluster {
     pub resize: Option<resize::Section>,
 }
 
+fn default_failover_ttl() -> Duration {
+    Duration::from_secs(60)
+}
+
 fn default_connections() -> usize {
     1
 }
@@ -114,15 +124,28 @@ fn default_timeout() -> Duration {
 }
 
 /// What becomes of the keys of a server that is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Failover {
     /// Their requests are answered with an error until it is back.
     #[default]
     None,
-    /// They are spread over the other servers until it is back. It then still has what it had before:
-    /// values written meanwhile are out of sight, older ones in sight again.
+    /// They are spread over the other servers until it is back.
     Rehash,
+    /// They are answered as by a server that has nothing and keeps nothing.
+    Miss,
+    /// They go to another cluster.
+    Gutter(String),
+}
+
+/// What happens to a server that was away before it serves again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReturn {
+    /// It is flushed: what it has may be stale.
+    Flush,
+    /// It serves what it had.
+    Keep,
 }
 
 /// Keys that go to a cluster of their own.
@@ -231,6 +254,54 @@ impl Config {
 }
 
 impl Cluster {
+    /// Is a server that was away flushed before it serves again?
+    pub fn flushes_on_return(&self) -> bool {
+        match self.on_return {
+            Some(OnReturn::Flush) => true,
+            Some(OnReturn::Keep) => false,
+            None => self.failover != Failover::None,
+        }
+    }
+
+    /// The cap on what stands in for another's, in whole seconds.
+    pub fn failover_ttl_s(&self) -> Option<i32> {
+        let seconds = i32::try_from(self.failover_ttl.get().as_secs()).unwrap_or(i32::MAX);
+        (seconds > 0).then_some(seconds)
+    }
+
+    fn check_failover(&self, name: &str, others: &BTreeMap<String, Self>, issues: &mut Issues) {
+        let ttl_max = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+        let ttl = self.failover_ttl.get();
+        if ttl > ttl_max || (!ttl.is_zero() && ttl.subsec_nanos() > 0) {
+            let path = ["clusters", name, "failover_ttl"];
+            issues.at(&path, "memcached counts whole seconds, up to 30 days", Some("write `60s`"));
+        }
+        let Failover::Gutter(gutter) = &self.failover else { return };
+        let path = ["clusters", name, "failover", "gutter"];
+        match others.get(gutter) {
+            None => {
+                let help = "write the name of one of `clusters`";
+                issues.at(&path, format!("there is no cluster `{gutter}`"), Some(help));
+            }
+            Some(_) if gutter == name => {
+                issues.at(
+                    &path,
+                    "a cluster cannot stand in for itself",
+                    Some("name another, or write `rehash`"),
+                );
+            }
+            Some(other) if matches!(other.failover, Failover::Gutter(_)) => {
+                let help = "give that cluster another `failover`";
+                issues.at(&path, "a cluster that stands in for others has no gutter itself", Some(help));
+            }
+            Some(other) if matches!(other.endpoints, Endpoints::Embedded(_)) => {
+                let help = "name a cluster of servers";
+                issues.at(&path, "sidecars do not share their embedded stores", Some(help));
+            }
+            Some(_) => (),
+        }
+    }
+
     fn check(&self, name: &str, issues: &mut Issues) {
         self.endpoints.check(&["clusters", name, "endpoints"], issues);
         self.health.check(&["clusters", name, "health"], issues);
@@ -297,6 +368,7 @@ impl Document for Config {
             if let Some(replicas) = &cluster.replicas {
                 replicas.check(name, &self.clusters, issues);
             }
+            cluster.check_failover(name, &self.clusters, issues);
         }
         self.check_routes(issues);
         self.check_limits(issues);

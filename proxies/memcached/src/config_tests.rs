@@ -15,7 +15,10 @@ fn the_smallest_file_is_enough() {
     let config: Config = check_text("smallest", SMALLEST).unwrap();
     assert_eq!(config.default_cluster(), Some("main"));
     let main = &config.clusters["main"];
-    assert_eq!((main.connections, main.failover, main.timeout), (1, Failover::None, Duration::from_secs(1)));
+    assert_eq!(
+        (main.connections, &main.failover, main.timeout),
+        (1, &Failover::None, Duration::from_secs(1))
+    );
     assert_eq!(config.limits(), Limits::default());
 }
 

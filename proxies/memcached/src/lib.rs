@@ -8,6 +8,7 @@
 //! | [`session`] | one client: the pure machine, and the loop that gives it bytes |
 //! | [`route`] | a key's cluster and hash |
 //! | [`program`] | operations of several steps |
+//! | [`failover`] | what becomes of requests whose server is away |
 //! | [`upstream`] | clusters, pipelined connections |
 //! | [`store`] | the embedded store: in memory, and on disk behind it |
 //! | [`worker`] | what the sessions of one thread share |
@@ -20,6 +21,7 @@
 pub mod config;
 mod demo;
 pub mod error;
+pub mod failover;
 pub mod metrics;
 pub mod program;
 pub mod reply;

@@ -49,6 +49,11 @@ impl Table {
             .iter()
             .find(|(prefix, _)| own.starts_with(prefix))
             .map_or(self.default, |(_, cluster)| *cluster);
+        self.route_in(cluster, key)
+    }
+
+    /// The place of a key in a cluster that is known to be its own.
+    pub fn route_in<'k>(&self, cluster: usize, key: &'k [u8]) -> Route<'k> {
         let hasher = self.hashers.get(cluster).copied().unwrap_or_default();
         let (part, hash) = hasher.hash(key);
         Route { cluster, part, hash }

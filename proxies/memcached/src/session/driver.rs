@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use groove_common::net::{Downstream, Reached};
@@ -26,6 +26,7 @@ use super::mailbox::Mailbox;
 use super::programs;
 use super::state::{Answer, Broadcast, Machine, Step, Ticket, Verdict};
 use crate::error::Failure;
+use crate::failover;
 use crate::store::{self, Executed, Store};
 use crate::tenant::guest::Guest;
 use crate::upstream::connection::{Recipient, Shape};
@@ -348,7 +349,15 @@ impl Exchange<'_> {
     ) -> Asked {
         let route = view.route(own, request.key);
         match view.lease(route, self.session, cx.waker()) {
-            Lease::Connection { connection, is_trial } => {
+            Lease::Connection { connection, is_trial, ttl_max_s } => {
+                let capped;
+                let request = match ttl_max_s {
+                    None => request,
+                    Some(ttl_max_s) => {
+                        capped = failover::capped(request, ttl_max_s, unix_time_s());
+                        &capped
+                    }
+                };
                 let compared;
                 let request = match request.compare() {
                     None => request,
@@ -374,6 +383,7 @@ impl Exchange<'_> {
                     Asked::Waiting
                 }
             },
+            Lease::Nothing => Asked::Answered(Answer::Reply(failover::nothing(request))),
             Lease::Program(plan) => {
                 let owned = Owned::new(request);
                 let (worker, mailbox) = (self.worker, self.mailbox);
@@ -409,13 +419,15 @@ impl Exchange<'_> {
             Broadcast::Stats(_) => Shape::UntilEnd,
         };
         let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
-            Lease::Connection { connection, is_trial } => {
+            Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
                 let encode = |out: &mut Output| broadcast.encode(out);
                 let recipient = self.recipient(ticket);
                 connection.send(recipient, shape, is_trial, self.now, encode).err().map(Answer::Failed)
             }
             Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),
-            Lease::Program(_) | Lease::Busy | Lease::Failed(_) => Some(Answer::Failed(Failure::Down)),
+            Lease::Program(_) | Lease::Nothing | Lease::Busy | Lease::Failed(_) => {
+                Some(Answer::Failed(Failure::Down))
+            }
         });
         Some(asked.collect())
     }
@@ -425,7 +437,7 @@ impl Exchange<'_> {
         let mut failure = Failure::NoServer;
         for lease in view.lease_everyone(self.session, cx.waker())? {
             match lease {
-                Lease::Connection { connection, is_trial } => {
+                Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
                     let encode = |out: &mut Output| out.extend_from_slice(b"version\r\n");
                     let recipient = self.recipient(self.ticket);
                     match connection.send(recipient, Shape::One, is_trial, self.now, encode) {
@@ -437,11 +449,18 @@ impl Exchange<'_> {
                     let line = Bytes::from(format!("VERSION {}", store::VERSION));
                     return Some(Some(Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))));
                 }
-                Lease::Program(_) | Lease::Busy | Lease::Failed(_) => failure = Failure::Down,
+                Lease::Program(_) | Lease::Nothing | Lease::Busy | Lease::Failed(_) => {
+                    failure = Failure::Down
+                }
             }
         }
         Some(Some(Answer::Failed(failure)))
     }
+}
+
+fn unix_time_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Answers that were there at once.

@@ -7,10 +7,12 @@
 //! | `changes.rs` | a worker's part in changes of the servers: which step it goes by, when it is done with the one before |
 //! | `plan.rs` | an operation of several steps: who takes part, and running it |
 //! | `connection.rs` | one pipelined connection |
+//! | `flush.rs` | flushing a server that was away, before it serves again |
 //! | `probe.rs` | asking a server whether it is well |
 
 pub mod changes;
 pub mod connection;
+mod flush;
 pub mod plan;
 mod probe;
 pub mod view;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use groove_common::app::{Context, StartError};
 use groove_common::balance::{Placement, Rule};
 use groove_common::config::{Embedded, Endpoints};
-use groove_common::discovery::{Cluster, Snapshot, Update};
+use groove_common::discovery::{Cluster, Snapshot, Update, Welcome};
 use groove_common::net::Connector;
 use parking_lot::Mutex;
 
@@ -44,6 +46,8 @@ pub struct Topology {
     pub replicas: Vec<Option<Arc<Replicas>>>,
     /// Which keys go where.
     pub routes: Table,
+    /// By cluster: the number of the one that stands in for it, with `failover: {gutter: …}`.
+    pub gutters: Vec<Option<usize>>,
     /// What peers may make us hold.
     pub limits: Limits,
     /// Whose clients are whose.
@@ -84,6 +88,8 @@ struct Servers {
     control: Option<Arc<Control>>,
     settings: Arc<Settings>,
     failover: Failover,
+    /// Of what stands in for another's: the longest it may live, in seconds.
+    failover_ttl_max_s: Option<i32>,
     rule: Rule,
     /// Where keys live, and the set of servers that holds for. Built by the first worker that sees the set.
     placement: Mutex<Option<(u64, Arc<Placement>)>>,
@@ -145,7 +151,12 @@ impl Topology {
             Some(Arc::new(Replicas { clusters, configured }))
         });
         let replicas = replicas.collect();
-        Ok(Self { clusters, replicas, routes, limits, directory, window })
+        let gutter = |section: &config::Cluster| match &section.failover {
+            Failover::Gutter(name) => config.cluster_number(name),
+            Failover::None | Failover::Rehash | Failover::Miss => None,
+        };
+        let gutters = config.clusters.values().map(gutter).collect();
+        Ok(Self { clusters, replicas, routes, gutters, limits, directory, window })
     }
 
     /// The clusters whose servers are agreed on with other sidecars.
@@ -233,7 +244,9 @@ impl Plan {
         place_of: resize::PlaceOf,
         cx: &Context,
     ) -> Arc<Backend> {
-        let servers = |cluster, agreement, part: resize::Part, tls| {
+        let servers = |cluster: Arc<Cluster>, agreement, part: resize::Part, tls: Option<Connector>| {
+            let flush = |tls| Arc::new(flush::Flush::new(tls)) as Arc<dyn Welcome>;
+            cluster.set_welcome(section.flushes_on_return().then(|| flush(tls.clone())));
             let settings = Arc::new(Settings {
                 timeout: section.timeout.get(),
                 connect_timeout: section.connect_timeout.get(),
@@ -248,7 +261,8 @@ impl Plan {
                 agreement,
                 control,
                 settings,
-                failover: section.failover,
+                failover: section.failover.clone(),
+                failover_ttl_max_s: section.failover_ttl_s(),
                 rule: section.hash.rule(),
                 placement: Mutex::new(None),
                 connections: section.connections,

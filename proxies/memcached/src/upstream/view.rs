@@ -33,9 +33,13 @@ pub enum Lease {
         connection: Rc<Connection>,
         /// The request decides whether the server is well again.
         is_trial: bool,
+        /// The server stands in for another: nothing may live longer there, in seconds.
+        ttl_max_s: Option<i32>,
     },
     /// The embedded store.
     Embedded(Arc<Store>),
+    /// No server: the answer is that of one which has nothing and keeps nothing.
+    Nothing,
     /// A program: it takes several steps. Boxed, as it is rare.
     Program(Box<Plan>),
     /// Nothing just now: the session is woken when there is room.
@@ -159,6 +163,31 @@ impl View {
         if let Some(Local { replicas: Some(replicas), .. }) = self.locals.get(route.cluster) {
             return self.replicated(route, replicas, session);
         }
+        match self.lease_own(route, session, waker) {
+            Lease::Failed(Failure::Down) => self.lease_gutter(route, session, waker),
+            lease => lease,
+        }
+    }
+
+    /// Of the cluster that stands in for the key's own, if there is one.
+    fn lease_gutter(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {
+        let ttl_max_s = match self.locals.get(route.cluster).map(|local| &local.kind) {
+            Some(LocalKind::Servers(local)) => local.servers.failover_ttl_max_s,
+            Some(LocalKind::Embedded(_)) | None => None,
+        };
+        let Some(gutter) = self.topology.gutters.get(route.cluster).copied().flatten() else {
+            return Lease::Failed(Failure::Down);
+        };
+        let route = self.topology.routes.route_in(gutter, route.part);
+        match self.lease_own(route, session, waker) {
+            Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
+                Lease::Connection { connection, is_trial, ttl_max_s }
+            }
+            lease => lease,
+        }
+    }
+
+    fn lease_own(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {
         let local = match self.locals.get_mut(route.cluster).map(|local| &mut local.kind) {
             Some(LocalKind::Servers(local)) => local,
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
@@ -169,8 +198,15 @@ impl View {
             _ => Some(local.changes.look(|view| view.place(route.part, route.hash))),
         };
         let member = match place {
-            None => pick(&local.snapshot, &local.placement.1, local.servers.failover, route),
-            Some(Place::One(server)) => admitted(seat(&local.snapshot, &local.seats, server)),
+            None => match pick(&local.snapshot, &local.placement.1, &local.servers.failover, route) {
+                Ok(None) => return Lease::Nothing,
+                Ok(Some(picked)) => Ok(picked),
+                Err(failure) => Err(failure),
+            },
+            Some(Place::One(server)) => {
+                let member = admitted(seat(&local.snapshot, &local.seats, server));
+                member.map(|member| Picked { member, stands_in: false })
+            }
             Some(Place::Nowhere) => Err(Failure::NoServer),
             Some(Place::Moving { phase, old, new, is_new_unread }) => {
                 let unread = is_new_unread.then_some(Node::New);
@@ -182,15 +218,16 @@ impl View {
                 );
             }
         };
-        let member = match member {
-            Ok(member) => member,
+        let Picked { member, stands_in } = match member {
+            Ok(picked) => picked,
             Err(failure) => return Lease::Failed(failure),
         };
+        let ttl_max_s = local.servers.failover_ttl_max_s.filter(|_| stands_in);
         let is_trial = member.health == Health::Trial;
         let link = local.links.get(member.endpoint.slot).and_then(Option::as_ref);
         match link.and_then(|link| link.of(session)) {
             Some(connection) if connection.is_ready(waker) => {
-                Lease::Connection { connection: Rc::clone(connection), is_trial }
+                Lease::Connection { connection: Rc::clone(connection), is_trial, ttl_max_s }
             }
             Some(_) => Lease::Busy,
             None => Lease::Failed(Failure::NoServer),
@@ -238,7 +275,8 @@ impl View {
                 if !connection.is_ready(waker) {
                     return None;
                 }
-                leases.push(Lease::Connection { connection: Rc::clone(connection), is_trial: false });
+                let connection = Rc::clone(connection);
+                leases.push(Lease::Connection { connection, is_trial: false, ttl_max_s: None });
             }
         }
         Some(leases)
@@ -287,7 +325,7 @@ impl LocalServers {
         if Arc::ptr_eq(snapshot, &self.snapshot) && self.step == step {
             return;
         }
-        if snapshot.set != self.snapshot.set || self.servers.failover == Failover::Rehash {
+        if snapshot.set != self.snapshot.set || self.servers.failover != Failover::None {
             // Keys may have gone elsewhere. A change of step counts by itself.
             generation.set(generation.get() + 1);
         }
@@ -369,21 +407,32 @@ fn admitted(member: Option<&Member>) -> Result<&Member, Failure> {
     if member.admits() { Ok(member) } else { Err(Failure::Down) }
 }
 
-/// The server of a key, if it takes requests.
+/// The server for a key.
+struct Picked<'s> {
+    member: &'s Member,
+    /// It is not the key's owner.
+    stands_in: bool,
+}
+
+/// The server of a key, if it takes requests, or who stands in for it; `None` if nobody does and nobody minds.
 fn pick<'s>(
     snapshot: &'s Snapshot,
     placement: &Placement,
-    failover: Failover,
+    failover: &Failover,
     route: Route<'_>,
-) -> Result<&'s Member, Failure> {
+) -> Result<Option<Picked<'s>>, Failure> {
     let Route { part, hash, .. } = route;
-    match failover {
-        Failover::None => {
-            let owner = placement.owner(part, hash).and_then(|slot| snapshot.at_slot(slot));
-            admitted(owner)
+    let owner = placement.owner(part, hash).and_then(|slot| snapshot.at_slot(slot));
+    match (failover, admitted(owner)) {
+        (_, Ok(member)) => Ok(Some(Picked { member, stands_in: false })),
+        (Failover::None | Failover::Gutter(_), Err(failure)) => Err(failure),
+        (Failover::Miss, Err(Failure::Down)) => Ok(None),
+        (Failover::Miss, Err(failure)) => Err(failure),
+        (Failover::Rehash, Err(failure)) if snapshot.members.is_empty() => Err(failure),
+        (Failover::Rehash, Err(_)) => {
+            let heir = snapshot.by_key(placement, part, hash).ok_or(Failure::Down)?;
+            Ok(Some(Picked { member: heir, stands_in: true }))
         }
-        Failover::Rehash if snapshot.slots() == 0 => Err(Failure::NoServer),
-        Failover::Rehash => snapshot.by_key(placement, part, hash).ok_or(Failure::Down),
     }
 }
 
