@@ -1,6 +1,7 @@
 //! Tenants: who may come in, whose keys are whose, what each may use, and that none sees or slows another.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -453,5 +454,81 @@ fn guesses_cost_time_and_only_the_guesser() -> Result<()> {
     let begun = Instant::now();
     assert!(last.line().is_err());
     assert!(begun.elapsed() < PATIENCE);
+    Ok(())
+}
+
+/// Requests that each connection of the flood has in flight.
+const FLOOD_DEPTH: usize = 64;
+
+/// A tenant that never stops asking, on many connections: how long each of its batches took.
+fn flood(proxy: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::connect(proxy)).collect::<Result<_>>()?;
+    for client in &mut clients {
+        ensure!(log_in(client, "news", "other")? == "STORED");
+    }
+    let batch = "get aaaaaaaaaaaaaaaa\r\n".repeat(FLOOD_DEPTH);
+    let mut took = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        for client in &mut clients {
+            client.send(batch.as_bytes())?;
+        }
+        for client in &mut clients {
+            ensure!(client.take(FLOOD_DEPTH * "END\r\n".len())?.ends_with(b"END\r\n"));
+        }
+        took.push(begun.elapsed());
+    }
+    Ok(took)
+}
+
+/// One request after the other, with a pause: sorted by how long they took.
+fn quiet(client: &mut Client, requests: usize) -> Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    for _ in 0..requests {
+        let begun = Instant::now();
+        ensure!(client.ask("get a\r\n")? == "END");
+        took.push(begun.elapsed());
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    took.sort();
+    Ok(took)
+}
+
+#[test]
+fn a_flood_does_not_drown_a_quiet_tenant() -> Result<()> {
+    let server = Memcached::start()?;
+    let proxy = proxy(&[server.address()], "", "").start()?;
+    let mut client = client_of(&proxy, "shop", "secret")?;
+    quiet(&mut client, 100)?;
+    let (mut alone, mut flooded, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..4 {
+        alone.extend(quiet(&mut client, 250)?);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(proxy.address(), &stop));
+            let measured = quiet(&mut client, 250);
+            stop.store(true, Ordering::Relaxed);
+            batches.extend(flood.join().ok().context("the flood panicked")??);
+            flooded.extend(measured?);
+            Ok::<_, anyhow::Error>(())
+        })?;
+    }
+    let quantile = |times: &mut Vec<Duration>, percent: usize| {
+        times.sort();
+        times[times.len() * percent / 100]
+    };
+    eprintln!(
+        "alone p50 {:?} p99 {:?}, beside a flood p50 {:?} p99 {:?}, the flood's own batches p50 {:?}",
+        quantile(&mut alone, 50),
+        quantile(&mut alone, 99),
+        quantile(&mut flooded, 50),
+        quantile(&mut flooded, 99),
+        quantile(&mut batches, 50),
+    );
+    // Figures are for people: processors are shared here. But in one line with the flood it would take a whole batch.
+    assert!(
+        quantile(&mut flooded, 50) * 3 < quantile(&mut batches, 50),
+        "the quiet tenant stands in one line"
+    );
     Ok(())
 }
