@@ -43,6 +43,7 @@ fn get(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
         touch: flags.touch,
         vivify: flags.vivify,
         recache: flags.recache,
+        recache_first: flags.recache_first,
         new_cas: flags.new_cas,
         compare: flags.compare,
         is_peek: flags.is_peek,
@@ -227,6 +228,7 @@ struct Flags {
     touch: Option<i32>,
     vivify: Option<i32>,
     recache: Option<i32>,
+    recache_first: bool,
     compare: Option<u64>,
     new_cas: Option<u64>,
     delta: Option<u64>,
@@ -293,7 +295,10 @@ impl Flags {
             b'b' => self.is_coded = true,
             b'N' => mistake = number(time(), &mut self.vivify, BadFlags::Number),
             b'T' => mistake = number(time(), &mut self.touch, BadFlags::Number),
-            b'R' => mistake = number(time(), &mut self.recache, BadFlags::Number),
+            b'R' => {
+                self.recache_first = self.touch.is_none();
+                mistake = number(time(), &mut self.recache, BadFlags::Number);
+            }
             b'C' => mistake = number(long(), &mut self.compare, BadFlags::Number),
             b'E' => mistake = number(long(), &mut self.new_cas, BadFlags::Number),
             b'J' => mistake = number(long(), &mut self.initial, BadFlags::Initial),

@@ -42,9 +42,14 @@ impl Request<'_> {
 
 fn encode_get(get: &Get, tail: &mut BytesMut) {
     get.wants.write(tail);
+    if get.recache_first {
+        write_time(b" R", get.recache, tail);
+    }
     write_time(b" T", get.touch, tail);
     write_time(b" N", get.vivify, tail);
-    write_time(b" R", get.recache, tail);
+    if !get.recache_first {
+        write_time(b" R", get.recache, tail);
+    }
     write_number(b" E", get.new_cas, tail);
     write_number(b" C", get.compare, tail);
     if get.is_peek {

@@ -52,6 +52,8 @@ pub struct Get {
     pub vivify: Option<i32>,
     /// `R`: below so many seconds of life, one client wins the right to renew it.
     pub recache: Option<i32>,
+    /// `R` looks at the life that the item had before `touch`.
+    pub recache_first: bool,
     /// `E`: the CAS value of a stub that is made. Not in servers before 1.6.27.
     pub new_cas: Option<u64>,
     /// `C`: the value is left out if the item's CAS value is this one. Older servers send it all the same.
