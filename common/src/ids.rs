@@ -58,6 +58,11 @@ impl FromStr for Address {
         if text.starts_with('/') {
             return unix(text);
         }
+        if text.starts_with("udp:") {
+            return Err(AddressError(Cow::Borrowed(
+                "UDP is not spoken here: write `host:port` for TCP, or `unix:/path`",
+            )));
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, port) = rest
@@ -213,6 +218,7 @@ mod tests {
             ("a:", "`` is not a port: write 1 to 65535"),
             ("1.2.3:80", "`1.2.3` is not an IPv4 address"),
             ("a b:80", "`a b` is not a host name or an IP address"),
+            ("udp:127.0.0.1:80", "UDP is not spoken here: write `host:port` for TCP, or `unix:/path`"),
             ("unix:x.sock", "a unix socket is an absolute path, like `unix:/run/groove.sock`"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap_err().to_string(), message, "{text}");

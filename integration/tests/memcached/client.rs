@@ -64,12 +64,22 @@ impl Client {
     }
 
     /// All that is answered to `bytes`, and whether the connection is closed then.
-    pub(crate) fn exchange(mut self, bytes: &[u8]) -> Result<(Vec<u8>, bool)> {
+    pub(crate) fn exchange(self, bytes: &[u8]) -> Result<(Vec<u8>, bool)> {
+        self.exchange_up_to(bytes, MARK, MARK_ANSWER)
+    }
+
+    /// The same, with another request behind `bytes` whose answer is like no other.
+    pub(crate) fn exchange_up_to(
+        mut self,
+        bytes: &[u8],
+        mark: &[u8],
+        answer: &[u8],
+    ) -> Result<(Vec<u8>, bool)> {
         // A server that hangs up in the middle of a long request makes writing fail: that is an answer too.
-        let sent = self.stream.write_all(&[bytes, MARK].concat());
+        let sent = self.stream.write_all(&[bytes, mark].concat());
         loop {
-            if self.unread.ends_with(MARK_ANSWER) && sent.is_ok() {
-                self.unread.truncate(self.unread.len() - MARK_ANSWER.len());
+            if self.unread.ends_with(answer) && sent.is_ok() {
+                self.unread.truncate(self.unread.len() - answer.len());
                 return Ok((self.unread, false));
             }
             if self.fill()? == 0 {

@@ -163,9 +163,9 @@ fn conversations() -> Vec<Vec<u8>> {
 }
 
 /// Where the same bytes go, and what the proxy adds to its server's CAS tokens.
-struct Pair {
-    real: SocketAddr,
-    ours: SocketAddr,
+pub(crate) struct Pair {
+    pub(crate) real: SocketAddr,
+    pub(crate) ours: SocketAddr,
     epoch: u64,
 }
 
@@ -173,7 +173,7 @@ struct Pair {
 const OWN_BITS: u32 = 46;
 
 impl Pair {
-    fn new(real: SocketAddr, ours: SocketAddr) -> Result<Self> {
+    pub(crate) fn new(real: SocketAddr, ours: SocketAddr) -> Result<Self> {
         // The same to both, so that their tokens go on being the same.
         let said = [real, ours].map(|address| {
             Client::connect(address)?.exchange(b"set token 0 0 1\r\nx\r\ngets token\r\ndelete token\r\n")
@@ -202,6 +202,11 @@ impl Pair {
         lines.collect::<Vec<_>>().concat()
     }
 
+    /// A token as memcached would have told it.
+    pub(crate) fn raw(&self, token: u64) -> u64 {
+        if token >> OWN_BITS == self.epoch { token & ((1 << OWN_BITS) - 1) } else { token }
+    }
+
     /// As memcached would have said it.
     fn with_own_tokens(&self, bytes: &[u8]) -> Vec<u8> {
         let runs = bytes.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
@@ -225,7 +230,7 @@ fn token(said: &[u8]) -> u64 {
     line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().and_then(number).unwrap_or_default()
 }
 
-fn compare(pair: &Pair, bytes: &[u8]) -> Result<()> {
+pub(crate) fn compare(pair: &Pair, bytes: &[u8]) -> Result<()> {
     let wanted = Client::connect(pair.real)?.exchange(bytes)?;
     let (seen, closed) = Client::connect(pair.ours)?.exchange(&pair.to_ours(bytes))?;
     let seen = (pair.with_own_tokens(&seen), closed);
@@ -265,17 +270,17 @@ fn the_embedded_store_talks_as_memcached_does() -> Result<()> {
 }
 
 /// Numbers that follow from a seed (xorshift64).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap_or(0) % bound
     }
 
-    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(crate) fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices.get(self.below(choices.len())).copied().unwrap_or_default()
     }
 }

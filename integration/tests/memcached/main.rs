@@ -1,5 +1,6 @@
 //! groove-memcached between real clients and real servers.
 
+mod binary;
 mod client;
 mod clients;
 mod differential;
@@ -7,6 +8,7 @@ mod failover;
 mod faults;
 mod histories;
 mod lifecycle;
+mod meta;
 mod suites;
 mod tenants;
 

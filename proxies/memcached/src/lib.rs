@@ -1,4 +1,4 @@
-//! groove-memcached: a memcached sidecar. The classic protocol in, the meta protocol out, over servers
+//! groove-memcached: a memcached sidecar. Any of memcached's protocols in, the meta protocol out, over servers
 //! that come and go.
 //!
 //! | room | what it does |
@@ -79,7 +79,7 @@ pub struct Demo {}
 impl Proxy for Memcached {
     const NAME: &'static str = "groove-memcached";
     const ABOUT: &'static str =
-        "A memcached sidecar: classic protocol in, meta protocol out, over servers that come and go";
+        "A memcached sidecar: any of its protocols in, meta protocol out, over servers that come and go";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ADMIN: &'static str = "127.0.0.1:9311";
 

@@ -63,7 +63,7 @@ pub async fn run<N: Nodes>(
 
 /// Can any copy answer it, and does it change none?
 fn is_plain(get: &Get) -> bool {
-    let Get { wants, touch, vivify, recache, new_cas, compare, is_peek: _ } = *get;
+    let Get { wants, touch, vivify, recache, recache_first: _, new_cas, compare, is_peek: _ } = *get;
     let own = Wants::CAS.and(Wants::HIT).and(Wants::LAST);
     wants.only(own) == Wants::NOTHING
         && touch.is_none()

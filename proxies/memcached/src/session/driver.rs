@@ -371,7 +371,13 @@ impl Exchange<'_> {
                     },
                 };
                 let encode = |out: &mut Output| request.encode(out);
-                match connection.send(self.recipient(self.ticket), Shape::One, is_trial, self.now, encode) {
+                match connection.send(
+                    self.recipient(self.ticket),
+                    Shape::of(request),
+                    is_trial,
+                    self.now,
+                    encode,
+                ) {
                     Ok(()) => Asked::Waiting,
                     Err(failure) => Asked::Answered(Answer::Failed(failure)),
                 }

@@ -255,11 +255,9 @@ impl Machine {
                 Ok(None) => break,
                 Ok(Some(request)) => self.take(request, now),
                 Err(DecodeError::Refused { refusal, to }) => {
-                    let refusal = match refusal {
-                        // Whatever is wrong with it: nobody is to log in here.
-                        Refusal::BadLogin if self.login == Login::Off => Refusal::UnknownCommand,
-                        refusal => refusal,
-                    };
+                    // Whatever is wrong with it: nobody is to log in here.
+                    let is_nothing = refusal == Refusal::BadLogin && self.login == Login::Off;
+                    let refusal = if is_nothing { Refusal::UnknownCommand } else { refusal };
                     self.say(Expect::Refused(refusal), Command::Refused, to, now);
                 }
                 Err(error) => {

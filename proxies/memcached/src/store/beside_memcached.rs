@@ -130,6 +130,7 @@ fn any_op<'a>(dice: &mut Dice, values: &'a [Bytes], is_coded: bool, compare: Opt
             touch: dice.maybe(&LIVES),
             vivify: dice.maybe(&[30, 0, 500]),
             recache: dice.maybe(&[30, 500, 0, -1]),
+            recache_first: dice.below(2) == 0,
             is_peek: dice.below(4) == 0,
             ..Get::default()
         }),

@@ -57,7 +57,7 @@ impl Turn<'_> {
     }
 
     fn get(&mut self, request: &Request<'_>, get: &Get) -> Reply {
-        let Get { wants, touch, vivify, recache, new_cas, is_peek, compare: _ } = *get;
+        let Get { wants, touch, vivify, recache, recache_first, new_cas, is_peek, compare: _ } = *get;
         if new_cas.is_some() {
             return error(INVALID);
         }
@@ -81,6 +81,7 @@ impl Turn<'_> {
         let value = item.value.clone();
         let mut text = head(wants, value.len());
         write_flags(&mut text, item, request, wants, TOLD, now_ms);
+        let before_s = item.ttl_s(now_ms);
         if let Some(exptime) = touch {
             item.expires_ms = deadline_ms(exptime, now_ms);
         }
@@ -89,8 +90,9 @@ impl Turn<'_> {
             item.expires_ms = deadline_ms(vivify.unwrap_or_default(), now_ms);
         } else if let Some(exptime) = recache {
             let at_ms = deadline_ms(exptime, now_ms);
-            let is_near = at_ms > now_ms
-                && item.ttl_s(now_ms).is_some_and(|left_s| left_s < (at_ms - now_ms).div_ceil(1000));
+            let left_s = if recache_first { before_s } else { item.ttl_s(now_ms) };
+            let is_near =
+                at_ms > now_ms && left_s.is_some_and(|left_s| left_s < (at_ms - now_ms).div_ceil(1000));
             has_won = is_near && !item.is_claimed;
         }
         if wants.has(Wants::NEW_TTL) {

@@ -38,6 +38,7 @@ use tracing::{debug, info};
 use crate::error::Failure;
 use crate::metrics::{ServerMetrics, UpstreamMetrics};
 use crate::program;
+use crate::wire::meta::Request;
 use crate::wire::{Limits, Output};
 use exchange::{Ended, Exchange};
 
@@ -128,8 +129,18 @@ struct Waiting {
 pub enum Shape {
     /// One reply.
     One,
+    /// One reply, and if it has a key then the one with this fingerprint: a server and a proxy that have lost count
+    /// of each other's words must never give a client another's value.
+    Item(u32),
     /// Lines, up to `END` or anything that is no statistic.
     UntilEnd,
+}
+
+impl Shape {
+    /// Of the answer to a request for one key.
+    pub fn of(request: &Request<'_>) -> Self {
+        request.fingerprint().map_or(Self::One, Self::Item)
+    }
 }
 
 impl Connection {

@@ -92,7 +92,7 @@ impl Connection {
         }
         let question = Rc::new(Question::default());
         let recipient = Recipient::Program(Rc::clone(&question));
-        self.send(recipient, Shape::One, is_trial, now, |out: &mut Output| request.encode(out))?;
+        self.send(recipient, Shape::of(request), is_trial, now, |out: &mut Output| request.encode(out))?;
         Ok(question)
     }
 }

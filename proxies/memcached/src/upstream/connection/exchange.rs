@@ -113,6 +113,11 @@ impl<'a> Exchange<'a> {
             let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
                 return Err(Failure::Nonsense);
             };
+            if let Shape::Item(fingerprint) = shape
+                && !reply.is_of(fingerprint)
+            {
+                return Err(Failure::Nonsense);
+            }
             let Some(mut reply) = self.gather(shape, reply) else { continue };
             let Some(waiting) = pipe.in_flight.pop_front() else { continue };
             if was_full {
@@ -150,7 +155,7 @@ impl<'a> Exchange<'a> {
                 let text = std::mem::take(&mut self.lines).freeze();
                 Some(Reply::new(Status::End, Bytes::new(), text))
             }
-            (Shape::One | Shape::UntilEnd, _) => {
+            (Shape::One | Shape::Item(_) | Shape::UntilEnd, _) => {
                 // Lines before an error are no part of the next answer.
                 self.lines.clear();
                 Some(reply)

@@ -214,6 +214,25 @@ fn a_server_that_is_no_memcached_is_not_used() {
 }
 
 #[test]
+fn an_answer_for_another_key_reaches_nobody() {
+    run(async {
+        let scene = Scene::new();
+        let op = Op::Get(meta::Get { wants: meta::Wants::ITEM, ..Default::default() });
+        let request = Request { key: b"mine", is_coded: false, op };
+        let (told, _server) = tokio::join!(
+            async { scene.connection.put(&request, None, false, Instant::now())?.answered().await },
+            async {
+                let mut server = scene.accept(STATS).await;
+                server.expect("mg mine k f v\r\n").await;
+                server.send("VA 1 kyours f0\r\nx\r\n").await;
+                server
+            }
+        );
+        assert_eq!(told.unwrap_err(), Failure::Nonsense);
+    });
+}
+
+#[test]
 fn a_redial_in_progress_makes_nobody_wait() {
     run(async {
         let scene = Scene::new();

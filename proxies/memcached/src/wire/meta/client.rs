@@ -37,7 +37,7 @@ pub fn command(line: Bytes) -> Result<Request, DecodeError> {
 }
 
 fn get(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
-    let flags = Flags::of(&line, words, BadFlags::TooManyForGet)?;
+    let flags = Flags::of(&line, words, BadFlags::TooManyForGet).and_then(Flags::without_clear)?;
     let intent = Intent::Get(Get {
         wants: flags.wants_of(Wants::MG),
         touch: flags.touch,
@@ -65,7 +65,8 @@ fn delete(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
 }
 
 fn arith(line: Bytes, words: &Words) -> Result<Request, DecodeError> {
-    let flags = Flags::of(&line, words, BadFlags::TooMany).map_err(unspecific)?;
+    let flags = Flags::of(&line, words, BadFlags::TooMany);
+    let flags = flags.and_then(Flags::without_clear).map_err(unspecific)?;
     let decrement = match flags.mode {
         None | Some(b'I' | b'i' | b'+') => false,
         Some(b'D' | b'd' | b'-') => true,
@@ -127,7 +128,10 @@ pub fn store(
         }
     };
     let flags = Flags::parse(line, words.span(2).end).and_then(|flags| Ok((flags.store_mode()?, flags)));
-    let checked = flags.and_then(|(mode, flags)| flags.check(line, &words).map(|()| (mode, flags)));
+    let checked = flags.and_then(|(mode, flags)| match flags.clear {
+        true => Err(BadFlags::Unknown),
+        false => flags.check(line, &words).map(|()| (mode, flags)),
+    });
     let (mode, flags) = match checked {
         Ok(checked) => checked,
         Err(bad) => {
@@ -343,6 +347,11 @@ impl Flags {
             return Err(BadFlags::Opaque);
         }
         Ok(())
+    }
+
+    /// `x` is a flag of `md` only.
+    fn without_clear(self) -> Result<Self, DecodeError> {
+        if self.clear { Err(refused(Refusal::Flags(BadFlags::Unknown))) } else { Ok(self) }
     }
 
     /// The CAS value to compare with, where 0 is none.

@@ -107,6 +107,19 @@ fn replies_and_their_flags() {
 }
 
 #[test]
+fn an_answer_for_another_key_is_found_out() {
+    let asked = |key| {
+        let op = Op::Get(Get { wants: Wants::ITEM, ..Get::default() });
+        Request { key, is_coded: false, op }.fingerprint().unwrap()
+    };
+    let replies = decode_all(b"VA 1 kfoo f0\r\nx\r\nVA 1 kZm9v b f0\r\nx\r\nEN\r\n", 100).unwrap();
+    for reply in &replies[..2] {
+        assert!(reply.is_of(asked(b"foo")) && !reply.is_of(asked(b"bar")));
+    }
+    assert!(replies[2].is_of(asked(b"bar")), "it tells no key");
+}
+
+#[test]
 fn what_is_not_memcached_is_found_out() {
     for (text, error) in [
         (&b"HTTP/1.1 400 Bad Request\r\n"[..], DecodeError::UnknownReply),
