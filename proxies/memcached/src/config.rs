@@ -6,6 +6,7 @@ mod replicas;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use groove_common::balance::Distribution;
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
 };
@@ -328,6 +329,15 @@ impl Cluster {
             issues.at(&path, "no connection opens in no time", Some("write `1s`"));
         }
         self.hash.check(name, &self.endpoints, issues);
+        if self.resize.is_some() && self.hash.rule().distribution != Distribution::Jump {
+            let path = ["clusters", name, "resize"];
+            let help = "take it away, or use `distribution: jump`";
+            issues.at_key(
+                &path,
+                "keys are moved between servers of the distribution `jump` only",
+                Some(help),
+            );
+        }
         if let Endpoints::Embedded(store) = &self.endpoints {
             if store.capacity < Size::mib(1) {
                 let path = ["clusters", name, "endpoints", "embedded", "capacity"];
