@@ -49,6 +49,26 @@ pub(super) enum Ask {
     Touch,
 }
 
+impl Ask {
+    /// Its place among the verbs that a record can name.
+    pub(super) fn verb(&self) -> usize {
+        match self {
+            Self::Get => 1,
+            Self::GetAndTouch => 2,
+            Self::Set(_) => 3,
+            Self::Add(_) => 4,
+            Self::Replace(_) => 5,
+            Self::Append(_) => 6,
+            Self::Prepend(_) => 7,
+            Self::Swap(..) => 8,
+            Self::Increment => 9,
+            Self::Decrement => 10,
+            Self::Delete => 11,
+            Self::Touch => 12,
+        }
+    }
+}
+
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {

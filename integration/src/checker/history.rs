@@ -45,6 +45,11 @@ pub enum Did {
     MayHaveCounted,
 }
 
+/// What may be asked, as [`Record::asked`] numbers it.
+pub(super) const VERBS: [&str; 13] = [
+    "-", "get", "gat", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "delete", "touch",
+];
+
 /// Nanoseconds that one unit of [`Record::took`] stands for.
 const TOOK_NS: u64 = 16;
 
@@ -62,8 +67,8 @@ pub struct Record {
     pub seen: Version,
     /// Who asked.
     pub client: u16,
-    /// Through which proxy.
-    pub sidecar: u8,
+    /// Through which proxy, in the upper half, and what, in the lower one.
+    how: u8,
     /// What it was.
     pub did: Did,
 }
@@ -88,7 +93,12 @@ impl Record {
                 u32::try_from(ended_ns.saturating_sub(begun_ns).div_ceil(TOOK_NS)).unwrap_or(u32::MAX)
             }
         };
-        Self { begun_ns, took, key, id: 0, seen: Version::default(), client: 0, sidecar: 0, did }
+        Self { begun_ns, took, key, id: 0, seen: Version::default(), client: 0, how: 0, did }
+    }
+
+    /// Notes for people through which sidecar what was asked: both below 16.
+    pub(super) fn asked(&mut self, sidecar: usize, verb: usize) {
+        self.how = u8::try_from((sidecar & 15) << 4 | (verb & 15)).unwrap_or_default();
     }
 
     /// When it was asked.
@@ -109,14 +119,15 @@ impl Record {
 
 impl std::fmt::Display for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { key, id, seen, client, sidecar, did, .. } = self;
+        let Self { key, id, seen, client, how, did, .. } = self;
+        let (sidecar, verb) = (how >> 4, VERBS.get(usize::from(how & 15)).copied().unwrap_or("?"));
         let us = |ns: u64| ns / 1000;
         write!(f, "key {key}, client {client} by sidecar {sidecar}, {} us to ", us(self.begun_ns()))?;
         match self.ended_ns() {
             u64::MAX => write!(f, "?")?,
             ended => write!(f, "{} us", us(ended))?,
         }
-        write!(f, ": {did:?}")?;
+        write!(f, ": {verb}: {did:?}")?;
         match did {
             Did::Missed | Did::Deleted | Did::Found | Did::MayHaveCounted => Ok(()),
             Did::Read | Did::Counted => write!(f, " {}+{}", seen.write, seen.step),

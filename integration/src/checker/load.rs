@@ -166,7 +166,7 @@ impl Worker {
             record.id = id;
             record.seen = seen;
             record.client = self.number;
-            record.sidecar = u8::try_from(sidecar)?;
+            record.asked(sidecar, ask.verb());
             self.book.borrow_mut().records.push(record);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -122,6 +122,9 @@ impl std::fmt::Display for Outcome {
 /// The most servers there are.
 const SERVERS: usize = 5;
 
+/// Without a miss for so long, the steady set is what it was.
+const WHOLE_AFTER: Duration = Duration::from_secs(2);
+
 /// A resize that takes longer stands still.
 const RESIZED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -159,10 +162,12 @@ impl Plan {
             seed: self.seed,
         };
         let (ready, stop) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+        let missed = Arc::clone(&stage.missed_at_ms);
         stage.begun = Instant::now();
         let begun = stage.begun;
         std::thread::scope(|scope| {
-            let steady = scope.spawn(|| steady::run(&sidecars, self.steady_keys, begun, &ready, &stop));
+            let steady =
+                scope.spawn(|| steady::run(&sidecars, self.steady_keys, begun, &ready, &missed, &stop));
             while !ready.load(Ordering::Relaxed) && !steady.is_finished() {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -202,6 +207,8 @@ struct Stage {
     folder: tempfile::TempDir,
     begun: Instant,
     events: Vec<Event>,
+    /// When the steady set missed something for the last time.
+    missed_at_ms: Arc<AtomicU64>,
 }
 
 impl Stage {
@@ -210,8 +217,14 @@ impl Stage {
         let server = || Memcached::builder().arg("-m").arg("256").start();
         let servers = (0..SERVERS).map(|_| server()).collect::<Result<Vec<_>>>()?;
         let folder = tempfile::tempdir()?;
-        let mut stage =
-            Self { servers, sidecars: Vec::new(), folder, begun: Instant::now(), events: Vec::new() };
+        let mut stage = Self {
+            servers,
+            sidecars: Vec::new(),
+            folder,
+            begun: Instant::now(),
+            events: Vec::new(),
+            missed_at_ms: Arc::default(),
+        };
         let state = stage.folder.path().join("state");
         std::fs::create_dir_all(&state)?;
         for number in 0..plan.sidecars {
@@ -267,7 +280,7 @@ impl Stage {
                 }
                 if turn == 0 && plan.kill {
                     until(from + step * 0.7);
-                    self.kill_one(1)?;
+                    self.kill_one(1, is_over)?;
                 }
                 from += step;
             }
@@ -276,7 +289,7 @@ impl Stage {
         Ok(())
     }
 
-    fn kill_one(&mut self, number: usize) -> Result<()> {
+    fn kill_one(&mut self, number: usize, is_over: &dyn Fn() -> bool) -> Result<()> {
         let server = self.servers.get_mut(number).context("no such server")?;
         server.kill()?;
         self.note(format!("server {number} was killed"), false);
@@ -284,6 +297,14 @@ impl Stage {
         let server = self.servers.get_mut(number).context("no such server")?;
         server.restart()?;
         self.note(format!("server {number} was started again"), false);
+        let mut whole = Duration::ZERO;
+        while whole < WHOLE_AFTER && !is_over() {
+            std::thread::sleep(Duration::from_millis(50));
+            let missed = Duration::from_millis(self.missed_at_ms.load(Ordering::Relaxed));
+            let restarted = self.events.last().map_or(Duration::ZERO, |event| event.at);
+            whole = self.begun.elapsed().saturating_sub(missed.max(restarted));
+        }
+        self.note("the steady set is whole again", true);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -92,12 +92,13 @@ impl Series {
 }
 
 /// Stores the set, then asks for its keys at random until told to stop, and writes back what it misses, as
-/// applications do. `ready` is set once all is stored.
+/// applications do. `ready` is set once all is stored, `missed_at_ms` with each miss.
 pub(super) fn run(
     sidecars: &[SocketAddr],
     keys: u32,
     begun: Instant,
     ready: &AtomicBool,
+    missed_at_ms: &AtomicU64,
     stop: &Arc<AtomicBool>,
 ) -> Result<Series> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -136,6 +137,7 @@ pub(super) fn run(
                 Told::Content(..) => point.hits += 1,
                 Told::Nothing => {
                     point.misses += 1;
+                    missed_at_ms.store(u64::try_from(begun.elapsed().as_millis())?, Ordering::Relaxed);
                     // Whether that worked shows at its next turn.
                     let _told = client.ask(&name, &ask).await;
                 }

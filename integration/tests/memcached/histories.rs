@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use harness::checker::{Change, Plan, Protocol, What};
 
 fn plan() -> Plan {
-    Plan { operations: 60_000, protocols: vec![Protocol::Classic], ..Plan::default() }
+    Plan { operations: 60_000, steady_keys: 1000, protocols: vec![Protocol::Classic], ..Plan::default() }
 }
 
 #[test]

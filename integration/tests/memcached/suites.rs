@@ -211,7 +211,7 @@ fn with_tenant(behind: &[Memcached]) -> Result<Proxy> {
     Proxy::of(Kind::Memcached)
         .config(&format!(
             "listeners: [{{address: $LISTEN}}]\nadmin: {{address: $ADMIN}}\n\
-             store: {{folder: $DIR/store}}\n\
+             state: $DIR/state\n\
              tenants: {{shop: {{credentials: [{{user: user, password: secret}}]}}}}\n\
              clusters: {{main: {{endpoints: [{}]}}}}\n",
             endpoints.join(", ")
