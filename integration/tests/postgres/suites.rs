@@ -69,7 +69,7 @@ fn psycopgs_own_suite() -> Result<()> {
     suites::compare(
         "psycopg's suite",
         &source,
-        &["-p", "no:asyncio", "-m", marks, "tests"],
+        &["-p", "no:asyncio", "-m", marks, "--ignore=tests/pool", "tests"],
         &dsn(direct.address().port()),
         &dsn(proxy.address().port()),
     )?
