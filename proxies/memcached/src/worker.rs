@@ -154,5 +154,5 @@ async fn receive_and_serve(worker: Rc<Worker>, mut conn: Downstream, directory: 
     };
     let guest = Guest::new(member, worker.next_session(), worker.reception.workers());
     drop(directory);
-    driver::serve(worker, conn, Some(guest), input).await;
+    driver::serve(worker, conn, Some(Box::new(guest)), input).await;
 }

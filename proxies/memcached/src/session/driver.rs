@@ -78,7 +78,7 @@ enum Sent {
 
 /// Serves one client until it leaves, misbehaves, or the proxy drains. `guest` tells whose it is, if there are
 /// tenants, and `input` is what it has sent beyond what told that.
-pub async fn serve(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>, input: BytesMut) {
+pub async fn serve(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>, input: BytesMut) {
     let mut session = Session::accept(worker, conn, guest, input);
     let ended = poll_fn(|cx| session.turn(cx)).await;
     if let Err(error) = &ended {
@@ -88,11 +88,11 @@ pub async fn serve(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>, i
 }
 
 impl Session {
-    fn accept(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>, input: BytesMut) -> Self {
+    fn accept(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>, input: BytesMut) -> Self {
         worker.metrics.sessions.inc();
         worker.metrics.sessions_total.inc();
         Self {
-            id: guest.as_ref().map_or_else(|| worker.next_session(), Guest::session),
+            id: guest.as_ref().map_or_else(|| worker.next_session(), |guest| guest.session()),
             draining: conn.drain.draining(),
             is_draining: false,
             is_read_closed: false,

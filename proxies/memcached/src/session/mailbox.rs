@@ -22,7 +22,7 @@ use crate::worker::Worker;
 pub struct Mailbox {
     worker: Rc<Worker>,
     /// Whose the session is, if there are tenants.
-    guest: Option<Guest>,
+    guest: Option<Box<Guest>>,
     peer: Peer,
     machine: RefCell<Machine>,
     programs: RefCell<Programs>,
@@ -39,7 +39,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// The mailbox of a new session.
-    pub fn new(worker: Rc<Worker>, conn: Downstream, guest: Option<Guest>) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>) -> Rc<Self> {
         Rc::new(Self {
             worker,
             guest,
@@ -61,7 +61,7 @@ impl Mailbox {
 
     /// Whose the session is, if there are tenants.
     pub fn guest(&self) -> Option<&Guest> {
-        self.guest.as_ref()
+        self.guest.as_deref()
     }
 
     /// Its programs that run.

@@ -173,6 +173,7 @@ impl<W: Clone> Fair<W> {
 
     /// The session has sent a request with so many bytes of value.
     pub fn sent(&mut self, tenant: usize, session: usize, value_len: usize) {
+        self.make_room(tenant);
         let Some(line) = self.lines.get_mut(tenant) else { return };
         line.in_flight += 1;
         line.value_len = line.value_len.max(value_len);
@@ -230,11 +231,15 @@ impl<W: Clone> Fair<W> {
         part.max(1).min(line.in_flight_max)
     }
 
-    fn enter(&mut self, ask: &Ask) {
-        let Ask { tenant, in_flight_max, now, .. } = *ask;
+    fn make_room(&mut self, tenant: usize) {
         if self.lines.len() <= tenant {
             self.lines.resize_with(tenant + 1, Line::default);
         }
+    }
+
+    fn enter(&mut self, ask: &Ask) {
+        let Ask { tenant, in_flight_max, now, .. } = *ask;
+        self.make_room(tenant);
         if now.saturating_sub(self.swept_at) >= SWEEP_EVERY {
             self.sweep(now);
         }

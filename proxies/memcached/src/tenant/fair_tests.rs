@@ -59,6 +59,17 @@ fn who_leaves_the_line_lets_the_next_go() {
 }
 
 #[test]
+fn what_was_sent_without_asking_counts_too() {
+    let mut fair = Fair::new(8);
+    // `version` and `flush_all` wait for nobody, and may be the first of their tenant.
+    fair.sent(3, 0, 0);
+    assert!(fair.may_send(ask(3, 0, US), || 0));
+    fair.sent(3, 0, 0);
+    fair.answered(3, 0, |session| panic!("{session} was not in line"));
+    fair.answered(3, 0, |session| panic!("{session} was not in line"));
+}
+
+#[test]
 fn the_tenants_own_bound_holds_alone_too() {
     let mut fair = Fair::new(64);
     let ask = |session| Ask { in_flight_max: 2, ..ask(0, session, US) };
