@@ -142,7 +142,8 @@ clusters:
     connect_timeout: 500ms
 $MORE";
 
-const TRANSPARENT: &str = "    resize: {policy: transparent, state: $STATE}\n";
+/// Slow enough that clients meet keys in every state of a move.
+const TRANSPARENT: &str = "    resize: {policy: transparent, state: $STATE, keys_per_second: 200}\n";
 
 impl Plan {
     /// Starts everything, runs the load while the servers change, and checks what was seen.
