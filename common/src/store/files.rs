@@ -268,6 +268,12 @@ impl Folder {
 
     fn write(&self, lock: &mut File, name: &str, value: &[u8], kind: Kind) -> Result<Revision, StoreError> {
         let revision = self.next_revision(lock, name)?;
+        self.place(name, revision, value, kind)?;
+        Ok(revision)
+    }
+
+    /// Puts a file in its place, whole.
+    fn place(&self, name: &str, revision: Revision, value: &[u8], kind: Kind) -> Result<(), StoreError> {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.data.join(format!(".{}-{number}", std::process::id()));
         let path = self.data_of(name);
@@ -280,8 +286,7 @@ impl Folder {
             // The name is durable when its folder is.
             File::open(&self.data)?.sync_all()
         };
-        write().map_err(away(&path))?;
-        Ok(revision)
+        write().map_err(away(&path))
     }
 
     /// The lease of a name, unless somebody has it. Only under the lock, as all that makes or removes leases.
@@ -303,9 +308,8 @@ impl Folder {
                 self.remove(&lease)?;
             }
         }
-        // Whoever writes holds the lock, so what is unfinished now will never be finished.
         for entry in fs::read_dir(&self.data).map_err(away(&self.data))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with('.') {
+            if is_left_unfinished(&entry.file_name().to_string_lossy()) {
                 self.remove(&entry.path())?;
             }
         }
@@ -318,6 +322,13 @@ impl Folder {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Is it a file that a process has begun which is no more? Another one may have its number by now: then the
+/// file stays until the next time.
+fn is_left_unfinished(file: &str) -> bool {
+    let process = file.strip_prefix('.').and_then(|rest| rest.split('-').next());
+    process.is_some_and(|process| !Path::new("/proc").join(process).exists())
 }
 
 /// Names hold no `+`.
@@ -418,8 +429,9 @@ impl Presence for FilePresence {
         let held = Arc::clone(&self.held);
         Files { folder: Arc::clone(&held.folder) }.run(move |folder| {
             check_value(&held.name, &value)?;
-            let mut lock = folder.lock()?;
-            folder.write(&mut lock, &held.name, &value, Kind::Leased).map(|_| ())
+            // Nobody else writes it: a process that is stopped here holds up nobody.
+            let known = folder.read(&held.name)?.map_or(0, |found| found.entry.revision.0);
+            folder.place(&held.name, Revision(known + 1), &value, Kind::Leased)
         })
     }
 

@@ -12,7 +12,7 @@
 //! What every implementation promises:
 //!
 //! - A value has a [`Revision`], which grows with each change of any value and never comes back: who puts with
-//!   [`Expect::Revision`] knows that nobody was in between.
+//!   [`Expect::Revision`] knows that nobody was in between. (A presence counts its own updates.)
 //! - A put is whole or not at all, whatever happens to the process in the middle of it.
 //! - A [`Presence`] is a value that goes with its process: killed, it is gone for the others at once; only
 //!   stopped, it stays. Where that cannot be had (a lease over a network), [`Presence::lost`] tells.

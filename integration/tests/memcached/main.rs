@@ -9,6 +9,7 @@ mod faults;
 mod histories;
 mod lifecycle;
 mod meta;
+mod resize;
 mod suites;
 mod tenants;
 

@@ -110,6 +110,7 @@ impl Control {
             trouble: Arc::clone(&trouble),
             adopted: None,
             rule: Rule::default(),
+            unheard: None,
             acknowledged: 0,
             has_left_servers: false,
             driver: None,
@@ -178,6 +179,8 @@ struct Task {
     adopted: Option<State>,
     /// How keys are spread over its servers.
     rule: Rule,
+    /// A list that could not be proposed yet.
+    unheard: Option<Found>,
     /// What the others have been told.
     acknowledged: u64,
     /// Servers of the step before are still connected.
@@ -225,6 +228,9 @@ impl Task {
         self.adopt(state);
         self.joined.send_replace(true);
         loop {
+            if let Some(found) = self.unheard.take() {
+                self.propose(found).await;
+            }
             let next = match self.look(&*presence).await {
                 Ok(next) => {
                     *self.trouble.lock() = None;
@@ -237,6 +243,7 @@ impl Task {
             };
             let wait = match next {
                 Next::Now => continue,
+                Next::Later(wait) if self.unheard.is_some() => wait.min(AGAIN_AFTER),
                 Next::Later(wait) => wait,
             };
             match self.event(&mut *changes, &*presence, wait).await {
@@ -357,6 +364,7 @@ impl Task {
     /// The own configuration has a list. It is proposed if it is another than before: what it was at the start
     /// is no news, since others may know better by now.
     async fn propose(&mut self, found: Found) {
+        self.unheard = None;
         let list = found.endpoints;
         if list.is_empty() || self.own.as_ref() == Some(&list) {
             return;
@@ -378,7 +386,10 @@ impl Task {
                 }
                 self.own = Some(list);
             }
-            Err(error) => self.complain(&error),
+            Err(error) => {
+                self.complain(&error);
+                self.unheard = Some(Found { endpoints: list, may_be_empty: false });
+            }
         }
     }
 
