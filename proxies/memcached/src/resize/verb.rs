@@ -19,6 +19,8 @@ use super::view::Phase;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A line elsewhere than on a terminal, if nothing but a number has changed.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// A proxy that does not tell how it goes for so long is given up.
+const SILENT_MAX: Duration = Duration::from_secs(30);
 /// The bar's width, in characters.
 const BAR_LEN: usize = 30;
 
@@ -107,8 +109,16 @@ async fn looked(admin: &Client, cluster: Option<&str>) -> Result<Vec<Status>, St
 /// Shows it until its end.
 async fn follow(admin: &Client, cluster: &str, to: &[Endpoint]) -> Result<(), StartError> {
     let mut screen = Screen { bar: io::stdout().is_terminal() && !admin.json, last: None };
+    let mut heard = Instant::now();
     loop {
-        let status = looked(admin, Some(cluster)).await?.into_iter().next().ok_or("the cluster is gone")?;
+        let looked = looked(admin, Some(cluster)).await;
+        if looked.is_err() && heard.elapsed() < SILENT_MAX {
+            // The resize goes on whether or not it is watched.
+            sleep(LOOK_EVERY).await;
+            continue;
+        }
+        heard = Instant::now();
+        let status = looked?.into_iter().next().ok_or("the cluster is gone")?;
         screen.show(&status, admin.json)?;
         if status.is_settled() {
             screen.end()?;
