@@ -163,10 +163,11 @@ impl View {
         if let Some(Local { replicas: Some(replicas), .. }) = self.locals.get(route.cluster) {
             return self.replicated(route, replicas, session);
         }
-        match self.lease_own(route, session, waker) {
-            Lease::Failed(Failure::Down) => self.lease_gutter(route, session, waker),
-            lease => lease,
+        let lease = self.lease_own(route, session, waker);
+        if matches!(lease, Lease::Failed(Failure::Down)) {
+            return self.lease_gutter(route, session, waker);
         }
+        lease
     }
 
     /// Of the cluster that stands in for the key's own, if there is one.
@@ -179,12 +180,11 @@ impl View {
             return Lease::Failed(Failure::Down);
         };
         let route = self.topology.routes.route_in(gutter, route.part);
-        match self.lease_own(route, session, waker) {
-            Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
-                Lease::Connection { connection, is_trial, ttl_max_s }
-            }
-            lease => lease,
+        let mut lease = self.lease_own(route, session, waker);
+        if let Lease::Connection { ttl_max_s: own, .. } = &mut lease {
+            *own = ttl_max_s;
         }
+        lease
     }
 
     fn lease_own(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {
