@@ -110,6 +110,30 @@ pub struct Cluster {
     /// How a change of the servers is carried out; at once if left out.
     #[serde(default)]
     pub resize: Option<resize::Section>,
+    /// A larger cluster behind this one: what these servers evict is still found there.
+    #[serde(default)]
+    pub overflow: Option<Overflow>,
+}
+
+/// The tier behind a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Overflow {
+    /// The cluster's name. Its servers may be any that speak memcached's meta protocol: ones with extstore, or a
+    /// groove-memcached with an embedded store on disk.
+    pub cluster: String,
+    /// When what is written comes to be there.
+    #[serde(default)]
+    pub spill: Spill,
+}
+
+/// When a value comes to be in the tier behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Spill {
+    /// When it is written, before the client is answered: what the front evicts is never lost.
+    #[default]
+    Write,
 }
 
 fn default_failover_ttl() -> Duration {
@@ -241,6 +265,48 @@ impl Config {
                 let help = "write up to 250 bytes without spaces or control characters";
                 issues.at(&path, "no key can begin like this", Some(help));
             }
+        }
+    }
+
+    fn check_overflow(&self, name: &str, issues: &mut Issues) {
+        let Some(cluster) = self.clusters.get(name) else { return };
+        let Some(overflow) = &cluster.overflow else { return };
+        let path = ["clusters", name, "overflow"];
+        let at = ["clusters", name, "overflow", "cluster"];
+        match self.clusters.get(&overflow.cluster) {
+            None => {
+                let names = self.clusters.keys().cloned().collect::<Vec<_>>().join("`, `");
+                let message = format!("there is no cluster `{}`", overflow.cluster);
+                issues.at(&at, message, Some(&format!("write one of `{names}`")));
+            }
+            Some(_) if overflow.cluster == name => {
+                issues.at(&at, "a cluster cannot be behind itself", Some("name another cluster"));
+            }
+            Some(behind) if behind.overflow.is_some() => {
+                issues.at(&at, "there are two tiers, not three", Some("take that cluster's `overflow` away"));
+            }
+            Some(behind) if matches!(behind.endpoints, Endpoints::Embedded(_)) => {
+                let help = "run it as a groove-memcached of its own, and list its listener's address";
+                issues.at(&at, "other sidecars would not see what is in this store", Some(help));
+            }
+            Some(behind) => {
+                if behind.failover != Failover::None || cluster.failover != Failover::None {
+                    let message = "keys that fail over elsewhere come back with old values";
+                    issues.at_key(&path, message, Some("write `failover: none` in both clusters"));
+                }
+                if behind.replicas.is_some() || cluster.replicas.is_some() {
+                    let message = "a key has copies or tiers, not both";
+                    issues.at_key(&path, message, Some("take `replicas` away from both clusters"));
+                }
+                if behind.resize.is_some() || cluster.resize.is_some() {
+                    let message = "the servers of two tiers cannot be changed while clients go on";
+                    issues.at_key(&path, message, Some("take `resize` away from both clusters"));
+                }
+            }
+        }
+        if matches!(cluster.endpoints, Endpoints::Embedded(_)) {
+            let help = "give the store a `disk`, or list servers";
+            issues.at_key(&path, "the embedded store has a tier of its own", Some(help));
         }
     }
 
@@ -379,6 +445,7 @@ impl Document for Config {
                 replicas.check(name, &self.clusters, issues);
             }
             cluster.check_failover(name, &self.clusters, issues);
+            self.check_overflow(name, issues);
         }
         self.check_routes(issues);
         self.check_limits(issues);

@@ -13,6 +13,7 @@ pub mod resize;
 #[cfg(test)]
 mod sim;
 mod steps;
+pub mod tiers;
 
 use crate::error::Failure;
 use crate::wire::meta::{Reply, Request};

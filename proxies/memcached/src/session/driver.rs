@@ -348,7 +348,11 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Asked {
         let route = view.route(own, request.key);
-        match view.lease(route, self.session, cx.waker()) {
+        let lease = match view.tier(route) {
+            None => view.lease(route, self.session, cx.waker()),
+            Some(tier) => view.lease_tiers(route, tier, request.key, self.session),
+        };
+        match lease {
             Lease::Connection { connection, is_trial, ttl_max_s } => {
                 let capped;
                 let request = match ttl_max_s {

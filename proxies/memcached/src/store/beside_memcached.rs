@@ -129,7 +129,7 @@ fn any_op<'a>(dice: &mut Dice, values: &'a [Bytes], is_coded: bool, compare: Opt
             ]),
             touch: dice.maybe(&LIVES),
             vivify: dice.maybe(&[30, 0, 500]),
-            recache: dice.maybe(&[30, 500, 0, -1]),
+            recache: dice.maybe(&[45, 700, 0, -1]),
             recache_first: dice.below(2) == 0,
             is_peek: dice.below(4) == 0,
             ..Get::default()
@@ -180,7 +180,11 @@ fn comparable(reply: &Reply, of_disk: bool) -> (Status, Vec<String>, Bytes) {
     let line = String::from_utf8_lossy(reply.line()).into_owned();
     let words = line.split(' ').enumerate().map(|(index, word)| match word.split_at_checked(1) {
         Some(("c", number)) if index > 0 && number != "0" => "c".to_owned(),
+        // Their seconds may be others than ours: to ten.
         Some(("t", number)) if index > 0 && number.len() > 6 => "t(long)".to_owned(),
+        Some(("t", number)) if index > 0 => {
+            format!("t{}", number.parse::<i64>().map_or(0, |left_s| (left_s + 5).div_euclid(10)))
+        }
         // Nothing is written to disk only because an item was asked for.
         Some(("h", "0" | "1")) if index > 0 && of_disk => "h".to_owned(),
         _ => word.to_owned(),

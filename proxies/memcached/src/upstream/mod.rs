@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
 use crate::metrics::UpstreamMetrics;
+use crate::program::tiers;
 use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
 use crate::store::{self, DiskMetrics, DiskSettings, Store};
@@ -48,6 +49,8 @@ pub struct Topology {
     pub routes: Table,
     /// By cluster: the number of the one that stands in for it, with `failover: {gutter: …}`.
     pub gutters: Vec<Option<usize>>,
+    /// The tiers behind clusters, by cluster.
+    pub tiers: Vec<Option<Tier>>,
     /// What peers may make us hold.
     pub limits: Limits,
     /// Whose clients are whose.
@@ -62,6 +65,15 @@ pub struct Replicas {
     /// Their numbers.
     clusters: Vec<usize>,
     configured: config::Replicas,
+}
+
+/// What is behind a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    /// The cluster behind it, by its number.
+    pub cluster: usize,
+    /// When what is written comes to be there.
+    pub spill: tiers::Spill,
 }
 
 /// A cluster as configured.
@@ -156,7 +168,12 @@ impl Topology {
             Failover::None | Failover::Rehash | Failover::Miss => None,
         };
         let gutters = config.clusters.values().map(gutter).collect();
-        Ok(Self { clusters, replicas, routes, gutters, limits, directory, window })
+        let tier = |section: &config::Cluster| {
+            let config::Overflow { cluster, spill: config::Spill::Write } = section.overflow.as_ref()?;
+            Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write })
+        };
+        let tiers = config.clusters.values().map(tier).collect();
+        Ok(Self { clusters, replicas, routes, gutters, tiers, limits, directory, window })
     }
 
     /// The clusters whose servers are agreed on with other sidecars.

@@ -20,7 +20,7 @@ use super::connection::{Connection, Identity};
 use crate::error::Failure;
 use crate::program::replicas::Copies;
 use crate::program::resize::{At, Phase, Token};
-use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, replicas, resize};
+use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, replicas, resize, tiers};
 use crate::session::state::Answer;
 use crate::wire::Epoch;
 use crate::wire::meta::{Op, Reply, Request, Status, Store};
@@ -46,6 +46,8 @@ pub enum Kind {
     Resize(Phase),
     /// The key has copies. Which, and when to ask a second one for an answer.
     Replicas(Copies, Option<Duration>),
+    /// The key lives in two tiers.
+    Tiers(tiers::Spill),
 }
 
 /// The servers that take part in one operation.
@@ -91,8 +93,17 @@ impl Plan {
                     None => None,
                     Some(token) => Some(seats.token(token, &[Node::Old, Node::New]).await),
                 };
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                resize::run(&seats, At { phase, now_s: now.as_secs() }, &request, token).await
+                resize::run(&seats, At { phase, now_s: now_s() }, &request, token).await
+            }
+            Kind::Tiers(spill) => {
+                let token = match request.compare() {
+                    None => None,
+                    Some(token) => {
+                        let pin = seats.pin(token, Node::Front).await;
+                        Some(pin.map_or(tiers::Token::Foreign, tiers::Token::Front))
+                    }
+                };
+                tiers::run(&seats, tiers::At { spill, now_s: now_s() }, &request, token).await
             }
             Kind::Replicas(copies, hedge) => {
                 let own;
@@ -127,6 +138,10 @@ impl Plan {
     }
 }
 
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 impl Seats {
     /// These servers; with one that is not read, if there is one.
     pub fn new(seats: impl IntoIterator<Item = Seat>, unread: Option<Node>) -> Self {
@@ -137,13 +152,16 @@ impl Seats {
         self.seats.iter().find(|seat| seat.node == node).ok_or(Failure::NoServer)
     }
 
+    /// The server's own version in a client's token, if the token is one of this server's.
+    async fn pin(&self, token: u64, node: Node) -> Option<Pin> {
+        let (link, identity) = self.seat(node).ok()?.identity().await.ok()?;
+        Some(Pin { cas: identity.epoch.own(token)?, link })
+    }
+
     /// Whose a client's token is.
     async fn token(&self, token: u64, nodes: &[Node]) -> Token {
         for &node in nodes {
-            let Ok(seat) = self.seat(node) else { continue };
-            let Ok((link, identity)) = seat.identity().await else { continue };
-            let Some(cas) = identity.epoch.own(token) else { continue };
-            let pin = Pin { cas, link };
+            let Some(pin) = self.pin(token, node).await else { continue };
             return match node {
                 Node::Old => Token::Old(pin),
                 Node::New => Token::New(pin),

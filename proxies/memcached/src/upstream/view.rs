@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::changes::Changes;
 use super::connection::Connection;
 use super::plan::{Kind as Program, Plan, Seat, Seats};
-use super::{Backend, Kind, Replicas, Servers, Topology};
+use super::{Backend, Kind, Replicas, Servers, Tier, Topology};
 use crate::config::{Failover, Read};
 use crate::error::Failure;
 use crate::program::Node;
@@ -260,6 +260,37 @@ impl View {
         Lease::Program(Box::new(Plan { kind, seats, running: main.changes.begin() }))
     }
 
+    /// What is behind the cluster of this place.
+    pub fn tier(&self, route: Route<'_>) -> Option<Tier> {
+        self.topology.tiers.get(route.cluster).copied().flatten()
+    }
+
+    /// A program over the key's server in front and the one behind it.
+    pub fn lease_tiers(&mut self, route: Route<'_>, tier: Tier, key: &[u8], session: usize) -> Lease {
+        let front = match self.servers(route.cluster) {
+            Ok(front) => front,
+            Err(failure) => return Lease::Failed(failure),
+        };
+        let seat = match front.part(Node::Front, route, session) {
+            Ok(seat) => seat,
+            Err(failure) => return Lease::Failed(failure),
+        };
+        // Without the one behind, what is in front can still be read; nothing can be written.
+        let behind = self.topology.routes.route_in(tier.cluster, key);
+        let behind =
+            self.servers(tier.cluster).and_then(|servers| servers.part(Node::Overflow, behind, session));
+        let seats = Seats::new([Some(seat), behind.ok()].into_iter().flatten(), None);
+        let running = front.changes.begin();
+        Lease::Program(Box::new(Plan { kind: Program::Tiers(tier.spill), seats, running }))
+    }
+
+    fn servers(&self, cluster: usize) -> Result<&LocalServers, Failure> {
+        match self.locals.get(cluster).map(|local| &local.kind) {
+            Some(LocalKind::Servers(servers)) => Ok(servers),
+            Some(LocalKind::Embedded(_)) | None => Err(Failure::NoServer),
+        }
+    }
+
     /// A lease for every server and store there is, well or not. `None`: one of them is busy.
     pub fn lease_everyone(&mut self, session: usize, waker: &Waker) -> Option<Vec<Lease>> {
         let mut leases = Vec::new();
@@ -341,6 +372,13 @@ impl LocalServers {
         };
         let seats = |view: &resize::View| view.servers.iter().map(|server| member(&server.address)).collect();
         self.seats = self.changes.look(seats);
+    }
+
+    /// The part of a key's server in a program.
+    fn part(&self, node: Node, route: Route<'_>, session: usize) -> Result<Seat, Failure> {
+        let slot = self.placement.1.owner(route.part, route.hash);
+        let member = admitted(slot.and_then(|slot| self.snapshot.at_slot(slot)))?;
+        self.seat_of(node, member, session).ok_or(Failure::NoServer)
     }
 
     /// The server of a key that has copies. None while the key moves: copies are not moved.

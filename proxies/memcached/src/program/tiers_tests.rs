@@ -1,0 +1,225 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::Pin as Pinned;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use groove_common::balance::Dice;
+
+use super::*;
+use crate::program::Link;
+use crate::store::{self};
+
+/// Two servers, and whoever asks waits for its turn once: the scheduler decides over the order of all requests.
+struct World {
+    front: Arc<store::Store>,
+    overflow: Arc<store::Store>,
+}
+
+struct Turn(bool);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pinned<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        match std::mem::replace(&mut self.0, true) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Nodes for World {
+    async fn ask(&self, node: Node, request: &Request<'_>, _: Option<Link>) -> Result<Told, Failure> {
+        Turn(false).await;
+        let store = match node {
+            Node::Front => &self.front,
+            Node::Overflow => &self.overflow,
+            Node::Old | Node::New | Node::Replica(_) => return Err(Failure::NoServer),
+        };
+        let reply = store.ask(request);
+        // The reply travels: others may come first.
+        Turn(false).await;
+        Ok(Told { reply, link: Link(7) })
+    }
+}
+
+const KEY: &[u8] = b"k";
+
+fn request(op: Op<'_>) -> Request<'_> {
+    Request { key: KEY, is_coded: false, op }
+}
+
+fn get_op() -> Op<'static> {
+    Op::Get(Get { wants: Wants::VALUE.and(Wants::CAS), ..Get::default() })
+}
+
+/// What one client did, and when it began and ended.
+#[derive(Debug, Clone)]
+struct Event {
+    what: What,
+    begun: usize,
+    ended: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// Wrote this value, or deleted.
+    Wrote(Option<Bytes>),
+    /// Saw this value, or nothing.
+    Saw(Option<Bytes>),
+}
+
+async fn client(world: &World, at: At, mut dice: Dice, name: usize, log: &RefCell<Log>) {
+    let mut seen = None;
+    for step in 0..6 {
+        let value = Bytes::from(format!("{name}.{step}"));
+        let begun = log.borrow_mut().tick();
+        let what = match dice.below(8) {
+            0..=2 => {
+                let outcome = run(world, at, &request(get_op()), None).await.unwrap();
+                let hit = outcome.reply.status == Status::Value;
+                seen = outcome.reply.cas().filter(|_| hit).zip(outcome.origin);
+                What::Saw(hit.then_some(outcome.reply.value))
+            }
+            3 | 4 => {
+                let op = Op::Store(Store::new(Mode::Set, &value));
+                assert_eq!(run(world, at, &request(op), None).await.unwrap().reply.status, Status::Done);
+                What::Wrote(Some(value))
+            }
+            5 => {
+                run(world, at, &request(Op::Delete(Delete::default())), None).await.unwrap();
+                What::Wrote(None)
+            }
+            6 => {
+                let op = Op::Store(Store::new(Mode::Add, &value));
+                if run(world, at, &request(op), None).await.unwrap().reply.status != Status::Done {
+                    continue;
+                }
+                What::Wrote(Some(value))
+            }
+            _ => {
+                let token = match seen {
+                    Some((cas, origin)) if origin.node == Node::Front => {
+                        Token::Front(Pin { cas, link: origin.link })
+                    }
+                    Some(_) => Token::Foreign,
+                    None => continue,
+                };
+                let op = Op::Store(Store { compare: Some(1), ..Store::new(Mode::Set, &value) });
+                if run(world, at, &request(op), Some(token)).await.unwrap().reply.status != Status::Done {
+                    continue;
+                }
+                What::Wrote(Some(value))
+            }
+        };
+        let ended = log.borrow_mut().tick();
+        log.borrow_mut().events.push(Event { what, begun, ended });
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    now: usize,
+    events: Vec<Event>,
+}
+
+impl Log {
+    fn tick(&mut self) -> usize {
+        self.now += 1;
+        self.now
+    }
+
+    /// A value may be seen only if no other write came wholly between its own and the look at it.
+    fn check(&self, seed: u64) {
+        let writes: HashMap<&Bytes, &Event> = self
+            .events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Wrote(Some(value)) => Some((value, event)),
+                What::Wrote(None) | What::Saw(_) => None,
+            })
+            .collect();
+        for event in &self.events {
+            let What::Saw(Some(value)) = &event.what else { continue };
+            let write = writes.get(value);
+            let Some(write) = write else { panic!("seed {seed}: {value:?} was written by nobody") };
+            let newer = self.events.iter().find(|other| {
+                matches!(other.what, What::Wrote(_)) && other.begun > write.ended && other.ended < event.begun
+            });
+            assert!(newer.is_none(), "seed {seed}: {event:?} is stale, written by {write:?}, then {newer:?}");
+        }
+    }
+}
+
+/// Clients at random, their requests in any order, and now and then the front evicts.
+fn simulate(seed: u64, spill: Spill) {
+    let mut dice = Dice::seeded(seed);
+    let world = World { front: store::Store::small(), overflow: store::Store::small() };
+    let (log, at) = (RefCell::new(Log::default()), At { spill, now_s: 1_700_000_000 });
+    let mut clients: Vec<Pinned<Box<dyn Future<Output = ()> + '_>>> =
+        (0..3).map(|name| Box::pin(client(&world, at, Dice::seeded(dice.bits()), name, &log)) as _).collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    while !clients.is_empty() {
+        if dice.below(25) == 0 {
+            world.front.ask(&request(Op::Delete(Delete::default())));
+        }
+        if spill == Spill::Later && dice.below(40) == 0 {
+            world.overflow.ask(&request(Op::Delete(Delete::default())));
+        }
+        let index = dice.below(clients.len());
+        if clients[index].as_mut().poll(&mut cx).is_ready() {
+            drop(clients.swap_remove(index));
+        }
+    }
+    log.borrow().check(seed);
+}
+
+#[test]
+fn nothing_stale_is_seen_whatever_the_order_and_whatever_is_evicted() {
+    for seed in 0..3000 {
+        simulate(seed, Spill::Write);
+        simulate(seed, Spill::Later);
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = Box::pin(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+    }
+}
+
+#[test]
+fn what_is_written_through_outlives_the_front() {
+    let world = World { front: store::Store::small(), overflow: store::Store::small() };
+    let at = At { spill: Spill::Write, now_s: 1_700_000_000 };
+    let ask = |op: Op<'_>| block_on(run(&world, at, &request(op), None)).unwrap().reply;
+    let evict = || world.front.ask(&request(Op::Delete(Delete::default())));
+    let number = Bytes::from_static(b"41");
+    assert_eq!(ask(Op::Store(Store::new(Mode::Set, &number))).status, Status::Done);
+    evict();
+    assert_eq!(ask(get_op()).value, "41");
+    evict();
+    assert_eq!(ask(Op::Arith(Arith::up(1))).value, "42");
+    evict();
+    assert_eq!(ask(Op::Store(Store::new(Mode::Append, &number))).status, Status::Done);
+    evict();
+    assert_eq!(ask(Op::Store(Store::new(Mode::Add, &number))).status, Status::NotStored);
+    assert_eq!(ask(get_op()).value, "4241");
+    let words = Bytes::from_static(b"words");
+    assert_eq!(ask(Op::Store(Store::new(Mode::Replace, &words))).status, Status::Done);
+    assert_eq!(ask(Op::Arith(Arith::up(1))).status, Status::Error);
+    evict();
+    assert_eq!(ask(Op::Get(Get { touch: Some(100), ..Get::default() })).status, Status::Done);
+    evict();
+    let life = ask(Op::Get(Get { wants: Wants::VALUE.and(Wants::TTL), ..Get::default() }));
+    assert_eq!((&life.value[..], life.flag(b't')), (&b"words"[..], Some(&b"100"[..])));
+    evict();
+    assert_eq!(ask(Op::Delete(Delete::default())).status, Status::Done);
+    assert_eq!(ask(Op::Delete(Delete::default())).status, Status::NotFound);
+    assert_eq!(ask(get_op()).status, Status::Miss);
+    assert_eq!(ask(Op::Arith(Arith { vivify: Some(0), initial: Some(7), ..Arith::up(1) })).value, "7");
+}
