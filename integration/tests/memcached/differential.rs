@@ -280,7 +280,7 @@ impl Dice {
         usize::try_from(self.0 >> 33).unwrap_or(0) % bound
     }
 
-    pub(crate) fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(crate) fn of<T: Copy + Default>(&mut self, choices: &[T]) -> T {
         choices.get(self.below(choices.len())).copied().unwrap_or_default()
     }
 }
