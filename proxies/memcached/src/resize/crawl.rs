@@ -11,14 +11,10 @@ use crate::error::Failure;
 use crate::upstream::connection::Settings;
 use crate::wire::KEY_LEN_MAX;
 
-/// How a server is to walk through its items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Walk {
-    /// By age, which may miss what moves between its lists meanwhile.
-    Lists,
-    /// By hash, which misses nothing that is there all the time.
-    Hash,
-}
+/// Walks by hash rather than by the lists of ages: an item that goes from one list to another during the walk
+/// would be passed over, and whatever stays behind is missed by those who no longer read here while the others
+/// still see it.
+const CRAWL: &str = "hash";
 
 /// How a crawl ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +30,11 @@ pub(super) enum Crawled {
 /// Calls `each` with the true bytes of each key that `address` has.
 pub(super) async fn crawl(
     address: &Address,
-    walk: Walk,
     settings: &Settings,
     mut each: impl FnMut(&[u8]),
 ) -> Result<Crawled, Failure> {
     let mut line = Line::open(address, settings).await?;
-    let what = match walk {
-        Walk::Lists => "all",
-        Walk::Hash => "hash",
-    };
-    line.crawl(what).await?;
+    line.crawl(CRAWL).await?;
     let mut key = Vec::with_capacity(KEY_LEN_MAX);
     loop {
         let text = line.crawled().await?;

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::crawl::{Crawled, Walk, crawl};
+use super::crawl::{Crawled, crawl};
 use super::lanes::{Lane, Pair};
 use super::line::Line;
 use super::view::{Place, Server, View};
@@ -136,7 +136,7 @@ impl Worker {
                 ControlFlow::Continue(pass) => pass,
                 ControlFlow::Break(end) => return end,
             };
-            // A purge walks by hash and misses nothing; the mover looks until it finds nothing more to do.
+            // A crawl misses nothing that is there all the time. Moving is done when one finds nothing more to do.
             let is_done = match self.job.kind {
                 Kind::Purge => self.job.progress.note.lock().is_none(),
                 Kind::Move => pass.stirred == 0,
@@ -199,10 +199,6 @@ impl Worker {
     /// The keys of a server that move from it or to it.
     async fn list(&self, server: Server, address: &Address, found: &mut Found) -> Flow<Result<(), Failure>> {
         let Job { kind, view, place_of, settings, .. } = &self.job;
-        let walk = match kind {
-            Kind::Purge => Walk::Hash,
-            Kind::Move => Walk::Lists,
-        };
         loop {
             let mut each = |key: &[u8]| {
                 let Some(Place::Moving { old, new, .. }) = place_of(view, key) else { return };
@@ -215,7 +211,7 @@ impl Worker {
                 }
             };
             let crawled = tokio::select! {
-                crawled = crawl(address, walk, settings, &mut each) => crawled,
+                crawled = crawl(address, settings, &mut each) => crawled,
                 () = self.stopped() => return ControlFlow::Break(End::Stopped),
             };
             match crawled {

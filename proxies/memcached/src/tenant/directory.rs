@@ -15,7 +15,7 @@ use super::key::Head;
 use super::limits::{Bound, Rates};
 use super::vault::{Grant, Keeper, Tag, Vault};
 
-/// A tenant, as one configuration has it. What must outlive a reload is in [`Core`].
+/// A tenant, as one configuration has it. What must outlive a reload is in `Core`.
 #[derive(Debug)]
 pub struct Tenant {
     core: Arc<Core>,
