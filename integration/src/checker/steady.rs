@@ -15,7 +15,7 @@ use crate::load::count;
 /// A point of the series stands for that long.
 const POINT: Duration = Duration::from_millis(500);
 
-/// A point with fewer retrievals says too little and is told, but not compared.
+/// Fewer retrievals say too little: points are put together until they have as many.
 const ASKED_MIN: u64 = 200;
 
 /// What happened when.
@@ -37,6 +37,11 @@ struct Point {
 }
 
 impl Point {
+    fn add(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+    }
+
     fn asked(self) -> u64 {
         self.hits + self.misses
     }
@@ -52,7 +57,7 @@ pub(super) struct Series(Vec<Point>);
 
 impl Series {
     /// Points before the first event: their mean is the steady state. The least of those in planned times
-    /// after it. `None` where there were too few retrievals.
+    /// after it. `None` where there were none before or too few after it.
     pub(super) fn steady_and_least(&self, events: &[Event]) -> Option<(f64, f64)> {
         let first = events.first().map_or(Duration::MAX, |event| event.at);
         let told = |from: Duration, is_planned: bool| {
@@ -60,17 +65,22 @@ impl Series {
             event.is_none_or(|event| event.is_planned) == is_planned
         };
         let points = self.0.iter().zip(0_u32..).map(|(point, number)| (POINT * number, *point));
-        let mut steady = Point::default();
+        let (mut steady, mut window) = (Point::default(), Point::default());
         let mut least: Option<f64> = None;
         for (at, point) in points {
             if at + POINT <= first {
-                steady.hits += point.hits;
-                steady.misses += point.misses;
-            } else if point.asked() >= ASKED_MIN && told(at, true) {
-                least = Some(least.map_or(point.ratio(), |least| least.min(point.ratio())));
+                steady.add(point);
+            } else if told(at, true) {
+                window.add(point);
+                if window.asked() >= ASKED_MIN {
+                    let ratio = std::mem::take(&mut window).ratio();
+                    least = Some(least.map_or(ratio, |least| least.min(ratio)));
+                }
+            } else {
+                window = Point::default();
             }
         }
-        (steady.asked() >= ASKED_MIN).then_some(steady.ratio()).zip(least)
+        (steady.asked() > 0).then_some(steady.ratio()).zip(least)
     }
 
     /// The series as comma-separated values, with the events where they happened.

@@ -162,15 +162,16 @@ fn conversations() -> Vec<Vec<u8>> {
     all
 }
 
-/// Where the same bytes go, and what the proxy adds to its server's CAS tokens.
+/// Where the same bytes go, and how far our CAS tokens are from memcached's: the upper bits of a token say whose it
+/// is, and the embedded store counts from a moment.
 pub(crate) struct Pair {
     pub(crate) real: SocketAddr,
     pub(crate) ours: SocketAddr,
-    epoch: u64,
+    offset: u64,
 }
 
-/// The upper bits of a token say whose it is.
-const OWN_BITS: u32 = 46;
+/// More tokens than a conversation has.
+const TOKENS_MAX: u64 = 1 << 32;
 
 impl Pair {
     pub(crate) fn new(real: SocketAddr, ours: SocketAddr) -> Result<Self> {
@@ -180,9 +181,8 @@ impl Pair {
         });
         let [real_said, ours_said] = said.map(|said| said.map(|(bytes, _)| token(&bytes)));
         let (raw, token) = (real_said?, ours_said?);
-        anyhow::ensure!(token >> OWN_BITS != 0, "{token} does not say whose it is");
-        anyhow::ensure!(raw == token & ((1 << OWN_BITS) - 1), "memcached says {raw}, the proxy {token}");
-        Ok(Self { real, ours, epoch: token >> OWN_BITS })
+        anyhow::ensure!(token > TOKENS_MAX, "{token} could be anybody's");
+        Ok(Self { real, ours, offset: token - raw })
     }
 
     /// As a client of the proxy would send it, which has its tokens from there.
@@ -192,8 +192,8 @@ impl Pair {
             if let ([command, _, _, _, _, token, ..], true) = (&mut words[..], line.starts_with(b"cas ")) {
                 _ = command;
                 let end = token.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(token.len());
-                if let Some(raw) = token.get(..end).and_then(number).filter(|raw| *raw < 1 << OWN_BITS) {
-                    let ours = (raw | self.epoch << OWN_BITS).to_string();
+                if let Some(raw) = token.get(..end).and_then(number).filter(|raw| *raw < TOKENS_MAX) {
+                    let ours = (raw + self.offset).to_string();
                     token.splice(..end, ours.into_bytes());
                 }
             }
@@ -204,16 +204,14 @@ impl Pair {
 
     /// A token as memcached would have told it.
     pub(crate) fn raw(&self, token: u64) -> u64 {
-        if token >> OWN_BITS == self.epoch { token & ((1 << OWN_BITS) - 1) } else { token }
+        token.checked_sub(self.offset).filter(|raw| *raw < TOKENS_MAX).unwrap_or(token)
     }
 
     /// As memcached would have said it.
     fn with_own_tokens(&self, bytes: &[u8]) -> Vec<u8> {
         let runs = bytes.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
-        let runs = runs.map(|run| match number(run) {
-            Some(token) if token >> OWN_BITS == self.epoch => {
-                (token & ((1 << OWN_BITS) - 1)).to_string().into_bytes()
-            }
+        let runs = runs.map(|run| match number(run).map(|token| (token, self.raw(token))) {
+            Some((token, raw)) if raw != token => raw.to_string().into_bytes(),
             Some(_) | None => run.to_vec(),
         });
         runs.collect::<Vec<_>>().concat()

@@ -53,6 +53,10 @@ impl<N: Nodes> Moving<'_, N> {
             // Readers need not wait for this stub. If it cannot be told, it runs out.
             _ = self.steps.kill_if(Node::New, stub).await;
         }
+        if outcome.reply.status == Status::NotFound {
+            // Gone from old it may be at new by now, moved by somebody else.
+            return self.mismatch().await;
+        }
         Ok(outcome)
     }
 
