@@ -12,6 +12,7 @@ mod meta;
 mod resize;
 mod suites;
 mod tenants;
+mod tiers;
 
 use std::net::SocketAddr;
 

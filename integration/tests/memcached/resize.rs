@@ -55,7 +55,7 @@ fn config(servers: &[SocketAddr], more: &str) -> String {
     let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
     format!(
         "listeners: [{{address: $LISTEN}}]\nadmin: {{address: $ADMIN}}\nworkers: 2\n\
-         clusters:\n  main:\n    endpoints: [{}]\n    timeout: 10s\n    resize: {{state: $STATE, guard: 2s{more}}}\n",
+         clusters:\n  main:\n    endpoints: [{}]\n    timeout: 5s\n    resize: {{state: $STATE, guard: 5s{more}}}\n",
         servers.join(", ")
     )
 }
