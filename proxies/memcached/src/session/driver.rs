@@ -12,28 +12,18 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use groove_common::net::{Downstream, Reached};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
-use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::exchange::{Asked, Exchange};
 use super::mailbox::Mailbox;
-use super::programs;
-use super::state::{Answer, Broadcast, Machine, Step, Ticket, Verdict};
-use crate::error::Failure;
-use crate::failover;
-use crate::store::{self, Executed, Store};
+use super::state::{Answer, Machine, Step, Ticket, Verdict};
 use crate::tenant::guest::Guest;
-use crate::upstream::connection::{Recipient, Shape};
-use crate::upstream::plan::Owned;
-use crate::upstream::view::{Lease, View};
-use crate::wire::Output;
-use crate::wire::meta::{Reply, Request, Status};
 use crate::wire::request::DecodeError;
 use crate::worker::Worker;
 
@@ -316,197 +306,12 @@ impl Drop for Session {
     }
 }
 
-/// What became of a request that was to be sent.
-pub(super) enum Asked {
-    Waiting,
-    Answered(Answer),
-    Busy,
-    /// The tenant may have no more on their way.
-    InLine,
-}
-
-/// One step on its way to the servers.
-pub(super) struct Exchange<'a> {
-    session: usize,
-    pub(super) worker: &'a Rc<Worker>,
-    pub(super) mailbox: &'a Rc<Mailbox>,
-    pub(super) ticket: Ticket,
-    pub(super) now: Instant,
-}
-
-impl Exchange<'_> {
-    fn recipient(&self, ticket: Ticket) -> Recipient {
-        Recipient::Session(Rc::clone(self.mailbox), ticket)
-    }
-
-    /// Asks the server of a key, that the client calls by `own`.
-    pub(super) fn one(
-        &self,
-        own: &[u8],
-        request: &Request<'_>,
-        view: &mut View,
-        cx: &mut Context<'_>,
-    ) -> Asked {
-        let route = view.route(own, request.key);
-        let lease = match view.tier(route) {
-            None => view.lease(route, self.session, cx.waker()),
-            Some(tier) => view.lease_tiers(route, tier, request.key, self.session),
-        };
-        match lease {
-            Lease::Connection { connection, is_trial, ttl_max_s } => {
-                let capped;
-                let request = match ttl_max_s {
-                    None => request,
-                    Some(ttl_max_s) => {
-                        capped = failover::capped(request, ttl_max_s, unix_time_s());
-                        &capped
-                    }
-                };
-                let compared;
-                let request = match request.compare() {
-                    None => request,
-                    Some(token) => match connection.poll_up(is_trial, cx.waker()) {
-                        Poll::Ready(Ok((_, identity))) => {
-                            compared = request.comparing(identity.epoch.cas(token));
-                            &compared
-                        }
-                        Poll::Ready(Err(failure)) => return Asked::Answered(Answer::Failed(failure)),
-                        Poll::Pending => return Asked::Busy,
-                    },
-                };
-                let encode = |out: &mut Output| request.encode(out);
-                match connection.send(
-                    self.recipient(self.ticket),
-                    Shape::of(request),
-                    is_trial,
-                    self.now,
-                    encode,
-                ) {
-                    Ok(()) => Asked::Waiting,
-                    Err(failure) => Asked::Answered(Answer::Failed(failure)),
-                }
-            }
-            Lease::Embedded(store) => match store.execute(request) {
-                Executed::Now(reply) => Asked::Answered(Answer::Reply(reply)),
-                Executed::Later(reply) => {
-                    deliver_later(Rc::clone(self.mailbox), self.ticket, reply);
-                    Asked::Waiting
-                }
-            },
-            Lease::Nothing => Asked::Answered(Answer::Reply(failover::nothing(request))),
-            Lease::Program(plan) => {
-                let owned = Owned::new(request);
-                let (worker, mailbox) = (self.worker, self.mailbox);
-                match programs::begin(worker, mailbox, self.ticket, *plan, owned, route.hash, cx.waker()) {
-                    true => Asked::Waiting,
-                    false => Asked::Busy,
-                }
-            }
-            Lease::Busy => Asked::Busy,
-            Lease::Failed(failure) => Asked::Answered(Answer::Failed(failure)),
-        }
-    }
-
-    /// Asks every server. An answer for each, or none yet; nothing is sent while one of them is busy.
-    fn everyone(
-        &self,
-        broadcast: Broadcast<'_>,
-        view: &mut View,
-        cx: &mut Context<'_>,
-    ) -> Option<Vec<Option<Answer>>> {
-        if !self.mailbox.programs().borrow().is_empty() {
-            // What they have yet to send must not come after this.
-            return None;
-        }
-        let leases = view.lease_everyone(self.session, cx.waker())?;
-        if leases.is_empty() {
-            return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
-        }
-        let shape = match broadcast {
-            Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } => {
-                Shape::One
-            }
-            Broadcast::Stats(_) => Shape::UntilEnd,
-        };
-        let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
-            Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
-                let encode = |out: &mut Output| broadcast.encode(out);
-                let recipient = self.recipient(ticket);
-                connection.send(recipient, shape, is_trial, self.now, encode).err().map(Answer::Failed)
-            }
-            Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),
-            Lease::Program(_) | Lease::Nothing | Lease::Busy | Lease::Failed(_) => {
-                Some(Answer::Failed(Failure::Down))
-            }
-        });
-        Some(asked.collect())
-    }
-
-    /// Asks the first server that is there for its version. The outer `None`: it is busy.
-    fn anyone(&self, view: &mut View, cx: &mut Context<'_>) -> Option<Option<Answer>> {
-        let mut failure = Failure::NoServer;
-        for lease in view.lease_everyone(self.session, cx.waker())? {
-            match lease {
-                Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
-                    let encode = |out: &mut Output| out.extend_from_slice(b"version\r\n");
-                    let recipient = self.recipient(self.ticket);
-                    match connection.send(recipient, Shape::One, is_trial, self.now, encode) {
-                        Ok(()) => return Some(None),
-                        Err(down) => failure = down,
-                    }
-                }
-                Lease::Embedded(_) => {
-                    let line = Bytes::from(format!("VERSION {}", store::VERSION));
-                    return Some(Some(Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))));
-                }
-                Lease::Program(_) | Lease::Nothing | Lease::Busy | Lease::Failed(_) => {
-                    failure = Failure::Down
-                }
-            }
-        }
-        Some(Some(Answer::Failed(failure)))
-    }
-}
-
-fn unix_time_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
 /// Answers that were there at once.
 fn deliver_all(machine: &mut Machine, first: Ticket, answers: Vec<Option<Answer>>) {
     for (ticket, answer) in (first..).zip(answers) {
         if let Some(answer) = answer {
             machine.answer(ticket, answer);
         }
-    }
-}
-
-/// Delivers what the embedded store has to ask its disk for.
-fn deliver_later(mailbox: Rc<Mailbox>, ticket: Ticket, reply: oneshot::Receiver<Reply>) {
-    spawn_local(async move {
-        let answer = reply.await.map_or(Answer::Failed(Failure::Lost), Answer::Reply);
-        if mailbox.deliver(ticket, answer) {
-            mailbox.flush();
-        }
-    });
-}
-
-/// What the embedded store says to what every server is asked.
-fn embedded_answer(store: &Store, broadcast: Broadcast<'_>) -> Reply {
-    let line = |words| Reply::new(Status::Classic, Bytes::from_static(words), Bytes::new());
-    match broadcast {
-        Broadcast::FlushAll { delay } => {
-            store.flush_all(delay);
-            line(b"OK")
-        }
-        Broadcast::Verbosity { .. } => line(b"OK"),
-        Broadcast::MemLimit { .. } => line(b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust"),
-        Broadcast::Stats(stats) => match stats.arguments().next() {
-            None => Reply::new(Status::End, Bytes::new(), store.stats()),
-            Some(b"reset") => line(b"RESET"),
-            Some(_) => Reply::new(Status::End, Bytes::new(), Bytes::new()),
-        },
     }
 }
 

@@ -5,7 +5,7 @@ use std::task::Context;
 
 use bytes::Bytes;
 
-use super::driver::{Asked, Exchange};
+use super::exchange::{Asked, Exchange};
 use super::state::{Answer, Broadcast};
 use crate::tenant::generations::flush_at;
 use crate::tenant::guest::{Admit, Guest, value_len};

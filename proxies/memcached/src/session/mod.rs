@@ -1,6 +1,7 @@
 //! A client's session: the machine that knows the order of things, and the loop around it.
 
 pub mod driver;
+mod exchange;
 mod guests;
 pub mod mailbox;
 pub mod programs;
