@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILD_PACKAGES := build-essential ca-certificates
 SERVER_PACKAGES := memcached postgresql-15 nginx
 TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) openssl python3-venv curl wrk \
-    ruby-dalli php-cli php-memcached sasl2-bin
+    ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
 BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk
 
 CARGO_DENY_VERSION := 0.18.9
