@@ -241,7 +241,7 @@ pub fn source(package: &str, version: &str) -> Result<PathBuf> {
     let fresh = tempfile::tempdir_in(&folder)?;
     must(
         Command::new(python::interpreter()?)
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest"])
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package, "--dest"])
             .arg(fresh.path())
             .arg(format!("{package}=={version}")),
     )?;
