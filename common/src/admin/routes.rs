@@ -1,18 +1,58 @@
 //! Which path answers what: the table that the server, its front page and the OpenAPI document are made of.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use http_body_util::Full;
+use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 /// A request whose body has been read.
 pub type Request = http::Request<Bytes>;
 /// What an answer's body is.
-pub type Body = Full<Bytes>;
+#[derive(Debug)]
+pub enum Body {
+    /// All of it, until it has been taken.
+    Whole(Option<Bytes>),
+    /// Whatever comes, until nobody is left to send more.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = match self.get_mut() {
+            Self::Whole(whole) => Poll::Ready(whole.take()),
+            Self::Stream(parts) => parts.poll_recv(cx),
+        };
+        data.map(|data| data.map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.as_ref().is_none_or(Bytes::is_empty),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, |whole| whole.len() as u64)),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// An answer.
 pub type Response = http::Response<Body>;
 
@@ -132,7 +172,18 @@ pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
 
 /// An answer of any type.
 pub fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    answer(status, content_type, Body::Whole(Some(body.into())))
+}
+
+/// An answer that goes on: what is sent to `parts` is on its way at once. It ends with the last sender; when the
+/// client hangs up, `parts` is closed. A sender that finds no room for long has a client that does not read, and
+/// should end.
+pub fn stream(content_type: &'static str, parts: mpsc::Receiver<Bytes>) -> Response {
+    answer(StatusCode::OK, content_type, Body::Stream(parts))
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response

@@ -1,6 +1,7 @@
 //! The server itself: hyper on listeners like any other, with bounds on everything a client may take.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::documents::{front_page, open_api};
-use super::routes::{Response, Route, Routes, json, plain, respond};
+use super::routes::{Body, Response, Route, Routes, json, plain, respond};
 use crate::config;
 use crate::ids::Address;
 use crate::net::{self, Downstream, ListenError, Listeners, Service, SharedService};
@@ -104,9 +105,15 @@ impl SharedService for Site {
             }
         };
         let site = Arc::clone(&self);
+        let is_streaming = Arc::new(AtomicBool::new(false));
+        let streams = Arc::clone(&is_streaming);
         let answer = service_fn(move |request| {
-            let site = Arc::clone(&site);
-            async move { Ok::<_, std::convert::Infallible>(site.answer(request).await) }
+            let (site, streams) = (Arc::clone(&site), Arc::clone(&streams));
+            async move {
+                let answer = site.answer(request).await;
+                streams.store(matches!(answer.body(), Body::Stream(_)), Ordering::Relaxed);
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
         let mut connection = std::pin::pin!(
             http1::Builder::new()
@@ -119,14 +126,24 @@ impl SharedService for Site {
             ended = &mut connection => Ok(ended),
             () = end_is_due => {
                 connection.as_mut().graceful_shutdown();
-                // Who does not read must not keep others out for ever.
-                timeout(LAST_TIME_MAX, connection).await
+                // Who does not read must not keep others out for ever. A stream's sender sees to that itself, and
+                // the stream is this connection's last answer.
+                let cut = async {
+                    if is_streaming.load(Ordering::Relaxed) {
+                        drain.draining().await;
+                    }
+                    sleep(LAST_TIME_MAX).await;
+                };
+                tokio::select! {
+                    ended = connection => Ok(ended),
+                    () = cut => Err(()),
+                }
             }
         };
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "an admin connection broke"),
-            Err(_) => debug!("an admin connection was cut: its answer is not read"),
+            Err(()) => debug!("an admin connection was cut: its answer is not read"),
         }
     }
 }

@@ -83,6 +83,38 @@ async fn an_answer_that_is_not_read_is_not_kept_for_ever() {
     assert_eq!(server.listeners.connections(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_until_its_sender_or_its_client_ends() {
+    let (parts, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let routes = Routes::new().post("/stream", "what comes", move |_| {
+        let (send, receive) = tokio::sync::mpsc::channel(1);
+        parts.send(send).unwrap();
+        async move { crate::admin::stream("text/plain", receive) }
+    });
+    let (server, address) = started(routes, None);
+    let client = crate::admin::Client::new(address, None, false);
+    let mut lines = client.follow("/stream", &serde_json::Value::Null).await.unwrap();
+    let send = asked.recv().await.unwrap();
+    send.send(Bytes::from("one\ntw")).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap(), "one");
+    // Longer than any other answer may take.
+    sleep(CONNECTION_TIME_MAX + LAST_TIME_MAX + Duration::from_secs(1)).await;
+    send.send(Bytes::from("o\n")).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap(), "two");
+    drop(send);
+    assert_eq!(lines.next().await.unwrap(), None);
+
+    let lines = client.follow("/stream", &serde_json::Value::Null).await.unwrap();
+    let send = asked.recv().await.unwrap();
+    drop(lines);
+    send.closed().await;
+    while server.listeners.connections() > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let refused = client.follow("/nowhere", &serde_json::Value::Null).await.unwrap_err();
+    assert!(refused.to_string().contains("404"), "{refused}");
+}
+
 #[tokio::test]
 async fn probes_need_no_token() {
     let routes = Routes::new().probe("/alive", "for probes", |_| async { plain(StatusCode::OK, "yes") }).get(
