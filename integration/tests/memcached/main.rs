@@ -11,8 +11,10 @@ mod lifecycle;
 mod meta;
 mod resize;
 mod suites;
+mod tap;
 mod tenants;
 mod tiers;
+mod untold;
 
 use std::net::SocketAddr;
 

@@ -17,6 +17,7 @@
 //! | [`error`], [`reply`] | what can go wrong, and the words for it |
 //! | [`resize`] | changing the servers while clients go on |
 //! | [`metrics`] | what is counted |
+//! | [`tap`] | what goes through, for whoever watches |
 
 pub mod config;
 mod demo;
@@ -30,6 +31,7 @@ pub mod route;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod tap;
 pub mod tenant;
 #[cfg(test)]
 mod testing;
@@ -47,6 +49,7 @@ use groove_common::net::Service;
 
 use config::Config;
 use metrics::Metrics;
+use tap::{Hub, Probe};
 use tenant::counters::LoginMetrics;
 use tenant::directory::Makings;
 use tenant::generations::Generations;
@@ -61,6 +64,7 @@ pub struct Memcached {
     logins: LoginMetrics,
     makings: Makings,
     generations: Arc<Generations>,
+    tap: Arc<Hub>,
     cx: Context,
     started: Instant,
 }
@@ -70,6 +74,8 @@ pub struct Memcached {
 pub enum Verb {
     /// Change a cluster's servers while clients go on, or see how that goes
     Resize(resize::verb::Resize),
+    /// Show what goes through: each exchange, or what is asked most
+    Tap(tap::verb::Tap),
 }
 
 /// `demo` needs to know nothing.
@@ -99,6 +105,7 @@ impl Proxy for Memcached {
             logins: LoginMetrics::new(&cx.registry),
             makings,
             generations,
+            tap: Hub::new(&cx.registry),
             cx: cx.clone(),
             started: Instant::now(),
         }))
@@ -107,9 +114,10 @@ impl Proxy for Memcached {
     fn service(self: &Arc<Self>) -> Service {
         let proxy = Arc::clone(self);
         Service::per_core(move |_| {
-            let Self { topology, metrics, logins, generations, cx, started, .. } = &*proxy;
+            let Self { topology, metrics, logins, generations, cx, started, tap, .. } = &*proxy;
             let reception = Reception::new(cx.workers, logins.clone(), Arc::clone(generations));
-            Worker::new(Arc::clone(topology), metrics.clone(), cx.access.clone(), reception, *started)
+            let (topology, tap) = (Arc::clone(topology), Probe::new(Arc::clone(tap)));
+            Worker::new(topology, metrics.clone(), cx.access.clone(), reception, tap, *started)
         })
     }
 
@@ -126,7 +134,7 @@ impl Proxy for Memcached {
     }
 
     fn routes(self: &Arc<Self>) -> admin::Routes {
-        resize::api::routes(&self.topology)
+        resize::api::routes(&self.topology).and(tap::api::routes(&self.tap, &self.topology, &self.cx.drain))
     }
 
     async fn demo(_: Demo) -> Result<Vec<DemoRow>, StartError> {
@@ -136,6 +144,7 @@ impl Proxy for Memcached {
     async fn verb(verb: Verb, admin: admin::Client) -> Result<(), StartError> {
         match verb {
             Verb::Resize(resize) => resize.run(admin).await,
+            Verb::Tap(tap) => tap.run(admin).await,
         }
     }
 }

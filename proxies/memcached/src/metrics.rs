@@ -14,6 +14,7 @@ pub struct Metrics {
     requests: Arc<[Counter]>,
     hits: Counter,
     misses: Counter,
+    refused: Arc<[Counter]>,
     failures: Arc<[Counter]>,
     /// Sessions there are.
     pub sessions: Gauge,
@@ -28,6 +29,10 @@ impl Metrics {
             let help = "Requests answered, by command";
             registry.counter("groove_memcached_requests", help, &[("command", command.name())])
         };
+        let refused = |command: &Command| {
+            let help = "Requests that made no sense, or that a server would not carry out, by command";
+            registry.counter("groove_memcached_refused", help, &[("command", command.name())])
+        };
         let failure = |kind: &Kind| {
             let help = "Requests with a key that no server answered, by the kind of failure";
             let labels = [("kind", kind.label()), ("side", Side::Upstream.label())];
@@ -41,6 +46,7 @@ impl Metrics {
             requests: Command::ALL.iter().map(request).collect(),
             hits: keys("hit"),
             misses: keys("miss"),
+            refused: Command::ALL.iter().map(refused).collect(),
             failures: Kind::ALL.iter().map(failure).collect(),
             sessions: registry.gauge("groove_memcached_sessions", "Client sessions", &[]),
             sessions_total: registry.counter("groove_memcached_sessions_begun", "Client sessions begun", &[]),
@@ -57,6 +63,11 @@ impl Metrics {
         }
         if finished.misses > 0 {
             self.misses.add(u64::from(finished.misses));
+        }
+        if finished.is_refused
+            && let Some(counter) = self.refused.get(finished.command as usize)
+        {
+            counter.inc();
         }
         if let Some(failure) = finished.failure
             && let Some(counter) = self.failures.get(failure.kind() as usize)
@@ -90,16 +101,22 @@ impl UpstreamMetrics {
         Self { registry: Arc::clone(registry), cluster: cluster.into() }
     }
 
+    /// How long one server takes to answer.
+    pub fn latency(&self, address: &Address) -> Histogram {
+        self.registry.histogram(
+            "groove_memcached_upstream_seconds",
+            "From a request's being sent to a server to its reply",
+            &[("cluster", &*self.cluster), ("server", &*address.to_string())],
+        )
+    }
+
     /// The series of one server. They are there as long as somebody has a connection to it, or the place of one.
     pub fn server(&self, address: &Address) -> ServerMetrics {
+        let latency = self.latency(address);
         let address = address.to_string();
         let labels = [("cluster", &*self.cluster), ("server", &*address)];
         ServerMetrics {
-            latency: self.registry.histogram(
-                "groove_memcached_upstream_seconds",
-                "From a request's being sent to a server to its reply",
-                &labels,
-            ),
+            latency,
             connections: self.registry.gauge(
                 "groove_memcached_upstream_connections",
                 "Connections to servers",
@@ -112,4 +129,12 @@ impl UpstreamMetrics {
             ),
         }
     }
+}
+
+/// In how many milliseconds half of all that was counted came to its end, and all but a hundredth, for the admin API.
+/// Nothing where nothing was counted.
+pub fn usual_ms(latency: &Histogram) -> [(&'static str, Option<f64>); 2] {
+    let all = latency.snapshot();
+    let within = |share| (all.count() > 0).then(|| all.quantile(share).as_secs_f64() * 1e3);
+    [("p50_ms", within(0.5)), ("p99_ms", within(0.99))]
 }

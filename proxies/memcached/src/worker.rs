@@ -17,6 +17,7 @@ use crate::reply;
 use crate::session::driver;
 use crate::session::programs::Room;
 use crate::session::state::Broadcast;
+use crate::tap::Probe;
 use crate::tenant::directory::Directory;
 use crate::tenant::fair::Fair;
 use crate::tenant::guest::Guest;
@@ -59,6 +60,8 @@ pub struct Worker {
     pub fair: RefCell<Fair<Waker>>,
     /// Where tenants' clients are received.
     pub reception: Reception,
+    /// What somebody may watch of it.
+    pub tap: Probe,
     started: Instant,
     sessions_begun: Cell<usize>,
 }
@@ -70,6 +73,7 @@ impl Worker {
         metrics: Metrics,
         access: AccessLog,
         reception: Reception,
+        tap: Probe,
         started: Instant,
     ) -> Rc<Self> {
         let view = View::new(topology);
@@ -81,6 +85,7 @@ impl Worker {
             unread: Unread::default(),
             metrics,
             access,
+            tap,
             started,
             sessions_begun: Cell::new(0),
         })

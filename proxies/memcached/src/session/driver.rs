@@ -217,8 +217,9 @@ impl Session {
                 return Ok(Sent::All);
             };
             let ticket = next.ticket;
+            let (session, noted) = (self.id, None);
             let exchange =
-                Exchange { session: self.id, worker: &self.worker, mailbox: &self.mailbox, ticket, now };
+                Exchange { session, worker: &self.worker, mailbox: &self.mailbox, ticket, now, noted };
             match next.step {
                 Step::Key(request) => match exchange.key(guest, &request, view, cx) {
                     Asked::Waiting => machine.commit(now),

@@ -1,6 +1,8 @@
 //! One request on its way: from its key to a server, a store or a program, and whatever is known at once back.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +16,7 @@ use super::state::{Answer, Broadcast, Ticket};
 use crate::error::Failure;
 use crate::failover;
 use crate::store::{self, Executed, Store};
+use crate::tap::Server;
 use crate::upstream::connection::{Recipient, Shape};
 use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
@@ -38,6 +41,8 @@ pub(super) struct Exchange<'a> {
     pub(super) mailbox: &'a Rc<Mailbox>,
     pub(super) ticket: Ticket,
     pub(super) now: Instant,
+    /// Takes who is asked, if somebody wants to see it.
+    pub(super) noted: Option<&'a Cell<Option<Server>>>,
 }
 
 impl Exchange<'_> {
@@ -60,6 +65,7 @@ impl Exchange<'_> {
         };
         match lease {
             Lease::Connection { connection, is_trial, ttl_max_s } => {
+                self.note(|| Server::Of(Arc::clone(connection.endpoint())));
                 let capped;
                 let request = match ttl_max_s {
                     None => request,
@@ -92,15 +98,19 @@ impl Exchange<'_> {
                     Err(failure) => Asked::Answered(Answer::Failed(failure)),
                 }
             }
-            Lease::Embedded(store) => match store.execute(request) {
-                Executed::Now(reply) => Asked::Answered(Answer::Reply(reply)),
-                Executed::Later(reply) => {
-                    deliver_later(Rc::clone(self.mailbox), self.ticket, reply);
-                    Asked::Waiting
+            Lease::Embedded(store) => {
+                self.note(|| Server::Embedded);
+                match store.execute(request) {
+                    Executed::Now(reply) => Asked::Answered(Answer::Reply(reply)),
+                    Executed::Later(reply) => {
+                        deliver_later(Rc::clone(self.mailbox), self.ticket, reply);
+                        Asked::Waiting
+                    }
                 }
-            },
+            }
             Lease::Nothing => Asked::Answered(Answer::Reply(failover::nothing(request))),
             Lease::Program(plan) => {
+                self.note(|| Server::Several);
                 let owned = Owned::new(request);
                 let (worker, mailbox) = (self.worker, self.mailbox);
                 match programs::begin(worker, mailbox, self.ticket, *plan, owned, route.hash, cx.waker()) {

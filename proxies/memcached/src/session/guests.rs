@@ -25,6 +25,20 @@ impl Exchange<'_> {
         view: &mut View,
         cx: &mut Context<'_>,
     ) -> Asked {
+        if self.worker.tap.is_watched() {
+            return self.key_tapped(guest, request, view, cx);
+        }
+        self.key_of_any(guest, request, view, cx)
+    }
+
+    /// The same, whether or not anybody watches.
+    pub(super) fn key_of_any(
+        &self,
+        guest: Option<&Guest>,
+        request: &Request<'_>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Asked {
         match guest {
             None => self.one(request.key, request, view, cx),
             Some(guest) => self.key_of(guest, request, view, cx),

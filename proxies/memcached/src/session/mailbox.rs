@@ -107,6 +107,9 @@ impl Mailbox {
 
     /// An answer for this session. True if it is the first since the last [`Self::flush`], which is then due.
     pub fn deliver(&self, ticket: Ticket, answer: Answer) -> bool {
+        if self.worker.tap.is_waiting() {
+            self.worker.tap.answered(std::ptr::from_ref(self).addr(), ticket, &answer);
+        }
         if let Some(guest) = &self.guest {
             guest.answered(&answer, &self.worker.fair, || self.worker.since_start(Instant::now()));
         }
@@ -187,6 +190,7 @@ fn event(finished: &Finished, peer: Peer) -> Event {
         .time("took_ms", finished.begun.elapsed());
     match finished.failure {
         Some(failure) => event.show("failure", failure),
+        None if finished.is_refused => event.with("refused", true),
         None => event,
     }
 }

@@ -6,3 +6,4 @@ mod guests;
 pub mod mailbox;
 pub mod programs;
 pub mod state;
+mod tapped;

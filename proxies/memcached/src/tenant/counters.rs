@@ -127,6 +127,11 @@ impl Counters {
         }
     }
 
+    /// From requests to their answers.
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
     /// Counts what was over a limit.
     pub fn count_refused(&self, bound: Bound) {
         if let Some(counter) = self.refused.get(bound as usize) {

@@ -14,6 +14,7 @@ use super::counters::Counters;
 use super::key::Head;
 use super::limits::{Bound, Rates};
 use super::vault::{Grant, Keeper, Tag, Vault};
+use crate::metrics::usual_ms;
 
 /// A tenant, as one configuration has it. What must outlive a reload is in `Core`.
 #[derive(Debug)]
@@ -297,10 +298,13 @@ impl Tenant {
     fn status(&self) -> serde_json::Value {
         let head = self.head();
         let head = head.as_ref().map(|head| String::from_utf8_lossy(head.bytes()).into_owned());
+        let [(half, half_ms), (most, most_ms)] = usual_ms(self.counters().latency());
         serde_json::json!({
             "name": self.name(),
             "keys": head.unwrap_or_else(|| "not known yet".to_owned()),
             "connections": self.core.connections.load(Ordering::Relaxed),
+            half: half_ms,
+            most: most_ms,
         })
     }
 }

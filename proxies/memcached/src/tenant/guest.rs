@@ -80,6 +80,11 @@ impl Guest {
         true
     }
 
+    /// Its tenant's name.
+    pub fn name(&self) -> String {
+        self.member.borrow().tenant.name().to_owned()
+    }
+
     /// What its tenant's keys begin with, without the generation.
     pub fn prefix(&self) -> String {
         self.member.borrow().tenant.prefix().to_owned()

@@ -267,6 +267,11 @@ impl Connection {
         Some(known)
     }
 
+    /// The server.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
     /// Has it been given up?
     pub fn is_retired(&self) -> bool {
         self.pipe.borrow().is_retired

@@ -28,7 +28,7 @@ use groove_common::net::Connector;
 use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
-use crate::metrics::UpstreamMetrics;
+use crate::metrics::{UpstreamMetrics, usual_ms};
 use crate::program::tiers;
 use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
@@ -122,6 +122,22 @@ impl Servers {
                 placement
             }
         }
+    }
+}
+
+impl Servers {
+    /// For the admin API: the cluster, and of each endpoint how long it usually takes to answer.
+    fn status(&self) -> serde_json::Value {
+        let cluster = self.cluster.status();
+        let mut status = serde_json::json!(cluster);
+        let endpoints = status.get_mut("endpoints").and_then(serde_json::Value::as_array_mut);
+        for (endpoint, shown) in cluster.endpoints.iter().zip(endpoints.into_iter().flatten()) {
+            let Some(shown) = shown.as_object_mut() else { continue };
+            for (name, millis) in usual_ms(&self.metrics.latency(&endpoint.address)) {
+                shown.insert(name.to_owned(), serde_json::json!(millis));
+            }
+        }
+        status
     }
 }
 
@@ -335,6 +351,11 @@ fn place_of(routes: &Table, number: usize, has_tenants: bool) -> resize::PlaceOf
 }
 
 impl Backend {
+    /// As configured.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What its workers go by while its servers change, if it has servers. Nothing (step 0) has been agreed on
     /// at first: then every sidecar goes by what discovery tells it.
     pub fn agreement(&self) -> Option<&Arc<Agreement>> {
@@ -374,7 +395,7 @@ impl Backend {
 
     fn status(&self) -> serde_json::Value {
         match &self.kind {
-            Kind::Servers(servers) => serde_json::json!(servers.cluster.status()),
+            Kind::Servers(servers) => servers.status(),
             Kind::Embedded(store) => serde_json::json!({
                 "name": self.name,
                 "source": "embedded",

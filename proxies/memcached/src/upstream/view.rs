@@ -157,6 +157,12 @@ impl View {
         self.topology.routes.route_renamed(own, key)
     }
 
+    /// The name of the cluster of a key, as the client calls it.
+    pub fn cluster_name(&self, own: &[u8]) -> &str {
+        let cluster = self.topology.routes.route(own).cluster;
+        self.topology.clusters.get(cluster).map_or("", |backend| backend.name())
+    }
+
     /// What to send a request for this place with. A session always gets the same of several connections,
     /// so that its requests stay in order.
     pub fn lease(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {

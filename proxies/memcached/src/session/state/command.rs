@@ -16,7 +16,7 @@ pub struct Finished {
     pub hits: u32,
     /// Keys that were not, or whose condition did not hold.
     pub misses: u32,
-    /// A server would not do it, for lack of memory or because the request makes no sense to it. Counted also
+    /// It makes no sense, or a server would not do it, for lack of memory or for a reason of its own. Counted also
     /// where the client did not want to hear of it.
     pub is_refused: bool,
     /// The last failure of its parts.

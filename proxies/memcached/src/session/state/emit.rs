@@ -50,6 +50,7 @@ impl Machine {
             Expect::ValuesEnd => self.emit_values_end(),
             Expect::One { .. } | Expect::Version => self.emit_one(slot, answer),
             Expect::Oversized => {
+                self.gathered.is_refused = true;
                 reply::refusal(Refusal::TooLarge, to, out);
                 if let Some(Answer::Failed(failure)) = answer {
                     self.gathered.failure = Some(failure);
@@ -64,10 +65,16 @@ impl Machine {
                 self.emit_shares_end(slot, Some(&text));
             }
             Expect::Login => self.emit_login(slot, answer),
-            Expect::Refused(refusal) => reply::refusal(refusal, to, out),
+            Expect::Refused(refusal) => {
+                self.gathered.is_refused = true;
+                reply::refusal(refusal, to, out);
+            }
             Expect::Done => reply::done(to, out),
             Expect::Mechanisms => reply::mechanisms(to, out),
-            Expect::Goodbye(error) => reply::goodbye(&error, to, out),
+            Expect::Goodbye(error) => {
+                self.gathered.is_refused = true;
+                reply::goodbye(&error, to, out);
+            }
         }
         false
     }
