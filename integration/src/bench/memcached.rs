@@ -56,6 +56,7 @@ impl Case {
             set_percent: self.set_percent,
             value_bytes: self.value_bytes,
             keys_per_get: self.keys_per_get,
+            hot_percent: 0,
             logins: if self.has_tenants && is_ours { &LOGINS } else { &[] },
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(seconds),

@@ -27,6 +27,9 @@ struct Arguments {
     /// Keys of a get, 1 to 100
     #[arg(long, default_value_t = 1)]
     keys_per_get: u32,
+    /// Of a hundred gets, how many are of one and the same key
+    #[arg(long, default_value_t = 0)]
+    hot_percent: u32,
     /// Seconds that count, after one that does not
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         set_percent: arguments.set_percent,
         value_bytes: arguments.value_bytes,
         keys_per_get: arguments.keys_per_get,
+        hot_percent: arguments.hot_percent,
         logins: &[],
         warm_up: Duration::from_secs(1),
         measured: Duration::from_secs(arguments.seconds),

@@ -37,6 +37,8 @@ pub struct Options {
     pub value_bytes: usize,
     /// Keys of a get, up to [`KEYS_PER_GET_MAX`]. One get is one operation.
     pub keys_per_get: u32,
+    /// Of a hundred gets, how many begin with the same key.
+    pub hot_percent: u32,
     /// Names and passwords with which connections log in, in turns, as `memcached -Y` has it; none if empty.
     pub logins: &'static [(&'static str, &'static str)],
     /// Not counted.
@@ -191,8 +193,12 @@ impl Connection {
         self.asked.clear();
         self.answered = 0;
         for _ in 0..options.depth {
-            let key = dice.below(KEYS);
-            if dice.below(100) < options.set_percent {
+            let mut key = dice.below(KEYS);
+            let is_set = dice.below(100) < options.set_percent;
+            if !is_set && options.hot_percent > 0 && dice.below(100) < options.hot_percent {
+                key = 0;
+            }
+            if is_set {
                 push_set(&mut self.request, key, options.value_bytes);
                 self.asked.push(Asked::Set);
             } else {

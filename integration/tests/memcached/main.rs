@@ -7,6 +7,7 @@ mod differential;
 mod failover;
 mod faults;
 mod histories;
+mod hot_keys;
 mod lifecycle;
 mod meta;
 mod resize;

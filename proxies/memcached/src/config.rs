@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::hash::{Dialect, Hash, Tag};
 pub use self::replicas::{Read, Replicas};
+use crate::hot;
 use crate::resize;
 use crate::tenant::config::{Authentication, Fairness, Sections, Tenant};
 use crate::wire::{KEY_LEN_MAX, Limits};
@@ -101,6 +102,9 @@ pub struct Cluster {
     /// Other clusters that hold copies of its keys.
     #[serde(default)]
     pub replicas: Option<Replicas>,
+    /// Keeps what is asked for very often for a moment; nothing is kept if left out.
+    #[serde(default)]
+    pub hot_keys: Option<hot::Section>,
     /// How the health of the servers is known.
     #[serde(default)]
     pub health: Health,
@@ -393,6 +397,9 @@ impl Cluster {
         if self.connect_timeout.is_zero() {
             let path = ["clusters", name, "connect_timeout"];
             issues.at(&path, "no connection opens in no time", Some("write `1s`"));
+        }
+        if let Some(hot_keys) = &self.hot_keys {
+            hot_keys.check(name, self, issues);
         }
         self.hash.check(name, &self.endpoints, issues);
         if self.resize.is_some() && self.hash.rule().distribution != Distribution::Jump {

@@ -144,6 +144,33 @@ default_cluster: none
 }
 
 #[test]
+fn hot_keys_are_checked() {
+    let config = |cluster: &str| {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nclusters: {{main: {{endpoints: [a:1], {cluster}}}}}\n"
+        );
+        check_text::<Config>("hot", &text)
+    };
+    let plain = config("hot_keys: {}").unwrap();
+    assert_eq!(plain.clusters["main"].hot_keys, Some(crate::hot::Section::default()));
+    assert!(config("hot_keys: {ttl: 10s, capacity: 1GiB, value: 1MiB, rate: 50000}").is_ok());
+    for (cluster, column, says) in [
+        ("hot_keys: {ttl: 11s}", 53, "kept from 1ms to 10s"),
+        ("hot_keys: {ttl: 0s}", 53, "kept from 1ms to 10s"),
+        ("hot_keys: {capacity: 1KiB, value: 1KiB}", 58, "too small"),
+        ("hot_keys: {capacity: 1MiB, value: 2MiB}", 71, "larger than all that is kept"),
+        ("hot_keys: {rate: 1}", 54, "10"),
+        ("hot_keys: {tll: 1s}", 48, "ttl"),
+        ("hot_keys: {}, resize: {policy: immediate}", 37, "no read may be older"),
+    ] {
+        let report = config(cluster).unwrap_err();
+        let [finding] = report.findings() else { panic!("{cluster}: {report}") };
+        assert_eq!((finding.line, finding.column), (2, column), "{cluster}: {report}");
+        assert!(report.to_string().contains(says), "{cluster}: {report}");
+    }
+}
+
+#[test]
 fn copies_are_checked() {
     let text = "
 listeners: [{address: 127.0.0.1:11311}]

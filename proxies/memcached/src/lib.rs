@@ -9,6 +9,7 @@
 //! | [`route`] | a key's cluster and hash |
 //! | [`program`] | operations of several steps |
 //! | [`failover`] | what becomes of requests whose server is away |
+//! | [`hot`] | values that are asked for very often, kept for a moment |
 //! | [`upstream`] | clusters, pipelined connections |
 //! | [`store`] | the embedded store: in memory, and on disk behind it |
 //! | [`worker`] | what the sessions of one thread share |
@@ -23,6 +24,7 @@ pub mod config;
 mod demo;
 pub mod error;
 pub mod failover;
+pub mod hot;
 pub mod metrics;
 pub mod program;
 pub mod reply;

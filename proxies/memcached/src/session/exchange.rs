@@ -15,6 +15,8 @@ use super::programs;
 use super::state::{Answer, Broadcast, Ticket};
 use crate::error::Failure;
 use crate::failover;
+use crate::hot::{Desk, Errand, Look, Part};
+use crate::route::Route;
 use crate::store::{self, Executed, Store};
 use crate::tap::Server;
 use crate::upstream::connection::{Recipient, Shape};
@@ -50,6 +52,15 @@ impl Exchange<'_> {
         Recipient::Session(Rc::clone(self.mailbox), ticket)
     }
 
+    fn recipient_with(&self, ticket: Ticket, part: Option<Part>) -> Recipient {
+        match part {
+            None => self.recipient(ticket),
+            Some(part) => {
+                Recipient::Errand(Box::new(Errand { mailbox: Rc::clone(self.mailbox), ticket, part }))
+            }
+        }
+    }
+
     /// Asks the server of a key, that the client calls by `own`.
     pub(super) fn one(
         &self,
@@ -59,6 +70,41 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Asked {
         let route = view.route(own, request.key);
+        match view.hot(route) {
+            None => self.ask(route, request, None, view, cx),
+            Some(desk) => {
+                let desk = Rc::clone(desk);
+                self.ask_hot(&desk, route, request, view, cx)
+            }
+        }
+    }
+
+    /// Asks the server of a key, unless what is kept of hot keys does.
+    fn ask_hot(
+        &self,
+        desk: &Rc<Desk>,
+        route: Route<'_>,
+        request: &Request<'_>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Asked {
+        match desk.look(request, self.session, self.now, (self.mailbox, self.ticket)) {
+            Look::Kept(reply) => Asked::Answered(Answer::Reply(reply)),
+            Look::Joined => Asked::Waiting,
+            Look::Ask(None) => self.ask(route, request, None, view, cx),
+            Look::Ask(Some(part)) => self.ask(route, &part.request(request), Some(part), view, cx),
+        }
+    }
+
+    /// Asks the server of a place.
+    fn ask(
+        &self,
+        route: Route<'_>,
+        request: &Request<'_>,
+        part: Option<Part>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Asked {
         let lease = match view.tier(route) {
             None => view.lease(route, self.session, cx.waker()),
             Some(tier) => view.lease_tiers(route, tier, request.key, self.session),
@@ -88,7 +134,7 @@ impl Exchange<'_> {
                 };
                 let encode = |out: &mut Output| request.encode(out);
                 match connection.send(
-                    self.recipient(self.ticket),
+                    self.recipient_with(self.ticket, part),
                     Shape::of(request),
                     is_trial,
                     self.now,
@@ -144,10 +190,17 @@ impl Exchange<'_> {
             }
             Broadcast::Stats(_) => Shape::UntilEnd,
         };
+        let desks = view.desks();
+        let writing = match broadcast {
+            Broadcast::FlushAll { .. } => desks.map(|desk| desk.write_all()).collect(),
+            Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } | Broadcast::Stats(_) => Vec::new(),
+        };
+        let writing = (!writing.is_empty()).then(|| Rc::new(writing));
         let asked = leases.into_iter().zip(self.ticket..).map(|(lease, ticket)| match lease {
             Lease::Connection { connection, is_trial, ttl_max_s: _ } => {
                 let encode = |out: &mut Output| broadcast.encode(out);
-                let recipient = self.recipient(ticket);
+                let part = writing.as_ref().map(|writing| Part::WriteAll(Rc::clone(writing)));
+                let recipient = self.recipient_with(ticket, part);
                 connection.send(recipient, shape, is_trial, self.now, encode).err().map(Answer::Failed)
             }
             Lease::Embedded(store) => Some(Answer::Reply(embedded_answer(&store, broadcast))),

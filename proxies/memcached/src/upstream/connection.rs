@@ -398,7 +398,7 @@ impl Connection {
         }
         let mut touched = Vec::new();
         for Waiting { recipient, .. } in waiting {
-            touched.extend(recipient.deliver(Err(failure)));
+            recipient.deliver(Err(failure), &mut touched);
         }
         touched.iter().for_each(|mailbox| mailbox.flush());
         blocked.into_iter().for_each(Waker::wake);

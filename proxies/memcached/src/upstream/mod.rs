@@ -19,6 +19,7 @@ pub mod view;
 mod write;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use groove_common::app::{Context, StartError};
 use groove_common::balance::{Placement, Rule};
@@ -28,6 +29,7 @@ use groove_common::net::Connector;
 use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
+use crate::hot::Hot;
 use crate::metrics::{UpstreamMetrics, usual_ms};
 use crate::program::tiers;
 use crate::resize::{self, Agreement, Control};
@@ -66,6 +68,9 @@ pub struct Replicas {
     clusters: Vec<usize>,
     configured: config::Replicas,
 }
+
+/// Questions that one request may become, one after the other.
+const STEPS_MAX: u32 = 10;
 
 /// What is behind a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +112,8 @@ struct Servers {
     placement: Mutex<Option<(u64, Arc<Placement>)>>,
     /// Of each worker to each server.
     connections: usize,
+    /// What is asked of them very often.
+    hot: Option<Arc<Hot>>,
     metrics: UpstreamMetrics,
 }
 
@@ -130,6 +137,9 @@ impl Servers {
     fn status(&self) -> serde_json::Value {
         let cluster = self.cluster.status();
         let mut status = serde_json::json!(cluster);
+        if let (Some(hot), Some(status)) = (&self.hot, status.as_object_mut()) {
+            status.insert("hot_keys".to_owned(), hot.status());
+        }
         let endpoints = status.get_mut("endpoints").and_then(serde_json::Value::as_array_mut);
         for (endpoint, shown) in cluster.endpoints.iter().zip(endpoints.into_iter().flatten()) {
             let Some(shown) = shown.as_object_mut() else { continue };
@@ -165,9 +175,10 @@ impl Topology {
         for (name, section) in &config.clusters {
             planned.push(Plan::new(name, section, limits, old(name), cx)?);
         }
+        let hot_from = before.map(|before| Instant::now() + before.longest_request());
         let clusters = config.clusters.iter().zip(planned).map(|((name, section), plan)| {
             let place_of = place_of(&routes, number(name), !config.tenants.is_empty());
-            plan.carry_out(name, section, limits, place_of, cx)
+            plan.carry_out(name, section, limits, place_of, hot_from, cx)
         });
         let clusters = clusters.collect();
         let known = before.map(|before| &before.directory);
@@ -190,6 +201,14 @@ impl Topology {
         };
         let tiers = config.clusters.values().map(tier).collect();
         Ok(Self { clusters, replicas, routes, gutters, tiers, limits, directory, window })
+    }
+
+    /// In this time everything has been answered that was asked before, programs of several steps included.
+    fn longest_request(&self) -> Duration {
+        let step = |backend: &Arc<Backend>| {
+            backend.configured.timeout.get() + backend.configured.connect_timeout.get()
+        };
+        self.clusters.iter().map(step).max().unwrap_or_default() * STEPS_MAX
     }
 
     /// The clusters whose servers are agreed on with other sidecars.
@@ -275,9 +294,15 @@ impl Plan {
         section: &config::Cluster,
         limits: Limits,
         place_of: resize::PlaceOf,
+        hot_from: Option<Instant>,
         cx: &Context,
     ) -> Arc<Backend> {
-        let servers = |cluster: Arc<Cluster>, agreement, part: resize::Part, tls: Option<Connector>| {
+        let hot = |known: Option<&Servers>| {
+            let known = known.and_then(|known| known.hot.as_deref());
+            let section = section.hot_keys.as_ref()?;
+            Some(Hot::new(section, known, hot_from, cx.workers, &cx.registry, name))
+        };
+        let servers = |cluster: Arc<Cluster>, agreement, part: resize::Part, tls: Option<Connector>, hot| {
             let flush = |tls| Arc::new(flush::Flush::new(tls)) as Arc<dyn Welcome>;
             cluster.set_welcome(section.flushes_on_return().then(|| flush(tls.clone())));
             let settings = Arc::new(Settings {
@@ -299,6 +324,7 @@ impl Plan {
                 rule: section.hash.rule(),
                 placement: Mutex::new(None),
                 connections: section.connections,
+                hot,
                 metrics: UpstreamMetrics::new(&cx.registry, name),
             }))
         };
@@ -311,11 +337,12 @@ impl Plan {
                 store.resize(&settings);
                 Kind::Embedded(store)
             }
-            Self::Start { cluster, part, tls } => servers(cluster, Arc::default(), part, tls),
+            Self::Start { cluster, part, tls } => servers(cluster, Arc::default(), part, tls, hot(None)),
             Self::Update { known, update, part, tls } => {
                 known.cluster.set_prober(prober(tls.as_ref()));
                 update.apply();
-                servers(Arc::clone(&known.cluster), Arc::clone(&known.agreement), part, tls)
+                let agreement = Arc::clone(&known.agreement);
+                servers(Arc::clone(&known.cluster), agreement, part, tls, hot(Some(&known)))
             }
         };
         Arc::new(Backend { name: name.to_owned(), configured: section.clone(), limits, kind })

@@ -19,6 +19,7 @@ use super::plan::{Kind as Program, Plan, Seat, Seats};
 use super::{Backend, Kind, Replicas, Servers, Tier, Topology};
 use crate::config::{Failover, Read};
 use crate::error::Failure;
+use crate::hot::Desk;
 use crate::program::Node;
 use crate::program::replicas::Copies;
 use crate::resize::{self, Place, Server};
@@ -64,6 +65,8 @@ struct Local {
     kind: LocalKind,
     /// Clusters with copies of its keys.
     replicas: Option<Arc<Replicas>>,
+    /// Keeps what is asked very often.
+    hot: Option<Rc<Desk>>,
 }
 
 enum LocalKind {
@@ -266,6 +269,16 @@ impl View {
         Lease::Program(Box::new(Plan { kind, seats, running: main.changes.begin() }))
     }
 
+    /// Who keeps hot keys of the cluster of this place, if anybody does.
+    pub fn hot(&self, route: Route<'_>) -> Option<&Rc<Desk>> {
+        self.locals.get(route.cluster).and_then(|local| local.hot.as_ref())
+    }
+
+    /// Who keeps hot keys.
+    pub fn desks(&self) -> impl Iterator<Item = &Rc<Desk>> {
+        self.locals.iter().filter_map(|local| local.hot.as_ref())
+    }
+
     /// What is behind the cluster of this place.
     pub fn tier(&self, route: Route<'_>) -> Option<Tier> {
         self.topology.tiers.get(route.cluster).copied().flatten()
@@ -341,7 +354,11 @@ impl Local {
             }),
             Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
-        Self { backend: Arc::clone(backend), kind, replicas: None }
+        let hot = match &backend.kind {
+            Kind::Servers(servers) => servers.hot.as_ref().map(|hot| Desk::new(hot, servers.connections)),
+            Kind::Embedded(_) => None,
+        };
+        Self { backend: Arc::clone(backend), kind, replicas: None, hot }
     }
 
     fn retire(self) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{Connection, Shape};
 use crate::error::Failure;
+use crate::hot::Errand;
 use crate::program::{Link, Told};
 use crate::session::mailbox::Mailbox;
 use crate::session::state::{Answer, Ticket};
@@ -20,24 +21,31 @@ pub enum Recipient {
     Session(Rc<Mailbox>, Ticket),
     /// A program.
     Program(Rc<Question>),
+    /// A slot of a session, and what hot keys have to do with it.
+    Errand(Box<Errand>),
 }
 
 impl Recipient {
-    /// Hands the answer over. A mailbox that comes back is to be flushed.
-    pub(super) fn deliver(self, answer: Result<(Reply, Link), Failure>) -> Option<Rc<Mailbox>> {
+    /// Hands the answer over. Mailboxes that are to be flushed are added to `touched`.
+    pub(super) fn deliver(self, answer: Result<(Reply, Link), Failure>, touched: &mut Vec<Rc<Mailbox>>) {
         match self {
             Self::Session(mailbox, ticket) => {
-                let answer = match answer {
-                    Ok((reply, _)) => Answer::Reply(reply),
-                    Err(failure) => Answer::Failed(failure),
-                };
-                mailbox.deliver(ticket, answer).then_some(mailbox)
+                if mailbox.deliver(ticket, answer_of(answer)) {
+                    touched.push(mailbox);
+                }
             }
             Self::Program(question) => {
                 question.answer(answer.map(|(reply, link)| Told { reply: reply.detached(), link }));
-                None
             }
+            Self::Errand(errand) => errand.deliver(answer_of(answer), touched),
         }
+    }
+}
+
+fn answer_of(answer: Result<(Reply, Link), Failure>) -> Answer {
+    match answer {
+        Ok((reply, _)) => Answer::Reply(reply),
+        Err(failure) => Answer::Failed(failure),
     }
 }
 

@@ -128,7 +128,7 @@ impl<'a> Exchange<'a> {
             connection.metrics.latency.record(latency);
             latest = Some(latency);
             reply.epoch = Some(self.up.identity.epoch);
-            self.touched.extend(waiting.recipient.deliver(Ok((reply, self.up.link))));
+            waiting.recipient.deliver(Ok((reply, self.up.link)), &mut self.touched);
         }
         if self.input.is_empty() {
             // Gives the buffer up: an idle connection holds none.
