@@ -1,6 +1,7 @@
 //! What is counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use groove_common::error::{Classified, Kind, Side};
 use groove_common::ids::Address;
@@ -135,6 +136,8 @@ impl UpstreamMetrics {
 /// Nothing where nothing was counted.
 pub fn usual_ms(latency: &Histogram) -> [(&'static str, Option<f64>); 2] {
     let all = latency.snapshot();
-    let within = |share| (all.count() > 0).then(|| all.quantile(share).as_secs_f64() * 1e3);
+    // Three digits are microseconds; more would be noise.
+    let millis = |took: Duration| (took.as_secs_f64() * 1e6).round() / 1e3;
+    let within = |share| (all.count() > 0).then(|| millis(all.quantile(share)));
     [("p50_ms", within(0.5)), ("p99_ms", within(0.99))]
 }
