@@ -139,14 +139,15 @@ impl Worker {
 
     /// A name for a request that brought none: 32 hexadecimal digits.
     pub fn request_id(&self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut dice = self.dice.borrow_mut();
-        let mut bits = (u128::from(dice.bits()) << 64) | u128::from(dice.bits());
-        std::array::from_fn(|_| {
-            let digit = (bits & 15) as usize;
-            bits >>= 4;
-            DIGITS.get(digit).copied().unwrap_or(b'0')
-        })
+        let mut id = [0; 32];
+        for half in id.chunks_exact_mut(16) {
+            let bits = dice.bits();
+            let (low, high) = half.split_at_mut(8);
+            low.copy_from_slice(&digits(bits));
+            high.copy_from_slice(&digits(bits >> 32));
+        }
+        id
     }
 
     /// Room for the fields of the head that is being read.
@@ -186,6 +187,17 @@ impl Worker {
     }
 }
 
+/// Eight hexadecimal digits of the lower 32 bits, all at once; which of them comes first is nobody's business.
+fn digits(bits: u64) -> [u8; 8] {
+    let bits = bits & 0xffff_ffff;
+    let bits = (bits | bits << 16) & 0x0000_ffff_0000_ffff;
+    let bits = (bits | bits << 8) & 0x00ff_00ff_00ff_00ff;
+    // A digit of four bits in each byte; six more and it has a fifth bit if it is a letter.
+    let digits = (bits | bits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((digits + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
+}
+
 /// Closes idle connections when their time is over, for as long as there are any.
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = interval(SWEEP);
@@ -213,5 +225,18 @@ impl LocalService for Worker {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_digit_is_hexadecimal_and_none_is_lost() {
+        assert_eq!(&digits(0), b"00000000");
+        let mut all = [digits(0x0123_4567), digits(0x89ab_cdef)].concat();
+        all.sort_unstable();
+        assert_eq!(all, b"0123456789abcdef");
     }
 }

@@ -271,8 +271,9 @@ impl Session {
             target,
             exchange,
             outgoing: Outgoing::new(out),
-            incoming: self.worker.take_buffer(),
-            reply: self.worker.take_buffer(),
+            // Lent when there is something to put in: a server may take its time.
+            incoming: BytesMut::new(),
+            reply: BytesMut::new(),
             audience,
         })
     }
@@ -323,6 +324,7 @@ impl Session {
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
             begun: lease.is_reused.then_some(begun.at),
+            server_is_watched: lease.is_reused,
             server_is_deaf: false,
             reply_is_unflushed: false,
             client_is_done: false,

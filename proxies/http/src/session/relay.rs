@@ -99,6 +99,8 @@ pub(super) struct Relay<'a> {
     pub(super) timer: &'a mut Timer,
     /// When the exchange began: the time of the first turn, which need not be asked for.
     pub(super) begun: Option<Instant>,
+    /// It was looked at in this very turn and had said nothing, and our task hears of it when it does.
+    pub(super) server_is_watched: bool,
     /// The server takes no more of the request; it may have answered all the same.
     pub(super) server_is_deaf: bool,
     /// TLS holds records for the client that the socket has not taken.
@@ -189,10 +191,11 @@ impl Relay<'_> {
     }
 
     fn read_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        if self.exchange.is_answered() || self.reply.len() >= self.table.buffer_bytes {
+        let is_full = self.reply.len() >= self.table.buffer_bytes;
+        if std::mem::take(&mut self.server_is_watched) || self.exchange.is_answered() || is_full {
             return Ok(false);
         }
-        match self.server.poll_fill(cx, self.incoming) {
+        match self.poll_incoming(cx) {
             Poll::Ready(Ok(0)) => self.exchange.server_closed(self.incoming, self.reply)?,
             Poll::Ready(Ok(_)) => {
                 let rules = Rules {
@@ -207,6 +210,24 @@ impl Relay<'_> {
             Poll::Pending => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Reads of the server. Until its reply begins, which may take long, a buffer is lent for the attempt only.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.exchange.is_begun() || !self.incoming.is_empty() {
+            return self.server.poll_fill(cx, self.incoming);
+        }
+        let mut buffer = self.worker.take_buffer();
+        let filled = self.server.poll_fill(cx, &mut buffer);
+        if filled.is_pending() {
+            self.worker.put_buffer(buffer);
+            return filled;
+        }
+        *self.incoming = buffer;
+        if self.reply.capacity() == 0 {
+            *self.reply = self.worker.take_buffer();
+        }
+        filled
     }
 
     fn send_reply(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {

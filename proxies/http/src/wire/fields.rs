@@ -245,5 +245,8 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 /// Whether only whitespace and then CRLF lie between a value's end and the next line's start.
 fn ends_in_crlf(raw: &[u8], value_end: usize, next: usize) -> bool {
     let Some(gap) = raw.get(value_end..next) else { return false };
-    gap.strip_suffix(b"\r\n").is_some_and(|space| space.iter().all(|byte| matches!(byte, b' ' | b'\t')))
+    gap == b"\r\n"
+        || gap
+            .strip_suffix(b"\r\n")
+            .is_some_and(|space| space.iter().all(|byte| matches!(byte, b' ' | b'\t')))
 }
