@@ -94,7 +94,7 @@ impl SharedService for Postgres {
 
 impl Postgres {
     /// Leads a client in, within the bounds on time and number.
-    async fn admit(&self, conn: Downstream) -> Option<Session> {
+    async fn admit(&self, conn: Downstream) -> Option<Box<Session>> {
         let handshake = Handshake::new(Arc::clone(&self.shared), conn);
         let Ok(_place) = self.shared.logins.try_acquire() else {
             self.turn_away(*handshake, &Error::TooManyClients);
@@ -139,5 +139,21 @@ impl Postgres {
             info!(peer, %error, "a login failed");
         }
         handshake.refuse(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(Arc<Postgres>, A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Tens of thousands of idle clients each pay for every byte here.
+    #[test]
+    fn an_idle_client_costs_its_session_and_little_more() {
+        let (session, future) = (size_of::<Session>(), size(Postgres::serve));
+        assert!(session <= 832 && future <= 1056, "{session} bytes, and {future} to run it");
     }
 }

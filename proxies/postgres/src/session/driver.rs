@@ -82,12 +82,12 @@ enum End {
 }
 
 impl Session {
-    /// A session whose client has been greeted.
-    pub fn new(parts: Parts) -> Session {
+    /// A session whose client has been greeted. Boxed: a future that is given a value keeps room for it twice.
+    pub fn new(parts: Parts) -> Box<Session> {
         let Parts { shared, conn, input, route, pool, machine, registered, lease } = parts;
         pool.metrics.clients.inc();
         let now = Instant::now();
-        Session {
+        Box::new(Session {
             draining: conn.drain.draining(),
             shared,
             conn,
@@ -102,11 +102,11 @@ impl Session {
             to_server: BytesMut::new(),
             began: now,
             patience: Timer::new(now.into()),
-        }
+        })
     }
 
     /// Serves the client to its end.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Session>) {
         let Err(error) = self.serve().await else { return };
         self.pool.metrics.failed(&error);
         self.log(Some(&error));
@@ -197,12 +197,18 @@ impl Session {
             client: &mut self.conn.stream,
             from_client: &mut self.from_client,
         };
+        let mut has_waited = false;
         let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
             Poll::Ready(leased) => Poll::Ready(leased.map_err(refused)),
-            Poll::Pending => in_line.poll_left(cx).map(Err),
+            Poll::Pending => {
+                has_waited = true;
+                in_line.poll_left(cx).map(Err)
+            }
         });
         let leased = leased.await;
-        self.pool.metrics.wait.record(self.began.elapsed());
+        // Who has not waited need not ask the clock how long.
+        let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
+        self.pool.metrics.wait.record(waited);
         self.lease = Some(Lease::Pooled(leased?));
         Ok(())
     }

@@ -254,7 +254,7 @@ impl Handshake {
     }
 
     /// The session of a client that is logged in.
-    pub fn into_session(self, logged_in: LoggedIn) -> Session {
+    pub fn into_session(self, logged_in: LoggedIn) -> Box<Session> {
         let limits = &self.shared.directory.config().limits;
         let bounds = Bounds { message: limits.message.bytes(), statements: limits.statements as usize };
         let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
