@@ -107,12 +107,16 @@ impl Member {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Waits for a view with a later step than `seen`, and returns its step.
-    pub async fn changed(&self, seen: u64) -> u64 {
+    /// Waits for another view than `seen`. Its step is a later one, unless keys are only spread in another way.
+    pub async fn changed(&self, seen: &Arc<View>) -> Arc<View> {
         let mut changes = self.changes.clone();
-        let step = changes.wait_for(|&step| step > seen).await.map(|step| *step);
-        // The sender lives in the agreement, which lives in `self`.
-        step.unwrap_or(seen)
+        loop {
+            let view = self.agreement.view();
+            // Its sender lives in the agreement, which lives in `self`: there is always somebody to wait for.
+            if !Arc::ptr_eq(&view, seen) || changes.changed().await.is_err() {
+                return view;
+            }
+        }
     }
 }
 
@@ -136,12 +140,14 @@ mod tests {
         assert_eq!(agreement.acknowledged(), 1, "nobody works yet");
         let (one, two) = (agreement.enrol(), agreement.enrol());
         assert_eq!(agreement.acknowledged(), 0);
-        assert_eq!(two.changed(0).await, 1);
+        let first = agreement.view();
+        assert_eq!(two.changed(&Arc::new(View::unknown())).await.step, 1);
         one.acknowledge(1);
         two.acknowledge(1);
         assert_eq!(agreement.acknowledged(), 1);
         agreement.publish(View::plain(Rule::default(), 2, &[]));
-        assert_eq!((one.changed(1).await, agreement.view().step), (2, 2));
+        let second = one.changed(&first).await;
+        assert_eq!((second.step, agreement.view().step), (2, 2));
         one.acknowledge(2);
         assert_eq!(agreement.acknowledged(), 1);
         // An acknowledgement is not taken back.
@@ -150,5 +156,8 @@ mod tests {
         drop(two);
         agreement.stirred().await;
         assert_eq!((agreement.acknowledged(), agreement.members()), (2, 1));
+        // Another rule, in the same step.
+        agreement.publish(View::plain(Rule::default(), 2, &[]));
+        assert!(!Arc::ptr_eq(&one.changed(&second).await, &second));
     }
 }

@@ -72,9 +72,9 @@ impl Changes {
         self.view.borrow().step
     }
 
-    /// Runs `look` on the view, without a clone of it.
-    pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
-        look(&self.view.borrow())
+    /// Is this the view that it goes by?
+    pub fn goes_by(&self, view: &Arc<View>) -> bool {
+        Arc::ptr_eq(&self.view.borrow(), view)
     }
 
     /// Requests will be sent on this connection.
@@ -84,9 +84,8 @@ impl Changes {
         connections.push(Rc::downgrade(connection));
     }
 
-    /// A program begins, in the step of now.
-    pub fn begin(self: &Rc<Self>) -> Running {
-        let step = self.step();
+    /// A program begins, in the step of the view that says who takes part in it.
+    pub fn begin(self: &Rc<Self>, step: u64) -> Running {
         *self.running.borrow_mut().entry(step).or_default() += 1;
         Running { changes: Rc::clone(self), step }
     }
@@ -99,10 +98,9 @@ impl Changes {
 
     async fn keep(self: Rc<Self>) {
         while !self.is_retired.get() {
-            let seen = self.step();
+            let seen = self.view();
             tokio::select! {
-                _ = self.member.changed(seen) => {
-                    let view = self.member.agreement().view();
+                view = self.member.changed(&seen) => {
                     let step = view.step;
                     *self.view.borrow_mut() = view;
                     self.generation.set(self.generation.get() + 1);

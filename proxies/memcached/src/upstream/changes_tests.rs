@@ -71,11 +71,11 @@ fn a_program_holds_its_step_open() {
         let scene = Scene::new(1, "");
         let agreement = scene.agreement();
         let changes = super::Changes::enrol(&agreement, std::rc::Rc::default());
-        let running = changes.begin();
+        let running = changes.begin(changes.step());
         agreement.publish(scene.plain(1, &[0]));
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!((agreement.acknowledged(), changes.step()), (0, 1));
-        let later = changes.begin();
+        let later = changes.begin(changes.step());
         drop(running);
         settle().await;
         assert_eq!(agreement.acknowledged(), 1);

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use groove_common::balance::{Dice, Placement};
+use groove_common::config;
 use groove_common::discovery::{Health, Member, Reader, Snapshot, fresh_dice};
-use groove_common::ids::{Address, EndpointId};
+use groove_common::ids::EndpointId;
 use smallvec::SmallVec;
 
-use super::changes::Changes;
+use super::changes::{Changes, Running};
 use super::connection::Connection;
 use super::plan::{Kind as Program, Plan, Seat, Seats};
 use super::{Backend, Kind, Replicas, Servers, Tier, Topology};
@@ -78,16 +79,21 @@ struct LocalServers {
     servers: Arc<Servers>,
     reader: Reader,
     changes: Rc<Changes>,
-    /// The servers that `links` and `placement` are of, and `seats` as well. Of one moment for a whole turn: what
+    /// The servers that `links` and `placement` are of, and `agreed` as well. Of one moment for a whole turn: what
     /// is known by number is looked up in what it was numbered by.
     snapshot: Arc<Snapshot>,
-    /// The step that `seats` are of.
-    step: Option<u64>,
+    agreed: Agreed,
     /// Where keys live among these servers, and the set of servers that holds for.
     placement: (u64, Arc<Placement>),
     /// By slot.
     links: Vec<Option<Link>>,
-    /// The members of the snapshot that are the servers of the agreed view, in its order.
+}
+
+/// What was agreed on with other sidecars, in one piece: a server's number in the view says nothing in another's
+/// seats.
+struct Agreed {
+    view: Arc<resize::View>,
+    /// The members of the snapshot that are the view's servers, in its order.
     seats: Vec<Option<usize>>,
 }
 
@@ -202,10 +208,8 @@ impl View {
             Some(LocalKind::Embedded(store)) => return Lease::Embedded(Arc::clone(store)),
             None => return Lease::Failed(Failure::NoServer),
         };
-        let place = match local.changes.step() {
-            0 => None,
-            _ => Some(local.changes.look(|view| view.place(route.part, route.hash))),
-        };
+        let agreed = &local.agreed;
+        let place = (agreed.view.step > 0).then(|| agreed.view.place(route.part, route.hash));
         let member = match place {
             None => match pick(&local.snapshot, &local.placement.1, &local.servers.failover, route) {
                 Ok(None) => return Lease::Nothing,
@@ -213,7 +217,7 @@ impl View {
                 Err(failure) => Err(failure),
             },
             Some(Place::One(server)) => {
-                let member = admitted(seat(&local.snapshot, &local.seats, server));
+                let member = admitted(agreed.member(server, &local.snapshot));
                 member.map(|member| Picked { member, stands_in: false })
             }
             Some(Place::Nowhere) => Err(Failure::NoServer),
@@ -266,7 +270,7 @@ impl View {
         };
         let kind = Program::Replicas(Copies { count, first }, late);
         let seats = Seats::new(seats, None);
-        Lease::Program(Box::new(Plan { kind, seats, running: main.changes.begin() }))
+        Lease::Program(Box::new(Plan { kind, seats, running: main.begin() }))
     }
 
     /// Who keeps hot keys of the cluster of this place, if anybody does.
@@ -299,7 +303,7 @@ impl View {
         let behind =
             self.servers(tier.cluster).and_then(|servers| servers.part(Node::Overflow, behind, session));
         let seats = Seats::new([Some(seat), behind.ok()].into_iter().flatten(), None);
-        let running = front.changes.begin();
+        let running = front.begin();
         Lease::Program(Box::new(Plan { kind: Program::Tiers(tier.spill), seats, running }))
     }
 
@@ -308,6 +312,16 @@ impl View {
             Some(LocalKind::Servers(servers)) => Ok(servers),
             Some(LocalKind::Embedded(_)) | None => Err(Failure::NoServer),
         }
+    }
+
+    /// Of each cluster whose keys move: something begins that is about all of them.
+    pub fn begin_in_changes(&self) -> Vec<Running> {
+        let servers = self.locals.iter().filter_map(|local| match &local.kind {
+            LocalKind::Servers(servers) => Some(servers),
+            LocalKind::Embedded(_) => None,
+        });
+        let changing = servers.filter(|servers| servers.agreed.view.phase != resize::Phase::Plain);
+        changing.map(LocalServers::begin).collect()
     }
 
     /// A lease for every server and store there is, well or not. `None`: one of them is busy.
@@ -347,10 +361,9 @@ impl Local {
                 reader: servers.cluster.reader(),
                 changes: Changes::enrol(&servers.agreement, Rc::clone(generation)),
                 snapshot: Arc::default(),
-                step: None,
+                agreed: Agreed { view: Arc::new(resize::View::unknown()), seats: Vec::new() },
                 placement: (0, Arc::default()),
                 links: Vec::new(),
-                seats: Vec::new(),
             }),
             Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
@@ -375,8 +388,8 @@ impl Local {
 impl LocalServers {
     /// Takes on the servers as they are now, with connections to them.
     fn refresh(&mut self, dice: &mut Dice, generation: &Cell<u64>) {
-        let (snapshot, step) = (self.reader.get(), Some(self.changes.step()));
-        if Arc::ptr_eq(snapshot, &self.snapshot) && self.step == step {
+        let snapshot = self.reader.get();
+        if Arc::ptr_eq(snapshot, &self.snapshot) && self.changes.goes_by(&self.agreed.view) {
             return;
         }
         if snapshot.set != self.snapshot.set || self.servers.failover != Failover::None {
@@ -384,17 +397,17 @@ impl LocalServers {
             generation.set(generation.get() + 1);
         }
         self.snapshot = Arc::clone(snapshot);
-        self.step = step;
         let snapshot = &self.snapshot;
         relink(&mut self.links, snapshot, &self.servers, &self.changes, dice);
         if self.placement.0 != snapshot.set {
             self.placement = (snapshot.set, self.servers.placement(snapshot));
         }
-        let member = |address: &Address| {
-            snapshot.members.iter().position(|member| member.endpoint.address == *address)
-        };
-        let seats = |view: &resize::View| view.servers.iter().map(|server| member(&server.address)).collect();
-        self.seats = self.changes.look(seats);
+        self.agreed = Agreed::new(self.changes.view(), snapshot);
+    }
+
+    /// A program begins, by what was agreed on as of this turn.
+    fn begin(&self) -> Running {
+        self.changes.begin(self.agreed.view.step)
     }
 
     /// The part of a key's server in a program.
@@ -406,13 +419,14 @@ impl LocalServers {
 
     /// The server of a key that has copies. None while the key moves: copies are not moved.
     fn copy(&self, node: Node, route: Route<'_>, session: usize) -> Option<Seat> {
-        let member = match self.changes.step() {
+        let view = &self.agreed.view;
+        let member = match view.step {
             0 => {
                 let slot = self.placement.1.owner(route.part, route.hash)?;
                 self.snapshot.at_slot(slot)
             }
-            _ => match self.changes.look(|view| view.place(route.part, route.hash)) {
-                Place::One(server) => seat(&self.snapshot, &self.seats, server),
+            _ => match view.place(route.part, route.hash) {
+                Place::One(server) => self.agreed.member(server, &self.snapshot),
                 Place::Moving { .. } | Place::Nowhere => None,
             },
         };
@@ -437,14 +451,13 @@ impl LocalServers {
         unread: Option<Node>,
         session: usize,
     ) -> Lease {
-        let snapshot = &self.snapshot;
         // A server that is not known takes no part; a program that asks it anyway is told so.
         let seats = parts.into_iter().filter_map(|(node, server)| {
-            let member = seat(snapshot, &self.seats, server)?;
+            let member = self.agreed.member(server, &self.snapshot)?;
             self.seat_of(node, member, session)
         });
         let seats = Seats::new(seats, unread);
-        Lease::Program(Box::new(Plan { kind, seats, running: self.changes.begin() }))
+        Lease::Program(Box::new(Plan { kind, seats, running: self.begin() }))
     }
 }
 
@@ -458,9 +471,19 @@ impl Link {
     }
 }
 
-/// A server of the agreed view, as discovery knows it.
-fn seat<'a>(snapshot: &'a Snapshot, seats: &[Option<usize>], server: Server) -> Option<&'a Member> {
-    seats.get(server.0).copied().flatten().and_then(|index| snapshot.members.get(index))
+impl Agreed {
+    fn new(view: Arc<resize::View>, snapshot: &Snapshot) -> Self {
+        let seat = |server: &config::Endpoint| {
+            snapshot.members.iter().position(|member| member.endpoint.address == server.address)
+        };
+        let seats = view.servers.iter().map(seat).collect();
+        Self { view, seats }
+    }
+
+    /// A server of the view, as discovery knows it: in the snapshot that the seats are of.
+    fn member<'a>(&self, server: Server, snapshot: &'a Snapshot) -> Option<&'a Member> {
+        self.seats.get(server.0).copied().flatten().and_then(|index| snapshot.members.get(index))
+    }
 }
 
 fn admitted(member: Option<&Member>) -> Result<&Member, Failure> {
