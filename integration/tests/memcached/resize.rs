@@ -191,6 +191,8 @@ fn work(client: usize, sidecars: &[SocketAddr], stop: &AtomicBool) -> Result<Tal
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        // Fleets of several tests run beside each other: what matters is when, not how often.
+        thread::sleep(Duration::from_millis(1));
         let (writer, reader) = (turn % sidecars.len(), (turn / 3 + 1) % sidecars.len());
         let number = turn * 7 % KEYS;
         let (key, known) = (format!("c{client}k{number}"), known.get_mut(number).context("a key")?);
@@ -360,6 +362,23 @@ fn an_old_server_that_is_killed_in_e_costs_its_own_keys_and_no_others() -> Resul
             ensure!(heard.get(1).map(String::as_str) == Some("new"), "k{number}: {heard:?}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_sidecar_whose_store_is_busy_at_its_start_serves_nobody_before_it_knows_the_servers() -> Result<()> {
+    let servers = Memcached::start_many(2)?;
+    let fleet = Fleet::start(1, &addresses(&servers), "")?;
+    // As somebody who writes for long, on a disk that is slow.
+    let lock = std::fs::File::open(fleet.folder.path().join("state/lock"))?;
+    lock.lock()?;
+    let late = thread::scope(|scope| {
+        let late = scope.spawn(|| fleet.proxy(&addresses(&servers), ""));
+        thread::sleep(Duration::from_secs(4));
+        lock.unlock()?;
+        late.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+    })?;
+    ensure!(Client::connect(late.address())?.ask("get a\r\n")? == "END");
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groove_common::balance::Rule;
 use groove_common::config::{self, Endpoint};
@@ -33,6 +33,10 @@ use super::shared::{Shared, SharedError, Sidecar, write};
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// News that may wait for the control task.
 const NEWS_MAX: usize = 16;
+/// A start waits so long for the committed list: its store may be busy with others, and its disk with other work.
+const JOIN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The same when the store is of no use.
+const JOIN_WAIT_TROUBLED_MAX: Duration = Duration::from_secs(10);
 
 /// A running part in a cluster's changes; it ends when this is dropped.
 pub struct Control {
@@ -43,6 +47,7 @@ pub struct Control {
     news: mpsc::Sender<News>,
     trouble: Arc<Mutex<Option<String>>>,
     joined: watch::Receiver<bool>,
+    begun: Instant,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -116,7 +121,8 @@ impl Control {
             driver: None,
         };
         let task = AbortOnDropHandle::new(runtime.spawn(task.run()));
-        Arc::new(Self { id, agreement, shared, means, news, trouble, joined, _task: task })
+        let begun = Instant::now();
+        Arc::new(Self { id, agreement, shared, means, news, trouble, joined, begun, _task: task })
     }
 
     /// What workers go by.
@@ -134,6 +140,19 @@ impl Control {
         let mut joined = self.joined.clone();
         let known = async { joined.wait_for(|joined| *joined).await.is_ok() };
         timeout(time_max, known).await.unwrap_or(false)
+    }
+
+    /// Resolves when the committed list is known, or when it is too long ago that this began.
+    pub(super) async fn joined_in_time(&self) -> bool {
+        for time_max in [JOIN_WAIT_TROUBLED_MAX, JOIN_WAIT_MAX] {
+            if self.joined(time_max.saturating_sub(self.begun.elapsed())).await {
+                return true;
+            }
+            if self.trouble().is_some() {
+                return false;
+            }
+        }
+        false
     }
 
     /// A changed configuration: other means, and another origin if that is what changed.
@@ -302,6 +321,8 @@ impl Task {
         };
         let is_spread_otherwise = self.rule != self.means.borrow().rule;
         if is_spread_otherwise || self.adopted.as_ref().is_none_or(|adopted| adopted.step < state.step) {
+            #[cfg(feature = "mutants")]
+            crate::program::lag::step().await;
             self.adopt(state.clone());
         }
         self.acknowledge(presence).await?;

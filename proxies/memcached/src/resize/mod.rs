@@ -41,6 +41,6 @@ mod view;
 pub use agreement::{Agreement, Member};
 pub use control::{Control, Origin};
 pub use mover::PlaceOf;
-pub use part::{Part, told};
+pub use part::{Part, told, wait_until_joined};
 pub use section::{Policy, Section};
 pub use view::{Gone, Phase, Place, Server, Slots, View};

@@ -1,7 +1,6 @@
 //! Whether a cluster's servers are agreed on with other sidecars, and what a configuration changes about that.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use groove_common::app::StartError;
 use groove_common::discovery::{Cluster, Source, Told};
@@ -14,9 +13,6 @@ use super::driver::Means;
 use super::mover::PlaceOf;
 use crate::config;
 use crate::upstream::connection::Settings;
-
-/// A start waits so long for the committed list; clients that come earlier find no server.
-const JOIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A cluster's part in its changes, as a configuration wants it. All that may fail has been done.
 pub enum Part {
@@ -102,9 +98,7 @@ impl Part {
             }
             Self::Begin { store, origin } => {
                 let (name, cluster) = (name.to_owned(), Arc::clone(cluster));
-                let control = Control::start(Beginning { name, store, cluster, origin, means }, runtime);
-                wait_until_joined(&control, runtime);
-                Some(control)
+                Some(Control::start(Beginning { name, store, cluster, origin, means }, runtime))
             }
         }
     }
@@ -126,11 +120,17 @@ impl Control {
     }
 }
 
-/// So that the first client finds servers. On a thread of its own: this may be a thread of the runtime.
-fn wait_until_joined(control: &Arc<Control>, runtime: &Handle) {
-    let wait = || runtime.block_on(control.joined(JOIN_WAIT_MAX));
-    let joined = std::thread::scope(|scope| scope.spawn(wait).join()).unwrap_or(false);
-    if !joined {
-        warn!("the committed list of servers is not known yet: clients find no server until it is");
+/// Waits until those that have just begun know their servers: nobody is served before, or the first clients would
+/// find none. On a thread of its own: this may be a thread of the runtime.
+pub fn wait_until_joined<'a>(controls: impl Iterator<Item = (&'a str, &'a Arc<Control>)>, runtime: &Handle) {
+    for (cluster, control) in controls {
+        let wait = || runtime.block_on(control.joined_in_time());
+        let joined = std::thread::scope(|scope| scope.spawn(wait).join()).unwrap_or(false);
+        if !joined {
+            warn!(
+                cluster,
+                "the committed list of servers is not known yet: clients find no server until it is"
+            );
+        }
     }
 }

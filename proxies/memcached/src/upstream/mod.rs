@@ -200,7 +200,9 @@ impl Topology {
             Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write })
         };
         let tiers = config.clusters.values().map(tier).collect();
-        Ok(Self { clusters, replicas, routes, gutters, tiers, limits, directory, window })
+        let built = Self { clusters, replicas, routes, gutters, tiers, limits, directory, window };
+        resize::wait_until_joined(built.controls(), &cx.runtime);
+        Ok(built)
     }
 
     /// In this time everything has been answered that was asked before, programs of several steps included.
