@@ -5,7 +5,10 @@
 //! clock and no chance, so that the same lines run on real connections and in a simulation that plays every
 //! order of events.
 
+pub mod flush;
 mod found;
+#[cfg(feature = "mutants")]
+pub(crate) mod lag;
 #[cfg(any(test, feature = "mutants"))]
 mod mutants;
 pub mod replicas;

@@ -44,11 +44,13 @@ pub(super) enum Mutant {
     SkipF,
     /// A stub is shown as the empty value it is.
     ShowStubs,
+    /// `flush_all` goes to all servers at once, and once.
+    FlushOnce,
 }
 
 impl Mutant {
     /// All of them.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::AddFill,
         Self::SetFill,
         Self::PlainSet,
@@ -63,6 +65,7 @@ impl Mutant {
         Self::AnyConnection,
         Self::SkipF,
         Self::ShowStubs,
+        Self::FlushOnce,
     ];
 
     /// Its name in `GROOVE_MUTANT`.
@@ -82,19 +85,20 @@ impl Mutant {
             Self::AnyConnection => "any-connection",
             Self::SkipF => "skip-f",
             Self::ShowStubs => "show-stubs",
+            Self::FlushOnce => "flush-once",
         }
     }
 
     /// The one that is on.
     #[cfg(not(test))]
-    fn current() -> Option<Self> {
+    pub(super) fn current() -> Option<Self> {
         let name = std::env::var("GROOVE_MUTANT").ok()?;
         Self::ALL.into_iter().find(|mutant| mutant.name() == name)
     }
 
     /// The one that is on in this test.
     #[cfg(test)]
-    fn current() -> Option<Self> {
+    pub(super) fn current() -> Option<Self> {
         tests_own::CURRENT.get()
     }
 }
@@ -170,6 +174,8 @@ const NO_CAS: u64 = 0;
 
 impl<N: Nodes> Nodes for Mutated<'_, N> {
     async fn ask(&self, node: Node, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
+        #[cfg(feature = "mutants")]
+        super::lag::question().await;
         let Some(mutant) = self.mutant else { return self.nodes.ask(node, request, pinned).await };
         let as_op = |op| Request { op, ..*request };
         match (mutant, request.op) {

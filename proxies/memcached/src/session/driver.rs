@@ -196,6 +196,9 @@ impl Session {
             }
             self.generation = view.generation();
         }
+        if self.mailbox.programs().borrow().is_about_all() {
+            return Ok(Sent::Stuck);
+        }
         let mut limits = view.topology().limits;
         let guest = self.mailbox.guest();
         if let Some(guest) = guest {
@@ -245,6 +248,9 @@ impl Session {
                     };
                     machine.commit_everyone(answers.len(), own, now);
                     deliver_all(&mut machine, ticket, answers);
+                    if self.mailbox.programs().borrow().is_about_all() {
+                        return Ok(Sent::Stuck);
+                    }
                 }
                 Step::Login(_) => {
                     // Nobody has been told that a login is needed: there is nothing to check it with.

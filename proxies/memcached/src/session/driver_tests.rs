@@ -244,11 +244,23 @@ fn a_key_that_moves_is_dealt_with_on_both_servers_one_request_at_a_time() {
             new = Some(server);
         }
         let mut new = new.unwrap();
+        // All are flushed, and when all have said so each once more; what the client sends meanwhile waits.
+        client.send("mn\r\n").await;
+        old.expect("flush_all\r\n").await;
+        new.expect("flush_all\r\n").await;
+        old.send("OK\r\n").await;
+        settle().await;
+        new.send("OK\r\n").await;
         for server in [&mut old, &mut new] {
             server.expect("flush_all\r\n").await;
-            server.send("OK\r\n").await;
         }
-        client.expect("OK\r\n").await;
+        old.send("OK\r\n").await;
+        agreement.publish(scene.changing(2, Phase::F, &[0], &[1]));
+        new.expect("mn\r\n").await;
+        settle().await;
+        assert_eq!(agreement.acknowledged(), 1);
+        new.send("OK\r\nMN\r\n").await;
+        client.expect("OK\r\nMN\r\n").await;
         // A token of the new server comes back as it was.
         client.send("gets a\r\n").await;
         new.expect("mg a k f c s v\r\n").await;
@@ -268,14 +280,14 @@ fn a_key_that_moves_is_dealt_with_on_both_servers_one_request_at_a_time() {
         // The next step waits for what was begun in this one.
         client.send("delete a\r\n").await;
         old.expect("md a\r\n").await;
-        agreement.publish(scene.plain(2, &[1]));
+        agreement.publish(scene.plain(3, &[1]));
         settle().await;
-        assert_eq!(agreement.acknowledged(), 1);
+        assert_eq!(agreement.acknowledged(), 2);
         old.send("HD\r\nMN\r\n").await;
         new.expect_until("md a\r\n").await;
         new.send("HD\r\n").await;
         client.expect("DELETED\r\n").await;
         settle().await;
-        assert_eq!(agreement.acknowledged(), 2);
+        assert_eq!(agreement.acknowledged(), 3);
     });
 }

@@ -184,6 +184,13 @@ impl Exchange<'_> {
         if leases.is_empty() {
             return Some(vec![Some(Answer::Failed(Failure::NoServer))]);
         }
+        if let Broadcast::FlushAll { delay: 0 } = broadcast {
+            let running = view.begin_in_changes();
+            if !running.is_empty() {
+                let writing = Rc::new(view.desks().map(|desk| desk.write_all()).collect());
+                return Some(self.flush_in_rounds(leases, (running, Part::WriteAll(writing))));
+            }
+        }
         let shape = match broadcast {
             Broadcast::FlushAll { .. } | Broadcast::Verbosity { .. } | Broadcast::MemLimit { .. } => {
                 Shape::One

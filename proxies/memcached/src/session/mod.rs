@@ -2,6 +2,7 @@
 
 pub mod driver;
 mod exchange;
+mod flush;
 mod guests;
 pub mod mailbox;
 pub mod programs;

@@ -28,12 +28,24 @@ pub struct Programs {
     /// Hashes of their keys. Two keys with the same hash wait for each other, and come to no harm.
     keys: Vec<u64>,
     held_len: usize,
+    /// One runs that is about all keys: nothing is sent before it has ended.
+    is_about_all: bool,
 }
 
 impl Programs {
     /// Does none run?
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && !self.is_about_all
+    }
+
+    /// Does one run that is about all keys?
+    pub fn is_about_all(&self) -> bool {
+        self.is_about_all
+    }
+
+    /// One that is about all keys begins or has ended.
+    pub fn set_about_all(&mut self, is_about_all: bool) {
+        self.is_about_all = is_about_all;
     }
 
     /// May another begin? If not, one of these has to end first.

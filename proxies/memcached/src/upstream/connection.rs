@@ -287,11 +287,7 @@ impl Connection {
 
     /// Asks nothing in particular.
     fn question(&self, is_trial: bool) -> Result<Rc<Question>, Failure> {
-        let question = Rc::new(Question::default());
-        let recipient = Recipient::Program(Rc::clone(&question));
-        let noop = |out: &mut Output| out.extend_from_slice(greeting::GREETING);
-        self.send(recipient, Shape::One, is_trial, Instant::now(), noop)?;
-        Ok(question)
+        self.ask(is_trial, |out| out.extend_from_slice(greeting::GREETING))
     }
 
     async fn run(self: Rc<Self>, mut dice: Dice) {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::history::{Act, Said, Value};
 use super::world::Sidecar;
 use crate::error::Failure;
+use crate::program::flush;
 use crate::program::resize::{self, At, Phase, Token};
 use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin};
 use crate::wire::meta::{Arith, Delete, Get, Mode, Op, Request, Status, Store, Wants};
@@ -49,6 +50,7 @@ pub(super) async fn perform(
     let bytes = match &act {
         Act::Set(value) | Act::Add(value) | Act::Replace(value) | Act::Cas(_, value) => &value.bytes,
         Act::Append(part) | Act::Prepend(part) | Act::CasAppend(_, part) => part,
+        Act::Flush => return flush_all(&nodes, stage).await,
         Act::Get | Act::Delete | Act::Incr(_) | Act::Touch(_) | Act::CasDelete(_) | Act::CasIncr(..) => {
             &Vec::new()
         }
@@ -68,7 +70,7 @@ pub(super) async fn perform(
         Act::Set(value) | Act::Cas(_, value) => whole(Mode::Set, value),
         Act::Add(value) => whole(Mode::Add, value),
         Act::Replace(value) => whole(Mode::Replace, value),
-        Act::Delete | Act::CasDelete(_) => Op::Delete(Delete::default()),
+        Act::Delete | Act::Flush | Act::CasDelete(_) => Op::Delete(Delete::default()),
         Act::Incr(delta) | Act::CasIncr(_, delta) => Op::Arith(Arith::up(*delta)),
         Act::Append(_) | Act::CasAppend(..) => Op::Store(Store::new(Mode::Append, &bytes)),
         Act::Prepend(_) => Op::Store(Store::new(Mode::Prepend, &bytes)),
@@ -79,6 +81,22 @@ pub(super) async fn perform(
         Stage::H => plain(&nodes, Node::New, request, token).await,
         Stage::Moving(phase) => resize::run(&nodes, At { phase, now_s }, &request, token).await,
     }
+}
+
+/// Every server, in any order: what a session does, with the key for all that a server has.
+async fn flush_all(nodes: &Sidecar, stage: Stage) -> Result<Outcome, Failure> {
+    let delete = Request { key: KEY, is_coded: false, op: Op::Delete(Delete::default()) };
+    let flush = |node| nodes.ask(node, &delete, None);
+    let rounds = match stage {
+        Stage::A | Stage::H => 1,
+        Stage::Moving(_) => flush::rounds(),
+    };
+    let mut told = tokio::try_join!(flush(Node::Old), flush(Node::New))?.1;
+    for _ in 1..rounds {
+        told = tokio::try_join!(flush(Node::Old), flush(Node::New))?.1;
+    }
+    told.reply.status = Status::Done;
+    Ok(Outcome { reply: told.reply, origin: None })
 }
 
 async fn plain(

@@ -35,6 +35,8 @@ pub(super) enum Act {
     Add(Value),
     Replace(Value),
     Delete,
+    /// `flush_all`.
+    Flush,
     Incr(u64),
     Append(Vec<u8>),
     Prepend(Vec<u8>),
@@ -172,7 +174,7 @@ impl Act {
             (Self::Get, Some(old)) => Some((Said::Hit(old.clone()), Some(old.clone()))),
             (Self::Set(new), _) | (Self::Add(new), None) | (Self::Replace(new), Some(_)) => done(new.clone()),
             (Self::Add(_), Some(old)) => Some((Said::AlreadyThere, Some(old.clone()))),
-            (Self::Delete, _) => Some((Said::Done, None)),
+            (Self::Delete | Self::Flush, _) => Some((Said::Done, None)),
             (Self::Incr(delta), Some(old)) => counted(old, *delta),
             (Self::Append(tail), Some(old)) => done(joined(old, [&old.bytes, tail])),
             (Self::Prepend(head), Some(old)) => done(joined(old, [head, &old.bytes])),

@@ -53,7 +53,7 @@ fn act(dice: &mut Dice, world: &World, client: usize) -> Act {
             _ => Act::Cas(seen, value(dice, id)),
         };
     }
-    match dice.below(18) {
+    match dice.below(19) {
         0..6 => Act::Get,
         6..9 => Act::Set(value(dice, id)),
         9..11 => Act::Delete,
@@ -62,6 +62,7 @@ fn act(dice: &mut Dice, world: &World, client: usize) -> Act {
         13 | 14 => Act::Incr(delta),
         15 => Act::Append(part()),
         16 => Act::Prepend(part()),
+        17 => Act::Flush,
         _ => Act::Touch(100 + u32::try_from(id).unwrap_or(0) * 2),
     }
 }

@@ -82,6 +82,18 @@ impl Question {
 }
 
 impl Connection {
+    /// Sends something that has one reply and no key. There must be room, as for [`Self::put`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    pub fn ask(&self, is_trial: bool, encode: impl FnOnce(&mut Output)) -> Result<Rc<Question>, Failure> {
+        let question = Rc::new(Question::default());
+        let recipient = Recipient::Program(Rc::clone(&question));
+        self.send(recipient, Shape::One, is_trial, Instant::now(), encode)?;
+        Ok(question)
+    }
+
     /// Sends a program's request; the connection must have room ([`Self::is_ready`]). With `pinned` it goes
     /// out on that very TCP connection or not at all.
     ///
