@@ -36,12 +36,18 @@ struct Arguments {
     /// How often they do.
     #[arg(long, default_value_t = 1)]
     cycles: u32,
+    /// Keys that are moved in a second.
+    #[arg(long, default_value_t = 200)]
+    keys_per_second: u32,
     /// Leaves all servers alive.
     #[arg(long)]
     no_kill: bool,
     /// A mistake that the sidecars are to make; exit 0 then means that it was caught.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
+    /// By how many milliseconds sidecars differ in their steps, where they are built with mistakes.
+    #[arg(long, default_value_t = 0)]
+    lag_ms: u32,
     /// For the dice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -100,7 +106,9 @@ fn main() -> Result<()> {
         sizes: arguments.sizes.clone(),
         cycles: arguments.cycles,
         kill: !arguments.no_kill,
+        keys_per_second: arguments.keys_per_second,
         mutant: arguments.mutant.clone(),
+        lag_ms: arguments.lag_ms,
         seed: arguments.seed,
     };
     let outcome = plan.run()?;
@@ -109,6 +117,9 @@ fn main() -> Result<()> {
     match &arguments.mutant {
         Some(mutant) => anyhow::ensure!(!is_clean, "{mutant} was not caught"),
         None => anyhow::ensure!(is_clean, "what was seen cannot be explained"),
+    }
+    if plan.change == Change::Resize && plan.mutant.is_none() {
+        anyhow::ensure!(outcome.hits.broken().next().is_none(), "a resize costs too many hits");
     }
     Ok(())
 }

@@ -101,6 +101,8 @@ struct Content<'a> {
     child: Option<Version>,
     /// Whether it is certain to have been there.
     happened: bool,
+    /// Whether somebody has seen it, and with it what it was made of.
+    is_seen: bool,
 }
 
 impl<'a> Content<'a> {
@@ -140,6 +142,7 @@ impl<'a> Contents<'a> {
                     let content = all.entry(record.seen).or_default();
                     content.takes(record);
                     content.happened = true;
+                    content.is_seen = true;
                 }
                 Did::Wrote | Did::Replaced | Did::Appended | Did::Swapped => {
                     let content = all.entry(own).or_default();
@@ -196,9 +199,16 @@ impl<'a> Contents<'a> {
         let mut before: Option<Version> = None;
         for (version, content) in &mut self.all {
             if version.step == 0 {
-                if content.writer.is_none() {
-                    let text = format!("nobody wrote {}", version.write);
-                    found.push(violation(What::Unwritten, text, &[content.first_answered]));
+                match content.writer {
+                    None => {
+                        let text = format!("nobody wrote {}", version.write);
+                        found.push(violation(What::Unwritten, text, &[content.first_answered]));
+                    }
+                    Some(writer) if content.is_seen && content.parent.is_none() && appends(writer.did) => {
+                        let text = format!("{} was appended to nothing", version.write);
+                        found.push(violation(What::LostStep, text, &[Some(writer), content.first_answered]));
+                    }
+                    Some(_) => {}
                 }
             } else if let Some(before) = before.filter(|before| before.write == version.write) {
                 content.parent = Some(before);
@@ -449,6 +459,24 @@ fn certain_absence(records: &[Record], found: &mut Vec<Violation>) {
             let what = if is_delete { What::DeletedNothing } else { What::FoundNothing };
             found.push(violation(what, text, &[Some(absent), Some(record)]));
         }
+    }
+}
+
+/// Whether an operation adds to a content that it needs.
+fn appends(did: Did) -> bool {
+    match did {
+        Did::Appended | Did::MayHaveAppended => true,
+        Did::Read
+        | Did::Missed
+        | Did::Deleted
+        | Did::Found
+        | Did::Wrote
+        | Did::Replaced
+        | Did::Swapped
+        | Did::Counted
+        | Did::MayHaveWritten
+        | Did::MayHaveSwapped
+        | Did::MayHaveCounted => false,
     }
 }
 

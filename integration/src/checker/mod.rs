@@ -44,3 +44,4 @@ pub use check::{Violation, What, check_key};
 pub use client::Protocol;
 pub use history::{Did, History, Link, Record, Report, Version};
 pub use run::{Change, Outcome, Plan};
+pub use steady::{Hits, Window};

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::client::Protocol;
 use super::history::Report;
 use super::load::{Options, Shared};
-use super::steady::{self, Event};
+use super::steady::{self, Event, Hits};
 use crate::{Kind, Memcached, Process, Proxy, paths};
 
 /// How the list of servers changes.
@@ -51,8 +51,12 @@ pub struct Plan {
     pub cycles: u32,
     /// Whether a server is killed and started again after the first change of each cycle.
     pub kill: bool,
+    /// Keys that are moved in a second: slow enough that clients meet them in every state of a move.
+    pub keys_per_second: u32,
     /// One of the mistakes that the product can be built with, for the proof that they are caught.
     pub mutant: Option<String>,
+    /// By how many milliseconds sidecars are to differ in their steps, in the same build.
+    pub lag_ms: u32,
     /// For the dice.
     pub seed: u64,
 }
@@ -70,7 +74,9 @@ impl Default for Plan {
             sizes: vec![5, 2],
             cycles: 1,
             kill: true,
+            keys_per_second: 200,
             mutant: None,
+            lag_ms: 0,
             seed: 1,
         }
     }
@@ -83,8 +89,8 @@ pub struct Outcome {
     pub report: Report,
     /// Operations with unknown outcome.
     pub unknown: u64,
-    /// The hit ratio before the first event, and the least in planned times after it.
-    pub ratios: Option<(f64, f64)>,
+    /// The hit ratio of the steady set.
+    pub hits: Hits,
     /// Where the series was written.
     pub series: PathBuf,
     /// How long the load took.
@@ -110,10 +116,7 @@ impl std::fmt::Display for Outcome {
             self.unknown
         )?;
         self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))?;
-        if let Some((steady, least)) = self.ratios {
-            let (steady, least) = (steady * 100.0, least * 100.0);
-            writeln!(f, "hit ratio {steady:.2} % before, at least {least:.2} % while servers join or leave")?;
-        }
+        writeln!(f, "{}", self.hits)?;
         writeln!(f, "series: {}", self.series.display())?;
         write!(f, "{}", self.report)
     }
@@ -142,8 +145,7 @@ clusters:
     connect_timeout: 500ms
 $MORE";
 
-/// Slow enough that clients meet keys in every state of a move.
-const TRANSPARENT: &str = "    resize: {policy: transparent, state: $STATE, keys_per_second: 200}\n";
+const TRANSPARENT: &str = "    resize: {policy: transparent, state: $STATE, keys_per_second: $RATE}\n";
 
 impl Plan {
     /// Starts everything, runs the load while the servers change, and checks what was seen.
@@ -186,7 +188,7 @@ impl Plan {
             std::fs::write(&file, series.table(&stage.events)?)?;
             Ok(Outcome {
                 unknown: shared.unknown.load(Ordering::Relaxed),
-                ratios: series.steady_and_least(&stage.events),
+                hits: series.hits(&stage.events),
                 series: file,
                 took,
                 events: stage
@@ -235,7 +237,9 @@ impl Stage {
             let mut builder = Proxy::of(Kind::Memcached)
                 .config(&CONFIG.replace("$MORE", more))
                 .set("SERVERS", list)
-                .set("STATE", state.display());
+                .set("STATE", state.display())
+                .set("RATE", plan.keys_per_second)
+                .env("GROOVE_LAG", plan.lag_ms.to_string());
             if let Some(mutant) = &plan.mutant {
                 builder = builder.env("GROOVE_MUTANT", mutant);
             }

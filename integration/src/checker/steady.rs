@@ -15,8 +15,12 @@ use crate::load::count;
 /// A point of the series stands for that long.
 const POINT: Duration = Duration::from_millis(500);
 
-/// Fewer retrievals say too little: points are put together until they have as many.
-const ASKED_MIN: u64 = 200;
+/// Fewer retrievals say too little: points are put together until they are as many and have as much.
+const WINDOW_ASKED_MIN: u64 = 1000;
+const WINDOW_POINTS_MIN: usize = 2;
+
+/// By how much the hit ratio may be under the steady state while servers join or leave in a planned way.
+const UNDER_MAX: f64 = 0.005;
 
 /// What happened when.
 #[derive(Clone, Debug)]
@@ -40,14 +44,71 @@ impl Point {
     fn add(&mut self, other: Self) {
         self.hits += other.hits;
         self.misses += other.misses;
+        self.failed += other.failed;
     }
 
     fn asked(self) -> u64 {
-        self.hits + self.misses
+        self.hits + self.misses + self.failed
     }
 
+    /// Who is told an error goes without, as after a miss.
     fn ratio(self) -> f64 {
         count(self.hits) / count(self.asked().max(1))
+    }
+}
+
+/// A part of the series in a planned time after the first event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Since the beginning.
+    pub from: Duration,
+    /// Its end.
+    pub to: Duration,
+    /// Hits of all that was asked.
+    pub ratio: f64,
+}
+
+/// The hit ratio of a steady key set while servers join and leave in a planned way.
+#[derive(Clone, Debug, Default)]
+pub struct Hits {
+    /// Before the first event.
+    pub steady: f64,
+    /// Windows of a second or more, in planned times after it.
+    pub windows: Vec<Window>,
+}
+
+impl Hits {
+    /// The worst window.
+    #[must_use]
+    pub fn least(&self) -> Option<Window> {
+        self.windows.iter().copied().min_by(|one, other| one.ratio.total_cmp(&other.ratio))
+    }
+
+    /// Windows that are more than half a point under the steady state.
+    pub fn broken(&self) -> impl Iterator<Item = &Window> {
+        self.windows.iter().filter(|window| window.ratio < self.steady - UNDER_MAX)
+    }
+}
+
+impl std::fmt::Display for Hits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |ratio: f64| ratio * 100.0;
+        write!(f, "hit ratio: {:.2} % before; ", percent(self.steady))?;
+        let Some(Window { from, ratio, .. }) = self.least() else {
+            return write!(f, "too few retrievals afterwards to say more");
+        };
+        let (windows, broken, at) = (self.windows.len(), self.broken().count(), from.as_secs_f64());
+        write!(
+            f,
+            "{windows} windows while servers join or leave, the worst {:.2} % at {at:.1} s; ",
+            percent(ratio)
+        )?;
+        write!(f, "{broken} more than {} points under", percent(UNDER_MAX))?;
+        for Window { from, to, ratio } in self.broken() {
+            let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
+            write!(f, "\n  {from:7.1} s to {to:.1} s: {:.2} %", percent(*ratio))?;
+        }
+        Ok(())
     }
 }
 
@@ -56,31 +117,35 @@ impl Point {
 pub(super) struct Series(Vec<Point>);
 
 impl Series {
-    /// Points before the first event: their mean is the steady state. The least of those in planned times
-    /// after it. `None` where there were none before or too few after it.
-    pub(super) fn steady_and_least(&self, events: &[Event]) -> Option<(f64, f64)> {
+    /// Points before the first event are the steady state; those in planned times after it make windows.
+    pub(super) fn hits(&self, events: &[Event]) -> Hits {
         let first = events.first().map_or(Duration::MAX, |event| event.at);
-        let told = |from: Duration, is_planned: bool| {
+        let is_planned = |from: Duration| {
             let event = events.iter().take_while(|event| event.at < from + POINT).last();
-            event.is_none_or(|event| event.is_planned) == is_planned
+            event.is_none_or(|event| event.is_planned)
         };
         let points = self.0.iter().zip(0_u32..).map(|(point, number)| (POINT * number, *point));
-        let (mut steady, mut window) = (Point::default(), Point::default());
-        let mut least: Option<f64> = None;
+        let (mut steady, mut window, mut begun) = (Point::default(), Point::default(), None);
+        let mut windows = Vec::new();
+        let mut points_in = 0;
         for (at, point) in points {
             if at + POINT <= first {
                 steady.add(point);
-            } else if told(at, true) {
-                window.add(point);
-                if window.asked() >= ASKED_MIN {
-                    let ratio = std::mem::take(&mut window).ratio();
-                    least = Some(least.map_or(ratio, |least| least.min(ratio)));
-                }
-            } else {
-                window = Point::default();
+                continue;
+            }
+            if !is_planned(at) {
+                (window, begun, points_in) = (Point::default(), None, 0);
+                continue;
+            }
+            let from = *begun.get_or_insert(at);
+            window.add(point);
+            points_in += 1;
+            if points_in >= WINDOW_POINTS_MIN && window.asked() >= WINDOW_ASKED_MIN {
+                windows.push(Window { from, to: at + POINT, ratio: window.ratio() });
+                (window, begun, points_in) = (Point::default(), None, 0);
             }
         }
-        (steady.asked() > 0).then_some(steady.ratio()).zip(least)
+        Hits { steady: steady.ratio(), windows }
     }
 
     /// The series as comma-separated values, with the events where they happened.
@@ -144,14 +209,17 @@ pub(super) fn run(
             }
             let Some(point) = series.0.get_mut(number) else { break };
             match told {
-                Told::Content(..) => point.hits += 1,
-                Told::Nothing => {
-                    point.misses += 1;
-                    missed_at_ms.store(u64::try_from(begun.elapsed().as_millis())?, Ordering::Relaxed);
-                    // Whether that worked shows at its next turn.
-                    let _told = client.ask(&name, &ask).await;
+                Told::Content(..) => {
+                    point.hits += 1;
+                    continue;
                 }
+                Told::Nothing => point.misses += 1,
                 Told::Done | Told::Taken | Told::Number(_) | Told::Unknown => point.failed += 1,
+            }
+            missed_at_ms.store(u64::try_from(begun.elapsed().as_millis())?, Ordering::Relaxed);
+            if told == Told::Nothing {
+                // Whether that worked shows at its next turn.
+                let _told = client.ask(&name, &ask).await;
             }
         }
         Ok(series)
@@ -167,13 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_of_planned_times_only() {
-        let point = |hits| Point { hits, misses: 1000 - hits, failed: 0 };
-        let series = Series([1000, 1000, 990, 400, 500, 980].map(point).to_vec());
-        let events = [event(1000, true), event(1600, false), event(2500, true)];
-        let (steady, least) = series.steady_and_least(&events).unwrap();
-        assert!((steady - 1.0).abs() < 1e-9 && (least - 0.98).abs() < 1e-9, "{steady} {least}");
-        assert!(series.table(&events).unwrap().contains("1.5,400,600,0,0.4000,at 1600\n"));
-        assert!(Series::default().steady_and_least(&events).is_none());
+    fn only_planned_times_count_and_an_error_is_no_hit() {
+        let point = |hits| Point { hits, misses: 990 - hits.min(990), failed: 1000 - hits.max(990) };
+        let series = Series([1000, 1000, 1000, 992, 400, 500, 980, 990].map(point).to_vec());
+        let events = [event(1000, true), event(2100, false), event(3000, true)];
+        let hits = series.hits(&events);
+        let windows: Vec<(f64, f64)> =
+            hits.windows.iter().map(|window| (window.from.as_secs_f64(), window.ratio)).collect();
+        assert_eq!(windows, [(1.0, 0.996), (3.0, 0.985)]);
+        assert_eq!((hits.steady, hits.broken().count()), (1.0, 1));
+        assert!(hits.to_string().ends_with("3.0 s to 4.0 s: 98.50 %"), "{hits}");
+        assert!(series.table(&events).unwrap().contains("2,400,590,10,0.4000,at 2100\n"));
+        assert!(Series::default().hits(&events).least().is_none());
     }
 }

@@ -120,6 +120,10 @@ fn lost_steps_are_caught() {
         read(3, 6, 7),
     ];
     assert_eq!(kinds(&lost, &[(3, 1)]), [What::LostStep]);
+    // To a placeholder in place of what it was meant for.
+    let nothing = [wrote(1, 0, 9), record(Did::Appended, 2, 3, 2, (0, 0)), read(2, 4, 5)];
+    assert_eq!(kinds(&nothing, &[(2, 1)]), []);
+    assert_eq!(kinds(&nothing, &[]), [What::LostStep]);
     let never = [wrote(1, 0, 1), record(Did::Appended, 2, 3, 2, (0, 0)), read(1, 4, 5)];
     assert_eq!(kinds(&never, &[]), [What::LostStep]);
     assert_eq!(kinds(&lost, &[(3, 2), (2, 3)]).first(), Some(&What::LostStep));
