@@ -10,7 +10,8 @@ mod histories;
 mod hot_keys;
 mod lifecycle;
 mod meta;
-mod resize;
+#[path = "resize.rs"]
+mod resizes;
 mod suites;
 mod tap;
 mod tenants;
