@@ -295,9 +295,9 @@ impl Stage {
     }
 
     fn kill_one(&mut self, number: usize, is_over: &dyn Fn() -> bool) -> Result<()> {
-        let server = self.servers.get_mut(number).context("no such server")?;
-        server.kill()?;
-        self.note(format!("server {number} was killed"), false);
+        // Before: a process that is killed may take seconds to be gone, on a busy machine.
+        self.note(format!("server {number} is killed"), false);
+        self.servers.get_mut(number).context("no such server")?.kill()?;
         std::thread::sleep(Duration::from_millis(500));
         let server = self.servers.get_mut(number).context("no such server")?;
         server.restart()?;
