@@ -68,8 +68,11 @@ impl<N: Nodes> Moving<'_, N> {
             Swap::Nothing => return Ok(self.told(Status::NotFound)),
         }
         if let Op::Delete(Delete { wants, .. }) = self.request.op {
-            _ = self.steps.kill_if(Node::New, stub).await;
-            return Ok(self.bare(wants, Status::Done));
+            return Ok(match self.steps.kill_if(Node::New, stub).await? {
+                Swap::Done(_) | Swap::Nothing => self.bare(wants, Status::Done),
+                // The client saw what a copy had bumped, and the copy has come: nothing is deleted.
+                Swap::Exists => self.told(Status::Exists),
+            });
         }
         match self.apply(&Target { node: Node::New, pin: stub, found: None }).await? {
             Changed::Done(outcome) => Ok(outcome),
