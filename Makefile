@@ -49,7 +49,7 @@ histories: ## Check what many clients see while servers come, go and die; HISTOR
 # a mistake: what is caught then is not caught because of the delays.
 MUTANTS := add-fill set-fill plain-set late-stub kill-after-write no-kill delete-new-first no-bump plain-append \
     show-stubs
-MUTANT_LOAD := --no-kill --sizes 5 --keys 24 --steady-keys 300 --keys-per-second 10 --lag-ms 400 --operations 200k
+MUTANT_LOAD := --no-kill --sizes 5 --keys 24 --steady-keys 300 --keys-per-second 10 --lag-ms 2000 --operations 60k
 mutants: ## Make the same mistakes in a resize on purpose: the check must catch each
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
 	cargo build --target-dir $(TARGET)/mutants --features groove-memcached/mutants --package groove-memcached \

@@ -1,37 +1,32 @@
 //! Delays on purpose, in builds with the feature `mutants`: a busy machine does the same, but not when one waits for
-//! it. The environment variable `GROOVE_LAG` tells by how many milliseconds sidecars take steps at different times;
-//! the steps of programs are apart by as many hundredths of it.
+//! it. The environment variable `GROOVE_LAG` tells in milliseconds by how much sidecars take steps at different times.
 
-use std::cell::RefCell;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use groove_common::balance::Dice;
 use groove_common::discovery::fresh_dice;
 
-static LAG: LazyLock<Duration> = LazyLock::new(|| {
-    let millis = std::env::var("GROOVE_LAG").ok().and_then(|text| text.parse().ok());
-    Duration::from_millis(millis.unwrap_or(0))
-});
-
-thread_local! {
-    static DICE: RefCell<Dice> = RefCell::new(fresh_dice());
-}
+/// How many of a program's questions wait. Few, and long: others have time for whole programs meanwhile.
+const LATE: f64 = 0.04;
+/// The share of the lag that one of them waits at most.
+const LATE_PART: u32 = 20;
 
 /// Before this sidecar takes a step.
 pub(crate) async fn step() {
-    wait(*LAG).await;
+    let lag = lag();
+    if !lag.is_zero() {
+        tokio::time::sleep(lag.mul_f64(fresh_dice().unit())).await;
+    }
 }
 
 /// Before a program asks a server.
 pub(crate) async fn question() {
-    wait(*LAG / 100).await;
+    let lag = lag() / LATE_PART;
+    if !lag.is_zero() && fresh_dice().unit() < LATE {
+        tokio::time::sleep(lag.mul_f64(fresh_dice().unit())).await;
+    }
 }
 
-async fn wait(most: Duration) {
-    let share = DICE.with_borrow_mut(Dice::unit);
-    // Half of them do not wait at all.
-    if !most.is_zero() && share < 0.5 {
-        tokio::time::sleep(most.mul_f64(share * 2.0)).await;
-    }
+fn lag() -> Duration {
+    let millis = std::env::var("GROOVE_LAG").ok().and_then(|text| text.parse().ok());
+    Duration::from_millis(millis.unwrap_or(0))
 }

@@ -255,6 +255,7 @@ fn a_key_that_moves_is_dealt_with_on_both_servers_one_request_at_a_time() {
             server.expect("flush_all\r\n").await;
         }
         old.send("OK\r\n").await;
+        settle().await;
         agreement.publish(scene.changing(2, Phase::F, &[0], &[1]));
         new.expect("mn\r\n").await;
         settle().await;

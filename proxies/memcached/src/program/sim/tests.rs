@@ -123,11 +123,48 @@ fn a_key_that_moves_stays_one_register() {
 #[test]
 fn every_mutant_is_caught() {
     let mut missed = Vec::new();
-    for mutant in Mutant::ALL {
+    // It takes one order of many to be noticed: see below.
+    for mutant in Mutant::ALL.into_iter().filter(|mutant| *mutant != Mutant::FlushOnce) {
         tests_own::CURRENT.set(Some(mutant));
         let caught = (0..5_000).find(|seed| run(&mut Dice::new(*seed), false).is_err());
         tests_own::CURRENT.set(None);
         missed.extend(caught.is_none().then_some(mutant.name()));
     }
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
+}
+
+/// Is a value seen after a flush that was acknowledged, if new is flushed before a copy makes its stub there, and old
+/// when the copy has read and bumped it?
+fn flushed_around_a_copy() -> bool {
+    let mut world = World::new(&WAY[3..4], 1, &[0, 0], 2, &first());
+    let mut is_possible = true;
+    let mut happen = |world: &mut World, event, act| is_possible &= world.happen(event, |_, _| act);
+    happen(&mut world, Event::Ask { client: 1 }, Act::Flush);
+    happen(&mut world, Event::Ask { client: 0 }, Act::Get);
+    happen(&mut world, Event::Execute { mail: 1 }, Act::Get);
+    for _ in 0..3 {
+        happen(&mut world, Event::Execute { mail: 2 }, Act::Get);
+        happen(&mut world, Event::Reply { mail: 2 }, Act::Get);
+    }
+    happen(&mut world, Event::Execute { mail: 0 }, Act::Get);
+    // Whatever is left, and then the client looks once more.
+    for is_over in [false, true] {
+        if is_over {
+            happen(&mut world, Event::Ask { client: 0 }, Act::Get);
+        }
+        let is_mail = |event: &Event| matches!(event, Event::Execute { .. } | Event::Reply { .. });
+        while let Some(event) = world.events().into_iter().find(is_mail) {
+            happen(&mut world, event, Act::Get);
+        }
+    }
+    is_possible
+}
+
+#[test]
+fn a_flush_is_not_undone_by_a_copy_under_way() {
+    assert!(flushed_around_a_copy());
+    tests_own::CURRENT.set(Some(Mutant::FlushOnce));
+    let is_possible = flushed_around_a_copy();
+    tests_own::CURRENT.set(None);
+    assert!(!is_possible, "nobody noticed");
 }
