@@ -7,6 +7,9 @@ use super::{Candidate, Dice};
 /// How long a latency peak takes to lose two thirds of its weight.
 const EWMA_DECAY: Duration = Duration::from_secs(10);
 
+/// The share of the average latency below which an old average does not fade.
+const LATENCY_SHARE_MIN: f64 = 0.1;
+
 /// Slow start never gives less than this share, or a new endpoint would learn nothing.
 const SLOW_START_SHARE_MIN: f64 = 0.1;
 
@@ -20,12 +23,25 @@ pub fn least_loaded<C: Candidate>(candidates: &[C], now: Duration, dice: &mut Di
 
 /// The endpoint expected to answer first: peak EWMA latency × (exchanges under way + 1),
 /// per weight (Finagle's and Linkerd's "peak EWMA"). Equals are settled at random.
+///
+/// Of an endpoint that has not answered yet nothing is known: it is expected to be as fast as
+/// the others are on average. And none counts as faster than a tenth of that average, however
+/// long ago its last answer: what is merely forgotten must not get everything until it answers.
 pub fn peak_ewma<C: Candidate>(candidates: &[C], now: Duration, dice: &mut Dice) -> Option<usize> {
-    least(candidates, now, dice, |candidate, weight| ewma_cost(candidate, now) / weight)
+    let mean_s = mean_latency_s(candidates, now);
+    least(candidates, now, dice, |candidate, weight| {
+        let known_s = candidate.latency_s(now);
+        let expected_s = if known_s > 0.0 { known_s.max(mean_s * LATENCY_SHARE_MIN) } else { mean_s };
+        expected_s * (f64::from(candidate.in_flight()) + 1.0) / weight
+    })
 }
 
-fn ewma_cost<C: Candidate>(candidate: &C, now: Duration) -> f64 {
-    candidate.latency_s(now) * (f64::from(candidate.in_flight()) + 1.0)
+/// Of those that take traffic and have answered before; any length will do when nobody has.
+fn mean_latency_s<C: Candidate>(candidates: &[C], now: Duration) -> f64 {
+    let known = candidates.iter().filter(|candidate| candidate.is_usable());
+    let known = known.map(|candidate| candidate.latency_s(now)).filter(|latency_s| *latency_s > 0.0);
+    let (sum_s, count) = known.fold((0.0, 0.0), |(sum_s, count), latency_s| (sum_s + latency_s, count + 1.0));
+    if count > 0.0 { sum_s / count } else { 1.0 }
 }
 
 fn least<C: Candidate>(

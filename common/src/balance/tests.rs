@@ -124,6 +124,28 @@ mod by_load {
     }
 
     #[test]
+    fn peak_ewma_gives_a_newcomer_its_part_and_no_more() {
+        let mut dice = Dice::seeded(1);
+        let mut shares = |mut servers: Vec<Server>| {
+            let mut counts = vec![0; servers.len()];
+            // Nobody answers meanwhile.
+            for _ in 0..300 {
+                let index = peak_ewma(&servers, NOW, &mut dice).unwrap();
+                servers[index].in_flight += 1;
+                counts[index] += 1;
+            }
+            counts
+        };
+        let known = || Server { latency_s: 0.010, ..Server::idle() };
+        let new = shares(vec![known(), known(), Server::idle()]);
+        assert!(new.iter().all(|count| (95..=105).contains(count)), "{new:?}");
+        let alone = shares(vec![Server::idle(), Server::idle(), Server::idle()]);
+        assert!(alone.iter().all(|count| *count == 100), "{alone:?}");
+        let forgotten = shares(vec![known(), Server { latency_s: 1e-30, ..Server::idle() }]);
+        assert!((10..=60).contains(&forgotten[0]), "ten to one at the most, or so: {forgotten:?}");
+    }
+
+    #[test]
     fn an_average_believes_peaks_at_once_and_forgets_them_in_ten_seconds() {
         let at = Duration::from_secs;
         let ewma = PeakEwma::default().observe(at(1), Duration::from_millis(10));
