@@ -23,11 +23,31 @@ pub(super) struct Bound {
     _file: Option<SocketFile>,
 }
 
+/// Binds and listens, as [`bind`], where an address overlaps with one of ours that is about to leave (another of
+/// the same port). Both listen until it does, so that no client finds neither.
+pub(super) fn bind_beside(listener: &config::Listener, leaving: &[Arc<Socket>]) -> io::Result<Bound> {
+    let sharing = |socket: &Socket, shares| socket.set_reuse_port(shares);
+    let bound = leaving
+        .iter()
+        .try_for_each(|socket| sharing(socket, true))
+        .and_then(|()| bind_as(listener, &|socket| sharing(socket, true)));
+    // Only for this moment: later on nobody is to share the port by chance.
+    let ours = bound.as_ref().ok().map(|bound| bound.socket.get_ref());
+    for socket in leaving.iter().chain(ours) {
+        sharing(socket, false)?;
+    }
+    bound
+}
+
 /// Binds and listens. To be called within a runtime.
 pub(super) fn bind(listener: &config::Listener) -> io::Result<Bound> {
+    bind_as(listener, &|_| Ok(()))
+}
+
+fn bind_as(listener: &config::Listener, prepare: &dyn Fn(&Socket) -> io::Result<()>) -> io::Result<Bound> {
     let (socket, address, file) = match &listener.address {
         Address::Tcp { host, port } => {
-            let (socket, address) = bind_tcp(host, *port)?;
+            let (socket, address) = bind_tcp(host, *port, prepare)?;
             (socket, Address::tcp(address.ip().to_string(), address.port()), None)
         }
         Address::Unix(path) => {
@@ -52,10 +72,14 @@ pub(super) fn backlog(backlog: u32) -> i32 {
     i32::try_from(backlog).unwrap_or(i32::MAX)
 }
 
-fn bind_tcp(host: &str, port: u16) -> io::Result<(Socket, SocketAddr)> {
+fn bind_tcp(
+    host: &str,
+    port: u16,
+    prepare: &dyn Fn(&Socket) -> io::Result<()>,
+) -> io::Result<(Socket, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
     for address in (host, port).to_socket_addrs()? {
-        match bind_tcp_to(address) {
+        match bind_tcp_to(address, prepare) {
             Ok(socket) => {
                 let bound = socket.local_addr()?.as_socket().unwrap_or(address);
                 return Ok((socket, bound));
@@ -67,11 +91,12 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<(Socket, SocketAddr)> {
 }
 
 /// Accepted sockets inherit what is set here.
-fn bind_tcp_to(address: SocketAddr) -> io::Result<Socket> {
+fn bind_tcp_to(address: SocketAddr, prepare: &dyn Fn(&Socket) -> io::Result<()>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&super::keepalive())?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

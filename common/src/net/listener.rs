@@ -144,6 +144,14 @@ impl Listener {
         }
     }
 
+    /// Its socket, while it accepts, if it has an address that others can overlap with.
+    pub(super) fn tcp_socket(&self) -> Option<Arc<Socket>> {
+        match self.address {
+            Address::Tcp { .. } => self.socket.upgrade(),
+            Address::Unix(_) => None,
+        }
+    }
+
     /// Connections open now.
     pub(super) fn connections(&self) -> usize {
         self.open.count()

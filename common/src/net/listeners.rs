@@ -111,8 +111,10 @@ impl Listeners {
         let mut errors = Vec::new();
         let mut next = Vec::new();
         let mut live = self.live.lock().clone();
+        let leaves = |live: &&Arc<Listener>| !configs.iter().any(|listener| listener.address == live.address);
+        let leaving: Vec<_> = live.iter().filter(leaves).filter_map(|live| live.tcp_socket()).collect();
         for listener in configs {
-            match self.prepare_one(listener, &mut live) {
+            match self.prepare_one(listener, &mut live, &leaving) {
                 Ok(one) => next.push(one),
                 Err(error) => errors.push(error),
             }
@@ -125,13 +127,20 @@ impl Listeners {
         &self,
         listener: &config::Listener,
         live: &mut Vec<Arc<Listener>>,
+        leaving: &[Arc<socket2::Socket>],
     ) -> Result<Next, ListenError> {
         let name = listener.label();
         let socket = match live.iter().position(|live| live.address == listener.address) {
             Some(kept) => Socket::Kept(live.remove(kept)),
-            None => Socket::Bound(
-                bind::bind(listener).map_err(|source| ListenError::Bind { name: name.clone(), source })?,
-            ),
+            None => {
+                let bound = match bind::bind(listener) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => {
+                        bind::bind_beside(listener, leaving)
+                    }
+                    bound => bound,
+                };
+                Socket::Bound(bound.map_err(|source| ListenError::Bind { name: name.clone(), source })?)
+            }
         };
         let info = ListenerInfo {
             counters: Counters::new(&self.registry, &name),

@@ -102,6 +102,32 @@ async fn clients_that_are_told_there_is_no_room_take_none() {
 }
 
 #[tokio::test]
+async fn an_address_that_overlaps_with_one_that_leaves_takes_its_place_at_once() {
+    let world = World::shared();
+    let before = world.listen_tcp(|_| {});
+    let Address::Tcp { port, .. } = before else { panic!("{before}") };
+    let (narrow, wide) = (Address::tcp("127.0.0.1", port), Address::tcp("0.0.0.0", port));
+    let mut stays = client(&before).await;
+    ping(&mut stays).await;
+    for next in [&wide, &narrow, &Address::tcp("localhost", port), &wide] {
+        let listener = config::Listener::new(next.clone());
+        let change = world.listeners.prepare(std::slice::from_ref(&listener)).unwrap();
+        let mut early = client(&narrow).await;
+        world.listeners.apply(change, PATIENCE);
+        // It was let in by one or the other.
+        early.send("ping").await;
+        let mut late = client(&narrow).await;
+        ping(&mut late).await;
+        assert!(std::net::TcpListener::bind(("0.0.0.0", port)).is_err(), "the port is nobody else's");
+    }
+    stays.expect("bye").await;
+    // Beside one that stays there is no room, and nothing has changed.
+    let both = [config::Listener::new(wide), config::Listener::new(narrow.clone())];
+    assert!(world.listeners.prepare(&both).is_err());
+    ping(&mut client(&narrow).await).await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_has_its_mode_and_leaves_nothing_behind() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("echo.sock");
