@@ -33,8 +33,8 @@ pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
     check_machine(&loaded.document);
     let served = runtime::<P>(&loaded.document)
         .map_err(StartError::from)
-        .and_then(|runtime| runtime.block_on(serve::<P>(path.to_owned(), loaded, logs)));
-    match served {
+        .and_then(|runtime| runtime.block_on(serve::<P>(path.to_owned(), loaded, &logs)));
+    let code = match served {
         Ok(Drained::Clean) => {
             info!("drained, bye");
             ExitCode::SUCCESS
@@ -47,19 +47,22 @@ pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
             error!(%error, "cannot start");
             ExitCode::FAILURE
         }
-    }
+    };
+    logs.flush();
+    code
 }
 
 /// Ready to drained.
 async fn serve<P: Proxy>(
     path: PathBuf,
     loaded: Loaded<P::Config>,
-    logs: Logs,
+    logs: &Logs,
 ) -> Result<Drained, StartError> {
     let mut signals = Signals::new()?;
     let mut reloader = Reloader::new(path, &loaded);
     let (reloads, mut asked) = mpsc::channel(RELOADS_MAX);
     let running = Running::<P>::start(loaded.document, tokio::runtime::Handle::current(), reloads)?;
+    logs.count(running.registry());
     running.announce();
     let manager = ServiceManager;
     manager.ready();
@@ -76,7 +79,7 @@ async fn serve<P: Proxy>(
             Some(reload) = asked.recv() => reloader.ask(Some(reload)),
             attempt = reloader.next() => {
                 manager.reloading();
-                reloader.take(&running, &logs, attempt);
+                reloader.take(&running, logs, attempt);
                 manager.ready();
             }
             never = &mut watchdog => match never {},

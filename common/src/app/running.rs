@@ -123,6 +123,11 @@ impl<P: Proxy> Running<P> {
         self.admin.address()
     }
 
+    /// Its metrics.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.state.context.registry
+    }
+
     /// What it tells of itself: listeners, clusters, endpoints, pools.
     pub fn status(&self) -> Value {
         self.state.status()

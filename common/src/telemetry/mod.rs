@@ -1,6 +1,7 @@
 //! Logs, counters, histograms and the access log.
 
 mod access;
+mod lines;
 mod logs;
 mod metric;
 mod process;
