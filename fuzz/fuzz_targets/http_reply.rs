@@ -26,6 +26,6 @@ fuzz_target!(|input: (bool, &[u8])| {
     let (is_head, bytes) = input;
     // A body that ends with the connection is chunked as it comes in, so only HTTP/1.0 gets it in the same bytes.
     let asked =
-        Asked { version: Version::Http10, is_head, keeps_alive: true, may_replay: true, may_switch: false };
-    assert_eq!(outcome(bytes, bytes.len().max(1), asked), outcome(bytes, 1, asked));
+        Asked { version: Version::Http10, is_head, keeps_alive: true, may_replay: true, offered: None };
+    assert_eq!(outcome(bytes, bytes.len().max(1), asked.clone()), outcome(bytes, 1, asked));
 });

@@ -38,6 +38,44 @@ fn malformed_requests_are_refused_and_never_reach_the_app() {
         ("GET / HTTP/1.9\r\nHost: shop.test\r\n\r\n".into(), 400),
         ("GET / HTTP/2.0\r\nHost: shop.test\r\n\r\n".into(), 400),
         ("GET /\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET  / HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET / x HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET\t/ HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        (" GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET / http/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1 \r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET /\x7f HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET /é HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET /#part HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET * HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET http://me@shop.test/ HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET /\rX HTTP/1.1\r\nHost: shop.test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\n Host: shop.test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: me@shop.test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: shop.test/\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: shop test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: shop.test, shop.test\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: shop.test:99999999\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: shop.test\r\r\n\r\n".into(), 400),
+        (format!("{get}: nameless\r\n\r\n"), 400),
+        (format!("{get}no colon\r\n\r\n"), 400),
+        (format!("{get}X\u{7f}: a\r\n\r\n"), 400),
+        (format!("{get}X: a\u{7f}\r\n\r\n"), 400),
+        (format!("{get}\nX: a\r\n\r\n"), 400),
+        (format!("{post}Content-Length: +5\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length: -5\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length: 0x5\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length: 5, 5\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length: 5 5\r\n\r\nhello"), 400),
+        (format!("{post}Content-Length:\r\n\r\nhello"), 400),
+        (format!("{post}Content_Length: 5\r\n\r\nhello"), 400),
+        (format!("{post}Transfer-Encoding:\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding: identity\r\n\r\nhello"), 400),
+        (format!("{post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding: \u{b}chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding\r\n: chunked\r\n\r\n0\r\n\r\n"), 400),
         ("\x16\x03\x01\x00\u{5}hello".into(), 400),
         ("CONNECT shop.test:443 HTTP/1.1\r\nHost: shop.test:443\r\n\r\n".into(), 405),
         (format!("{get}Expect: the impossible\r\nConnection: close\r\n\r\n"), 417),
@@ -71,6 +109,23 @@ fn malformed_chunks_are_refused_and_the_app_gets_no_whole_body() {
         "0x5\r\nhello\r\n0\r\n\r\n",
         "5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n",
         "5\r\nhello\r\n0\r\nX\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "\r\n5\r\nhello\r\n0\r\n\r\n",
+        "5\r\r\nhello\r\n0\r\n\r\n",
+        "5;a\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\n\"\r\nhello\r\n0\r\n\r\n",
+        "5;a=\0\r\nhello\r\n0\r\n\r\n",
+        "00000000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX : 1\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: 1\r\n y\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: 1\n\r\n",
+        "5\r\nhello\r\n0\r\nX: \0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5\r\nhello\r\n0\r\nHost: other.test\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\n",
     ] {
         let answer = talk(proxy.address(), format!("{post}{chunks}").as_bytes(), "").unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?} was answered by {answer:?}");
@@ -88,6 +143,11 @@ fn malformed_replies_become_502() {
         "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/3.0 200 OK\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\0\r\n\r\n",
+        "HTTP/1.1 99 Low\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "SSH-2.0-OpenSSH\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX",
         "",
@@ -104,6 +164,29 @@ fn malformed_replies_become_502() {
             talk(proxy.address(), b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 1\r\n\r\na", "\n")
                 .unwrap();
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{said:?} became {answer:?}");
+    }
+}
+
+#[test]
+fn a_server_may_not_switch_to_what_was_not_offered() {
+    for (offered, chosen, switches) in
+        [("echo", "other", false), ("echo, chat/2", "CHAT/2", true), ("echo", "echo, other", false)]
+    {
+        let app = Scripted::start(move |_, mut stream| {
+            let _asked = stream.read(&mut [0; 1024]);
+            let reply = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {chosen}\r\n\r\n"
+            );
+            let _left = stream.write_all(reply.as_bytes());
+            let _end = stream.read(&mut [0; 1024]);
+        })
+        .unwrap();
+        let proxy = proxy_to(app.address()).unwrap();
+        let asked =
+            format!("GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: upgrade\r\nUpgrade: {offered}\r\n\r\n");
+        let answer = talk(proxy.address(), asked.as_bytes(), "\n").unwrap();
+        let status = if switches { "101" } else { "502" };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{offered} then {chosen}: {answer}");
     }
 }
 

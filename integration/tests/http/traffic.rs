@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use harness::{App, PATIENCE, Scripted, http};
+use harness::{App, Kind, PATIENCE, Proxy, Scripted, http};
 
-use super::{proxy_to, read_until, talk};
+use super::{ONE_APP, proxy_to, read_until, talk};
 
 #[test]
 fn pipelined_requests_are_answered_in_order_on_one_connection() {
@@ -203,9 +203,58 @@ fn an_upgraded_connection_is_a_tunnel() {
         stream.write_all(word.as_bytes()).unwrap();
         assert_eq!(read_until(&mut stream, word).unwrap(), word);
     }
-    assert_eq!(proxy.metrics().unwrap().sum("groove_http_tunnels", &[]), Some(1.0));
+    let metrics = proxy.metrics().unwrap();
+    assert_eq!(metrics.sum("groove_http_tunnels", &[]), Some(1.0));
+    assert_eq!(
+        metrics.sum("groove_http_request_seconds_count", &[("app", "shop")]),
+        Some(1.0),
+        "it is answered"
+    );
+    assert_eq!(metrics.sum("groove_http_tunnel_seconds_count", &[]), Some(0.0), "it is not over");
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(read_until(&mut stream, "").unwrap(), "bye", "a half that is closed leaves the other open");
+    drop(stream);
+    let over =
+        || (proxy.metrics().ok()?.sum("groove_http_tunnel_seconds_count", &[]) == Some(1.0)).then_some(());
+    harness::eventually("the end of the tunnel", over).unwrap();
+    let bytes = |direction| {
+        proxy.metrics().unwrap().sum("groove_http_tunnel_bytes_total", &[("direction", direction)]).unwrap()
+    };
+    assert_eq!((bytes("up"), bytes("down")), (6.0, 16.0), "onetwo; welcomeonetwobye");
+}
+
+#[test]
+fn what_an_edit_removes_is_no_trailer_either() {
+    let app = Scripted::start(|_, mut stream| {
+        let asked = read_until(&mut stream, "\r\n\r\n0\r\n").unwrap_or_default()
+            + &read_until(&mut stream, "\r\n\r\n").unwrap_or_default();
+        let asked = asked.to_lowercase();
+        let seen = format!("{} {}", asked.contains("x-debug"), asked.contains("x-sum"));
+        let reply = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{seen}\r\n0\r\nX-Internal: 1\r\n",
+            seen.len()
+        );
+        stream.write_all(reply.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(b"X-Kept: 2\r\n\r\n").unwrap();
+    })
+    .unwrap();
+    let config = format!(
+        "{ONE_APP}    request_headers: {{remove: [X-Debug]}}\n    response_headers: {{remove: [X-Internal]}}\n"
+    );
+    let proxy = Proxy::of(Kind::Http).config(&config).set("APP", app.address()).start().unwrap();
+    let mut stream = TcpStream::connect(proxy.address()).unwrap();
+    stream
+        .write_all(
+            b"POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Debug: 1\r\n",
+        )
+        .unwrap();
+    // In two pieces: nothing spins, and nothing is lost, while the section is not whole.
+    std::thread::sleep(Duration::from_millis(50));
+    stream.write_all(b"X-Sum: 2\r\n\r\n").unwrap();
+    let answer = read_until(&mut stream, "X-Kept: 2\r\n\r\n").unwrap();
+    assert!(answer.contains("false true"), "{answer}");
+    assert!(!answer.contains("X-Internal"), "{answer}");
 }
 
 #[test]

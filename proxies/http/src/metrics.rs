@@ -15,6 +15,12 @@ pub struct Metrics {
     pub retries: Counter,
     /// Upgraded connections open now.
     pub tunnels: Gauge,
+    /// How long they lasted, those that are over.
+    pub tunnel_seconds: Histogram,
+    /// Bytes they carried from clients to servers.
+    pub tunnel_bytes_up: Counter,
+    /// Bytes they carried from servers to clients.
+    pub tunnel_bytes_down: Counter,
     /// Replies to requests that no app got.
     pub unrouted: AppMetrics,
 }
@@ -25,6 +31,10 @@ impl Metrics {
         let error = |kind: Kind| {
             (kind, registry.counter("groove_http_errors", "Exchanges that failed", &[("kind", kind.label())]))
         };
+        let tunnel_bytes = |direction| {
+            let help = "Bytes that upgraded connections carried, to servers (up) and clients (down)";
+            registry.counter("groove_http_tunnel_bytes", help, &[("direction", direction)])
+        };
         Self {
             errors: Kind::ALL.into_iter().map(error).collect(),
             retries: registry.counter(
@@ -33,6 +43,13 @@ impl Metrics {
                 &[],
             ),
             tunnels: registry.gauge("groove_http_tunnels", "Upgraded connections that are open", &[]),
+            tunnel_seconds: registry.histogram(
+                "groove_http_tunnel_seconds",
+                "How long upgraded connections lasted, from the 101 on",
+                &[],
+            ),
+            tunnel_bytes_up: tunnel_bytes("up"),
+            tunnel_bytes_down: tunnel_bytes("down"),
             unrouted: AppMetrics::new(registry, ""),
         }
     }

@@ -258,7 +258,7 @@ impl Session {
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
             // What is there of the body goes with the head, in one piece.
-            let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits);
+            let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
             if let Err(fault) = taken {
                 return Err(Refused { error: fault.into(), audience });
             }
@@ -320,6 +320,7 @@ impl Session {
             worker: &self.worker,
             table: &view.table,
             edits: &begun.target.reply,
+            request_edits: &begun.target.request,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
@@ -354,6 +355,10 @@ impl Session {
 
     /// Both sides have left HTTP.
     async fn tunnel(&mut self, view: &View, begun: &mut Begun<'_>, mut lease: Lease) -> Next {
+        // The request ends with its reply; what follows is counted by itself.
+        let took = begun.ended.saturating_duration_since(begun.at);
+        begun.app.metrics.answered(101, took);
+        self.record(begun, Some(&lease), took, None);
         let metrics = &self.worker.shared.metrics;
         let _open = Counted::new(&metrics.tunnels);
         let (up, down) = (std::mem::take(&mut self.inbox), std::mem::take(&mut begun.incoming));
@@ -361,10 +366,10 @@ impl Session {
         let carried =
             tunnel::carry(&mut self.conn.stream, &mut lease.stream, up, down, idle_max, &mut self.timer)
                 .await;
+        metrics.tunnel_seconds.record(begun.ended.elapsed());
+        metrics.tunnel_bytes_up.add(carried.up);
+        metrics.tunnel_bytes_down.add(carried.down);
         debug!(app = begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
-        let took = begun.at.elapsed();
-        begun.app.metrics.answered(101, took);
-        self.record(begun, Some(&lease), took, None);
         Next::Cut
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Relay<'a> {
     pub(super) worker: &'a Worker,
     pub(super) table: &'a Table,
     pub(super) edits: &'a Edits,
+    /// Edits to the request, of which trailers are left.
+    pub(super) request_edits: &'a Edits,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
@@ -170,8 +172,10 @@ impl Relay<'_> {
             return Ok(false);
         }
         let mut moved = false;
+        // Of a body only a trailer section that is not whole yet is ever left here.
+        let limits = &self.table.limits;
         let has_room =
-            self.inbox.is_empty() || (!uploading && self.inbox.len() < self.table.limits.head_bytes);
+            self.inbox.is_empty() || self.inbox.len() < limits.head_bytes.max(limits.trailer_bytes);
         if has_room && !self.client_is_done {
             match self.client.poll_fill(cx, self.inbox) {
                 Poll::Ready(Ok(0)) if !uploading => {
@@ -184,8 +188,9 @@ impl Relay<'_> {
             }
         }
         if uploading && !self.inbox.is_empty() {
-            self.exchange.upload(self.inbox, &mut self.outgoing.body, &self.table.limits)?;
-            moved = true;
+            let before = self.inbox.len();
+            self.exchange.upload(self.inbox, &mut self.outgoing.body, limits, self.request_edits)?;
+            moved |= self.inbox.len() < before;
         }
         Ok(moved)
     }

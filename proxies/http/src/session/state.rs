@@ -9,7 +9,9 @@
 //! ```
 
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, RequestHead, Version, render};
+use crate::wire::{
+    Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, RequestHead, Version, render, tokens,
+};
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
 
@@ -17,7 +19,7 @@ use thiserror::Error;
 const INTERIM_MAX: u8 = 32;
 
 /// What of a request decides how its exchange goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The client's version.
     pub version: Version,
@@ -27,8 +29,8 @@ pub struct Asked {
     pub keeps_alive: bool,
     /// It may be sent a second time: idempotent, and without a body.
     pub may_replay: bool,
-    /// It asks to leave HTTP, and 101 is a reply it understands.
-    pub may_switch: bool,
+    /// It asks to leave HTTP for one of these protocols, and 101 is a reply it understands.
+    pub offered: Option<Box<[u8]>>,
 }
 
 impl Asked {
@@ -39,7 +41,7 @@ impl Asked {
             is_head: head.method == b"HEAD",
             keeps_alive: head.keeps_alive(),
             may_replay: head.is_idempotent() && head.framing == Framing::None,
-            may_switch: head.upgrade().is_some(),
+            offered: head.upgrade().map(Into::into),
         }
     }
 }
@@ -49,7 +51,7 @@ impl Asked {
 pub struct Rules<'a> {
     /// Bounds of a head and of a trailer section.
     pub limits: &'a Limits,
-    /// Edits to the reply's head.
+    /// Edits to the reply's head; what they remove does not come as a trailer either.
     pub edits: &'a Edits,
     /// Say goodbye with this reply.
     pub draining: bool,
@@ -122,15 +124,15 @@ impl Exchange {
     }
 
     /// Takes from `input` what belongs to this request's body and puts it into `output`. What follows it stays: it is
-    /// the next request.
+    /// the next request. What `edits` remove does not come as a trailer either.
     pub fn upload(
         &mut self,
         input: &mut BytesMut,
         output: &mut BytesMut,
         limits: &Limits,
+        edits: &Edits,
     ) -> Result<(), Fault> {
-        let taken = self.upload.advance(input, limits, |_| {}).map_err(Fault::Request)?;
-        shift(input, taken, output);
+        self.upload.pass(input, output, limits, edits).map_err(Fault::Request)?;
         self.check_invariants();
         Ok(())
     }
@@ -151,7 +153,14 @@ impl Exchange {
                     None => break,
                 },
                 // Body -> Body | Done
-                Reply::Body(_) => self.body(input, output, rules)?,
+                Reply::Body(_) => {
+                    let before = input.len();
+                    self.body(input, output, rules)?;
+                    // The rest of a trailer section is to come.
+                    if input.len() == before {
+                        break;
+                    }
+                }
                 // A server that speaks out of turn is not spoken to again.
                 Reply::Done => {
                     self.server_stays = false;
@@ -253,8 +262,10 @@ impl Exchange {
         let head = ReplyHead::parse(raw, self.asked.is_head, rules.limits, fields).map_err(Fault::Reply)?;
         self.scan = HeadScan::default();
         if head.status == 101 {
-            if !self.asked.may_switch || head.fields.upgrade.is_none() {
-                return Err(Fault::Reply(Malformed::InterimMisplaced));
+            let chosen = head.fields.upgrade.map(|protocol| protocol.of(head.raw)).unwrap_or_default();
+            let offered = self.asked.offered.as_deref().unwrap_or_default();
+            if !offers(offered, chosen) {
+                return Err(Fault::Reply(Malformed::UpgradeMisplaced));
             }
             self.status = Some(101);
             self.reply = Reply::Switched;
@@ -311,8 +322,7 @@ impl Exchange {
             output.extend_from_slice(b"\r\n");
             input.advance(taken);
         } else {
-            let taken = body.advance(input, &limits, |_| {}).map_err(Fault::Reply)?;
-            shift(input, taken, output);
+            body.pass(input, output, &limits, rules.edits).map_err(Fault::Reply)?;
         }
         if body.is_done() {
             self.reply = Reply::Done;
@@ -326,7 +336,7 @@ impl Exchange {
             self.is_begun() == self.status.is_some(),
             "a reply has begun exactly when its status is known"
         );
-        debug_assert!(!self.is_switched() || self.asked.may_switch, "only who asks is switched");
+        debug_assert!(!self.is_switched() || self.asked.offered.is_some(), "only who asks is switched");
         debug_assert!(
             !self.keeps_client() || !self.leaving.close,
             "a client told of the close is not read again"
@@ -335,14 +345,8 @@ impl Exchange {
     }
 }
 
-/// Moves `count` bytes from the front of one buffer to the end of the other. A whole buffer into an empty one is a
-/// swap: a body in transit is not copied here.
-fn shift(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
-    if count == from.len() && to.is_empty() {
-        std::mem::swap(from, to);
-        from.clear();
-    } else {
-        to.extend_from_slice(from.get(..count).unwrap_or_default());
-        from.advance(count);
-    }
+/// Whether all that a server switches to was offered (RFC 9110, 7.8), and it is something.
+fn offers(offered: &[u8], chosen: &[u8]) -> bool {
+    let is_offered = |protocol: &[u8]| tokens(offered).any(|token| token.eq_ignore_ascii_case(protocol));
+    tokens(chosen).next().is_some() && tokens(chosen).all(is_offered)
 }

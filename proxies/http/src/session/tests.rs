@@ -14,13 +14,8 @@ use groove_common::testing::{Dice, downstream, simulate};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-const ASKED: Asked = Asked {
-    version: Version::Http11,
-    is_head: false,
-    keeps_alive: true,
-    may_replay: true,
-    may_switch: false,
-};
+const ASKED: Asked =
+    Asked { version: Version::Http11, is_head: false, keeps_alive: true, may_replay: true, offered: None };
 
 /// What a peer sends for a body: on the wire, and what it means.
 struct Message {
@@ -105,7 +100,9 @@ fn each_side_gets_what_the_other_sent_in_whatever_order() {
                 let end = (sent_up + dice.below(50)).min(from_client.len());
                 inbox.extend_from_slice(&from_client[sent_up..end]);
                 sent_up = end;
-                exchange.upload(&mut inbox, &mut to_server, &limits).expect("a good upload");
+                exchange
+                    .upload(&mut inbox, &mut to_server, &limits, &Edits::default())
+                    .expect("a good upload");
             } else {
                 let end = (sent_down + dice.below(50)).min(from_server.len());
                 incoming.extend_from_slice(&from_server[sent_down..end]);
@@ -178,9 +175,14 @@ fn what_follows_a_reply_spoils_the_servers_connection_only() {
 #[test]
 fn a_switch_must_have_been_asked_for() {
     let reply = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nping";
-    let (result, _, _) = answered(ASKED, reply, false);
-    assert_eq!(result, Err(Fault::Reply(Malformed::InterimMisplaced)));
-    let (result, exchange, text) = answered(Asked { may_switch: true, ..ASKED }, reply, false);
+    let offering = |offered: &str| Asked { offered: Some(offered.as_bytes().into()), ..ASKED };
+    for asked in [ASKED, offering("h3"), offering("web, socket")] {
+        let (result, _, _) = answered(asked, reply, false);
+        assert_eq!(result, Err(Fault::Reply(Malformed::UpgradeMisplaced)));
+    }
+    let nothing = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: ,\r\n\r\n";
+    assert_eq!(answered(offering("h3"), nothing, false).0, Err(Fault::Reply(Malformed::UpgradeMisplaced)));
+    let (result, exchange, text) = answered(offering("h3, WebSocket"), reply, false);
     assert_eq!(result, Ok(()));
     assert!(exchange.is_switched() && exchange.is_answered());
     assert!(text.ends_with("Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"), "{text}");
@@ -199,7 +201,7 @@ fn the_phases_follow_the_messages() {
     let mut exchange = Exchange::new(ASKED, Framing::Length(2));
     assert_eq!(exchange.phase(), Phase::Upload);
     let (mut inbox, mut out) = (BytesMut::from("ab"), BytesMut::new());
-    exchange.upload(&mut inbox, &mut out, &Limits::default()).expect("two bytes");
+    exchange.upload(&mut inbox, &mut out, &Limits::default(), &Edits::default()).expect("two bytes");
     assert_eq!(exchange.phase(), Phase::FirstByte);
     let (_, exchange, _) = answered(ASKED, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", false);
     assert_eq!(exchange.phase(), Phase::Download);

@@ -1,7 +1,8 @@
 //! Where a body ends.
 
 use super::chunked::Chunked;
-use super::{Limits, Malformed};
+use super::{Edits, Limits, Malformed};
+use bytes::{Buf, BytesMut};
 
 /// How a message's body is delimited (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,37 @@ impl Body {
         }
     }
 
+    /// Moves what belongs to the body from the front of `input` to the end of `output`, as it came but for trailers
+    /// that `edits` remove. Where there are such edits, a trailer section stays in `input` until all of it is there.
+    pub fn pass(
+        &mut self,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+        limits: &Limits,
+        edits: &Edits,
+    ) -> Result<(), Malformed> {
+        let Self::Chunked(chunked) = self else {
+            let taken = self.advance(input, limits, |_| {})?;
+            shift(input, taken, output);
+            return Ok(());
+        };
+        if edits.removes_something() {
+            let taken = chunked.advance_to_trailers(input, limits)?;
+            shift(input, taken, output);
+            if let Some(length) = chunked.trailers(input, limits)? {
+                put_trailers(input.get(..length).unwrap_or_default(), edits, output);
+                input.advance(length);
+            }
+        } else {
+            let taken = chunked.advance(input, limits, |_| {})?;
+            shift(input, taken, output);
+        }
+        if chunked.is_done() {
+            *self = Self::Done;
+        }
+        Ok(())
+    }
+
     /// Its sender has closed. Whether that was its end, rather than a loss.
     pub fn closed(&mut self) -> bool {
         match self {
@@ -88,5 +120,27 @@ impl Body {
             }
             Self::Length(_) | Self::Chunked(_) => false,
         }
+    }
+}
+
+/// Copies the lines of a trailer section, but those that are removed.
+fn put_trailers(section: &[u8], edits: &Edits, output: &mut BytesMut) {
+    for line in section.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if !edits.removes(name) {
+            output.extend_from_slice(line);
+        }
+    }
+}
+
+/// Moves `count` bytes from the front of one buffer to the end of the other. A whole buffer into an empty one is a
+/// swap: a body in transit is not copied here.
+fn shift(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
+    if count == from.len() && to.is_empty() {
+        std::mem::swap(from, to);
+        from.clear();
+    } else {
+        to.extend_from_slice(from.get(..count).unwrap_or_default());
+        from.advance(count);
     }
 }

@@ -95,13 +95,43 @@ impl Chunked {
         &mut self,
         input: &[u8],
         limits: &Limits,
+        data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
+        self.advance_to(State::Done, input, limits, data)
+    }
+
+    /// As [`Self::advance`], but no further than to the trailer section.
+    pub fn advance_to_trailers(&mut self, input: &[u8], limits: &Limits) -> Result<usize, Malformed> {
+        self.advance_to(State::TrailerStart, input, limits, |_| {})
+    }
+
+    /// At a trailer section, its length in `input`, blank line included; the body is complete with it. `None` while
+    /// some of it is missing, or the body is not there yet.
+    pub fn trailers(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Malformed> {
+        if self.state != State::TrailerStart {
+            return Ok(None);
+        }
+        let mut ahead = self.clone();
+        let length = ahead.advance(input, limits, |_| {})?;
+        if !ahead.is_done() {
+            return Ok(None);
+        }
+        *self = ahead;
+        Ok(Some(length))
+    }
+
+    fn advance_to(
+        &mut self,
+        goal: State,
+        input: &[u8],
+        limits: &Limits,
         mut data: impl FnMut(&[u8]),
     ) -> Result<usize, Malformed> {
         let mut at = 0;
         while let Some(rest) = input.get(at..)
             && let Some(byte) = rest.first()
         {
-            if self.state == State::Done {
+            if self.state == goal || self.state == State::Done {
                 break;
             }
             if self.state == State::Data {

@@ -61,6 +61,11 @@ impl Edits {
         self.removed.is_empty() && self.lines.is_empty()
     }
 
+    /// Whether there are names of fields that go.
+    pub fn removes_something(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
     /// Whether a field of that name goes.
     pub fn removes(&self, name: &[u8]) -> bool {
         self.removed.iter().any(|removed| removed.eq_ignore_ascii_case(name))

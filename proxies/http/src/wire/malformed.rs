@@ -83,9 +83,12 @@ pub enum Malformed {
     /// The status is not three digits from 100 to 599.
     #[error("the status is not a number from 100 to 599")]
     Status,
-    /// An upgrade that was not asked for, or more interim replies than anyone needs.
-    #[error("an interim reply stands where none may")]
+    /// More interim replies than anyone needs.
+    #[error("there are too many interim replies")]
     InterimMisplaced,
+    /// An upgrade that was not asked for, or to a protocol that was not offered (RFC 9110, 7.8).
+    #[error("a 101 switches to what was not offered")]
+    UpgradeMisplaced,
 }
 
 impl Malformed {
@@ -117,7 +120,8 @@ impl Malformed {
             | Self::ChunkEnd
             | Self::TrailerField
             | Self::Status
-            | Self::InterimMisplaced => 400,
+            | Self::InterimMisplaced
+            | Self::UpgradeMisplaced => 400,
         }
     }
 }

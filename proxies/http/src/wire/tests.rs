@@ -409,6 +409,41 @@ fn edits_have_the_last_word_on_our_own_fields_too() {
 }
 
 #[test]
+fn what_an_edit_removes_is_no_trailer_either() {
+    let edits = Edits::new(["x-secret"], [("X-Set", "1")], [("X-Add", "1")]);
+    let body = "5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-SECRET: 2\r\nx-set: 3\r\nX-Add: 4\r\n\r\nGET";
+    for step in 1..body.len() {
+        let (mut reader, mut input, mut out) =
+            (Body::new(Framing::Chunked), BytesMut::new(), BytesMut::new());
+        for part in body.as_bytes().chunks(step) {
+            input.extend_from_slice(part);
+            reader.pass(&mut input, &mut out, &Limits::default(), &edits).unwrap();
+            // A body is passed on as it comes; only trailers wait for each other.
+            assert!(input.is_empty() || out.ends_with(b"0\r\n") || reader.is_done(), "{input:?} {out:?}");
+        }
+        assert!(reader.is_done());
+        assert_eq!(out, "5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Add: 4\r\n\r\n", "{step} bytes at a time");
+        assert_eq!(input, "GET", "the next request");
+    }
+}
+
+#[test]
+fn a_trailer_section_that_is_held_is_as_strict_and_as_bounded() {
+    let edits = Edits::new(["x-secret"], [("X-Set", "1")], [("X-Add", "1")]);
+    let limits = Limits { trailer_bytes: 64, ..Limits::default() };
+    for (section, refused) in [
+        ("X : 1\r\n\r\n".to_owned(), Malformed::FieldName),
+        ("X: 1\r\n y\r\n\r\n".to_owned(), Malformed::FieldName),
+        ("Content-Length: 1\r\n\r\n".to_owned(), Malformed::TrailerField),
+        (format!("X: {}", "y".repeat(100)), Malformed::TrailerTooLong),
+    ] {
+        let mut reader = Body::new(Framing::Chunked);
+        let (mut input, mut out) = (BytesMut::from(format!("0\r\n{section}").as_str()), BytesMut::new());
+        assert_eq!(reader.pass(&mut input, &mut out, &limits, &edits), Err(refused), "{section:?}");
+    }
+}
+
+#[test]
 fn an_expectation_is_not_hidden_behind_another() {
     for (lines, met) in [
         ("Expect: 100-continue\r\n", true),
