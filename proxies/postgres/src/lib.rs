@@ -22,7 +22,7 @@ pub use proxy::Postgres;
 /// What all sessions share.
 pub struct Shared {
     /// Users, databases, pools.
-    pub directory: upstream::Directory,
+    pub directory: Arc<upstream::Directory>,
     /// Sessions by cancel key.
     pub cancels: Arc<session::cancel::Cancels>,
     /// Counted before a client has a pool.

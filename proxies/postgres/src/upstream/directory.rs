@@ -1,7 +1,8 @@
 //! The configuration, resolved: who may log in, which databases there are, and their pools.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use groove_common::app::{Context, StartError};
@@ -16,20 +17,36 @@ use super::probe::SslRequestProber;
 use super::random;
 use crate::auth::Stored;
 use crate::auth::scram::{ITERATIONS, Verifier};
-use crate::config::{Config, Database, User};
+use crate::config::{Auth, Config, Database, User};
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
+
+/// How often unused pools are looked for: often enough to overstay `pool.idle` by a quarter at most.
+const ROUND_MIN: Duration = Duration::from_millis(100);
+const ROUND_MAX: Duration = Duration::from_secs(30);
 
 /// Everybody and everything that clients may name.
 pub struct Directory {
     cx: Context,
     current: ArcSwap<Known>,
-    pools: Mutex<HashMap<PoolKey, Arc<UserPool>>>,
+    pools: Mutex<HashMap<PoolKey, Pooled>>,
     /// Makes verifiers for those who do not exist, and salts for those who do.
     secret: [u8; 32],
 }
 
 type PoolKey = (String, String);
+
+/// A pool, and since when no session has been seen to use it.
+struct Pooled {
+    pool: Arc<UserPool>,
+    unused_since: Option<Instant>,
+}
+
+impl Pooled {
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.pool) == 1
+    }
+}
 
 /// One configuration, resolved.
 struct Known {
@@ -73,14 +90,16 @@ impl Login {
 
 impl Directory {
     /// Resolves a configuration and starts what it names.
-    pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Directory, StartError> {
+    pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Arc<Directory>, StartError> {
         let known = resolve(config, &BTreeMap::new(), cx)?;
-        Ok(Directory {
+        let directory = Arc::new(Directory {
             cx: cx.clone(),
             current: ArcSwap::from_pointee(known),
             pools: Mutex::default(),
             secret: random()?,
-        })
+        });
+        cx.runtime.spawn(reap(Arc::downgrade(&directory)));
+        Ok(directory)
     }
 
     /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
@@ -89,7 +108,7 @@ impl Directory {
         let known = Arc::new(resolve(config, &before.databases, &self.cx)?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
-        for ((database, user), pool) in pools.iter() {
+        for ((database, user), Pooled { pool, .. }) in pools.iter() {
             if let Some((target, options)) = known.target(database, user) {
                 let replaced = before.leads_elsewhere(&known, database, user);
                 pool.update(target, options, replaced);
@@ -127,27 +146,57 @@ impl Directory {
     pub fn pool(&self, database: &str, user: &str) -> Result<Arc<UserPool>, Error> {
         let key = (database.to_owned(), user.to_owned());
         let mut pools = self.pools.lock();
-        if let Some(pool) = pools.get(&key) {
-            return Ok(Arc::clone(pool));
+        if let Some(known) = pools.get_mut(&key) {
+            known.unused_since = None;
+            return Ok(Arc::clone(&known.pool));
         }
         let known = self.current.load();
         let (target, options) =
             known.target(database, user).ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
         if pools.len() >= known.config.limits.pools as usize {
-            return Err(Error::TooManyClients);
+            let unused = pools.iter().filter(|(_, pooled)| pooled.is_unused());
+            let longest =
+                unused.min_by_key(|(_, pooled)| (pooled.unused_since.is_none(), pooled.unused_since));
+            let longest = longest.map(|(key, _)| key.clone()).ok_or(Error::TooManyClients)?;
+            pools.remove(&longest);
         }
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
         let name = format!("{database}.{user}");
         let pool = Arc::new(UserPool::start(name, target, options, metrics, &self.cx.runtime));
-        pools.insert(key, Arc::clone(&pool));
+        pools.insert(key, Pooled { pool: Arc::clone(&pool), unused_since: None });
         Ok(pool)
     }
 
     /// Every pool there is, by name.
     pub fn pools(&self) -> Vec<Arc<UserPool>> {
-        let mut pools: Vec<_> = self.pools.lock().values().map(Arc::clone).collect();
+        let mut pools: Vec<_> = self.pools.lock().values().map(|known| Arc::clone(&known.pool)).collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         pools
+    }
+
+    /// Drops the pools that nobody has used for `pool.idle`, and those of users that are gone as soon as nobody
+    /// uses them: their connections end, and so do their metrics.
+    fn drop_unused(&self, now: Instant) {
+        let known = self.current.load();
+        self.pools.lock().retain(|(database, user), pooled| {
+            if !pooled.is_unused() {
+                pooled.unused_since = None;
+                return true;
+            }
+            let since = *pooled.unused_since.get_or_insert(now);
+            let Some(written) = known.config.databases.get(database) else { return false };
+            let is_named = known.users.contains_key(user);
+            let may_come_back = is_named || known.config.auth == Auth::Trust;
+            let is_kept_warm = is_named && written.pool.min > 0;
+            is_kept_warm || (may_come_back && now.duration_since(since) < written.pool.idle.get())
+        });
+    }
+
+    /// How long until unused pools are looked for again.
+    fn round(&self) -> Duration {
+        let known = self.current.load();
+        let shortest = known.config.databases.values().map(|database| database.pool.idle.get()).min();
+        (shortest.unwrap_or(ROUND_MAX) / 4).clamp(ROUND_MIN, ROUND_MAX)
     }
 
     /// Every database's servers.
@@ -185,6 +234,16 @@ impl Known {
             Some((login.server_user.clone(), login.server_password.clone()))
         };
         place(self) != place(next) || role(self) != role(next)
+    }
+}
+
+/// Looks for unused pools until the directory is gone.
+async fn reap(directory: Weak<Directory>) {
+    while let Some(round) = directory.upgrade().map(|directory| directory.round()) {
+        tokio::time::sleep(round).await;
+        if let Some(directory) = directory.upgrade() {
+            directory.drop_unused(Instant::now());
+        }
     }
 }
 
