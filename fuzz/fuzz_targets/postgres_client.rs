@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use groove_postgres::session::names::NameBounds;
 use groove_postgres::session::prepared::Statements;
 use groove_postgres::session::settings::Settings;
 use groove_postgres::session::state::{Backend, Bounds, Machine, Mode};
@@ -11,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// What a server gets, and what the client is answered, if all of it is the protocol.
 fn drive(text: &[u8], step: usize) -> Option<(BytesMut, BytesMut)> {
-    let bounds = Bounds { message: 4096, statements: 4 };
+    let bounds = Bounds { message: 4096, statements: NameBounds { count: 4, bytes: 1 << 16 } };
     let settings = Arc::new(Settings::default());
     let mut machine = Machine::new(Mode::Transaction, bounds, Arc::<Statements>::default(), settings);
     let mut backend = Backend::new(Settings::default(), 2);

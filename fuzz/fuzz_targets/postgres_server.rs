@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use groove_postgres::session::names::NameBounds;
 use groove_postgres::session::prepared::Statements;
 use groove_postgres::session::settings::Settings;
 use groove_postgres::session::state::{Backend, Bounds, Machine, Mode};
@@ -15,7 +16,7 @@ const ASKED: &[u8] = b"P\0\0\0\x09a\0x\0\0\0B\0\0\0\x0d\0a\0\0\0\0\0\0\0E\0\0\0\
                        S\0\0\0\x04Q\0\0\0\x06x\0c\0\0\0\x04";
 
 fn drive(text: &[u8], step: usize) -> Option<BytesMut> {
-    let bounds = Bounds { message: 4096, statements: 4 };
+    let bounds = Bounds { message: 4096, statements: NameBounds { count: 4, bytes: 1 << 16 } };
     let settings = Arc::new(Settings::default());
     let mut machine = Machine::new(Mode::Transaction, bounds, Arc::<Statements>::default(), settings);
     let mut backend = Backend::new(Settings::default(), 2);

@@ -36,6 +36,11 @@ fn pgbench_with_two_hundred_clients_on_twenty_connections() -> Result<()> {
         ensure!(said.contains("actually processed: 4000/4000"), "{mode}: {said}");
         ensure!(!said.contains("error"), "{mode}: {said}");
     }
+    // One thread, which prepares synchronously: what it prepares must not wait for those it keeps waiting.
+    for _ in 0..3 {
+        let said = pgbench(&proxy, &["-n", "-M", "prepared", "-c", "60", "-j", "1", "-t", "5"])?;
+        ensure!(said.contains("actually processed: 300/300"), "{said}");
+    }
     let connections = server.sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")?;
     ensure!(connections.parse::<u32>()? <= 20, "{connections} connections");
     Ok(())

@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod login;
+mod roles;
 mod sessions;
 mod suites;
 

@@ -10,7 +10,9 @@ use futures_util::{SinkExt, TryStreamExt, pin_mut};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-use super::{code, connect, connect_as, proxy, proxy_with_wait, run, text};
+use harness::{Kind, Postgres, Proxy};
+
+use super::{CONFIG, code, connect, connect_as, proxy, proxy_with_wait, run, text};
 
 const ROUNDS: usize = 30;
 
@@ -232,6 +234,80 @@ fn session_pooling_keeps_everything_and_leaves_nothing() -> Result<()> {
         let next = connect(&proxy, "own").await?;
         assert_eq!(text(&next, "SHOW work_mem").await?, "4MB");
         assert_eq!(code(next.simple_query("SELECT * FROM mine").await), SqlState::UNDEFINED_TABLE);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_reset_query_that_keeps_statements_is_believed() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let config = CONFIG.replace("{size: $SIZE,", "{size: $SIZE, reset_query: RESET search_path,");
+        let builder = Proxy::of(Kind::Postgres).config(&config).set("SERVER", server.address());
+        let proxy = builder.set("SIZE", 1).set("WAIT", "30s").start()?;
+        let asked = "user=app password=secret dbname=shop options='-c work_mem=7MB'";
+        let client = connect_as(&proxy, asked).await?;
+        let statement = client.prepare("SELECT $1::int + 1").await?;
+        for _ in 0..3 {
+            assert_eq!(client.query_one(&statement, &[&1]).await?.get::<_, i32>(0), 2);
+            // One that leaves in a transaction: its connection is reset.
+            let leaving = connect_as(&proxy, asked).await?;
+            leaving.batch_execute("BEGIN; SET search_path = theirs").await?;
+            drop(leaving);
+            assert_eq!(client.query_one(&statement, &[&1]).await?.get::<_, i32>(0), 2);
+            assert_eq!(text(&client, "SHOW work_mem").await?, "7MB");
+            assert_eq!(text(&connect(&proxy, "shop").await?, "SHOW work_mem").await?, "4MB");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn pools_that_nobody_uses_make_room() -> Result<()> {
+    const CONFIG: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+auth: trust
+databases: {shop: {endpoints: [$SERVER], pool: {idle: 400ms}}}
+users: {app: {server_password: secret}}
+limits: {pools: 2}
+";
+    run(async {
+        let server = Postgres::start()?;
+        let proxy = Proxy::of(Kind::Postgres).config(CONFIG).set("SERVER", server.address()).start()?;
+        let stays = connect_as(&proxy, "user=app dbname=shop").await?;
+        for number in 0..5 {
+            let invented = connect_as(&proxy, &format!("user=invented{number} dbname=shop")).await;
+            assert_eq!(code(invented), SqlState::INVALID_PASSWORD, "the server's own answer");
+        }
+        while proxy.status()?["pools"].as_array().context("pools")?.len() != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(text(&stays, "SELECT 1").await?, "1");
+        let series = ("groove_postgres_clients", [("user", "invented4")]);
+        assert_eq!(proxy.metrics()?.sum(series.0, &series.1), None, "its metrics are gone, too");
+        drop(stays);
+        while !proxy.status()?["pools"].as_array().context("pools")?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn prepared_statements_are_bounded_in_bytes() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let config = format!("{CONFIG}limits: {{message: 64KiB, statement_bytes: 100KiB}}\n");
+        let builder = Proxy::of(Kind::Postgres).config(&config).set("SERVER", server.address());
+        let proxy = builder.set("SIZE", 1).set("WAIT", "30s").start()?;
+        let client = connect(&proxy, "shop").await?;
+        let large = |n: usize| format!("SELECT {n} AS {}", "x".repeat(40 << 10));
+        let (_one, _two) = (client.prepare(&large(1)).await?, client.prepare(&large(2)).await?);
+        let refused = client.prepare(&large(3)).await.err().context("taken")?;
+        let refused = refused.as_db_error().context("not told why")?.clone();
+        assert_eq!(refused.code(), &SqlState::PROGRAM_LIMIT_EXCEEDED);
+        assert!(refused.hint().is_some_and(|hint| hint.contains("statement_bytes")), "{refused:?}");
         Ok(())
     })
 }

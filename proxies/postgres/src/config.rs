@@ -181,6 +181,8 @@ pub struct Limits {
     /// Named prepared statements of one client, where server connections are shared.
     #[schemars(range(min = 1))]
     pub statements: u32,
+    /// Bytes of these statements, names included. A statement counts for each client that has it.
+    pub statement_bytes: Size,
     /// Pairs of database and user with server connections.
     #[schemars(range(min = 1))]
     pub pools: u32,
@@ -193,6 +195,7 @@ impl Default for Limits {
             logins: 1000,
             message: Size::mib(1),
             statements: 5000,
+            statement_bytes: Size::mib(16),
             pools: 1000,
         }
     }
@@ -331,6 +334,10 @@ impl Limits {
         if self.message.bytes() < 16 << 10 || self.message.bytes() > 1 << 30 {
             let help = Some("write `16KiB` to `1GiB`");
             issues.at(&["limits", "message"], "outside of what makes sense", help);
+        }
+        if self.statement_bytes.bytes() < self.message.bytes() {
+            let help = format!("write at least `{}`, which is `message`", self.message);
+            issues.at(&["limits", "statement_bytes"], "less than one statement may have", Some(&help));
         }
     }
 }

@@ -97,6 +97,12 @@ pub enum Error {
         /// The configured bound.
         max: usize,
     },
+    /// A client's prepared statements are as long together as they may be.
+    #[error("more than {max} bytes of prepared statements in one session")]
+    StatementBytes {
+        /// The configured bound.
+        max: usize,
+    },
     /// A name that the client has parsed already.
     #[error("prepared statement \"{}\" already exists", String::from_utf8_lossy(.0))]
     DuplicateStatement(Box<[u8]>),
@@ -129,7 +135,7 @@ impl Error {
             Error::Client(_) | Error::Lost(_) => "08006",
             Error::Upstream(_) => "08P01",
             Error::Setup => "XX000",
-            Error::TooManyStatements { .. } => "54000",
+            Error::TooManyStatements { .. } | Error::StatementBytes { .. } => "54000",
             Error::DuplicateStatement(_) => "42P05",
             Error::Draining => "57P01",
         }
@@ -145,6 +151,7 @@ impl Error {
                 Some("Raise the pool's \"size\" or \"max_wait\", or look for transactions that stay open.")
             }
             Error::TooManyStatements { .. } => Some("Close statements, or raise \"limits.statements\"."),
+            Error::StatementBytes { .. } => Some("Close statements, or raise \"limits.statement_bytes\"."),
             Error::Protocol(DecodeError::TooLarge { .. }) => Some("Raise \"limits.message\"."),
             Error::ServerAuth(_) => Some("Set \"server_password\" of this user to the plain password."),
             Error::StatementMode => Some("Use a pool in transaction mode."),
@@ -181,6 +188,7 @@ impl Classified for Error {
             Error::Client(error) | Error::Lost(error) => Kind::of_io(error),
             Error::Protocol(DecodeError::TooLarge { .. })
             | Error::TooManyStatements { .. }
+            | Error::StatementBytes { .. }
             | Error::TooManyClients
             | Error::ListenerFull => Kind::Limit,
             Error::Protocol(_)
@@ -223,6 +231,7 @@ impl Classified for Error {
             | Error::Cancelled
             | Error::StatementMode
             | Error::TooManyStatements { .. }
+            | Error::StatementBytes { .. }
             | Error::DuplicateStatement(_) => Side::Downstream,
             Error::NoEndpoint
             | Error::Connect(_)
@@ -268,6 +277,7 @@ impl Classified for Error {
             | Error::Setup
             | Error::StatementMode
             | Error::TooManyStatements { .. }
+            | Error::StatementBytes { .. }
             | Error::DuplicateStatement(_) => Retry::Never,
         }
     }
@@ -302,6 +312,7 @@ impl Classified for Error {
             | Error::Setup
             | Error::StatementMode
             | Error::TooManyStatements { .. }
+            | Error::StatementBytes { .. }
             | Error::DuplicateStatement(_)
             | Error::Draining => self.to_string().into(),
         }

@@ -70,6 +70,17 @@ pub struct Registered {
     pub canceller: Arc<Canceller>,
 }
 
+impl Registered {
+    /// The session got a server connection. A request that came while it was [held
+    /// back](Canceller::hold_back), or just when its place in line came up, is carried out now.
+    pub fn leased(&self, target: &Arc<CancelTarget>) {
+        if self.canceller.leased(target) {
+            let canceller = Arc::clone(&self.canceller);
+            tokio::spawn(async move { canceller.cancel().await });
+        }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.cancels.sessions.lock().remove(&self.key);
@@ -96,7 +107,7 @@ enum Now {
     /// Nothing runs.
     #[default]
     Idle,
-    /// In line for a server connection; to be woken when it is cancelled.
+    /// In line for a server connection, or before its first message there; to be woken when it is cancelled.
     Waiting(Waker),
     /// Cancelled in line.
     Cancelled,
@@ -116,9 +127,18 @@ impl Canceller {
         false
     }
 
-    /// The session got a server connection.
-    pub fn leased(&self, target: &Arc<CancelTarget>) {
-        self.stage.lock().now = Now::Leased(Arc::clone(target));
+    /// The session has a server connection, and nothing of its own runs there yet.
+    pub fn hold_back(&self) {
+        let mut stage = self.stage.lock();
+        if !matches!(stage.now, Now::Cancelled) {
+            stage.now = Now::Waiting(Waker::noop().clone());
+        }
+    }
+
+    /// What the session runs can be cancelled there from now on; true if it was already.
+    fn leased(&self, target: &Arc<CancelTarget>) -> bool {
+        let mut stage = self.stage.lock();
+        matches!(std::mem::replace(&mut stage.now, Now::Leased(Arc::clone(target))), Now::Cancelled)
     }
 
     /// From now on a request finds nothing to cancel. True if one is under way: see [`Canceller::settled`].

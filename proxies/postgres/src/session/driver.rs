@@ -59,6 +59,8 @@ pub struct Session {
     to_client: BytesMut,
     from_server: BytesMut,
     to_server: BytesMut,
+    /// Cancel requests are held back until the server has this session's settings.
+    held_back: bool,
     /// When the exchange began to wait for a server connection.
     began: Instant,
     /// Goes off when it has waited for too long.
@@ -100,6 +102,7 @@ impl Session {
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
+            held_back: false,
             began: now,
             patience: Timer::new(now.into()),
         })
@@ -236,8 +239,14 @@ impl Session {
     fn begin(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         lease.condemn();
-        self.registered.canceller.leased(&lease.cancel);
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
+        // A cancel request is for what the client runs: a setup that it hit would end the session.
+        self.held_back = self.machine.in_setup();
+        if self.held_back {
+            self.registered.canceller.hold_back();
+        } else {
+            self.registered.leased(&lease.cancel);
+        }
     }
 
     async fn exchange(&mut self) -> Result<End, Error> {
@@ -266,6 +275,10 @@ impl Session {
                         moved = true;
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
                         self.machine.from_server(input, backend, &mut self.to_client)?;
+                        if self.held_back && !self.machine.in_setup() {
+                            self.held_back = false;
+                            self.registered.leased(&lease.cancel);
+                        }
                     }
                     Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
                     Poll::Ready(Err(error)) => lost = Some(error),

@@ -7,6 +7,7 @@ use groove_common::net::{Downstream, Transport};
 
 use super::cancel::Registered;
 use super::driver::{Parts, Session};
+use super::names::NameBounds;
 use super::settings::{Settings, of_startup};
 use super::state::{Bounds, Machine, Mode};
 use crate::Shared;
@@ -256,7 +257,9 @@ impl Handshake {
     /// The session of a client that is logged in.
     pub fn into_session(self, logged_in: LoggedIn) -> Box<Session> {
         let limits = &self.shared.directory.config().limits;
-        let bounds = Bounds { message: limits.message.bytes(), statements: limits.statements as usize };
+        let statements =
+            NameBounds { count: limits.statements as usize, bytes: limits.statement_bytes.bytes() };
+        let bounds = Bounds { message: limits.message.bytes(), statements };
         let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
         let Handshake { shared, conn, input, .. } = self;

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod driver;
 pub mod handshake;
 mod lease;
+pub mod names;
 pub mod prepared;
 pub mod reclaim;
 pub mod settings;

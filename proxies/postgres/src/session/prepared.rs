@@ -75,8 +75,10 @@ pub struct Statements(Mutex<Interned>);
 struct Interned {
     known: HashSet<ByContent, foldhash::fast::RandomState>,
     last: StatementId,
-    /// How many may be known before those that nobody uses are looked for.
+    bytes: usize,
+    /// How many, or how many bytes of them, may be known before those that nobody uses are looked for.
     sweep_at: usize,
+    sweep_at_bytes: usize,
 }
 
 impl Statements {
@@ -86,12 +88,11 @@ impl Statements {
         if let Some(ByContent(statement)) = interned.known.get(content) {
             return Arc::clone(statement);
         }
-        if interned.known.len() >= interned.sweep_at {
-            // Amortised: each sweep is paid for by as many additions as statements it leaves.
-            interned.known.retain(|ByContent(statement)| Arc::strong_count(statement) > 1);
-            interned.sweep_at = (interned.known.len() * 2).max(64);
+        if interned.known.len() >= interned.sweep_at || interned.bytes >= interned.sweep_at_bytes {
+            interned.sweep();
         }
         interned.last += 1;
+        interned.bytes += content.len();
         let id = interned.last;
         let content = Bytes::copy_from_slice(content);
         let statement =
@@ -105,6 +106,16 @@ impl Statements {
         let interned = self.0.lock();
         let ByContent(statement) = interned.known.get(content)?;
         statement.proven.load(Ordering::Relaxed).then(|| Arc::clone(statement))
+    }
+}
+
+impl Interned {
+    /// Amortised: each sweep is paid for by as many additions, or bytes of them, as it leaves.
+    fn sweep(&mut self) {
+        self.known.retain(|ByContent(statement)| Arc::strong_count(statement) > 1);
+        self.bytes = self.known.iter().map(|ByContent(statement)| statement.content.len()).sum();
+        self.sweep_at = (self.known.len() * 2).max(64);
+        self.sweep_at_bytes = (self.bytes * 2).max(64 << 10);
     }
 }
 
@@ -215,6 +226,10 @@ mod tests {
             statements.intern(&n.to_be_bytes());
         }
         assert!(statements.0.lock().known.len() <= 200);
+        for n in 0..100u8 {
+            statements.intern(&[n; 32 << 10]);
+        }
+        assert!(statements.0.lock().known.len() <= 10, "large ones are swept by their size");
         assert_eq!(statements.intern(b"kept").id, kept.id);
     }
 

@@ -4,7 +4,6 @@
 //! client asked for at startup and is not reported (`search_path`, `statement_timeout`, ...) is kept beside.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Reported settings that no client can set.
 const FIXED: [&str; 6] = [
@@ -15,6 +14,10 @@ const FIXED: [&str; 6] = [
     "server_version",
     "session_authorization",
 ];
+
+/// Settings that say as whom a session acts, in the order in which they are set: after all others, as they may
+/// take the right to set those away.
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 
 type Values = BTreeMap<Box<str>, Box<str>>;
 
@@ -36,9 +39,11 @@ impl Settings {
         }
     }
 
-    /// Notes a setting that a client asked for and a server took; reported ones are known by their report.
+    /// Notes a setting that a client asked for and a server took; reported ones are known by their report, unless
+    /// they say as whom the session acts: the report does not tell who asked.
     pub fn ask(&mut self, name: &str, value: &str) {
-        if !self.reported.keys().any(|known| known.eq_ignore_ascii_case(name)) {
+        let is_known = |name: &str| self.reported.keys().any(|known| known.eq_ignore_ascii_case(name));
+        if identity(name).is_some() || !is_known(name) {
             self.asked.insert(name.to_ascii_lowercase().into(), value.into());
         }
     }
@@ -60,17 +65,27 @@ impl Settings {
 
     /// The query that makes a connection with these settings look like `wanted`; `None` if it does already.
     pub fn query_to(&self, wanted: &Settings) -> Option<String> {
-        let mut resets = String::new();
-        for name in self.asked.keys().filter(|name| !wanted.asked.contains_key(*name)) {
-            // Writing to a String cannot fail.
-            let _ = write!(resets, "RESET {};", quote_identifier(name));
-        }
+        let resets = self.asked.keys().filter(|name| !wanted.asked.contains_key(*name));
         let reported = wanted.reported.iter().filter(|(name, value)| {
             self.reported.get(*name) != Some(*value) && !FIXED.contains(&name.as_ref())
         });
-        let asked = wanted.asked.iter().filter(|(name, value)| self.asked.get(*name) != Some(*value));
-        let sets = set_query(reported.chain(asked).map(|(name, value)| (name.as_ref(), value.as_ref())));
-        (!resets.is_empty() || sets.is_some()).then(|| resets + sets.as_deref().unwrap_or_default())
+        let sets = wanted.asked.iter().filter(|(name, value)| self.asked.get(*name) != Some(*value));
+        let mut calls = Vec::new();
+        let others = |name: &str| identity(name).is_none();
+        calls.extend(resets.filter(|name| others(name)).map(|name| set_config(name, None)));
+        let sets = reported.chain(sets).filter(|(name, _)| others(name));
+        calls.extend(sets.map(|(name, value)| set_config(name, Some(value))));
+        let is_same_role = IDENTITY.iter().all(|name| self.asked.get(*name) == wanted.asked.get(*name));
+        if calls.is_empty() && is_same_role {
+            return None;
+        }
+        // The pool's own role sets the others, as it does at startup.
+        if IDENTITY.iter().any(|name| self.asked.contains_key(*name)) {
+            calls.splice(..0, IDENTITY.map(|name| set_config(name, None)));
+        }
+        let identity = IDENTITY.iter().filter_map(|name| Some((*name, wanted.asked.get(*name)?)));
+        calls.extend(identity.map(|(name, value)| set_config(name, Some(value))));
+        Some(format!("SELECT {}", calls.join(",")))
     }
 
     /// Whether the same was asked for, as far as it is not reported.
@@ -91,10 +106,27 @@ impl Settings {
 
 /// One query that sets all of these for the session; `None` if there are none.
 pub fn set_query<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
-    let calls: Vec<String> = settings
-        .map(|(name, value)| format!("pg_catalog.set_config({},{},false)", quote(name), quote(value)))
-        .collect();
+    let calls: Vec<String> = settings.map(|(name, value)| set_config(name, Some(value))).collect();
     (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(",")))
+}
+
+/// A query of [`Settings::query_to`] behind which anything may be sent at once: if it fails, the server ends the
+/// session and reads no more (`exit_on_error`, since PostgreSQL 9.1). What a client sends never runs with other
+/// settings, or as another role, than it asked for.
+pub fn or_nothing(query: &str) -> String {
+    // A statement of its own: the second is planned when it is in force.
+    format!("SET exit_on_error=on;{query},{}", set_config("exit_on_error", Some("off")))
+}
+
+/// Sets for the session; without a value it resets.
+fn set_config(name: &str, value: Option<&str>) -> String {
+    let value = value.map_or_else(|| "NULL".to_owned(), quote);
+    format!("pg_catalog.set_config({},{value},false)", quote(name))
+}
+
+/// The place of a setting among those that say as whom a session acts.
+fn identity(name: &str) -> Option<usize> {
+    IDENTITY.iter().position(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The settings that a startup packet asks for, those inside `options` included, in the order they count.
@@ -108,6 +140,7 @@ pub fn of_startup(parameters: &[(String, String)]) -> Vec<(String, String)> {
             _ => settings.push((name.clone(), value.clone())),
         }
     }
+    settings.sort_by_key(|(name, _)| identity(name));
     settings
 }
 
@@ -146,14 +179,13 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// A literal that reads the same whatever standard_conforming_strings says.
+/// An expression that reads the same whatever `standard_conforming_strings` and `client_encoding` are.
 fn quote(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-fn quote_identifier(name: &str) -> String {
-    // A custom setting has a dot, which separates two identifiers.
-    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+    if text.is_ascii() {
+        return format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    }
+    let hex = text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    format!("pg_catalog.convert_from(pg_catalog.decode('{hex}','hex'),'UTF8')")
 }
 
 #[cfg(test)]
@@ -186,12 +218,45 @@ mod tests {
         let server = settings(&[], &[("search_path", "theirs"), ("my.own", "1")]);
         let client = settings(&[], &[("Statement_Timeout", "1s")]);
         assert_eq!(
-            server.query_to(&client).as_deref(),
-            Some(
-                "RESET \"my\".\"own\";RESET \"search_path\";\
-                 SELECT pg_catalog.set_config(E'statement_timeout',E'1s',false)"
-            )
+            calls(&server, &client),
+            ["E'my.own',NULL", "E'search_path',NULL", "E'statement_timeout',E'1s'"]
         );
+    }
+
+    #[test]
+    fn a_role_is_left_before_all_else_and_taken_after_it() {
+        let plain = settings(&[("session_authorization", "pool")], &[]);
+        let bob = settings(
+            &[("session_authorization", "bob")],
+            &[("role", "r"), ("Session_Authorization", "bob"), ("work_mem", "1MB")],
+        );
+        assert_eq!(
+            calls(&plain, &bob),
+            ["E'work_mem',E'1MB'", "E'session_authorization',E'bob'", "E'role',E'r'"]
+        );
+        assert_eq!(
+            calls(&bob, &plain),
+            ["E'session_authorization',NULL", "E'role',NULL", "E'work_mem',NULL"]
+        );
+        let other =
+            settings(&[("session_authorization", "bob")], &[("role", "r"), ("session_authorization", "bob")]);
+        assert_eq!(
+            calls(&bob, &other),
+            [
+                "E'session_authorization',NULL",
+                "E'role',NULL",
+                "E'work_mem',NULL",
+                "E'session_authorization',E'bob'",
+                "E'role',E'r'"
+            ]
+        );
+    }
+
+    /// What the query from one to the other sets, in order.
+    fn calls(from: &Settings, to: &Settings) -> Vec<String> {
+        let query = from.query_to(to).unwrap_or_default();
+        let calls = query.strip_prefix("SELECT ").unwrap_or_default().split("pg_catalog.set_config(");
+        calls.skip(1).map(|call| call.trim_end_matches(',').replace(",false)", "")).collect()
     }
 
     #[test]
@@ -203,7 +268,7 @@ mod tests {
     #[test]
     fn values_cannot_break_out() {
         assert_eq!(quote(r"a'b\c"), r"E'a\'b\\c'");
-        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote("é'"), "pg_catalog.convert_from(pg_catalog.decode('c3a927','hex'),'UTF8')");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //!      └─ refuse(): what the client sent is answered with an error, up to its Sync or Query
 //! ```
 
+mod backend;
 mod between;
 mod from_client;
 mod from_server;
@@ -18,16 +19,21 @@ mod leaks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+pub use backend::{Backend, Dirt};
 pub use between::Need;
 
-use super::prepared::{Parsed, Statement, StatementId, Statements};
-use super::settings::Settings;
-use crate::wire::{backend, backend::Status, frontend};
+use super::names::{NameBounds, Names};
+use super::prepared::{Statement, StatementId, Statements};
+use super::settings::{Settings, or_nothing};
+use crate::wire::backend::{
+    Status, put_close_complete, put_command_complete, put_parameter_status, put_parse_complete, put_ready,
+};
+use crate::wire::frontend;
 
 /// When a server connection goes back to its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,58 +52,12 @@ pub struct Bounds {
     /// Bytes of a message that has to be held whole.
     pub message: usize,
     /// Prepared statements of one client.
-    pub statements: usize,
+    pub statements: NameBounds,
 }
 
 /// Messages in flight to a server before we read no more from the client. Their replies are larger than a
 /// server's send buffer (8 KiB), so it has to send some before this can stand still.
 const EXPECTED_MAX: usize = 10_000;
-
-/// What is known of a server connection beyond its socket. It stays with the connection.
-#[derive(Debug)]
-pub struct Backend {
-    /// Its settings.
-    pub settings: Arc<Settings>,
-    /// The pool's statements it has parsed.
-    pub parsed: Parsed,
-    /// What sessions have left on it.
-    pub dirt: Dirt,
-}
-
-impl Backend {
-    /// A connection as it comes from its startup.
-    pub fn new(settings: Settings, statements_max: usize) -> Backend {
-        let parsed = Parsed::new(statements_max);
-        Backend { settings: Arc::new(settings), parsed, dirt: Dirt::default() }
-    }
-}
-
-/// State of a server session that would leak into the next one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dirt {
-    /// Settings that the server does not report.
-    pub settings: bool,
-    /// SQL-level PREPARE.
-    pub prepared: bool,
-    /// Cursors that may outlive their transaction.
-    pub cursors: bool,
-    /// LISTEN.
-    pub listens: bool,
-}
-
-impl Dirt {
-    /// The query that washes it off; `None` if there is nothing to wash.
-    pub fn query(self) -> Option<String> {
-        let parts = [
-            (self.settings, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;"),
-            (self.prepared, "DEALLOCATE ALL;"),
-            (self.cursors, "CLOSE ALL;"),
-            (self.listens, "UNLISTEN *;"),
-        ];
-        let query: String = parts.iter().filter(|(dirty, _)| *dirty).map(|(_, sql)| *sql).collect();
-        (!query.is_empty()).then_some(query)
-    }
-}
 
 /// Something the server owes, or that we owe in its place, in order.
 #[derive(Debug)]
@@ -189,7 +149,7 @@ pub struct Machine {
     mode: Mode,
     bounds: Bounds,
     statements: Arc<Statements>,
-    names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    names: Names,
     unnamed: Unnamed,
     settings: Arc<Settings>,
     expected: VecDeque<Expect>,
@@ -228,7 +188,7 @@ impl Machine {
             mode,
             bounds,
             statements,
-            names: HashMap::default(),
+            names: Names::new(bounds.statements),
             unnamed: Unnamed::default(),
             settings,
             expected: VecDeque::new(),
@@ -270,13 +230,25 @@ impl Machine {
             self.settings = least;
             return;
         }
+        match backend.settings.query_to(&self.settings) {
+            Some(query) => {
+                frontend::put_query(to_server, &or_nothing(&query));
+                self.expected.push_back(Expect::Setup);
+            }
+            None => self.put_news(backend, to_client),
+        }
+    }
+
+    /// Tells the client what is different about this server.
+    fn put_news(&self, backend: &Backend, to_client: &mut BytesMut) {
         for (name, value) in backend.settings.news_for(&self.settings) {
-            backend::put_parameter_status(to_client, name, value);
+            put_parameter_status(to_client, name, value);
         }
-        if let Some(query) = backend.settings.query_to(&self.settings) {
-            frontend::put_query(to_server, &query);
-            self.expected.push_back(Expect::Setup);
-        }
+    }
+
+    /// Whether the settings of this session are on their way to the server.
+    pub fn in_setup(&self) -> bool {
+        matches!(self.expected.front(), Some(Expect::Setup))
     }
 
     /// Whether the server connection may go to another session now.
@@ -375,11 +347,11 @@ impl Machine {
         loop {
             match self.expected.front() {
                 Some(Expect::CopyEnd) => {}
-                Some(Expect::Local(Local::ParseComplete { .. })) => backend::put_parse_complete(to_client),
-                Some(Expect::Local(Local::CloseComplete { .. })) => backend::put_close_complete(to_client),
+                Some(Expect::Local(Local::ParseComplete { .. })) => put_parse_complete(to_client),
+                Some(Expect::Local(Local::CloseComplete { .. })) => put_close_complete(to_client),
                 Some(Expect::Local(Local::Deallocated)) => {
-                    backend::put_command_complete(to_client, "DEALLOCATE");
-                    backend::put_ready(to_client, self.status);
+                    put_command_complete(to_client, "DEALLOCATE");
+                    put_ready(to_client, self.status);
                 }
                 Some(
                     Expect::Parse(_)
@@ -401,6 +373,6 @@ impl Machine {
     fn check_invariants(&self) {
         debug_assert!(self.expected.len() <= EXPECTED_MAX + 3, "bounded");
         debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
-        debug_assert!(self.names.len() <= self.bounds.statements, "bounded");
+        self.names.check_invariants();
     }
 }

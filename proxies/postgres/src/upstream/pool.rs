@@ -170,7 +170,15 @@ impl UserPool {
     pub async fn reset(&self, mut lease: Leased) {
         lease.condemn();
         let options = self.options.load_full();
-        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.reset(&options.reset_query)).await {
+        let reset = async {
+            lease.reset(&options.reset_query).await?;
+            // What the query leaves, it leaves to the next session on purpose; but not where sessions share.
+            match Mode::from(options.mode) {
+                Mode::Session => Ok(()),
+                Mode::Transaction | Mode::Statement => lease.wash().await,
+            }
+        };
+        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, reset).await {
             lease.redeem();
         }
     }

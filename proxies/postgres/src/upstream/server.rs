@@ -60,6 +60,10 @@ impl Server {
                         let (name, value) = parameter_status(frame.body()).map_err(Error::Upstream)?;
                         Arc::make_mut(&mut self.backend.settings).report(name, value);
                     }
+                    b'C' => {
+                        let tag = frame.body();
+                        self.backend.completed(tag.strip_suffix(b"\0").unwrap_or(tag));
+                    }
                     b'E' => failure = Some(frame.raw.slice(HEADER..)),
                     b'Z' => {
                         let status = Status::read(frame.body()).map_err(Error::Upstream)?;
@@ -72,12 +76,10 @@ impl Server {
         }
     }
 
-    /// Makes the connection clean for any other session: `query` resets all, as DISCARD ALL does.
+    /// Makes the connection clean for another session, as far as `query` does: what it resets is known by what
+    /// the server says of it.
     pub async fn reset(&mut self, query: &str) -> Result<(), Error> {
         let status = self.run(query).await?;
-        self.backend.parsed.clear();
-        self.backend.dirt = Default::default();
-        Arc::make_mut(&mut self.backend.settings).reset();
         if status == Status::Idle { Ok(()) } else { Err(Error::Setup) }
     }
 

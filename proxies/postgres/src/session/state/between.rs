@@ -22,6 +22,14 @@ pub enum Need {
     Close,
 }
 
+/// What becomes of a batch's first messages.
+enum Batch {
+    Answered,
+    /// Not to be told before more of it is here.
+    Incomplete,
+    ForServer,
+}
+
 /// A message that we answer in the server's place.
 enum Answer {
     Prepared(Box<[u8]>, Arc<Statement>),
@@ -45,8 +53,10 @@ impl Machine {
                 Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush => self.client_left = total,
                 Tag::Password => return Err(DecodeError::FrontendType(b'p').into()),
                 Tag::Parse | Tag::Close | Tag::Sync if self.is_shared() => {
-                    if !self.answer_batch(input, to_client)? {
-                        return Ok(Need::Server);
+                    match self.answer_batch(input, to_client)? {
+                        Batch::Answered => {}
+                        Batch::Incomplete => return Ok(Need::More),
+                        Batch::ForServer => return Ok(Need::Server),
                     }
                 }
                 Tag::Bind
@@ -64,39 +74,45 @@ impl Machine {
     /// Answers a Sync, alone or after one Parse (of what some server of the pool has parsed before) or Close.
     /// pgbench prepares synchronously while others of its clients hold every connection: only because this
     /// needs none does it get on.
-    fn answer_batch(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<bool, Error> {
-        let Some((tag, total)) = frontend::header(input)? else { return Ok(false) };
-        let Some((message, rest)) = input.split_at_checked(total) else { return Ok(false) };
+    fn answer_batch(&mut self, input: &mut BytesMut, to_client: &mut BytesMut) -> Result<Batch, Error> {
+        let Some((tag, total)) = frontend::header(input)? else { return Ok(Batch::Incomplete) };
+        let Some((message, rest)) = input.split_at_checked(total) else {
+            let is_held = total <= self.bounds.message;
+            return Ok(if is_held { Batch::Incomplete } else { Batch::ForServer });
+        };
         if tag == Tag::Sync {
             put_ready(to_client, Status::Idle);
             let _ = input.split_to(total);
-            return Ok(true);
-        }
-        let Some((Tag::Sync, sync_total)) = frontend::header(rest)? else { return Ok(false) };
-        if rest.len() < sync_total {
-            return Ok(false);
+            return Ok(Batch::Answered);
         }
         let answer = if tag == Tag::Parse { self.known_parse(message) } else { named_close(message) };
+        let Some(answer) = answer else { return Ok(Batch::ForServer) };
+        // A server would say nothing before a Sync or a Flush either.
+        let sync_total = match frontend::header(rest)? {
+            None => return Ok(Batch::Incomplete),
+            Some((Tag::Sync, sync_total)) if rest.len() < sync_total => return Ok(Batch::Incomplete),
+            Some((Tag::Sync, sync_total)) => sync_total,
+            Some(_) => return Ok(Batch::ForServer),
+        };
         match answer {
-            Some(Answer::Prepared(name, statement)) => {
+            Answer::Prepared(name, statement) => {
                 self.names.insert(name, statement);
                 put_parse_complete(to_client);
             }
-            Some(Answer::Closed(name)) => {
+            Answer::Closed(name) => {
                 self.names.remove(&name);
                 put_close_complete(to_client);
             }
-            None => return Ok(false),
         }
         put_ready(to_client, Status::Idle);
         let _ = input.split_to(total + sync_total);
-        Ok(true)
+        Ok(Batch::Answered)
     }
 
     fn known_parse(&self, message: &[u8]) -> Option<Answer> {
         let parse = Parse::read(message).ok()?;
-        let is_new = !parse.name.is_empty() && !self.names.contains_key(parse.name);
-        if !is_new || self.names.len() >= self.bounds.statements {
+        let is_new = !parse.name.is_empty() && self.names.get(parse.name).is_none();
+        if !is_new || self.names.check_room(parse.name, parse.content).is_err() {
             return None;
         }
         let statement = self.statements.proven(parse.content)?;

@@ -144,7 +144,7 @@ impl Machine {
             && self.status != Status::Failed
             && rest.len() >= total
             && let Some(Deallocate::One(name)) = Deallocate::read(text)
-            && self.names.remove(name.as_slice()).is_some()
+            && self.names.remove(&name).is_some()
         {
             splice.cut(total);
             self.unnamed.content = None;
@@ -184,7 +184,7 @@ impl Machine {
             return Ok(Progress::Taken);
         };
         if let Some(Deallocate::One(name)) = Deallocate::read(parse.text)
-            && self.names.remove(name.as_slice()).is_some()
+            && self.names.remove(&name).is_some()
         {
             let name = parse.name.to_vec();
             self.deallocate_void(&name, total, splice);
@@ -197,22 +197,17 @@ impl Machine {
             return Ok(Progress::Taken);
         }
         let name: Box<[u8]> = parse.name.into();
-        let statement = match self.names.get(&name) {
-            Some(known) => Arc::clone(known),
-            None if self.names.len() >= self.bounds.statements => {
-                return Err(Error::TooManyStatements { max: self.bounds.statements });
-            }
-            None => self.statements.intern(parse.content),
-        };
-        if self.names.contains_key(&name) {
+        if let Some(known) = self.names.get(&name).map(Arc::clone) {
             // It fails: for its own faults if it has some, else for its name.
             let content = parse.content.to_vec();
             splice.cut(total);
-            self.ensure(&statement, splice, backend);
-            frontend::put_parse(splice.out(), statement.name.as_bytes(), &content);
+            self.ensure(&known, splice, backend);
+            frontend::put_parse(splice.out(), known.name.as_bytes(), &content);
             self.extended(Expect::Parse(ParseRole::Duplicate { name }));
             return Ok(Progress::Taken);
         }
+        self.names.check_room(&name, parse.content)?;
+        let statement = self.statements.intern(parse.content);
         splice.cut(total);
         self.names.insert(name.clone(), Arc::clone(&statement));
         if backend.parsed.touch(statement.id) {

@@ -1,6 +1,6 @@
 //! The server's stream: what is passed on, what only we see, and what each reply settles.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
 use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole};
@@ -56,7 +56,12 @@ impl Machine {
                         b'S' => self.parameter(body, backend)?,
                         b'C' => self.command_complete(body, backend),
                         _ => match self.ready(body, backend) {
-                            Ok(passes) => passes,
+                            Ok(true) => true,
+                            // Of a setup: what the server reported meanwhile counts.
+                            Ok(false) => {
+                                self.put_news(backend, splice.out());
+                                false
+                            }
                             // Whoever reclaims the connection must not take it for another's.
                             Err(error) => {
                                 splice.cut(total);
@@ -64,6 +69,16 @@ impl Machine {
                             }
                         },
                     }
+                }
+                b'E' if self.in_setup() => {
+                    if total > READ_MAX {
+                        return Err(Error::Upstream(DecodeError::Length));
+                    }
+                    let Some(message) = splice.rest().get(..total) else { return Ok(()) };
+                    let refusal = Bytes::copy_from_slice(message.get(HEADER..).unwrap_or_default());
+                    splice.cut(total);
+                    self.setup_failed = true;
+                    return Err(Error::Refused(refusal));
                 }
                 b'E' => {
                     let whole = splice.rest().get(..total);
@@ -79,7 +94,7 @@ impl Machine {
                             reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
                             false
                         }
-                        None => !self.in_setup(),
+                        None => true,
                     }
                 }
                 b'1' => self.parse_complete(),
@@ -120,10 +135,6 @@ impl Machine {
         if is_due && self.server_left == 0 {
             self.say_local(splice.out());
         }
-    }
-
-    fn in_setup(&self) -> bool {
-        matches!(self.expected.front(), Some(Expect::Setup))
     }
 
     fn has_duplicate_in_front(&self) -> bool {
@@ -193,29 +204,18 @@ impl Machine {
             }
             Some(_) | None => false,
         };
-        match body.strip_suffix(b"\0").unwrap_or(body) {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        backend.completed(tag);
+        match tag {
             b"SET" if !set_local => self.sets += 1,
-            b"RESET" => backend.dirt.settings = true,
-            // What was deallocated by SQL may be the pool's, and what was made for the purpose may be left.
-            b"PREPARE" | b"DEALLOCATE" => backend.dirt.prepared = true,
-            b"DECLARE CURSOR" => backend.dirt.cursors = true,
-            b"LISTEN" => backend.dirt.listens = true,
-            b"DEALLOCATE ALL" => self.forget_statements(backend),
-            b"DISCARD ALL" => {
-                self.forget_statements(backend);
-                Arc::make_mut(&mut backend.settings).reset();
-                backend.dirt = super::Dirt::default();
+            b"RESET" | b"PREPARE" | b"DEALLOCATE" | b"DECLARE CURSOR" | b"LISTEN" => {}
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+                self.names.clear();
+                self.unnamed.content = None;
             }
             _ => self.others += 1,
         }
         true
-    }
-
-    fn forget_statements(&mut self, backend: &mut Backend) {
-        backend.parsed.clear();
-        backend.dirt.prepared = false;
-        self.names.clear();
-        self.unnamed.content = None;
     }
 
     fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
@@ -223,10 +223,9 @@ impl Machine {
         let passes = match self.expected.front() {
             Some(Expect::Setup) => {
                 self.expected.pop_front();
-                if self.setup_failed {
-                    return Err(Error::Setup);
+                if !self.setup_failed {
+                    Arc::make_mut(&mut backend.settings).take_asked(&self.settings);
                 }
-                Arc::make_mut(&mut backend.settings).take_asked(&self.settings);
                 false
             }
             Some(Expect::Sync | Expect::Query { .. }) => {
@@ -251,12 +250,8 @@ impl Machine {
     /// An error ends the batch it happens in. Gives the name if it is the failure of a duplicate Parse.
     fn error(&mut self, backend: &mut Backend) -> Option<Box<[u8]>> {
         match self.expected.front_mut() {
-            Some(Expect::Setup) => {
-                self.setup_failed = true;
-                None
-            }
             // Their ReadyForQuery follows.
-            Some(Expect::Query { .. } | Expect::Sync) | None => {
+            Some(Expect::Query { .. } | Expect::Sync | Expect::Setup) | None => {
                 self.copying_in = false;
                 None
             }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Backend, Bounds, EXPECTED_MAX, Machine, Mode};
+use super::{Backend, Bounds, Dirt, EXPECTED_MAX, Machine, Mode, Need};
 use crate::error::Error;
+use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
 use crate::wire::backend::{
@@ -31,7 +32,7 @@ fn settings() -> Settings {
 }
 
 fn leased(wanted: Settings) -> Leased {
-    let bounds = Bounds { message: 1 << 16, statements: 100 };
+    let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 100, bytes: 1 << 16 } };
     let mut machine =
         Machine::new(Mode::Transaction, bounds, Arc::new(Statements::default()), Arc::new(wanted));
     let mut backend = Backend::new(settings(), 10);
@@ -156,11 +157,57 @@ fn a_setup_that_fails_leaves_what_follows_owed() {
     let mut session = leased(wanted);
     let failure = ErrorFields { severity: "ERROR", code: "22023", message: "", detail: None, hint: None };
     let outcome = session.query("INSERT", |out| put_error(out, &failure));
-    assert!(matches!(outcome, Err(Error::Setup)));
+    assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
+    assert!(session.seen.is_empty(), "the client is told by the session, once");
     // The reply to the INSERT is still to come, and the ReadyForQuery of the setup is not it.
     let Leased { mut machine, mut backend, mut seen, mut replies } = session;
-    let _ = machine.from_server(&mut replies, &mut backend, &mut seen);
+    machine.from_server(&mut replies, &mut backend, &mut seen).unwrap();
     assert!(machine.is_busy());
+    assert!(backend.settings.asks_like(&settings()), "the connection does not have what it refused");
+}
+
+#[test]
+fn the_client_hears_what_is_true_once_its_settings_are_there() {
+    let mut wanted = settings();
+    wanted.report("session_authorization", "bob");
+    wanted.report("server_version", "14");
+    wanted.ask("session_authorization", "bob");
+    let mut session = leased(wanted);
+    session.backend.settings = Arc::new({
+        let mut settings = Settings::clone(&session.backend.settings);
+        settings.report("server_version", "15");
+        settings
+    });
+    assert!(session.seen.is_empty() && session.machine.in_setup());
+    put_parameter_status(&mut session.replies, "session_authorization", "bob");
+    put_command_complete(&mut session.replies, "SELECT 1");
+    put_ready(&mut session.replies, Status::Idle);
+    let Leased { mut machine, mut backend, mut seen, mut replies } = session;
+    machine.from_server(&mut replies, &mut backend, &mut seen).unwrap();
+    let mut told = BytesMut::new();
+    put_parameter_status(&mut told, "server_version", "15");
+    assert_eq!(seen, told, "and not that it acts as the pool's role");
+    assert!(!machine.in_setup() && backend.dirt == Dirt::default());
+}
+
+#[test]
+fn a_parse_of_what_is_known_waits_for_its_sync() {
+    let statements = Arc::new(Statements::default());
+    statements.intern(b"select\0\0\0").prove();
+    let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 9, bytes: 1 << 16 } };
+    let mut machine = Machine::new(Mode::Transaction, bounds, statements, Arc::new(settings()));
+    let mut batch = BytesMut::new();
+    frontend::put_parse(&mut batch, b"s", b"select\0\0\0");
+    let parse = batch.len();
+    frontend::put_sync(&mut batch);
+    for cut in 1..batch.len() {
+        let (mut input, mut seen) = (BytesMut::from(&batch[..cut]), BytesMut::new());
+        assert_eq!(machine.need(&mut input, &mut seen).unwrap(), Need::More, "{cut} bytes");
+        assert!(seen.is_empty() && input.len() == cut);
+    }
+    let (mut input, mut seen) = (batch.split_to(parse), BytesMut::new());
+    frontend::put_describe_statement(&mut input, b"s");
+    assert_eq!(machine.need(&mut input, &mut seen).unwrap(), Need::Server);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{Backend, Bounds, Dirt, Machine, Mode, Need};
 use crate::error::Error;
 use crate::reply;
+use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
 use crate::wire::backend::{
@@ -49,8 +50,9 @@ impl Server {
         if self.status == Status::Failed && text != "rollback" {
             return self.fail(out, "25P02", extended);
         }
-        if text.starts_with("SELECT pg_catalog.set_config(E'TimeZone',E'") {
-            text.split('\'').nth(3).unwrap().clone_into(&mut self.zone);
+        if let Some(setup) = text.strip_prefix("SET exit_on_error=on;") {
+            assert!(setup.starts_with("SELECT pg_catalog.set_config(E'TimeZone',E'"), "{setup}");
+            setup.split('\'').nth(3).unwrap().clone_into(&mut self.zone);
             put_parameter_status(out, "TimeZone", &self.zone);
             return put_command_complete(out, "SELECT 1");
         }
@@ -268,7 +270,7 @@ fn settings() -> Settings {
 }
 
 fn client(statements: &Arc<Statements>) -> Client {
-    let bounds = Bounds { message: 1 << 16, statements: 100 };
+    let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 100, bytes: 1 << 16 } };
     Client {
         machine: Machine::new(Mode::Transaction, bounds, Arc::clone(statements), Arc::new(settings())),
         direct: Server::default(),

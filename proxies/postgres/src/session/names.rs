@@ -1,0 +1,114 @@
+//! What one client calls its prepared statements, where server connections are shared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::prepared::Statement;
+use crate::error::Error;
+
+/// What each name takes beside itself and its statement's text, in bytes.
+const OVERHEAD: usize = 64;
+
+/// How many statements one client may have.
+#[derive(Debug, Clone, Copy)]
+pub struct NameBounds {
+    /// Their number.
+    pub count: usize,
+    /// Bytes of their names and texts. A text that many clients share counts for each: it lives as long as any.
+    pub bytes: usize,
+}
+
+/// A client's names and what they mean.
+#[derive(Debug)]
+pub struct Names {
+    known: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    bytes: usize,
+    bounds: NameBounds,
+}
+
+impl Names {
+    /// None yet.
+    pub fn new(bounds: NameBounds) -> Names {
+        Names { known: HashMap::default(), bytes: 0, bounds }
+    }
+
+    /// What a name means.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.known.get(name)
+    }
+
+    /// Whether one more may be added.
+    pub fn check_room(&self, name: &[u8], content: &[u8]) -> Result<(), Error> {
+        if self.known.len() >= self.bounds.count {
+            return Err(Error::TooManyStatements { max: self.bounds.count });
+        }
+        if self.bytes + cost(name, content) > self.bounds.bytes {
+            return Err(Error::StatementBytes { max: self.bounds.bytes });
+        }
+        Ok(())
+    }
+
+    /// Adds a name, for which there [is room](Names::check_room).
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+        self.bytes += cost(&name, &statement.content);
+        if let Some(replaced) = self.known.get(&name) {
+            self.bytes -= cost(&name, &replaced.content);
+        }
+        self.known.insert(name, statement);
+    }
+
+    /// Forgets a name.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let statement = self.known.remove(name)?;
+        self.bytes -= cost(name, &statement.content);
+        Some(statement)
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.bytes = 0;
+    }
+
+    /// Holds after each entry, or what is above is wrong.
+    pub fn check_invariants(&self) {
+        debug_assert!(self.known.len() <= self.bounds.count, "bounded");
+        debug_assert!(self.bytes <= self.bounds.bytes, "bounded");
+        debug_assert_eq!(
+            self.bytes,
+            self.known.iter().map(|(name, statement)| cost(name, &statement.content)).sum::<usize>()
+        );
+    }
+}
+
+fn cost(name: &[u8], content: &[u8]) -> usize {
+    OVERHEAD + name.len() + content.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::prepared::Statements;
+
+    #[test]
+    fn names_are_bounded_by_number_and_by_bytes() {
+        let statements = Statements::default();
+        let mut names = Names::new(NameBounds { count: 3, bytes: 1000 });
+        let large = statements.intern(&[b'x'; 500]);
+        names.insert((*b"a").into(), Arc::clone(&large));
+        assert!(matches!(names.check_room(b"b", &large.content), Err(Error::StatementBytes { max: 1000 })));
+        names.insert((*b"a").into(), Arc::clone(&large));
+        names.check_invariants();
+        names.check_room(b"b", b"small").unwrap();
+        names.insert((*b"b").into(), statements.intern(b"small"));
+        assert!(names.remove(b"a").is_some());
+        names.check_room(b"b", &large.content).unwrap();
+        names.insert((*b"c").into(), statements.intern(b"small"));
+        names.insert((*b"d").into(), statements.intern(b"small"));
+        assert!(matches!(names.check_room(b"e", b""), Err(Error::TooManyStatements { max: 3 })));
+        names.check_invariants();
+        names.clear();
+        names.check_invariants();
+        names.check_room(b"e", &large.content).unwrap();
+    }
+}
