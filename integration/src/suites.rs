@@ -276,27 +276,6 @@ pub fn tests_of(package: &str, version: &str) -> Result<PathBuf> {
     Ok(alone)
 }
 
-/// A repository at a tag, cloned once under the target folder: for suites that no package has. Only what is
-/// started by hand uses it, as it asks a host that is no package registry.
-///
-/// # Errors
-/// When it cannot be cloned.
-pub fn cloned(name: &str, repository: &str, tag: &str) -> Result<PathBuf> {
-    let folder = paths::target()?.join("clients");
-    let source = folder.join(format!("{name}-git-{tag}"));
-    if !source.is_dir() {
-        std::fs::create_dir_all(&folder)?;
-        let fresh = tempfile::tempdir_in(&folder)?;
-        must(
-            Command::new("git")
-                .args(["clone", "--quiet", "--depth", "1", "--branch", tag, repository])
-                .arg(fresh.path().join("clone")),
-        )?;
-        std::fs::rename(fresh.path().join("clone"), &source)?;
-    }
-    Ok(source)
-}
-
 fn must(command: &mut Command) -> Result<()> {
     let output = run(command)?;
     ensure!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));

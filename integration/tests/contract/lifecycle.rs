@@ -1,10 +1,11 @@
 //! The admin server, signals, reloads, the end.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::http::get;
+use harness::http::{get, send};
 use harness::{Kind, PATIENCE, Proxy, Signal, eventually};
 
 use crate::block_on;
@@ -18,6 +19,8 @@ crate::for_each_proxy!(
     sighup_takes_a_new_configuration,
     a_changed_file_is_taken_without_a_signal,
     a_restart_takes_the_same_address_at_once,
+    a_wider_address_takes_the_place_of_a_narrower_one_in_one_reload,
+    a_log_that_nobody_reads_stops_nobody,
 );
 
 fn the_admin_server_answers(kind: Kind) -> Result<()> {
@@ -137,4 +140,50 @@ fn a_restart_takes_the_same_address_at_once(kind: Kind) -> Result<()> {
     block_on(exchange_at(kind, proxy.address()))?;
     assert!(proxy.exit(Duration::ZERO).is_err(), "it runs");
     Ok(())
+}
+
+fn a_wider_address_takes_the_place_of_a_narrower_one_in_one_reload(kind: Kind) -> Result<()> {
+    // `auth: trust` is not for addresses that others can reach; the configuration here has users.
+    let server = Server::start(kind)?;
+    let mut proxy = plain(kind, &server)?;
+    let (narrow, port) = (proxy.address(), proxy.address().port());
+    let wide = SocketAddr::from(([0, 0, 0, 0], port));
+    let held = block_on(open(kind, narrow))?;
+    for (address, listener) in
+        [(wide, format!("{{address: \"{wide}\"}}")), (narrow, "{address: $LISTEN}".to_owned())]
+    {
+        proxy.rewrite(&config(kind, &listener))?;
+        until_it_listens_on(&proxy, &[address])?;
+        block_on(exchange_at(kind, narrow))?;
+    }
+    block_on(held.ended())
+}
+
+/// A pipe holds 64 KiB, which is less than is logged here.
+fn a_log_that_nobody_reads_stops_nobody(kind: Kind) -> Result<()> {
+    const LOGGED: usize = 1500;
+    let server = Server::start(kind)?;
+    let mut proxy = plain(kind, &server)?;
+    proxy.kill()?;
+    let mut deaf = Command::new(kind.binary()?)
+        .args(["run", "--config"])
+        .arg(proxy.config_file())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let reloaded = || {
+        let request = ::http::Request::post("/api/v1/reload").header("host", "127.0.0.1");
+        send(proxy.admin(), request.body(bytes::Bytes::new()).ok()?)
+            .ok()
+            .filter(|answer| answer.status == 200)
+    };
+    let outcome = eventually("the proxy", reloaded).and_then(|_| {
+        for _ in 0..LOGGED {
+            anyhow::ensure!(reloaded().is_some(), "a reload is not answered");
+        }
+        block_on(exchange_at(kind, proxy.address()))
+    });
+    deaf.kill()?;
+    deaf.wait()?;
+    outcome
 }

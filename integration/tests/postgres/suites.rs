@@ -1,9 +1,10 @@
-//! The own suites of client libraries in session mode: they must end as they do on the server itself.
+//! The own suite of a client library in session mode: it must end as it does on the server itself. (psycopg's is in
+//! no package.)
 
 use anyhow::Result;
 use harness::{Kind, Postgres, Proxy, suites};
 
-/// The suites want a superuser and to log in often, so without a password. asyncpg's makes databases of its own.
+/// The suite wants a superuser and to log in often, so without a password, and makes databases of its own.
 const CONFIG: &str = "
 listeners: [{address: $LISTEN}]
 admin: {address: $ADMIN}
@@ -52,26 +53,4 @@ fn asyncpgs_own_suite() -> Result<()> {
         &environment(proxy.address().port()),
     )?
     .settle(&EXPLAINED)
-}
-
-/// psycopg's source distribution has no tests, so this is not part of `make test`.
-#[test]
-#[ignore = "clones psycopg: make suites"]
-fn psycopgs_own_suite() -> Result<()> {
-    let source = suites::cloned("psycopg", "https://github.com/psycopg/psycopg", "3.3.4")?;
-    let (direct, behind) = (Postgres::start()?, Postgres::start()?);
-    let proxy = Proxy::of(Kind::Postgres).config(CONFIG).set("SERVER", behind.address()).start()?;
-    let dsn = |port: u16| {
-        let dsn = format!("host=127.0.0.1 port={port} user=postgres password=secret dbname=postgres");
-        [("PSYCOPG_TEST_DSN", dsn)]
-    };
-    let marks = "not slow and not timing and not proxy and not mypy and not gevent and not dns and not crdb";
-    suites::compare(
-        "psycopg's suite",
-        &source,
-        &["-p", "no:asyncio", "-m", marks, "--ignore=tests/pool", "tests"],
-        &dsn(direct.address().port()),
-        &dsn(proxy.address().port()),
-    )?
-    .settle(&[])
 }
