@@ -3,10 +3,10 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -18,6 +18,8 @@ const QUEUE: usize = 4096;
 const LINE_BYTES_MAX: usize = 16 << 10;
 /// How long the end of the program waits for a stream that blocks.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// Between two looks for room in a full queue.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What goes to the writer.
 enum Message {
@@ -61,11 +63,20 @@ impl Lines {
 
     /// Waits until what was logged up to now is written, but not for ever.
     pub(super) fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_MAX;
         let (done, written) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
-            // A writer that is stuck or gone is not waited for.
-            written.recv_timeout(FLUSH_MAX).unwrap_or_default();
+        let mut flush = Message::Flush(done);
+        loop {
+            match self.queue.try_send(flush) {
+                Ok(()) => break,
+                // There is room as soon as a line is written.
+                Err(TrySendError::Full(again)) if Instant::now() < deadline => flush = again,
+                // A writer that is stuck or gone is not waited for.
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return,
+            }
+            thread::sleep(PAUSE);
         }
+        written.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
     }
 }
 

@@ -88,7 +88,7 @@ fn each_side_gets_what_the_other_sent_in_whatever_order() {
         let mut from_client = request.wire.clone();
         from_client.extend_from_slice(b"GET /next");
 
-        let mut exchange = Exchange::new(asked, request.framing);
+        let mut exchange = Exchange::new(asked.clone(), request.framing);
         let (mut inbox, mut to_server) = (BytesMut::new(), BytesMut::new());
         let (mut incoming, mut to_client) = (BytesMut::new(), BytesMut::new());
         let (mut sent_up, mut sent_down) = (0, 0);
