@@ -59,8 +59,6 @@ pub struct Session {
     to_client: BytesMut,
     from_server: BytesMut,
     to_server: BytesMut,
-    /// Cancel requests are held back until the server has this session's settings.
-    held_back: bool,
     /// When the exchange began to wait for a server connection.
     began: Instant,
     /// Goes off when it has waited for too long.
@@ -102,7 +100,6 @@ impl Session {
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
-            held_back: false,
             began: now,
             patience: Timer::new(now.into()),
         })
@@ -241,8 +238,7 @@ impl Session {
         lease.condemn();
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
         // A cancel request is for what the client runs: a setup that it hit would end the session.
-        self.held_back = self.machine.in_setup();
-        if self.held_back {
+        if self.machine.in_setup() {
             self.registered.canceller.hold_back();
         } else {
             self.registered.leased(&lease.cancel);
@@ -274,9 +270,9 @@ impl Session {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
+                        let held_back = self.machine.in_setup();
                         self.machine.from_server(input, backend, &mut self.to_client)?;
-                        if self.held_back && !self.machine.in_setup() {
-                            self.held_back = false;
+                        if held_back && !self.machine.in_setup() {
                             self.registered.leased(&lease.cancel);
                         }
                     }

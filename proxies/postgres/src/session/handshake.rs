@@ -257,8 +257,11 @@ impl Handshake {
     /// The session of a client that is logged in.
     pub fn into_session(self, logged_in: LoggedIn) -> Box<Session> {
         let limits = &self.shared.directory.config().limits;
-        let statements =
-            NameBounds { count: limits.statements as usize, bytes: limits.statement_bytes.bytes() };
+        let statements = NameBounds {
+            count: limits.statements,
+            // No client needs more than that.
+            bytes: u32::try_from(limits.statement_bytes.bytes()).unwrap_or(u32::MAX),
+        };
         let bounds = Bounds { message: limits.message.bytes(), statements };
         let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);

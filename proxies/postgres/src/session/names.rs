@@ -13,23 +13,22 @@ const OVERHEAD: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct NameBounds {
     /// Their number.
-    pub count: usize,
+    pub count: u32,
     /// Bytes of their names and texts. A text that many clients share counts for each: it lives as long as any.
-    pub bytes: usize,
+    pub bytes: u32,
 }
 
 /// A client's names and what they mean.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Names {
     known: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
     bytes: usize,
-    bounds: NameBounds,
 }
 
 impl Names {
     /// None yet.
-    pub fn new(bounds: NameBounds) -> Names {
-        Names { known: HashMap::default(), bytes: 0, bounds }
+    pub fn new() -> Names {
+        Names { known: HashMap::default(), bytes: 0 }
     }
 
     /// What a name means.
@@ -38,12 +37,13 @@ impl Names {
     }
 
     /// Whether one more may be added.
-    pub fn check_room(&self, name: &[u8], content: &[u8]) -> Result<(), Error> {
-        if self.known.len() >= self.bounds.count {
-            return Err(Error::TooManyStatements { max: self.bounds.count });
+    pub fn check_room(&self, bounds: NameBounds, name: &[u8], content: &[u8]) -> Result<(), Error> {
+        let NameBounds { count, bytes } = bounds;
+        if self.known.len() >= count as usize {
+            return Err(Error::TooManyStatements { max: count as usize });
         }
-        if self.bytes + cost(name, content) > self.bounds.bytes {
-            return Err(Error::StatementBytes { max: self.bounds.bytes });
+        if self.bytes + cost(name, content) > bytes as usize {
+            return Err(Error::StatementBytes { max: bytes as usize });
         }
         Ok(())
     }
@@ -71,9 +71,9 @@ impl Names {
     }
 
     /// Holds after each entry, or what is above is wrong.
-    pub fn check_invariants(&self) {
-        debug_assert!(self.known.len() <= self.bounds.count, "bounded");
-        debug_assert!(self.bytes <= self.bounds.bytes, "bounded");
+    pub fn check_invariants(&self, bounds: NameBounds) {
+        debug_assert!(self.known.len() <= bounds.count as usize, "bounded");
+        debug_assert!(self.bytes <= bounds.bytes as usize, "bounded");
         debug_assert_eq!(
             self.bytes,
             self.known.iter().map(|(name, statement)| cost(name, &statement.content)).sum::<usize>()
@@ -93,22 +93,26 @@ mod tests {
     #[test]
     fn names_are_bounded_by_number_and_by_bytes() {
         let statements = Statements::default();
-        let mut names = Names::new(NameBounds { count: 3, bytes: 1000 });
+        let bounds = NameBounds { count: 3, bytes: 1000 };
+        let mut names = Names::new();
         let large = statements.intern(&[b'x'; 500]);
         names.insert((*b"a").into(), Arc::clone(&large));
-        assert!(matches!(names.check_room(b"b", &large.content), Err(Error::StatementBytes { max: 1000 })));
+        assert!(matches!(
+            names.check_room(bounds, b"b", &large.content),
+            Err(Error::StatementBytes { max: 1000 })
+        ));
         names.insert((*b"a").into(), Arc::clone(&large));
-        names.check_invariants();
-        names.check_room(b"b", b"small").unwrap();
+        names.check_invariants(bounds);
+        names.check_room(bounds, b"b", b"small").unwrap();
         names.insert((*b"b").into(), statements.intern(b"small"));
         assert!(names.remove(b"a").is_some());
-        names.check_room(b"b", &large.content).unwrap();
+        names.check_room(bounds, b"b", &large.content).unwrap();
         names.insert((*b"c").into(), statements.intern(b"small"));
         names.insert((*b"d").into(), statements.intern(b"small"));
-        assert!(matches!(names.check_room(b"e", b""), Err(Error::TooManyStatements { max: 3 })));
-        names.check_invariants();
+        assert!(matches!(names.check_room(bounds, b"e", b""), Err(Error::TooManyStatements { max: 3 })));
+        names.check_invariants(bounds);
         names.clear();
-        names.check_invariants();
-        names.check_room(b"e", &large.content).unwrap();
+        names.check_invariants(bounds);
+        names.check_room(bounds, b"e", &large.content).unwrap();
     }
 }

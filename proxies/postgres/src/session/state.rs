@@ -188,7 +188,7 @@ impl Machine {
             mode,
             bounds,
             statements,
-            names: Names::new(bounds.statements),
+            names: Names::new(),
             unnamed: Unnamed::default(),
             settings,
             expected: VecDeque::new(),
@@ -373,6 +373,6 @@ impl Machine {
     fn check_invariants(&self) {
         debug_assert!(self.expected.len() <= EXPECTED_MAX + 3, "bounded");
         debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
-        self.names.check_invariants();
+        self.names.check_invariants(self.bounds.statements);
     }
 }

@@ -112,7 +112,7 @@ impl Machine {
     fn known_parse(&self, message: &[u8]) -> Option<Answer> {
         let parse = Parse::read(message).ok()?;
         let is_new = !parse.name.is_empty() && self.names.get(parse.name).is_none();
-        if !is_new || self.names.check_room(parse.name, parse.content).is_err() {
+        if !is_new || self.names.check_room(self.bounds.statements, parse.name, parse.content).is_err() {
             return None;
         }
         let statement = self.statements.proven(parse.content)?;

@@ -206,7 +206,7 @@ impl Machine {
             self.extended(Expect::Parse(ParseRole::Duplicate { name }));
             return Ok(Progress::Taken);
         }
-        self.names.check_room(&name, parse.content)?;
+        self.names.check_room(self.bounds.statements, &name, parse.content)?;
         let statement = self.statements.intern(parse.content);
         splice.cut(total);
         self.names.insert(name.clone(), Arc::clone(&statement));
