@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::fairness::FLOODS;
 use super::{Candidate, Measure, Settings, Suite};
 use crate::load::{count, memcached as load};
 use crate::process::Usage;
@@ -94,8 +95,12 @@ impl Memcacheds {
 
     /// Where a case sends its load for a candidate, and whether that is ours.
     fn of<'a>(&'a self, case: &Case, candidate: &'a Candidate) -> (&'a Candidate, bool) {
-        let is_ours = candidate.name == Kind::Memcached.name();
+        let is_ours = self.is_ours(candidate);
         (if is_ours && case.has_tenants { &self.tenants } else { candidate }, is_ours)
+    }
+
+    fn is_ours(&self, candidate: &Candidate) -> bool {
+        candidate.name == self.ours().name()
     }
 
     fn fill(&self, case: &Case, index: usize) -> Result<()> {
@@ -128,11 +133,17 @@ impl Suite for Memcacheds {
     }
 
     fn scenarios(&self) -> Vec<String> {
-        CASES.iter().map(|case| case.name.to_owned()).collect()
+        let names = CASES.iter().map(|case| case.name).chain(FLOODS.iter().map(|flood| flood.name));
+        names.map(str::to_owned).collect()
     }
 
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
-        let case = CASES.get(scenario).context("no such case")?;
+        let Some(case) = CASES.get(scenario) else {
+            let flood = FLOODS.get(scenario - CASES.len()).context("no such case")?;
+            let is_ours = self.is_ours(candidate);
+            let address = if is_ours { self.tenants.address } else { candidate.address };
+            return flood.measure(address, is_ours, settings.seconds);
+        };
         let (candidate, is_ours) = self.of(case, candidate);
         let options = case.load(candidate.address, settings.seconds, is_ours);
         let mut samples: Vec<Usage> = Vec::with_capacity(2);

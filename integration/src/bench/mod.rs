@@ -2,6 +2,7 @@
 //!
 //! `integration/bench/` holds the peers' configurations and says what was decided to keep it fair.
 
+mod fairness;
 mod http;
 mod memcached;
 mod plot;
@@ -32,8 +33,17 @@ pub struct Settings {
     pub seconds: u64,
     /// Workers of ours, and processes or threads of peers that can have several.
     pub workers: usize,
-    /// Idle connections to weigh.
+    /// Idle connections to weigh; none are with 0.
     pub idle_connections: usize,
+    /// Only scenarios whose name has this in it.
+    pub scenario: Option<String>,
+}
+
+impl Settings {
+    /// Is the scenario of this name to be measured?
+    fn wants(&self, name: &str) -> bool {
+        self.scenario.as_ref().is_none_or(|part| name.contains(part))
+    }
 }
 
 /// A proxy under comparison, or the server itself for reference.
@@ -183,6 +193,9 @@ pub fn compare(kind: Kind, settings: &Settings, told: &mut dyn FnMut(&str)) -> R
 /// First of all, while every proxy is fresh: memory that a load has left behind would hide the growth.
 fn weigh_idle(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)) -> BTreeMap<String, f64> {
     let mut weights = BTreeMap::new();
+    if settings.idle_connections == 0 {
+        return weights;
+    }
     for candidate in suite.candidates().iter().filter(|candidate| candidate.usage.is_some()) {
         let weighed = (|| -> Result<f64> {
             suite.idle(candidate, 8, &mut || Ok(()))?;
@@ -207,13 +220,15 @@ fn weigh_idle(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)
 
 fn measure_all(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)) -> Vec<Scenario> {
     let candidates = suite.candidates();
-    let mut scenarios: Vec<Scenario> = suite
+    let mut scenarios: Vec<(usize, Scenario)> = suite
         .scenarios()
         .into_iter()
-        .map(|name| Scenario { name, rows: candidates.iter().map(Row::empty).collect() })
+        .enumerate()
+        .filter(|(_, name)| settings.wants(name))
+        .map(|(index, name)| (index, Scenario { name, rows: candidates.iter().map(Row::empty).collect() }))
         .collect();
     for round in 0..settings.rounds {
-        for (index, scenario) in scenarios.iter_mut().enumerate() {
+        for (index, scenario) in &mut scenarios {
             // Another one begins each round, so that what warms or tires the machine falls on all alike.
             for turn in 0..candidates.len() {
                 let at = (turn + round) % candidates.len();
@@ -221,7 +236,7 @@ fn measure_all(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str
                     continue;
                 };
                 if row.failure.is_none() {
-                    match suite.measure(candidate, index, settings) {
+                    match suite.measure(candidate, *index, settings) {
                         Ok(measure) => row.add(measure),
                         Err(error) => row.failure = Some(format!("{error:#}")),
                     }
@@ -231,7 +246,7 @@ fn measure_all(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str
             }
         }
     }
-    scenarios
+    scenarios.into_iter().map(|(_, scenario)| scenario).collect()
 }
 
 impl Row {

@@ -104,7 +104,7 @@ mod tests {
             scenarios: vec![Scenario { name: "get".to_owned(), rows }],
             idle_bytes: BTreeMap::from([("peer".to_owned(), 2048.4)]),
         };
-        let settings = Settings { rounds: 1, seconds: 1, workers: 1, idle_connections: 10 };
+        let settings = Settings { rounds: 1, seconds: 1, workers: 1, idle_connections: 10, scenario: None };
         let folder = tempfile::tempdir().unwrap();
         let text = write(folder.path(), &settings, &[comparison]).unwrap();
         assert!(text.contains("| get | peer | 1000 | 10 | 20 | 8.00 | 0.50 |"), "{text}");

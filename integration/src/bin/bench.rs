@@ -13,6 +13,9 @@ struct Arguments {
     /// One protocol alone
     #[arg(long)]
     only: Option<Protocol>,
+    /// Only scenarios whose name has this in it, such as "1 in flight"
+    #[arg(long)]
+    scenario: Option<String>,
     /// How often each candidate is measured in each scenario
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -22,7 +25,7 @@ struct Arguments {
     /// Workers of ours, and processes or threads of peers that can have several
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Idle connections to weigh
+    /// Idle connections to weigh; 0 leaves it out
     #[arg(long, default_value_t = 2000)]
     idle_connections: usize,
 }
@@ -51,6 +54,7 @@ fn main() -> Result<()> {
         seconds: arguments.seconds,
         workers: arguments.workers,
         idle_connections: arguments.idle_connections,
+        scenario: arguments.scenario,
     };
     let kinds = arguments.only.map_or_else(|| Kind::ALL.to_vec(), |only| vec![only.into()]);
     let mut comparisons = Vec::new();

@@ -20,6 +20,8 @@ pub const DEPTH_MAX: usize = 64;
 pub const KEYS_PER_GET_MAX: u32 = 100;
 
 const KEYS: u32 = 10_000;
+/// From this size on values have a hundredth of the keys, which leaves the others their room.
+const LARGE_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// What to do.
@@ -72,12 +74,21 @@ fn expect_stored(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Connects, and logs in if connections do.
 fn open(options: &Options, index: usize) -> Result<TcpStream> {
-    let address = options.address;
+    let stream = connect(options.address, options.logins.get(index % options.logins.len().max(1)).copied())?;
+    // Room for a whole batch, however large its values.
+    rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4 << 20)?;
+    Ok(stream)
+}
+
+/// Connects, and logs in with a name and a password if one has to.
+///
+/// # Errors
+/// When nobody is there, or the login is not right.
+pub(super) fn connect(address: SocketAddr, login: Option<(&str, &str)>) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
-    if let Some((name, password)) = options.logins.get(index % options.logins.len().max(1)) {
+    if let Some((name, password)) = login {
         let length = name.len() + 1 + password.len();
         stream.write_all(format!("set auth 0 0 {length}\r\n{name} {password}\r\n").as_bytes())?;
         expect_stored(&mut stream).context("logging in")?;
@@ -193,7 +204,7 @@ impl Connection {
         self.asked.clear();
         self.answered = 0;
         for _ in 0..options.depth {
-            let mut key = dice.below(KEYS);
+            let mut key = dice.below(if options.value_bytes < LARGE_BYTES { KEYS } else { KEYS / 100 });
             let is_set = dice.below(100) < options.set_percent;
             if !is_set && options.hot_percent > 0 && dice.below(100) < options.hot_percent {
                 key = 0;
@@ -300,9 +311,13 @@ fn key_of(header: &[u8], value_bytes: usize) -> (u32, bool) {
     (number, header == wanted)
 }
 
-/// Values of different sizes stand side by side: `key:` for those below 1 KiB, `kib:` for others.
+/// Values of different sizes stand side by side: `key:` for those below 1 KiB, `big:` for large ones, `kib:` for others.
 fn push_key(to: &mut Vec<u8>, key: u32, value_bytes: usize) {
-    let mut digits = if value_bytes < 1024 { *b"key:00000" } else { *b"kib:00000" };
+    let mut digits = match value_bytes {
+        ..1024 => *b"key:00000",
+        1024..LARGE_BYTES => *b"kib:00000",
+        LARGE_BYTES.. => *b"big:00000",
+    };
     let mut rest = key;
     for digit in digits.iter_mut().skip(4).rev() {
         *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();

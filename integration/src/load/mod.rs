@@ -1,6 +1,7 @@
 //! Load generators of our own, where Debian has none that fits.
 
 pub mod memcached;
+pub mod paced;
 pub mod probe;
 
 use std::time::Duration;
