@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ pub struct Drain {
 
 struct Shared {
     phase: AtomicU8,
-    next_shard: AtomicUsize,
+    next_shard: AtomicU16,
     waiters: [Mutex<Slab<Waker>>; SHARDS],
 }
 
@@ -53,7 +53,7 @@ impl Drain {
         Self {
             shared: Arc::new(Shared {
                 phase: AtomicU8::new(Phase::Serving as u8),
-                next_shard: AtomicUsize::new(0),
+                next_shard: AtomicU16::new(0),
                 waiters: std::array::from_fn(|_| Mutex::new(Slab::new())),
             }),
         }
@@ -112,15 +112,16 @@ pub struct Reached {
     waiter: Option<Waiter>,
 }
 
+/// Small, as every connection has one: there are [`SHARDS`] shards, and fewer waiters than descriptors.
 struct Waiter {
-    shard: usize,
-    key: usize,
+    shard: u16,
+    key: u32,
     waker: Waker,
 }
 
 impl Reached {
-    fn slab(&self, shard: usize) -> Option<&Mutex<Slab<Waker>>> {
-        self.drain.shared.waiters.get(shard % SHARDS)
+    fn slab(&self, shard: u16) -> Option<&Mutex<Slab<Waker>>> {
+        self.drain.shared.waiters.get(usize::from(shard) % SHARDS)
     }
 
     /// Puts `waker` into the slab, in place of the one from an earlier poll if there is one.
@@ -131,12 +132,12 @@ impl Reached {
         };
         let Some(slab) = self.slab(shard) else { return };
         let mut slab = slab.lock();
-        let key = match key.and_then(|key| slab.get_mut(key).map(|old| (key, old))) {
+        let key = match key.and_then(|key| slab.get_mut(key as usize).map(|old| (key, old))) {
             Some((key, old)) => {
                 old.clone_from(waker);
                 key
             }
-            None => slab.insert(waker.clone()),
+            None => u32::try_from(slab.insert(waker.clone())).unwrap_or(u32::MAX),
         };
         drop(slab);
         self.waiter = Some(Waiter { shard, key, waker: waker.clone() });
@@ -166,7 +167,7 @@ impl Drop for Reached {
     fn drop(&mut self) {
         let Some(Waiter { shard, key, .. }) = self.waiter.take() else { return };
         if let Some(slab) = self.slab(shard) {
-            slab.lock().try_remove(key);
+            slab.lock().try_remove(key as usize);
         }
     }
 }

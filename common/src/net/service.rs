@@ -16,6 +16,9 @@ pub struct WorkerId(pub usize);
 /// A service that lives on one thread: one instance a worker, sessions share it without locks.
 pub trait LocalService: 'static {
     /// Serves one connection to its end. Dropped in the middle when the drain's deadline has passed.
+    ///
+    /// The session's task is woken when `conn.drain` moves on: who asks `is_draining` each time it is polled needs to
+    /// wait for nothing else.
     fn serve(self: Rc<Self>, conn: Downstream) -> impl Future<Output = ()>;
 
     /// Tells a client, in the protocol's words, that the listener has no room for it. There is one second.

@@ -39,8 +39,8 @@ pub(super) enum OpenError {
 
 /// Serves one connection from hand-off to its end or the cut.
 ///
-/// The future of a plain connection is the service's own and a hundred bytes: it is what an idle connection
-/// costs. Whoever needs more at the start gets it in a box.
+/// The future of a plain connection is the service's own and a few words: it is what an idle connection costs.
+/// Whoever needs more gets it in a box: at the start, and in a log that shows sessions.
 pub(super) fn session<S, R>(
     handed: Handed,
     serve: impl FnOnce(Downstream) -> S,
@@ -54,10 +54,12 @@ where
     let cut = handed.drain.cut();
     let Handed { socket, peer, settings, drain, permit, admitted } = handed;
     let work = match open(socket, peer, settings, drain) {
-        Ok(conn) if admitted == Admitted::Yes && !needs_establishing(&conn) => Either::Left(serve(conn)),
-        opened => Either::Right(Box::pin(establish_and(admitted, opened, serve, refuse))),
+        Ok(conn) if admitted == Admitted::Yes && !needs_establishing(&conn) && span.is_disabled() => {
+            Either::Left(serve(conn))
+        }
+        opened => Either::Right(Box::pin(establish_and(admitted, opened, serve, refuse).instrument(span))),
     };
-    UnlessCut { work: work.instrument(span), cut, permit }
+    UnlessCut { work, cut, permit }
 }
 
 pin_project! {
@@ -76,9 +78,11 @@ impl<F: Future<Output = ()>> Future for UnlessCut<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
+        // First, so that work which finds the drain where it was is woken when it moves on.
+        let cut = Pin::new(this.cut).poll(cx);
         match this.work.poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => Pin::new(this.cut).poll(cx),
+            Poll::Pending => cut,
         }
     }
 }
@@ -162,6 +166,6 @@ mod tests {
     #[test]
     fn a_session_costs_little_beside_its_service() {
         let (service, session) = (size(wait), size(|handed| session(handed, wait, wait)));
-        assert!(session <= service + 128, "{session} bytes for a service of {service}");
+        assert!(session <= service + 72, "{session} bytes for a service of {service}");
     }
 }

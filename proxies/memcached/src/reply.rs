@@ -27,9 +27,6 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
 /// it learns so at once, instead of waiting for a line to be answered.
 const TLS_ALERT: &[u8] = &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46];
 
-/// The mechanisms of SASL that there are.
-const MECHANISMS: &[u8] = b"PLAIN";
-
 /// What was done to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -131,9 +128,6 @@ fn line(refusal: Refusal) -> &'static [u8] {
         Refusal::OneServer => b"CLIENT_ERROR this command is for one server, ask it directly\r\n",
         Refusal::TooLarge => b"SERVER_ERROR object too large for cache\r\n",
         Refusal::KeyTooLong => b"CLIENT_ERROR the key is too long\r\n",
-        Refusal::LoginNeeded => b"CLIENT_ERROR unauthenticated\r\n",
-        Refusal::LoginFailed => b"CLIENT_ERROR authentication failure\r\n",
-        Refusal::BadLogin => b"CLIENT_ERROR bad authentication token format\r\n",
         Refusal::Flags(bad) => flags_line(bad),
     }
 }
@@ -200,31 +194,6 @@ pub fn server_words(words: &[u8], is_stats: bool, to: To, out: &mut Output) {
             out.extend_from_slice(b"\r\n");
         }
         To::Binary { opcode, opaque } => binary::server_words(words, is_stats, opcode, opaque, out),
-    }
-}
-
-/// Which mechanisms of SASL there are.
-pub fn mechanisms(to: To, out: &mut Output) {
-    if let To::Binary { opcode, opaque } = to {
-        binary::status(packets::Status::Done, MECHANISMS, opcode, opaque, out);
-    }
-}
-
-/// The client is who it says it is.
-pub fn logged_in(to: To, out: &mut Output) {
-    match to {
-        To::Classic { noreply: true } => (),
-        To::Classic { noreply: false } | To::Meta { .. } => out.extend_from_slice(b"STORED\r\n"),
-        To::Binary { opcode, opaque } => {
-            binary::status(packets::Status::Done, b"Authenticated", opcode, opaque, out);
-        }
-    }
-}
-
-/// A mechanism wants another step.
-pub fn challenge(challenge: &[u8], to: To, out: &mut Output) {
-    if let To::Binary { opcode, opaque } = to {
-        binary::status(packets::Status::Continue, challenge, opcode, opaque, out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a worker thread's sessions share.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::Either;
 use groove_common::net::{Downstream, LocalService};
 use groove_common::telemetry::AccessLog;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::reply;
 use crate::session::driver;
 use crate::session::programs::Room;
+use crate::session::spare::Spare;
 use crate::session::state::Broadcast;
 use crate::tap::Probe;
 use crate::tenant::directory::Directory;
@@ -48,6 +51,8 @@ impl Unread {
 pub struct Worker {
     /// Clusters and connections.
     pub view: RefCell<View>,
+    /// Machines of sessions that are idle.
+    pub spare: Spare,
     /// What programs may hold.
     pub room: Room,
     /// Bytes that its clients do not take.
@@ -81,6 +86,7 @@ impl Worker {
             fair: RefCell::new(Fair::new(view.topology().window)),
             reception,
             view: RefCell::new(view),
+            spare: Spare::default(),
             room: Room::default(),
             unread: Unread::default(),
             metrics,
@@ -139,11 +145,11 @@ impl Worker {
 }
 
 impl LocalService for Worker {
-    async fn serve(self: Rc<Self>, conn: Downstream) {
+    fn serve(self: Rc<Self>, conn: Downstream) -> impl Future<Output = ()> {
         match self.directory() {
-            None => driver::serve(self, conn, None, BytesMut::new()).await,
+            None => Either::Left(driver::serve(self, conn, None, BytesMut::new())),
             // In a box: whoever has no tenants does not pay for its size.
-            Some(directory) => Box::pin(receive_and_serve(self, conn, directory)).await,
+            Some(directory) => Either::Right(Box::pin(receive_and_serve(self, conn, directory))),
         }
     }
 
@@ -153,11 +159,26 @@ impl LocalService for Worker {
     }
 }
 
-async fn receive_and_serve(worker: Rc<Worker>, mut conn: Downstream, directory: Arc<Directory>) {
-    let Some(Received { member, input }) = worker.reception.receive(&directory, &mut conn).await else {
-        return;
-    };
+fn receive_and_serve(
+    worker: Rc<Worker>,
+    conn: Downstream,
+    directory: Arc<Directory>,
+) -> impl Future<Output = ()> {
+    // In a box that is gone when the session begins.
+    let received = Box::pin(receive(Rc::clone(&worker), conn, directory));
+    async move {
+        if let Some((conn, guest, input)) = received.await {
+            driver::serve(worker, conn, Some(guest), input).await;
+        }
+    }
+}
+
+async fn receive(
+    worker: Rc<Worker>,
+    mut conn: Downstream,
+    directory: Arc<Directory>,
+) -> Option<(Downstream, Box<Guest>, BytesMut)> {
+    let Received { member, input } = worker.reception.receive(&directory, &mut conn).await?;
     let guest = Guest::new(member, worker.next_session(), worker.reception.workers());
-    drop(directory);
-    driver::serve(worker, conn, Some(Box::new(guest)), input).await;
+    Some((conn, Box::new(guest), input))
 }

@@ -115,7 +115,6 @@ pub(super) fn refusal(refusal: Refusal, opcode: u8, opaque: [u8; 4], out: &mut O
         Refusal::UnknownCommand | Refusal::Shutdown | Refusal::OneServer => Status::UnknownCommand,
         Refusal::TooLarge => Status::TooLarge,
         Refusal::NoSuchStats => Status::NotFound,
-        Refusal::LoginNeeded | Refusal::LoginFailed => Status::AuthError,
         Refusal::KeyTooLong => {
             let words = b"A key with such bytes may have 186 of them";
             return status(Status::Invalid, words, opcode, opaque, out);
@@ -125,7 +124,6 @@ pub(super) fn refusal(refusal: Refusal, opcode: u8, opaque: [u8; 4], out: &mut O
         | Refusal::InvalidExptime
         | Refusal::InvalidDelta
         | Refusal::DeleteUsage
-        | Refusal::BadLogin
         | Refusal::Flags(_)
         | Refusal::BadPacket => Status::Invalid,
     };

@@ -9,20 +9,19 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use groove_common::net::{Downstream, Reached};
+use groove_common::net::{Downstream, Drain};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::exchange::{Asked, Exchange};
 use super::mailbox::Mailbox;
-use super::state::{Answer, Machine, Step, Ticket, Verdict};
+use super::state::{Answer, Machine, Step, Ticket};
 use crate::tenant::guest::Guest;
 use crate::wire::request::DecodeError;
 use crate::worker::Worker;
@@ -34,13 +33,12 @@ const LINGER: Duration = Duration::from_secs(1);
 const TURN_STEPS_MAX: usize = 64;
 const TURN_READS_MAX: usize = 4;
 
-/// One client's connection.
+/// One client's connection. What an idle one costs is this and its mailbox.
 struct Session {
-    worker: Rc<Worker>,
     /// Its number on this worker: picks one of several connections.
     id: usize,
-    draining: Reached,
-    is_draining: bool,
+    /// The task is woken when it moves on.
+    drain: Drain,
     /// The client will send nothing more.
     is_read_closed: bool,
     input: BytesMut,
@@ -68,35 +66,41 @@ enum Sent {
 
 /// Serves one client until it leaves, misbehaves, or the proxy drains. `guest` tells whose it is, if there are
 /// tenants, and `input` is what it has sent beyond what told that.
-pub async fn serve(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>, input: BytesMut) {
+pub fn serve(
+    worker: Rc<Worker>,
+    conn: Downstream,
+    guest: Option<Box<Guest>>,
+    input: BytesMut,
+) -> impl Future<Output = ()> {
     let mut session = Session::accept(worker, conn, guest, input);
-    let ended = poll_fn(|cx| session.turn(cx)).await;
-    if let Err(error) = &ended {
-        debug!(peer = %session.mailbox.peer(), %error, "session ended");
+    async move {
+        let ended = poll_fn(|cx| session.turn(cx)).await;
+        if let Err(error) = &ended {
+            debug!(peer = %session.mailbox.peer(), %error, "session ended");
+        }
+        // In a box: sessions that go on do not pay for its size.
+        Box::pin(session.drain()).await;
     }
-    session.drain().await;
 }
 
 impl Session {
     fn accept(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>, input: BytesMut) -> Self {
         worker.metrics.sessions.inc();
         worker.metrics.sessions_total.inc();
+        let Downstream { stream, peer, drain, .. } = conn;
         Self {
             id: guest.as_ref().map_or_else(|| worker.next_session(), |guest| guest.session()),
-            draining: conn.drain.draining(),
-            is_draining: false,
+            drain,
             is_read_closed: false,
             input,
-            mailbox: Mailbox::new(Rc::clone(&worker), conn, guest),
+            mailbox: Mailbox::new(worker, stream, peer, guest),
             generation: 0,
-            worker,
         }
     }
 
     /// As much as can be done now; ready when the session is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.mailbox.begin_turn(cx.waker());
-        self.is_draining = self.is_draining || Pin::new(&mut self.draining).poll(cx).is_ready();
         let (mut now, mut reads) = (None, 0);
         loop {
             let sent = self.exchange_all(&mut now, cx).unwrap_or_else(|error| {
@@ -107,13 +111,13 @@ impl Session {
             if let Some(guest) = self.mailbox.guest()
                 && sent != Sent::InLine
             {
-                guest.leave(&self.worker.fair);
+                guest.leave(&self.mailbox.worker().fair);
             }
             let is_written = self.release(cx)?;
             if self.is_done() || sent == Sent::Revoked {
                 return Poll::Ready(Ok(()));
             }
-            if sent == Sent::Full && self.admits(&self.mailbox.machine().borrow()) {
+            if sent == Sent::Full && self.mailbox.admits() {
                 // The socket took it all: nobody would wake the session for that.
                 continue;
             }
@@ -123,56 +127,38 @@ impl Session {
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
-            let is_over = self.is_read_closed || self.mailbox.machine().borrow().is_over();
+            let is_over = self.is_read_closed || self.mailbox.is_over();
             if sent != Sent::All || is_over {
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
             if self.read(cx)?.is_pending() {
                 // All that came has been answered and written, and nothing more is here.
-                if self.is_draining && is_written && self.is_settled() {
+                let is_draining = self.drain.is_draining();
+                if is_draining && is_written && self.mailbox.is_settled() && self.input.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                self.mailbox.end_turn(self.is_draining);
+                self.mailbox.end_turn(is_draining);
                 return Poll::Pending;
             }
         }
     }
 
-    /// May another request be sent?
-    fn admits(&self, machine: &Machine) -> bool {
-        machine.admits() && self.mailbox.has_room()
-    }
-
     /// Do other tenants wait for the worker while this session keeps it?
     fn is_to_yield(&self) -> bool {
-        self.mailbox.guest().is_some() && self.worker.fair.borrow().is_shared()
-    }
-
-    fn is_settled(&self) -> bool {
-        self.mailbox.machine().borrow().is_settled() && self.input.is_empty()
+        self.mailbox.guest().is_some() && self.mailbox.worker().fair.borrow().is_shared()
     }
 
     /// Is there nobody to serve, and nothing left to say?
     fn is_done(&self) -> bool {
-        let machine = self.mailbox.machine().borrow();
-        (self.is_read_closed || machine.is_over()) && machine.is_settled()
+        (self.is_read_closed || self.mailbox.is_over()) && self.mailbox.is_settled()
     }
 
     /// Takes what the client has sent.
     fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        let mut conn = self.mailbox.conn().borrow_mut();
-        let read =
-            conn.as_mut().map_or(Poll::Ready(Ok(0)), |conn| conn.stream.poll_fill(cx, &mut self.input));
-        match read {
-            Poll::Ready(Ok(0)) => {
-                self.is_read_closed = true;
-                Ok(Poll::Ready(()))
-            }
+        match self.mailbox.poll_read(cx, &mut self.input) {
             Poll::Ready(Ok(len)) => {
-                if let Some(guest) = self.mailbox.guest() {
-                    guest.count_read(len);
-                }
+                self.is_read_closed = len == 0;
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(error),
@@ -182,12 +168,12 @@ impl Session {
 
     /// Sends every request at hand to its server, within the session's bounds.
     fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, DecodeError> {
-        let mut machine = self.mailbox.machine().borrow_mut();
-        if self.input.is_empty() && !machine.is_sending() {
-            return Ok(if self.admits(&machine) { Sent::All } else { Sent::Full });
+        if self.input.is_empty() && !self.mailbox.is_sending() {
+            return Ok(if self.mailbox.admits() { Sent::All } else { Sent::Full });
         }
+        let (worker, mut machine) = (self.mailbox.worker(), self.mailbox.machine());
         let now = *now.get_or_insert_with(Instant::now);
-        let view = &mut *self.worker.view.borrow_mut();
+        let view = &mut *worker.view.borrow_mut();
         view.refresh();
         if self.generation != view.generation() {
             // Keys may have gone elsewhere: what is sent there now could overtake what was sent before.
@@ -211,7 +197,7 @@ impl Session {
             limits = guest.limits(limits);
         }
         let mut steps = 0;
-        while self.admits(&machine) {
+        while machine.admits() && self.mailbox.has_room() {
             let Some(next) = machine.step(&mut self.input, &limits, now)? else {
                 if self.input.is_empty() {
                     // Gives the buffer up: an idle session holds none.
@@ -221,8 +207,7 @@ impl Session {
             };
             let ticket = next.ticket;
             let (session, noted) = (self.id, None);
-            let exchange =
-                Exchange { session, worker: &self.worker, mailbox: &self.mailbox, ticket, now, noted };
+            let exchange = Exchange { session, worker, mailbox: &self.mailbox, ticket, now, noted };
             match next.step {
                 Step::Key(request) => match exchange.key(guest, &request, view, cx) {
                     Asked::Waiting => machine.commit(now),
@@ -242,7 +227,7 @@ impl Session {
                     }
                 }
                 Step::Everyone(broadcast) => {
-                    let own = self.worker.own_stats(&broadcast);
+                    let own = worker.own_stats(&broadcast);
                     let Some(answers) = exchange.everyone(broadcast, view, cx) else {
                         return Ok(Sent::Stuck);
                     };
@@ -252,17 +237,12 @@ impl Session {
                         return Ok(Sent::Stuck);
                     }
                 }
-                Step::Login(_) => {
-                    // Nobody has been told that a login is needed: there is nothing to check it with.
-                    machine.commit(now);
-                    machine.answer(ticket, Answer::Login(Verdict::Refused));
-                }
                 Step::Version => {
                     let Some(asked) = exchange.anyone(view, cx) else { return Ok(Sent::Stuck) };
                     machine.commit(now);
                     match (asked, guest) {
                         (Some(answer), _) => machine.answer(ticket, answer),
-                        (None, Some(guest)) => guest.sent(0, &self.worker.fair),
+                        (None, Some(guest)) => guest.sent(0, &worker.fair),
                         (None, None) => (),
                     }
                 }
@@ -285,19 +265,18 @@ impl Session {
 
     /// Says goodbye: the last bytes are out; the client reads them before the connection is torn down.
     async fn drain(self) {
-        // Taken away from the mailbox: answers that still come are for nobody.
-        let Some(mut conn) = self.mailbox.conn().take() else { return };
-        if self.is_read_closed || conn.stream.shutdown().await.is_err() {
+        let Some(mut stream) = self.mailbox.take_stream() else { return };
+        if self.is_read_closed || stream.shutdown().await.is_err() {
             return;
         }
         let mut unread = BytesMut::new();
         let hung_up = async {
-            while matches!(conn.stream.fill(&mut unread).await, Ok(len) if len > 0) {
+            while matches!(stream.fill(&mut unread).await, Ok(len) if len > 0) {
                 unread.clear();
             }
         };
         if timeout(LINGER, hung_up).await.is_err() {
-            debug!(peer = %conn.peer, "the client did not hang up");
+            debug!(peer = %self.mailbox.peer(), "the client did not hang up");
         }
     }
 }
@@ -306,10 +285,10 @@ impl Drop for Session {
     /// Also when the drain's deadline cuts the session where it stands.
     fn drop(&mut self) {
         if let Some(guest) = self.mailbox.guest() {
-            guest.leave(&self.worker.fair);
+            guest.leave(&self.mailbox.worker().fair);
         }
-        self.mailbox.conn().take();
-        self.worker.metrics.sessions.dec();
+        drop(self.mailbox.take_stream());
+        self.mailbox.worker().metrics.sessions.dec();
     }
 }
 

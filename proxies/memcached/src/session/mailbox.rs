@@ -3,19 +3,24 @@
 //! A connection that has delivered answers also writes them to the client, as far as the socket takes them
 //! at once. Only if something is left to do does it wake the session's task: for a client that waits for each
 //! answer before it asks again, that saves every second turn.
+//!
+//! It is what an idle session is made of, so it holds no more than it must: the machine is lent by the worker
+//! when the first byte of a request has come, and goes back when the last of the answer is written.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use groove_common::net::{Downstream, Peer};
+use bytes::BytesMut;
+use groove_common::net::{Peer, Stream};
 use groove_common::telemetry::Event;
 
 use super::programs::Programs;
-use super::state::{Answer, Finished, Machine, Ticket};
+use super::state::{Answer, Finished, Kept, Machine, Ticket};
 use crate::tenant::guest::Guest;
+use crate::wire::Output;
 use crate::worker::Worker;
 
 /// A session's machine and its client, and the way to wake its driver.
@@ -24,10 +29,13 @@ pub struct Mailbox {
     /// Whose the session is, if there are tenants.
     guest: Option<Box<Guest>>,
     peer: Peer,
-    machine: RefCell<Machine>,
+    /// None while the session is idle.
+    machine: RefCell<Option<Box<Machine>>>,
+    /// What the next machine has to know.
+    kept: Cell<Kept>,
     programs: RefCell<Programs>,
     /// Gone when the session is, though answers may still come.
-    conn: RefCell<Option<Downstream>>,
+    stream: RefCell<Option<Stream>>,
     waker: RefCell<Option<Waker>>,
     /// The driver waits for answers, not only for the client.
     is_awaited: Cell<bool>,
@@ -39,14 +47,15 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// The mailbox of a new session.
-    pub fn new(worker: Rc<Worker>, conn: Downstream, guest: Option<Box<Guest>>) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, guest: Option<Box<Guest>>) -> Rc<Self> {
         Rc::new(Self {
             worker,
             guest,
-            peer: conn.peer,
+            peer,
             machine: RefCell::default(),
+            kept: Cell::default(),
             programs: RefCell::default(),
-            conn: RefCell::new(Some(conn)),
+            stream: RefCell::new(Some(stream)),
             waker: RefCell::default(),
             is_awaited: Cell::new(false),
             is_touched: Cell::new(false),
@@ -54,9 +63,42 @@ impl Mailbox {
         })
     }
 
-    /// The machine. Whoever borrows it must not call into anything that delivers.
-    pub fn machine(&self) -> &RefCell<Machine> {
-        &self.machine
+    /// The worker that it is on.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// The machine; an idle session has one from now on. Whoever borrows it must not call into anything that
+    /// delivers.
+    pub fn machine(&self) -> RefMut<'_, Machine> {
+        RefMut::map(self.machine.borrow_mut(), |machine| {
+            &mut **machine.get_or_insert_with(|| self.worker.spare.take(self.kept.get()))
+        })
+    }
+
+    /// Is every request that came answered, and every answer written?
+    pub fn is_settled(&self) -> bool {
+        self.machine.borrow().as_ref().is_none_or(|machine| machine.is_settled())
+    }
+
+    /// Is there a request that has not been sent in full?
+    pub fn is_sending(&self) -> bool {
+        self.machine.borrow().as_ref().is_some_and(|machine| machine.is_sending())
+    }
+
+    /// Has the client been told goodbye?
+    pub fn is_over(&self) -> bool {
+        self.machine.borrow().as_ref().is_some_and(|machine| machine.is_over())
+    }
+
+    /// May another request be sent?
+    pub fn admits(&self) -> bool {
+        self.machine.borrow().as_ref().is_none_or(|machine| machine.admits()) && self.has_room()
+    }
+
+    /// May this client be served? Not while it leaves its answers lying, and all of them together too many.
+    pub fn has_room(&self) -> bool {
+        self.unread_len.get() == 0 || !self.worker.unread.is_too_much()
     }
 
     /// Whose the session is, if there are tenants.
@@ -69,26 +111,14 @@ impl Mailbox {
         &self.programs
     }
 
-    /// The client's connection, until it is taken away.
-    pub fn conn(&self) -> &RefCell<Option<Downstream>> {
-        &self.conn
-    }
-
-    /// May this client be served? Not while it leaves its answers lying, and all of them together too many.
-    pub fn has_room(&self) -> bool {
-        self.unread_len.get() == 0 || !self.worker.unread.is_too_much()
-    }
-
-    fn note_unread(&self, len: usize) {
-        let before = self.unread_len.replace(len);
-        if before != len {
-            self.worker.unread.change(before, len);
-        }
-    }
-
     /// The client.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Takes the client away: answers that still come are for nobody.
+    pub fn take_stream(&self) -> Option<Stream> {
+        self.stream.take()
     }
 
     /// The driver has begun a turn, and will be woken by `waker`.
@@ -105,6 +135,16 @@ impl Mailbox {
         self.is_awaited.set(is_awaited);
     }
 
+    /// Takes what the client has sent; nothing is its end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, input: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let mut stream = self.stream.borrow_mut();
+        let read = stream.as_mut().map_or(Poll::Ready(Ok(0)), |stream| stream.poll_fill(cx, input));
+        if let (Some(guest), Poll::Ready(Ok(len))) = (self.guest(), &read) {
+            guest.count_read(*len);
+        }
+        read
+    }
+
     /// An answer for this session. True if it is the first since the last [`Self::flush`], which is then due.
     pub fn deliver(&self, ticket: Ticket, answer: Answer) -> bool {
         if self.worker.tap.is_waiting() {
@@ -113,25 +153,17 @@ impl Mailbox {
         if let Some(guest) = &self.guest {
             guest.answered(&answer, &self.worker.fair, || self.worker.since_start(Instant::now()));
         }
-        self.machine.borrow_mut().answer(ticket, answer);
+        // Without a machine nothing was outstanding.
+        let Some(machine) = &mut *self.machine.borrow_mut() else { return false };
+        machine.answer(ticket, answer);
         !self.is_touched.replace(true)
     }
 
     /// Writes what was delivered, or wakes the driver to do it.
     pub fn flush(&self) {
         self.is_touched.set(false);
-        let mut machine = self.machine.borrow_mut();
-        self.count(&mut machine);
-        let is_written = match &mut *self.conn.borrow_mut() {
-            Some(conn) => {
-                let before = machine.output().len();
-                let is_written = machine.output().try_write(&conn.stream);
-                self.count_written(before, &mut machine);
-                is_written
-            }
-            None => return,
-        };
-        self.note_unread(machine.output().len());
+        let written = self.release(|output, stream| Ok(output.try_write(stream)));
+        let is_written = matches!(written, Some(Ok(true)) | None);
         if (!is_written || self.is_awaited.get())
             && let Some(waker) = &*self.waker.borrow()
         {
@@ -141,24 +173,48 @@ impl Mailbox {
 
     /// Counts what is answered and writes it. Ready when all of it is written.
     pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut machine = self.machine.borrow_mut();
-        self.count(&mut machine);
-        let written = match &mut *self.conn.borrow_mut() {
-            Some(conn) => {
-                let before = machine.output().len();
-                let written = machine.output().poll_write(&mut conn.stream, cx);
-                self.count_written(before, &mut machine);
-                written
+        let written = self.release(|output, stream| match output.poll_write(stream, cx) {
+            Poll::Ready(written) => written.map(|()| true),
+            Poll::Pending => Ok(false),
+        });
+        match written {
+            Some(Ok(true)) | None => Poll::Ready(Ok(())),
+            Some(Ok(false)) => Poll::Pending,
+            Some(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Counts what is answered and has `write` write it, which tells whether that is all. `None`: there is nothing,
+    /// or nobody, to write for. With nothing outstanding the machine goes back to the worker.
+    fn release(
+        &self,
+        write: impl FnOnce(&mut Output, &mut Stream) -> io::Result<bool>,
+    ) -> Option<io::Result<bool>> {
+        let mut slot = self.machine.borrow_mut();
+        let machine = slot.as_mut()?;
+        self.count(machine);
+        let written = self.stream.borrow_mut().as_mut().map(|stream| {
+            let before = machine.output().len();
+            let written = write(machine.output(), stream);
+            if let Some(guest) = &self.guest {
+                guest.count_written(before.saturating_sub(machine.output().len()));
             }
-            None => Poll::Ready(Ok(())),
-        };
+            written
+        });
         self.note_unread(machine.output().len());
+        if let Some(kept) = machine.rest() {
+            self.kept.set(kept);
+            if let Some(machine) = slot.take() {
+                self.worker.spare.give(machine);
+            }
+        }
         written
     }
 
-    fn count_written(&self, before: usize, machine: &mut Machine) {
-        if let Some(guest) = &self.guest {
-            guest.count_written(before.saturating_sub(machine.output().len()));
+    fn note_unread(&self, len: usize) {
+        let before = self.unread_len.replace(len);
+        if before != len {
+            self.worker.unread.change(before, len);
         }
     }
 

@@ -6,5 +6,6 @@ mod flush;
 mod guests;
 pub mod mailbox;
 pub mod programs;
+pub mod spare;
 pub mod state;
 mod tapped;

@@ -22,9 +22,12 @@ const HELD_OF_SESSION_LEN_MAX: usize = 4 << 20;
 /// Bytes that the programs of one worker may hold.
 const HELD_OF_WORKER_LEN_MAX: usize = 64 << 20;
 
-/// The programs that run for one session.
+/// The programs that run for one session. Nearly always none, and a session without any holds nothing.
 #[derive(Debug, Default)]
-pub struct Programs {
+pub struct Programs(Option<Box<Running>>);
+
+#[derive(Debug, Default)]
+struct Running {
     /// Hashes of their keys. Two keys with the same hash wait for each other, and come to no harm.
     keys: Vec<u64>,
     held_len: usize,
@@ -35,39 +38,46 @@ pub struct Programs {
 impl Programs {
     /// Does none run?
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && !self.is_about_all
+        self.0.is_none()
     }
 
     /// Does one run that is about all keys?
     pub fn is_about_all(&self) -> bool {
-        self.is_about_all
+        self.0.as_ref().is_some_and(|running| running.is_about_all)
     }
 
     /// One that is about all keys begins or has ended.
     pub fn set_about_all(&mut self, is_about_all: bool) {
-        self.is_about_all = is_about_all;
+        self.0.get_or_insert_default().is_about_all = is_about_all;
+        self.rest();
     }
 
     /// May another begin? If not, one of these has to end first.
     pub fn admits(&self, key: u64, held_len: usize) -> bool {
+        let Some(running) = &self.0 else { return true };
         let has_room =
-            self.keys.len() < OF_SESSION_MAX && self.held_len + held_len <= HELD_OF_SESSION_LEN_MAX;
-        (has_room || self.keys.is_empty()) && !self.keys.contains(&key)
+            running.keys.len() < OF_SESSION_MAX && running.held_len + held_len <= HELD_OF_SESSION_LEN_MAX;
+        (has_room || running.keys.is_empty()) && !running.keys.contains(&key)
     }
 
     fn begin(&mut self, key: u64, held_len: usize) {
-        self.keys.push(key);
-        self.held_len += held_len;
+        let running = self.0.get_or_insert_default();
+        running.keys.push(key);
+        running.held_len += held_len;
     }
 
     fn end(&mut self, key: u64, held_len: usize) {
-        if let Some(index) = self.keys.iter().position(|known| *known == key) {
-            self.keys.swap_remove(index);
+        let Some(running) = &mut self.0 else { return };
+        if let Some(index) = running.keys.iter().position(|known| *known == key) {
+            running.keys.swap_remove(index);
         }
-        self.held_len -= held_len;
-        if self.keys.is_empty() {
-            // An idle session holds nothing.
-            self.keys = Vec::new();
+        running.held_len -= held_len;
+        self.rest();
+    }
+
+    fn rest(&mut self) {
+        if self.0.as_ref().is_some_and(|running| running.keys.is_empty() && !running.is_about_all) {
+            self.0 = None;
         }
     }
 }

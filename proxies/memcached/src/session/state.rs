@@ -24,12 +24,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 pub use command::Finished;
-pub use step::{Broadcast, Credentials, Next, Step};
+pub use step::{Broadcast, Next, Step};
 
 pub use crate::wire::request::Command;
 
 use crate::error::Failure;
 use crate::reply::Kind;
+use crate::wire::decoder::Language;
 use crate::wire::meta::{self, Reply};
 use crate::wire::request::{DecodeError, Intent, One, Refusal, Request, To};
 use crate::wire::{Decoder, Limits, Output, binary};
@@ -45,9 +46,13 @@ const SLOTS_MAX: usize = 1024;
 const BUFFERED_LEN_MAX: usize = 4 << 20;
 
 /// What a value is thought to be long before the first has been seen.
-const VALUE_LEN_GUESS: usize = 64 << 10;
+const VALUE_LEN_GUESS: u32 = 64 << 10;
 
-/// The number of an answer in its session, counted from 0.
+/// A machine with room for more than so many answers, or bytes of keys, is not kept for another session.
+const SLOTS_SPARE_MAX: usize = 256;
+const WORDS_SPARE_LEN_MAX: usize = 16 << 10;
+
+/// The number of an answer of its machine, counted from 0.
 pub type Ticket = u64;
 
 /// What came of a request to a server.
@@ -57,32 +62,6 @@ pub enum Answer {
     Reply(Reply),
     /// Nothing.
     Failed(Failure),
-    /// What came of a [`Step::Login`].
-    Login(Verdict),
-}
-
-/// Is the client who it says it is?
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is.
-    Accepted,
-    /// It is not, or that cannot be found out.
-    Refused,
-    /// The mechanism has another step: this is for the client.
-    Continue(Bytes),
-}
-
-/// Has the client said who it is?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Login {
-    /// It need not.
-    Off,
-    /// It has to.
-    Needed,
-    /// That is being found out. Nothing else is begun meanwhile.
-    Asked,
-    /// It has.
-    Done,
 }
 
 #[derive(Debug)]
@@ -116,14 +95,10 @@ enum Expect {
     SharesEnd,
     /// The end of the statistics: all added up. Needs no answer.
     StatsEnd { adds: bool },
-    /// Whether the client is who it says it is.
-    Login,
     /// Nothing can be done. Needs no answer.
     Refused(Refusal),
     /// Nothing need be done. Needs no answer.
     Done,
-    /// The names of the mechanisms. Needs no answer.
-    Mechanisms,
     /// The last word. Needs no answer.
     Goodbye(DecodeError),
 }
@@ -131,24 +106,31 @@ enum Expect {
 impl Expect {
     fn needs_answer(self) -> bool {
         match self {
-            Self::Value { .. }
-            | Self::One { .. }
-            | Self::Version
-            | Self::Oversized
-            | Self::Share
-            | Self::Login => true,
+            Self::Value { .. } | Self::One { .. } | Self::Version | Self::Oversized | Self::Share => true,
             Self::ValuesEnd
             | Self::SharesEnd
             | Self::StatsEnd { .. }
             | Self::Refused(_)
             | Self::Done
-            | Self::Mechanisms
             | Self::Goodbye(_) => false,
         }
     }
 }
 
-/// A session's state.
+/// What a session remembers while it has no machine, see [`Machine::rest`].
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    language: Language,
+    value_len_expected: u32,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { language: Language::default(), value_len_expected: VALUE_LEN_GUESS }
+    }
+}
+
+/// A session's state, while it has something to do.
 #[derive(Debug)]
 pub struct Machine {
     decoder: Decoder,
@@ -159,12 +141,11 @@ pub struct Machine {
     words: BytesMut,
     /// The ticket of the front slot.
     first: Ticket,
-    login: Login,
     gathered: Gathered,
     /// Bytes of values in slots that are not at the front.
     held_len: usize,
     /// How long a value may turn out to be: the largest seen lately.
-    value_len_expected: usize,
+    value_len_expected: u32,
     output: Output,
     finished: Vec<Finished>,
     is_over: bool,
@@ -185,7 +166,6 @@ impl Machine {
             slots: VecDeque::new(),
             words: BytesMut::new(),
             first: 0,
-            login: Login::Off,
             gathered: Gathered::default(),
             held_len: 0,
             value_len_expected: VALUE_LEN_GUESS,
@@ -195,17 +175,31 @@ impl Machine {
         }
     }
 
-    /// The client has to say who it is before it may do anything else.
-    pub fn require_login(&mut self) {
-        self.login = Login::Needed;
+    /// Goes on with a session that has rested, in which this was kept. For a machine that has rested itself.
+    pub fn resume(&mut self, kept: Kept) {
+        self.decoder = Decoder::resume(kept.language);
+        self.value_len_expected = kept.value_len_expected;
+    }
+
+    /// What to keep of a session that has nothing outstanding: its machine may then be another's. `None`: it has.
+    pub fn rest(&self) -> Option<Kept> {
+        let is_at_rest = self.is_settled() && self.finished.is_empty() && !self.is_over;
+        let language = self.decoder.rest().filter(|_| is_at_rest)?;
+        Some(Kept { language, value_len_expected: self.value_len_expected })
+    }
+
+    /// Has it grown so much that its memory is better given back?
+    pub fn is_large(&self) -> bool {
+        self.slots.capacity().max(self.finished.capacity()) > SLOTS_SPARE_MAX
+            || self.words.capacity() > WORDS_SPARE_LEN_MAX
     }
 
     /// May another request be sent? If not, answers must come or output must go first.
     pub fn admits(&self) -> bool {
         let waiting = self.slots.len();
         waiting < SLOTS_MAX
-            && self.login != Login::Asked
-            && self.output.len() + self.held_len + waiting * self.value_len_expected < BUFFERED_LEN_MAX
+            && self.output.len() + self.held_len + waiting * (self.value_len_expected as usize)
+                < BUFFERED_LEN_MAX
     }
 
     /// Has the client been told goodbye? Then nothing more is read, and all that is left is the output.
@@ -255,9 +249,6 @@ impl Machine {
                 Ok(None) => break,
                 Ok(Some(request)) => self.take(request, now),
                 Err(DecodeError::Refused { refusal, to }) => {
-                    // Whatever is wrong with it: nobody is to log in here.
-                    let is_nothing = refusal == Refusal::BadLogin && self.login == Login::Off;
-                    let refusal = if is_nothing { Refusal::UnknownCommand } else { refusal };
                     self.say(Expect::Refused(refusal), Command::Refused, to, now);
                 }
                 Err(error) => {
@@ -267,12 +258,7 @@ impl Machine {
             }
         }
         let ticket = self.first + self.slots.len() as Ticket;
-        let login = self.login;
-        Ok(self
-            .current
-            .as_ref()
-            .and_then(|request| step_of(request, login))
-            .map(|step| Next { ticket, step }))
+        Ok(self.current.as_ref().and_then(step_of).map(|step| Next { ticket, step }))
     }
 
     /// Nothing more of what the client sends is looked at.
@@ -292,9 +278,6 @@ impl Machine {
     /// Makes a request the current one, unless there is nothing to ask a server.
     fn take(&mut self, request: Request, now: Instant) {
         let (command, to) = (command_of(&request), to_of(&request));
-        if self.login != Login::Off && !self.may(&request, now) {
-            return;
-        }
         match &request {
             Request::Quit(_) => {
                 self.is_over = true;
@@ -303,10 +286,6 @@ impl Machine {
                 }
             }
             Request::Noop(_) => self.say(Expect::Done, command, to, now),
-            Request::Mechanisms(_) | Request::Login(_) if self.login == Login::Off => {
-                self.say(Expect::Refused(Refusal::UnknownCommand), command, to, now);
-            }
-            Request::Mechanisms(_) => self.say(Expect::Mechanisms, command, to, now),
             Request::Get(get) if get.key().is_none() => self.say(Expect::ValuesEnd, command, to, now),
             Request::Oversized(store) if !store.deletes => {
                 self.say(Expect::Refused(Refusal::TooLarge), command, to, now);
@@ -318,29 +297,7 @@ impl Machine {
             | Request::Verbosity { .. }
             | Request::MemLimit { .. }
             | Request::Stats(_)
-            | Request::Version(_)
-            | Request::Login(_) => self.current = Some(request),
-        }
-    }
-
-    /// Where clients have to say who they are: may this one do that? If not, it is told so.
-    fn may(&mut self, request: &Request, now: Instant) -> bool {
-        if self.login == Login::Done {
-            return true;
-        }
-        match (to_of(request), request) {
-            (To::Binary { .. }, Request::Mechanisms(_) | Request::Login(_) | Request::Version(_)) => true,
-            (To::Binary { .. }, _) => {
-                let (refusal, to) = (Refusal::LoginFailed, to_of(request));
-                self.hang_up(DecodeError::HangUp { refusal, to }, now);
-                false
-            }
-            // The value is the credentials; where it would go and how does not matter.
-            (To::Classic { .. }, Request::One(one)) if one.command == Command::Set => true,
-            (To::Classic { .. } | To::Meta { .. }, _) => {
-                self.say(Expect::Refused(Refusal::LoginNeeded), Command::Refused, To::TEXT, now);
-                false
-            }
+            | Request::Version(_) => self.current = Some(request),
         }
     }
 
@@ -349,7 +306,6 @@ impl Machine {
         let Some(mut request) = self.current.take() else { return };
         let (command, to) = (command_of(&request), to_of(&request));
         let expect = match &mut request {
-            Request::One(_) if self.login == Login::Needed => Expect::Login,
             Request::Get(get) => {
                 let cas = get.cas;
                 let words_len = self.words.len();
@@ -365,7 +321,6 @@ impl Machine {
             }
             Request::One(one) => return self.commit_one(one, now),
             Request::Oversized(_) => Expect::Oversized,
-            Request::Login(_) => Expect::Login,
             Request::Version(_) => Expect::Version,
             // These are no steps for one server, or none at all.
             Request::FlushAll { .. }
@@ -373,12 +328,8 @@ impl Machine {
             | Request::MemLimit { .. }
             | Request::Stats(_)
             | Request::Noop(_)
-            | Request::Mechanisms(_)
             | Request::Quit(_) => return,
         };
-        if expect == Expect::Login {
-            self.login = Login::Asked;
-        }
         self.push(expect, command, to, self.words.len(), now);
     }
 
@@ -442,11 +393,9 @@ impl Machine {
     /// What came of the request with this ticket.
     pub fn answer(&mut self, ticket: Ticket, answer: Answer) {
         if let Answer::Reply(reply) = &answer {
-            let (seen, expected) = (reply.value.len(), self.value_len_expected);
+            let seen = u32::try_from(reply.value.len()).unwrap_or(u32::MAX);
+            let expected = self.value_len_expected;
             self.value_len_expected = seen.max(expected - expected / 8);
-        }
-        if let Answer::Login(verdict) = &answer {
-            self.login = if *verdict == Verdict::Accepted { Login::Done } else { Login::Needed };
         }
         let Some(index) = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else {
             return;
@@ -464,7 +413,7 @@ impl Machine {
                 self.held_len += reply.value.len();
                 Answer::Reply(reply.detached())
             }
-            Answer::Failed(_) | Answer::Login(_) => answer,
+            Answer::Failed(_) => answer,
         });
     }
 
@@ -502,7 +451,7 @@ impl Machine {
         let held_len: usize = held
             .filter_map(|slot| match &slot.answer {
                 Some(Answer::Reply(reply)) => Some(reply.value.len()),
-                Some(Answer::Failed(_) | Answer::Login(_)) | None => None,
+                Some(Answer::Failed(_)) | None => None,
             })
             .sum();
         let front_waits =

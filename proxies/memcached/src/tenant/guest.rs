@@ -232,7 +232,7 @@ impl Guest {
 fn answered_len(answer: &Answer) -> usize {
     match answer {
         Answer::Reply(reply) => reply.value.len(),
-        Answer::Failed(_) | Answer::Login(_) => 0,
+        Answer::Failed(_) => 0,
     }
 }
 

@@ -21,10 +21,13 @@ pub struct Decoder {
 
 /// What the first byte has told.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Language {
+pub enum Language {
+    /// Nothing has come yet.
     #[default]
     Unknown,
+    /// Classic and meta commands.
     Text,
+    /// Packets.
     Binary,
 }
 
@@ -51,6 +54,16 @@ const ONE_READ_LEN_MAX: usize = 16 * 1024;
 const TLS_START: &[u8] = &[0x16, 0x03];
 
 impl Decoder {
+    /// One that goes on where another has rested.
+    pub fn resume(language: Language) -> Self {
+        Self { language, ..Self::default() }
+    }
+
+    /// All that has to be remembered between two requests; `None` in the middle of one.
+    pub fn rest(&self) -> Option<Language> {
+        (self.swallow.len == 0 && self.scanned_len == 0).then_some(self.language)
+    }
+
     /// Takes one request off the front of `input`; `None` if more bytes are needed.
     ///
     /// # Errors

@@ -46,10 +46,6 @@ pub enum Request {
     Noop(To),
     /// The end, at the client's wish. Only the binary protocol answers.
     Quit(To),
-    /// SASL: which mechanisms are there?
-    Mechanisms(To),
-    /// SASL: who the client says it is.
-    Login(Login),
 }
 
 /// How a client wants its answer: in which language, and what it would rather not hear.
@@ -248,19 +244,6 @@ impl Stats {
     }
 }
 
-/// A step of SASL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
-    /// Its name, as in `PLAIN`.
-    pub mechanism: Bytes,
-    /// The mechanism's own.
-    pub data: Bytes,
-    /// It goes on with what another began.
-    pub is_step: bool,
-    /// For the answer.
-    pub to: To,
-}
-
 /// Names the commands, for metrics and the access log.
 macro_rules! commands {
     ($($command:ident = $name:literal,)*) => {
@@ -312,7 +295,6 @@ commands! {
     Version = "version",
     Noop = "noop",
     Quit = "quit",
-    Login = "auth",
     Refused = "refused",
 }
 
@@ -341,12 +323,6 @@ pub enum Refusal {
     KeyTooLong,
     /// Statistics of that name there are none of.
     NoSuchStats,
-    /// The client has not said who it is.
-    LoginNeeded,
-    /// The client is not who it says it is.
-    LoginFailed,
-    /// Credentials that are none.
-    BadLogin,
     /// What the meta protocol finds wrong with flags.
     Flags(BadFlags),
     /// A packet whose parts have lengths that its opcode does not go with.

@@ -41,7 +41,6 @@ pub(super) fn command_of(request: &Request) -> Command {
         Request::Version(_) => Command::Version,
         Request::Noop(_) => Command::Noop,
         Request::Quit(_) => Command::Quit,
-        Request::Mechanisms(_) | Request::Login(_) => Command::Login,
     }
 }
 
@@ -53,7 +52,6 @@ pub(super) fn to_of(request: &Request) -> To {
         Request::Oversized(store) => store.to,
         Request::FlushAll { to, .. } | Request::Verbosity { to, .. } | Request::MemLimit { to, .. } => *to,
         Request::Stats(stats) => stats.to,
-        Request::Version(to) | Request::Noop(to) | Request::Quit(to) | Request::Mechanisms(to) => *to,
-        Request::Login(login) => login.to,
+        Request::Version(to) | Request::Noop(to) | Request::Quit(to) => *to,
     }
 }

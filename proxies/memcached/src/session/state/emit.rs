@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{Answer, Expect, Finished, Machine, Slot, Verdict};
+use super::{Answer, Expect, Finished, Machine, Slot};
 use crate::error::Failure;
 use crate::reply::{self, Outcome, Question};
 use crate::stats;
@@ -64,13 +64,11 @@ impl Machine {
                 let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats, adds);
                 self.emit_shares_end(slot, Some(&text));
             }
-            Expect::Login => self.emit_login(slot, answer),
             Expect::Refused(refusal) => {
                 self.gathered.is_refused = true;
                 reply::refusal(refusal, to, out);
             }
             Expect::Done => reply::done(to, out),
-            Expect::Mechanisms => reply::mechanisms(to, out),
             Expect::Goodbye(error) => {
                 self.gathered.is_refused = true;
                 reply::goodbye(&error, to, out);
@@ -91,7 +89,7 @@ impl Machine {
                 }
             }
             Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            Some(Answer::Login(_)) | None => (),
+            None => (),
         }
     }
 
@@ -120,7 +118,7 @@ impl Machine {
         let (outcome, out) = match answer {
             Some(Answer::Reply(reply)) => (reply::one(&question, &reply, &mut self.output), &mut self.output),
             Some(Answer::Failed(failure)) => (Outcome::Unfit(failure), &mut self.output),
-            Some(Answer::Login(_)) | None => (Outcome::Unfit(Failure::Nonsense), &mut self.output),
+            None => (Outcome::Unfit(Failure::Nonsense), &mut self.output),
         };
         match outcome {
             Outcome::Good => self.gathered.hits += 1,
@@ -129,22 +127,6 @@ impl Machine {
             Outcome::Unfit(failure) => {
                 self.gathered.failure = Some(failure);
                 reply::failed(&question, failure, out);
-            }
-        }
-    }
-
-    fn emit_login(&mut self, slot: &Slot, answer: Option<Answer>) {
-        match answer {
-            Some(Answer::Login(Verdict::Accepted)) => {
-                self.gathered.hits += 1;
-                reply::logged_in(slot.to, &mut self.output);
-            }
-            Some(Answer::Login(Verdict::Continue(challenge))) => {
-                reply::challenge(&challenge, slot.to, &mut self.output);
-            }
-            Some(Answer::Login(Verdict::Refused) | Answer::Reply(_) | Answer::Failed(_)) | None => {
-                self.gathered.is_refused = true;
-                reply::refusal(Refusal::LoginFailed, slot.to, &mut self.output);
             }
         }
     }
@@ -169,7 +151,7 @@ impl Machine {
                 | meta::Status::Stat => self.gathered.failure = Some(Failure::Nonsense),
             },
             Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
-            Some(Answer::Login(_)) | None => (),
+            None => (),
         }
     }
 

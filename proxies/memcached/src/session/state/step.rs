@@ -1,9 +1,9 @@
 //! What a session wants to be done: one request to the server of a key, or to all of them.
 
-use super::{Login, Ticket};
+use super::Ticket;
 use crate::wire::Output;
 use crate::wire::meta::{self, Op};
-use crate::wire::request::{self, Intent, Request};
+use crate::wire::request::{self, Request};
 
 /// A step, and the ticket its (first) answer will have.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub enum Step<'a> {
     Everyone(Broadcast<'a>),
     /// Ask any one server for its version.
     Version,
-    /// Find out whether the client is who it says it is; one slot, answered with an [`super::Answer::Login`].
-    Login(Credentials<'a>),
 }
 
 /// A request for all servers.
@@ -71,26 +69,9 @@ impl Broadcast<'_> {
     }
 }
 
-/// Who a client says it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Credentials<'a> {
-    /// A text client's: `user password`, the value of its first `set`.
-    Words(&'a [u8]),
-    /// A binary client's.
-    Sasl {
-        /// As in `PLAIN`.
-        mechanism: &'a [u8],
-        /// The mechanism's own.
-        data: &'a [u8],
-        /// It goes on with what another began.
-        is_step: bool,
-    },
-}
-
 /// What a request asks for next; none if it asks for nothing.
-pub(super) fn step_of(request: &Request, login: Login) -> Option<Step<'_>> {
+pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
     Some(match request {
-        Request::One(one) if login == Login::Needed => Step::Login(Credentials::Words(value_of(one))),
         Request::Get(get) => Step::Key(meta::Request { key: get.key()?, is_coded: false, op: get.op() }),
         Request::One(one) => Step::Key(one.request()),
         Request::Oversized(store) => Step::Key(meta::Request {
@@ -103,16 +84,6 @@ pub(super) fn step_of(request: &Request, login: Login) -> Option<Step<'_>> {
         Request::MemLimit { megabytes, .. } => Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }),
         Request::Stats(stats) => Step::Everyone(Broadcast::Stats(stats)),
         Request::Version(_) => Step::Version,
-        Request::Login(request::Login { mechanism, data, is_step, .. }) => {
-            Step::Login(Credentials::Sasl { mechanism, data, is_step: *is_step })
-        }
-        Request::Noop(_) | Request::Quit(_) | Request::Mechanisms(_) => return None,
+        Request::Noop(_) | Request::Quit(_) => return None,
     })
-}
-
-fn value_of(one: &request::One) -> &[u8] {
-    match &one.intent {
-        Intent::Store(store) => &store.value,
-        Intent::Get(_) | Intent::Delete(_) | Intent::Arith(_) | Intent::Debug => b"",
-    }
 }

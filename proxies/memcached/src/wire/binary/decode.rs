@@ -6,16 +6,10 @@ use super::{HEAD_LEN, REQUEST_MAGIC};
 use crate::wire::decoder::Swallow;
 use crate::wire::meta::{Arith, Delete, Get, Mode, Wants, base64};
 use crate::wire::request::{
-    Command, DecodeError, Intent, Key, Login, One, Oversized, Refusal, Request, Stats, Store, To,
+    Command, DecodeError, Intent, Key, One, Oversized, Refusal, Request, Stats, Store, To,
 };
 use crate::wire::words::Span;
 use crate::wire::{KEY_LEN_MAX, Limits};
-
-/// The longest name of a SASL mechanism.
-const MECHANISM_LEN_MAX: usize = 32;
-
-/// The longest data of a SASL step. PLAIN needs two names and a password.
-const LOGIN_LEN_MAX: usize = 8 * 1024;
 
 /// The longest `stat` key, which goes on to servers as a line.
 const STAT_LEN_MAX: usize = 200;
@@ -41,7 +35,7 @@ enum Kind {
     Stat,
     Touch(Command),
     Mechanisms,
-    Login { is_step: bool },
+    Login,
 }
 
 impl Kind {
@@ -65,8 +59,7 @@ impl Kind {
             0x1c => Self::Touch(Command::Touch),
             0x1d | 0x1e | 0x23 | 0x24 => Self::Touch(Command::Gat),
             0x20 => Self::Mechanisms,
-            0x21 => Self::Login { is_step: false },
-            0x22 => Self::Login { is_step: true },
+            0x21 | 0x22 => Self::Login,
             _ => return None,
         })
     }
@@ -77,7 +70,7 @@ impl Kind {
         match self {
             Self::Get | Self::Delete => has_key && extras_len == 0 && value_len == 0,
             Self::Store(..) => has_key && extras_len == 8,
-            Self::Extend(..) | Self::Login { .. } => has_key && extras_len == 0,
+            Self::Extend(..) | Self::Login => has_key && extras_len == 0,
             Self::Arith { .. } => has_key && extras_len == 20 && value_len == 0,
             Self::Touch(_) => has_key && extras_len == 4,
             Self::Flush => !has_key && value_len == 0 && matches!(extras_len, 0 | 4),
@@ -92,7 +85,6 @@ impl Kind {
     fn value_len_max(self, limits: &Limits) -> usize {
         match self {
             Self::Store(..) | Self::Extend(..) => limits.value_len_max,
-            Self::Login { .. } => LOGIN_LEN_MAX,
             Self::Get
             | Self::Delete
             | Self::Arith { .. }
@@ -102,7 +94,8 @@ impl Kind {
             | Self::Version
             | Self::Stat
             | Self::Touch(_)
-            | Self::Mechanisms => 0,
+            | Self::Mechanisms
+            | Self::Login => 0,
         }
     }
 }
@@ -205,7 +198,7 @@ impl Packet {
                 to: self.head.to,
                 key: self.key()?,
             })),
-            Kind::Login { .. } => Err(self.head.refused(Refusal::BadLogin)),
+            Kind::Login => self.request(kind),
             // What follows a key here has no meaning, and memcached takes it for the next packet.
             Kind::Stat | Kind::Touch(_) => self.request(kind),
             Kind::Get
@@ -225,13 +218,13 @@ impl Packet {
             Kind::Quit => Ok(Request::Quit(to)),
             Kind::Noop => Ok(Request::Noop(to)),
             Kind::Version => Ok(Request::Version(to)),
-            Kind::Mechanisms => Ok(Request::Mechanisms(to)),
+            // Whoever has to log in has done so before the session began.
+            Kind::Mechanisms | Kind::Login => Err(self.head.refused(Refusal::UnknownCommand)),
             Kind::Flush => {
                 let delay = if self.head.extras_len == 4 { self.exptime(0) } else { 0 };
                 Ok(Request::FlushAll { delay, to })
             }
             Kind::Stat => self.stat(),
-            Kind::Login { is_step } => self.login(is_step),
             Kind::Get => {
                 let wants = Wants::ITEM.and(Wants::CAS);
                 self.one(Command::Get, Intent::Get(Get { wants, ..Default::default() }))
@@ -301,15 +294,6 @@ impl Packet {
             true => Ok(Request::Stats(Stats { line, at, to })),
             false => Err(self.head.refused(Refusal::NoSuchStats)),
         }
-    }
-
-    fn login(self, is_step: bool) -> Result<Request, DecodeError> {
-        if self.head.key_len > MECHANISM_LEN_MAX {
-            return Err(self.head.refused(Refusal::BadLogin));
-        }
-        let mechanism = self.bytes.slice(HEAD_LEN..self.value_at);
-        let data = self.bytes.slice(self.value_at..);
-        Ok(Request::Login(Login { mechanism, data, is_step, to: self.head.to }))
     }
 
     fn one(self, command: Command, intent: Intent) -> Result<Request, DecodeError> {

@@ -41,10 +41,6 @@ pub enum Status {
     NotStored,
     /// The value is no number.
     NotNumeric,
-    /// Not the right credentials, or none at all.
-    AuthError,
-    /// Credentials have another step.
-    Continue,
     /// No such opcode.
     UnknownCommand,
     /// The server has no memory left.
@@ -66,8 +62,6 @@ impl Status {
             Self::Invalid => 0x04,
             Self::NotStored => 0x05,
             Self::NotNumeric => 0x06,
-            Self::AuthError => 0x20,
-            Self::Continue => 0x21,
             Self::UnknownCommand => 0x81,
             Self::OutOfMemory => 0x82,
             Self::Internal => 0x84,
@@ -78,14 +72,13 @@ impl Status {
     /// memcached's words for it.
     pub fn words(self) -> &'static [u8] {
         match self {
-            Self::Done | Self::Continue => b"",
+            Self::Done => b"",
             Self::NotFound => b"Not found",
             Self::Exists => b"Data exists for key.",
             Self::TooLarge => b"Too large.",
             Self::Invalid => b"Invalid arguments",
             Self::NotStored => b"Not stored.",
             Self::NotNumeric => b"Non-numeric server-side value for incr or decr",
-            Self::AuthError => b"Auth failure.",
             Self::UnknownCommand => b"Unknown command",
             Self::OutOfMemory => b"Out of memory",
             Self::Internal => b"Internal error",
