@@ -78,6 +78,17 @@ impl Stream {
         })
     }
 
+    /// May there be something to read? Reads nothing; of TLS, which may hold bytes back, it is not known.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = match self {
+            Self::Plain(Transport::Tcp(tcp)) => tcp.poll_read_ready(cx),
+            Self::Plain(Transport::Unix(unix)) => unix.poll_read_ready(cx),
+            Self::ServerTls(_) | Self::ClientTls(_) => return Poll::Ready(()),
+        };
+        // An error is met again by whoever reads.
+        ready.map(|_| ())
+    }
+
     /// As [`Self::poll_fill`], awaited.
     pub async fn fill(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx, buf)).await

@@ -60,12 +60,8 @@ impl Flood {
     /// Latencies are the quiet tenant's; the throughput is the flood's, if there is one.
     pub(super) fn measure(&self, address: SocketAddr, has_tenants: bool, seconds: u64) -> Result<Measure> {
         let measured = Duration::from_secs(seconds);
-        let quiet = paced::Options {
-            address,
-            login: has_tenants.then_some(QUIET),
-            every: QUIET_EVERY,
-            measured,
-        };
+        let quiet =
+            paced::Options { address, login: has_tenants.then_some(QUIET), every: QUIET_EVERY, measured };
         let (quiet, flood) = thread::scope(|scope| {
             let flood = (self.connections > 0).then(|| {
                 let load = self.load(address, has_tenants, measured + WARM_UP);
@@ -77,7 +73,8 @@ impl Flood {
             });
             thread::sleep(WARM_UP);
             let quiet = paced::run(&quiet);
-            let flood = flood.map(|flood| flood.join().map_err(|_| anyhow!("the flood panicked"))?).transpose();
+            let flood =
+                flood.map(|flood| flood.join().map_err(|_| anyhow!("the flood panicked"))?).transpose();
             Ok::<_, anyhow::Error>((quiet?, flood?))
         })?;
         Ok(Measure {

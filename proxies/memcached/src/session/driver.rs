@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::exchange::{Asked, Exchange};
 use super::mailbox::Mailbox;
+use super::spare::Busy;
 use super::state::{Answer, Machine, Step, Ticket};
 use crate::tenant::guest::Guest;
 use crate::wire::request::DecodeError;
@@ -31,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Requests and reads of one turn, while several tenants share the worker.
 const TURN_STEPS_MAX: usize = 64;
-const TURN_READS_MAX: usize = 4;
+const TURN_READS_MAX: usize = 1;
 
 /// One client's connection. What an idle one costs is this and its mailbox.
 struct Session {
@@ -41,7 +42,6 @@ struct Session {
     drain: Drain,
     /// The client will send nothing more.
     is_read_closed: bool,
-    input: BytesMut,
     mailbox: Rc<Mailbox>,
     /// What its outstanding requests were sent by, see [`View::generation`].
     generation: u64,
@@ -92,8 +92,7 @@ impl Session {
             id: guest.as_ref().map_or_else(|| worker.next_session(), |guest| guest.session()),
             drain,
             is_read_closed: false,
-            input,
-            mailbox: Mailbox::new(worker, stream, peer, guest),
+            mailbox: Mailbox::new(worker, stream, peer, guest, input),
             generation: 0,
         }
     }
@@ -108,10 +107,8 @@ impl Session {
                 // The machine is over: what came before is answered, then the client is hung up on.
                 Sent::Stuck
             });
-            if let Some(guest) = self.mailbox.guest()
-                && sent != Sent::InLine
-            {
-                guest.leave(&self.mailbox.worker().fair);
+            if sent != Sent::InLine && sent != Sent::All {
+                self.leave_line();
             }
             let is_written = self.release(cx)?;
             if self.is_done() || sent == Sent::Revoked {
@@ -129,13 +126,21 @@ impl Session {
             }
             let is_over = self.is_read_closed || self.mailbox.is_over();
             if sent != Sent::All || is_over {
+                if sent == Sent::All {
+                    self.leave_line();
+                }
+                self.mailbox.end_turn(true);
+                return Poll::Pending;
+            }
+            if self.is_held_back(cx) {
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
             if self.read(cx)?.is_pending() {
+                self.leave_line();
                 // All that came has been answered and written, and nothing more is here.
                 let is_draining = self.drain.is_draining();
-                if is_draining && is_written && self.mailbox.is_settled() && self.input.is_empty() {
+                if is_draining && is_written && self.mailbox.is_settled() && !self.mailbox.has_input() {
                     return Poll::Ready(Ok(()));
                 }
                 self.mailbox.end_turn(is_draining);
@@ -149,6 +154,24 @@ impl Session {
         self.mailbox.guest().is_some() && self.mailbox.worker().fair.borrow().is_shared()
     }
 
+    /// Is what the client has sent left where it is, as its tenant has no room for more? While others share the
+    /// worker, reading costs them more than it is good for.
+    fn is_held_back(&self, cx: &mut Context<'_>) -> bool {
+        if !self.is_to_yield() || self.mailbox.poll_readable(cx).is_pending() {
+            return false;
+        }
+        let worker = self.mailbox.worker();
+        let at = worker.since_start(Instant::now());
+        self.mailbox.guest().is_some_and(|guest| !guest.may_send(&worker.fair, at, cx))
+    }
+
+    /// It wants to send nothing more for now.
+    fn leave_line(&self) {
+        if let Some(guest) = self.mailbox.guest() {
+            guest.leave(&self.mailbox.worker().fair);
+        }
+    }
+
     /// Is there nobody to serve, and nothing left to say?
     fn is_done(&self) -> bool {
         (self.is_read_closed || self.mailbox.is_over()) && self.mailbox.is_settled()
@@ -156,7 +179,7 @@ impl Session {
 
     /// Takes what the client has sent.
     fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        match self.mailbox.poll_read(cx, &mut self.input) {
+        match self.mailbox.poll_read(cx) {
             Poll::Ready(Ok(len)) => {
                 self.is_read_closed = len == 0;
                 Ok(Poll::Ready(()))
@@ -168,10 +191,11 @@ impl Session {
 
     /// Sends every request at hand to its server, within the session's bounds.
     fn exchange_all(&mut self, now: &mut Option<Instant>, cx: &mut Context<'_>) -> Result<Sent, DecodeError> {
-        if self.input.is_empty() && !self.mailbox.is_sending() {
-            return Ok(if self.mailbox.admits() { Sent::All } else { Sent::Full });
+        let (worker, mut busy) = (self.mailbox.worker(), self.mailbox.busy());
+        let Some(Busy { machine, input }) = busy.as_deref_mut() else { return Ok(Sent::All) };
+        if input.is_empty() && !machine.is_sending() {
+            return Ok(if machine.admits() && self.mailbox.has_room() { Sent::All } else { Sent::Full });
         }
-        let (worker, mut machine) = (self.mailbox.worker(), self.mailbox.machine());
         let now = *now.get_or_insert_with(Instant::now);
         let view = &mut *worker.view.borrow_mut();
         view.refresh();
@@ -198,13 +222,7 @@ impl Session {
         }
         let mut steps = 0;
         while machine.admits() && self.mailbox.has_room() {
-            let Some(next) = machine.step(&mut self.input, &limits, now)? else {
-                if self.input.is_empty() {
-                    // Gives the buffer up: an idle session holds none.
-                    self.input = BytesMut::new();
-                }
-                return Ok(Sent::All);
-            };
+            let Some(next) = machine.step(input, &limits, now)? else { return Ok(Sent::All) };
             let ticket = next.ticket;
             let (session, noted) = (self.id, None);
             let exchange = Exchange { session, worker, mailbox: &self.mailbox, ticket, now, noted };
@@ -232,7 +250,7 @@ impl Session {
                         return Ok(Sent::Stuck);
                     };
                     machine.commit_everyone(answers.len(), own, now);
-                    deliver_all(&mut machine, ticket, answers);
+                    deliver_all(machine, ticket, answers);
                     if self.mailbox.programs().borrow().is_about_all() {
                         return Ok(Sent::Stuck);
                     }
@@ -284,9 +302,7 @@ impl Session {
 impl Drop for Session {
     /// Also when the drain's deadline cuts the session where it stands.
     fn drop(&mut self) {
-        if let Some(guest) = self.mailbox.guest() {
-            guest.leave(&self.mailbox.worker().fair);
-        }
+        self.leave_line();
         drop(self.mailbox.take_stream());
         self.mailbox.worker().metrics.sessions.dec();
     }

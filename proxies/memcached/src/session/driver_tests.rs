@@ -292,3 +292,45 @@ fn a_key_that_moves_is_dealt_with_on_both_servers_one_request_at_a_time() {
         assert_eq!(agreement.acknowledged(), 3);
     });
 }
+
+/// Every idle client pays for each byte here. With what the runtime and the listener add, the task must not need more
+/// than 256 bytes: the runtime would make it 384.
+#[test]
+fn an_idle_session_is_small() {
+    run(async {
+        let scene = Scene::new(1, "");
+        let (conn, _client, _drain) = groove_common::testing::downstream().unwrap();
+        let session = super::serve(std::rc::Rc::clone(&scene.worker), conn, None, bytes::BytesMut::new());
+        assert!(size_of_val(&session) <= 72, "{} bytes", size_of_val(&session));
+        let mailbox = size_of::<crate::session::mailbox::Mailbox>();
+        assert!(mailbox <= 184, "{mailbox} bytes");
+    });
+}
+
+#[test]
+fn a_session_with_nothing_to_do_holds_nothing() {
+    run(async {
+        let scene = Scene::new(1, "");
+        let mut client = scene.client();
+        client.send("get a\r\nset b 0 0 5\r\nhel").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg a k f v\r\n").await;
+        server.send("EN\r\n").await;
+        client.expect("END\r\n").await;
+        settle().await;
+        assert_eq!(scene.worker.spare.count(), 0, "half a request is something");
+        client.send("lo\r\n").await;
+        server.expect("ms b 5\r\nhello\r\n").await;
+        assert_eq!(scene.worker.spare.count(), 0, "so is a whole one");
+        server.send("HD\r\n").await;
+        client.expect("STORED\r\n").await;
+        settle().await;
+        assert_eq!(scene.worker.spare.count(), 1);
+        // Whoever comes next takes the same.
+        client.send("get a\r\n").await;
+        server.expect("mg a k f v\r\n").await;
+        assert_eq!(scene.worker.spare.count(), 0);
+        server.send("EN\r\n").await;
+        client.expect("END\r\n").await;
+    });
+}

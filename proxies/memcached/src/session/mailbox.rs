@@ -4,8 +4,8 @@
 //! at once. Only if something is left to do does it wake the session's task: for a client that waits for each
 //! answer before it asks again, that saves every second turn.
 //!
-//! It is what an idle session is made of, so it holds no more than it must: the machine is lent by the worker
-//! when the first byte of a request has come, and goes back when the last of the answer is written.
+//! It is what an idle session is made of, so it holds no more than it must: machine and buffer are lent by the worker
+//! when the first byte of a request has come, and go back when the last of the answer is written.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
@@ -18,6 +18,7 @@ use groove_common::net::{Peer, Stream};
 use groove_common::telemetry::Event;
 
 use super::programs::Programs;
+use super::spare::Busy;
 use super::state::{Answer, Finished, Kept, Machine, Ticket};
 use crate::tenant::guest::Guest;
 use crate::wire::Output;
@@ -30,7 +31,7 @@ pub struct Mailbox {
     guest: Option<Box<Guest>>,
     peer: Peer,
     /// None while the session is idle.
-    machine: RefCell<Option<Box<Machine>>>,
+    busy: RefCell<Option<Box<Busy>>>,
     /// What the next machine has to know.
     kept: Cell<Kept>,
     programs: RefCell<Programs>,
@@ -46,13 +47,20 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// The mailbox of a new session.
-    pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, guest: Option<Box<Guest>>) -> Rc<Self> {
+    /// The mailbox of a new session, whose client has sent `input` already.
+    pub fn new(
+        worker: Rc<Worker>,
+        stream: Stream,
+        peer: Peer,
+        guest: Option<Box<Guest>>,
+        input: BytesMut,
+    ) -> Rc<Self> {
+        let busy = (!input.is_empty()).then(|| Box::new(Busy { input, ..Busy::default() }));
         Rc::new(Self {
             worker,
             guest,
             peer,
-            machine: RefCell::default(),
+            busy: RefCell::new(busy),
             kept: Cell::default(),
             programs: RefCell::default(),
             stream: RefCell::new(Some(stream)),
@@ -68,32 +76,29 @@ impl Mailbox {
         &self.worker
     }
 
-    /// The machine; an idle session has one from now on. Whoever borrows it must not call into anything that
-    /// delivers.
-    pub fn machine(&self) -> RefMut<'_, Machine> {
-        RefMut::map(self.machine.borrow_mut(), |machine| {
-            &mut **machine.get_or_insert_with(|| self.worker.spare.take(self.kept.get()))
-        })
+    /// Machine and input, unless the session is idle. Whoever borrows them must not call into anything that delivers.
+    pub fn busy(&self) -> RefMut<'_, Option<Box<Busy>>> {
+        self.busy.borrow_mut()
     }
 
     /// Is every request that came answered, and every answer written?
     pub fn is_settled(&self) -> bool {
-        self.machine.borrow().as_ref().is_none_or(|machine| machine.is_settled())
+        self.busy.borrow().as_ref().is_none_or(|busy| busy.machine.is_settled())
     }
 
-    /// Is there a request that has not been sent in full?
-    pub fn is_sending(&self) -> bool {
-        self.machine.borrow().as_ref().is_some_and(|machine| machine.is_sending())
+    /// Has the client sent something that nobody has looked at?
+    pub fn has_input(&self) -> bool {
+        self.busy.borrow().as_ref().is_some_and(|busy| !busy.input.is_empty())
     }
 
     /// Has the client been told goodbye?
     pub fn is_over(&self) -> bool {
-        self.machine.borrow().as_ref().is_some_and(|machine| machine.is_over())
+        self.busy.borrow().as_ref().is_some_and(|busy| busy.machine.is_over())
     }
 
     /// May another request be sent?
     pub fn admits(&self) -> bool {
-        self.machine.borrow().as_ref().is_none_or(|machine| machine.admits()) && self.has_room()
+        self.busy.borrow().as_ref().is_none_or(|busy| busy.machine.admits()) && self.has_room()
     }
 
     /// May this client be served? Not while it leaves its answers lying, and all of them together too many.
@@ -136,13 +141,29 @@ impl Mailbox {
     }
 
     /// Takes what the client has sent; nothing is its end.
-    pub fn poll_read(&self, cx: &mut Context<'_>, input: &mut BytesMut) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut stream = self.stream.borrow_mut();
-        let read = stream.as_mut().map_or(Poll::Ready(Ok(0)), |stream| stream.poll_fill(cx, input));
+        let Some(stream) = stream.as_mut() else { return Poll::Ready(Ok(0)) };
+        let mut slot = self.busy.borrow_mut();
+        let mut busy = slot.take().unwrap_or_else(|| self.worker.spare.take(self.kept.get()));
+        let read = stream.poll_fill(cx, &mut busy.input);
+        match busy.rest() {
+            // It was idle, and stays so.
+            Some(kept) => {
+                self.kept.set(kept);
+                self.worker.spare.give(busy);
+            }
+            None => *slot = Some(busy),
+        }
         if let (Some(guest), Poll::Ready(Ok(len))) = (self.guest(), &read) {
             guest.count_read(*len);
         }
         read
+    }
+
+    /// May the client have sent something that has not been read?
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.borrow().as_ref().map_or(Poll::Ready(()), |stream| stream.poll_readable(cx))
     }
 
     /// An answer for this session. True if it is the first since the last [`Self::flush`], which is then due.
@@ -153,9 +174,9 @@ impl Mailbox {
         if let Some(guest) = &self.guest {
             guest.answered(&answer, &self.worker.fair, || self.worker.since_start(Instant::now()));
         }
-        // Without a machine nothing was outstanding.
-        let Some(machine) = &mut *self.machine.borrow_mut() else { return false };
-        machine.answer(ticket, answer);
+        // Of an idle session nothing was outstanding.
+        let Some(busy) = &mut *self.busy.borrow_mut() else { return false };
+        busy.machine.answer(ticket, answer);
         !self.is_touched.replace(true)
     }
 
@@ -185,13 +206,14 @@ impl Mailbox {
     }
 
     /// Counts what is answered and has `write` write it, which tells whether that is all. `None`: there is nothing,
-    /// or nobody, to write for. With nothing outstanding the machine goes back to the worker.
+    /// or nobody, to write for. With nothing outstanding the session is idle again.
     fn release(
         &self,
         write: impl FnOnce(&mut Output, &mut Stream) -> io::Result<bool>,
     ) -> Option<io::Result<bool>> {
-        let mut slot = self.machine.borrow_mut();
-        let machine = slot.as_mut()?;
+        let mut slot = self.busy.borrow_mut();
+        let busy = slot.as_mut()?;
+        let machine = &mut busy.machine;
         self.count(machine);
         let written = self.stream.borrow_mut().as_mut().map(|stream| {
             let before = machine.output().len();
@@ -202,10 +224,10 @@ impl Mailbox {
             written
         });
         self.note_unread(machine.output().len());
-        if let Some(kept) = machine.rest() {
+        if let Some(kept) = busy.rest() {
             self.kept.set(kept);
-            if let Some(machine) = slot.take() {
-                self.worker.spare.give(machine);
+            if let Some(busy) = slot.take() {
+                self.worker.spare.give(busy);
             }
         }
         written

@@ -1,29 +1,60 @@
-//! Machines between two exchanges: an idle session has none, and a busy one has whichever was used last.
+//! What a session has only while it is busy: lent by the worker, so that an idle one costs nothing.
 
 use std::cell::RefCell;
 
+use bytes::BytesMut;
+
 use super::state::{Kept, Machine};
 
-/// Machines that are kept for the next session that has something to do.
-const SPARE_MAX: usize = 64;
+/// Those that are kept for the next session that has something to do.
+const SPARE_MAX: usize = 32;
 
-/// The machines of a worker that are nobody's.
+/// A session's buffer that has grown beyond this is not kept.
+const INPUT_SPARE_LEN_MAX: usize = 16 << 10;
+
+/// What a session has from the first byte of a request to the last of its answer.
 #[derive(Debug, Default)]
-pub struct Spare(RefCell<Vec<Box<Machine>>>);
+pub struct Busy {
+    /// What is outstanding.
+    pub machine: Machine,
+    /// What the client has sent and nobody has looked at.
+    pub input: BytesMut,
+}
+
+impl Busy {
+    /// All that the session has to remember; `None`: it is not done yet.
+    pub fn rest(&self) -> Option<Kept> {
+        if self.input.is_empty() { self.machine.rest() } else { None }
+    }
+}
+
+/// What is nobody's just now.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "sessions hold them in boxes, and take the box along")]
+pub struct Spare(RefCell<Vec<Box<Busy>>>);
 
 impl Spare {
-    /// A machine for a session that has kept this.
-    pub fn take(&self, kept: Kept) -> Box<Machine> {
-        let mut machine = self.0.borrow_mut().pop().unwrap_or_default();
-        machine.resume(kept);
-        machine
+    /// For a session that has kept this.
+    pub fn take(&self, kept: Kept) -> Box<Busy> {
+        let mut busy = self.0.borrow_mut().pop().unwrap_or_default();
+        busy.machine.resume(kept);
+        busy
     }
 
-    /// Takes a machine back, after [`Machine::rest`].
-    pub fn give(&self, machine: Box<Machine>) {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Back from a session that rests.
+    pub fn give(&self, mut busy: Box<Busy>) {
         let mut spare = self.0.borrow_mut();
-        if spare.len() < SPARE_MAX && !machine.is_large() {
-            spare.push(machine);
+        if spare.len() < SPARE_MAX && !busy.machine.is_large() {
+            if busy.input.capacity() > INPUT_SPARE_LEN_MAX {
+                busy.input = BytesMut::new();
+            }
+            spare.push(busy);
         }
     }
 }

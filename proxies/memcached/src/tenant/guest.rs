@@ -123,14 +123,21 @@ impl Guest {
                 Err(failure) => return Admit::Refused(failure),
             }
         }
-        let limits = tenant.limits();
+        drop(member);
+        if self.may_send(fair, at, cx) { Admit::Go } else { Admit::Wait }
+    }
+
+    /// Has its tenant room for a request of this session? If not, the session is in line, and woken when it may.
+    pub fn may_send(&self, fair: &RefCell<Fair<Waker>>, at: Duration, cx: &mut Context<'_>) -> bool {
+        let member = self.member.borrow();
         let share =
             |in_flight: u32| usize::try_from(in_flight).unwrap_or(usize::MAX).div_ceil(self.workers.max(1));
-        let in_flight_max = limits.in_flight.map_or(usize::MAX, share);
-        let ask = Ask { tenant: tenant.number(), session: self.session, in_flight_max, now: at };
+        let in_flight_max = member.tenant.limits().in_flight.map_or(usize::MAX, share);
+        let tenant = member.tenant.number();
+        let ask = Ask { tenant, session: self.session, in_flight_max, now: at };
         let may_send = fair.borrow_mut().may_send(ask, || cx.waker().clone());
         self.is_in_line.set(self.is_in_line.get() || !may_send);
-        if may_send { Admit::Go } else { Admit::Wait }
+        may_send
     }
 
     /// Takes the tokens of the request at hand, once, and tells from when on they are there.

@@ -12,6 +12,9 @@ pub const BY_REFERENCE_LEN_MIN: usize = 8 * 1024;
 /// Segments offered to one vectored write.
 pub const SEGMENTS_MAX: usize = 32;
 
+/// An empty queue keeps no more memory than this.
+const KEPT_LEN_MAX: usize = 64 * 1024;
+
 /// A queue of bytes to be written.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -55,7 +58,7 @@ impl Output {
         }
         if !self.tail.is_empty() {
             self.segments_len += self.tail.len();
-            self.segments.push_back(self.tail.split().freeze());
+            self.segments.push_back(std::mem::take(&mut self.tail).freeze());
         }
         self.segments_len += bytes.len();
         self.segments.push_back(bytes.clone());
@@ -78,7 +81,7 @@ impl Output {
         slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
     }
 
-    /// Takes off what was written. An empty queue gives its memory back.
+    /// Takes off what was written. An empty queue keeps the memory of a few answers and gives back what is more.
     pub fn advance(&mut self, mut written: usize) {
         while let Some(segment) = self.segments.front_mut() {
             if written < segment.len() {
@@ -90,7 +93,9 @@ impl Output {
             self.segments_len -= segment.len();
             self.segments.pop_front();
         }
-        if written >= self.tail.len() {
+        if written >= self.tail.len() && self.tail.capacity() <= KEPT_LEN_MAX {
+            self.tail.clear();
+        } else if written >= self.tail.len() {
             self.tail = BytesMut::new();
         } else {
             self.tail.advance(written);

@@ -20,6 +20,9 @@ use crate::wire::meta::{self, Reply, Status};
 /// Statistics of one server, about at most.
 const STATS_LEN_MAX: usize = 4 << 20;
 
+/// What is read with one call, at most. The connections of a worker to its servers are few: each has its buffer.
+const READ_LEN_MAX: usize = 64 << 10;
+
 /// Why an established connection is over.
 pub(super) enum Ended {
     Retired,
@@ -48,7 +51,7 @@ impl<'a> Exchange<'a> {
             connection,
             up,
             stream,
-            input: BytesMut::new(),
+            input: BytesMut::with_capacity(READ_LEN_MAX),
             decoder: meta::Decoder::default(),
             lines: BytesMut::new(),
             touched: Vec::new(),
@@ -130,9 +133,11 @@ impl<'a> Exchange<'a> {
             reply.epoch = Some(self.up.identity.epoch);
             waiting.recipient.deliver(Ok((reply, self.up.link)), &mut self.touched);
         }
-        if self.input.is_empty() {
-            // Gives the buffer up: an idle connection holds none.
-            self.input = BytesMut::new();
+        if self.input.is_empty()
+            && (!self.input.try_reclaim(READ_LEN_MAX) || self.input.capacity() > 2 * READ_LEN_MAX)
+        {
+            // A client has yet to take a value that is in it, or a large one has made it grow.
+            self.input = BytesMut::with_capacity(READ_LEN_MAX);
         }
         if let Some(latency) = latest {
             connection.cluster.report(&connection.endpoint, Outcome::Success { latency });
