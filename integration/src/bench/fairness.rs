@@ -49,6 +49,7 @@ impl Flood {
             connections: self.connections,
             depth: self.depth,
             set_percent: self.set_percent,
+            hot_percent: 0,
             value_bytes: self.value_bytes,
             keys_per_get: self.keys_per_get,
             logins: if has_tenants { FLOODING } else { &[] },

@@ -172,14 +172,14 @@ impl Seen {
         self.took = took;
         self.value_len = match answer {
             Answer::Reply(reply) if self.result == Result::Hit => Some(reply.value.len()),
-            Answer::Reply(_) | Answer::Failed(_) | Answer::Login(_) if self.verb.kind == Kind::Write => {
+            Answer::Reply(_) | Answer::Failed(_) if self.verb.kind == Kind::Write => {
                 Some(self.verb.value_len)
             }
-            Answer::Reply(_) | Answer::Failed(_) | Answer::Login(_) => None,
+            Answer::Reply(_) | Answer::Failed(_) => None,
         };
         self.failure = match answer {
             Answer::Failed(failure) => Some(failure.kind().label()),
-            Answer::Reply(_) | Answer::Login(_) => None,
+            Answer::Reply(_) => None,
         };
     }
 }
