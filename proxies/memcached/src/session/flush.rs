@@ -76,6 +76,6 @@ async fn flushed(lease: &Lease) -> Answer {
 fn is_good(answer: &Answer) -> bool {
     match answer {
         Answer::Reply(reply) => reply.line() == FLUSHED,
-        Answer::Failed(_) | Answer::Login(_) => false,
+        Answer::Failed(_) => false,
     }
 }
