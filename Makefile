@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS := 60
 
-.PHONY: help demo test bench suites histories mutants fuzz image tools
+.PHONY: help demo test bench suites tiers histories mutants fuzz image tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,11 @@ bench: ## Compare with nutcracker, pgbouncer, nginx and haproxy; BENCH="--only h
 suites: tools ## Run the suites of client libraries alone; target/suites has what each test did
 	cargo build --workspace --bins
 	GROOVE_BUILT=1 cargo test --package groove-integration suites
+
+tiers: ## A gigabyte over a quarter of one in memory and a disk behind: every value is found
+	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
+	cargo build --workspace --bins
+	GROOVE_BUILT=1 cargo test --package groove-integration --test memcached tiers -- --include-ignored --nocapture
 
 histories: ## Check what many clients see while servers come, go and die; HISTORIES="--operations 20M" makes it long
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)

@@ -1,6 +1,7 @@
 //! groove-memcached between real clients and real servers.
 
 mod binary;
+mod chunks;
 mod client;
 mod clients;
 mod differential;

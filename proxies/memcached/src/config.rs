@@ -1,5 +1,6 @@
 //! The configuration, as written.
 
+mod chunks;
 mod hash;
 mod replicas;
 
@@ -13,6 +14,7 @@ use groove_common::config::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::chunks::Chunks;
 pub use self::hash::{Dialect, Hash, Tag};
 pub use self::replicas::{Read, Replicas};
 use crate::hot;
@@ -117,6 +119,9 @@ pub struct Cluster {
     /// A larger cluster behind this one: what these servers evict is still found there.
     #[serde(default)]
     pub overflow: Option<Overflow>,
+    /// Values that are longer than the servers take are stored in parts.
+    #[serde(default)]
+    pub chunks: Option<Chunks>,
 }
 
 /// The tier behind a cluster.
@@ -453,6 +458,9 @@ impl Document for Config {
             }
             cluster.check_failover(name, &self.clusters, issues);
             self.check_overflow(name, issues);
+            if let Some(chunks) = &cluster.chunks {
+                chunks.check(name, &self.clusters, &self.limits, issues);
+            }
         }
         self.check_routes(issues);
         self.check_limits(issues);

@@ -171,6 +171,36 @@ fn hot_keys_are_checked() {
 }
 
 #[test]
+fn parts_of_values_go_with_nothing_that_moves_or_copies_keys() {
+    let text = |options: &str, value: &str| {
+        format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n  a:\n    endpoints: [127.0.0.1:1]\n    \
+             chunks: {{size: 1000KiB}}\n{options}\ndefault_cluster: a\nlimits: {{value: {value}}}\n"
+        )
+    };
+    let config: Config = check_text("chunks", &text("", "64MiB")).unwrap();
+    assert_eq!(config.clusters["a"].chunks, Some(Chunks::default()));
+    for (options, value, wanted) in [
+        ("", "1000KiB", "from 1KiB to `limits.value`"),
+        ("    failover: rehash", "64MiB", "cannot fail over"),
+        ("  b: {endpoints: [127.0.0.1:2], failover: {gutter: a}}", "64MiB", "cannot fail over"),
+        ("    resize: {policy: immediate, state: /tmp/x}", "64MiB", "the parts of a value cannot be moved"),
+        ("  b: {endpoints: [127.0.0.1:2], replicas: {clusters: [a]}}", "64MiB", "copies or parts"),
+        ("  b: {endpoints: [127.0.0.1:2], overflow: {cluster: a}}", "64MiB", "tiers or parts"),
+        ("    overflow: {cluster: b}\n  b: {endpoints: [127.0.0.1:2]}", "64MiB", "tiers or parts"),
+    ] {
+        let report = check_text::<Config>("chunks", &text(options, value)).unwrap_err();
+        let [finding, ..] = report.findings() else { panic!("{options}: no finding") };
+        assert_eq!((finding.line, finding.column), (5, 5), "{report}");
+        assert!(report.to_string().contains(wanted), "{wanted}: {report}");
+    }
+    let many = text("", "1GiB").replace("1000KiB", "1KiB");
+    let report = check_text::<Config>("chunks", &many).unwrap_err();
+    assert_eq!((report.findings()[0].line, report.findings()[0].column), (5, 20), "{report}");
+    assert!(report.to_string().contains("more than 4096 parts"), "{report}");
+}
+
+#[test]
 fn copies_are_checked() {
     let text = "
 listeners: [{address: 127.0.0.1:11311}]

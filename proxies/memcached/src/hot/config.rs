@@ -59,6 +59,9 @@ impl Section {
                 "keys of two tiers are asked in several steps, and not kept",
                 "keep `overflow` or `hot_keys`",
             ),
+            Cluster { chunks: Some(_), .. } => {
+                ("values in parts are not kept", "keep `chunks` or `hot_keys`")
+            }
             Cluster { .. } => return,
         };
         issues.at_key(&["clusters", name, "hot_keys"], message, Some(help));

@@ -5,6 +5,7 @@
 //! clock and no chance, so that the same lines run on real connections and in a simulation that plays every
 //! order of events.
 
+pub mod chunks;
 pub mod flush;
 mod found;
 #[cfg(feature = "mutants")]
@@ -17,6 +18,8 @@ pub mod resize;
 mod sim;
 mod steps;
 pub mod tiers;
+
+use std::future::ready;
 
 use crate::error::Failure;
 use crate::wire::meta::{Reply, Request};
@@ -34,6 +37,25 @@ pub enum Node {
     Overflow,
     /// One of several copies, counted from 0.
     Replica(u8),
+    /// The key's own, where only the value is in parts.
+    Home,
+    /// Whichever has this part of a value.
+    Part,
+}
+
+/// What is worth counting in a program, besides its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A value was stored in parts.
+    WholeStored,
+    /// A value was put together.
+    WholeRead,
+    /// A value was lost, because one of its parts was.
+    WholeLost,
+    /// A part could not be deleted, and stays until it expires.
+    PartLeft,
+    /// What was written is not in the tier behind.
+    SpillLost,
 }
 
 /// The connection that told something, and no other: a CAS value means nothing on another connection, as a
@@ -94,4 +116,12 @@ pub trait Nodes {
         request: &Request<'_>,
         pinned: Option<Link>,
     ) -> impl Future<Output = Result<Told, Failure>>;
+
+    /// Waits until the program may hold so many bytes more than its request.
+    fn room(&self, _len: usize) -> impl Future<Output = ()> {
+        ready(())
+    }
+
+    /// Counts what has happened.
+    fn note(&self, _event: Event) {}
 }

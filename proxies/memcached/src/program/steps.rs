@@ -73,6 +73,14 @@ impl<'a, N> Steps<'a, N> {
     pub(super) fn of(nodes: &'a N, request: &Request<'a>) -> Self {
         Self { nodes, key: request.key, is_coded: request.is_coded }
     }
+
+    /// For another key, which any line can hold.
+    pub(super) fn at<'b>(self, key: &'b [u8]) -> Steps<'b, N>
+    where
+        'a: 'b,
+    {
+        Steps { nodes: self.nodes, key, is_coded: false }
+    }
 }
 
 impl<N: Nodes> Steps<'_, N> {
@@ -88,20 +96,9 @@ impl<N: Nodes> Steps<'_, N> {
 
     async fn get(self, node: Node, mut get: Get) -> Result<Look, Stop> {
         get.wants = get.wants.and(Wants::CAS).and(Wants::SIZE);
-        let told = self.ask(node, Op::Get(get), None).await?;
-        match told.reply.status {
-            Status::Value | Status::Done => Ok(Look::read(node, told)?),
-            Status::Miss => Ok(Look::Nothing),
-            status @ (Status::NotFound
-            | Status::NotStored
-            | Status::Exists
-            | Status::TooLarge
-            | Status::Noop
-            | Status::Debug
-            | Status::End
-            | Status::Stat
-            | Status::Error
-            | Status::Classic) => Err(unfit(status, told.reply)),
+        match seen(self.ask(node, Op::Get(get), None).await?)? {
+            Some(told) => Ok(Look::read(node, told)?),
+            None => Ok(Look::Nothing),
         }
     }
 
@@ -153,20 +150,7 @@ impl<N: Nodes> Steps<'_, N> {
     }
 
     async fn swap(self, node: Node, op: Op<'_>, pin: Option<Pin>) -> Result<Swap, Stop> {
-        let told = self.ask(node, op, pin).await?;
-        match told.reply.status {
-            Status::Done | Status::Value => Ok(Swap::Done(told)),
-            Status::Exists => Ok(Swap::Exists),
-            Status::NotFound | Status::NotStored => Ok(Swap::Nothing),
-            status @ (Status::Miss
-            | Status::TooLarge
-            | Status::Noop
-            | Status::Debug
-            | Status::End
-            | Status::Stat
-            | Status::Error
-            | Status::Classic) => Err(unfit(status, told.reply)),
-        }
+        swapped(self.ask(node, op, pin).await?)
     }
 
     /// Anything else.
@@ -196,6 +180,41 @@ where
 pub(super) fn pin_of(told: &Told) -> Result<Pin, Failure> {
     let cas = told.reply.flag(b'c').and_then(number::unsigned).ok_or(Failure::Nonsense)?;
     Ok(Pin { cas, link: told.link })
+}
+
+/// What an `mg` has seen, if anything.
+pub(super) fn seen(told: Told) -> Result<Option<Told>, Stop> {
+    match told.reply.status {
+        Status::Value | Status::Done => Ok(Some(told)),
+        Status::Miss => Ok(None),
+        status @ (Status::NotFound
+        | Status::NotStored
+        | Status::Exists
+        | Status::TooLarge
+        | Status::Noop
+        | Status::Debug
+        | Status::End
+        | Status::Stat
+        | Status::Error
+        | Status::Classic) => Err(unfit(status, told.reply)),
+    }
+}
+
+/// What became of an `ms`, `md` or `ma`.
+pub(super) fn swapped(told: Told) -> Result<Swap, Stop> {
+    match told.reply.status {
+        Status::Done | Status::Value => Ok(Swap::Done(told)),
+        Status::Exists => Ok(Swap::Exists),
+        Status::NotFound | Status::NotStored => Ok(Swap::Nothing),
+        status @ (Status::Miss
+        | Status::TooLarge
+        | Status::Noop
+        | Status::Debug
+        | Status::End
+        | Status::Stat
+        | Status::Error
+        | Status::Classic) => Err(unfit(status, told.reply)),
+    }
 }
 
 /// What every server knows: the rest is done here.

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use super::found::{Found, Look, WHOLE, bare, done};
 use super::steps::{Steps, Stop, Swap, again, attempts, pin_of};
-use super::{Node, Nodes, Outcome, Pin, Told};
+use super::{Event, Node, Nodes, Outcome, Pin, Told};
 use crate::error::Failure;
 use crate::wire::meta::{Arith, Delete, Get, Mode, Op, Reply, Request, Status, Store, Wants};
 use crate::wire::number;
@@ -197,24 +197,38 @@ impl<N: Nodes> Tiered<'_, N> {
         Ok(done(self.request, store.wants, Node::Front, &told))
     }
 
-    /// Puts a copy behind what has this version in front. It has a new version then. What fails leaves no copy,
-    /// which is as good as one that is lost.
+    /// Puts a copy behind what has this version in front. It has a new version then. What fails leaves no copy: the
+    /// older one has been killed before, and this one goes into the stub that was left for it or nowhere, however
+    /// late it comes. So the value is stored all the same, and lost once the front evicts it, which is counted.
     async fn spill(self, pin: Pin, copy: Store<'_>) -> Option<Pin> {
         if self.at.spill == Spill::Later {
             return None;
         }
-        let Ok(Look::Stub { pin: stub, is_mine: true }) =
-            self.steps.claim(Node::Overflow, Wants::NOTHING).await
-        else {
-            return None;
+        let lost = || self.steps.nodes.note(Event::SpillLost);
+        let stub = match self.steps.claim(Node::Overflow, Wants::NOTHING).await {
+            Ok(Look::Stub { pin: stub, is_mine: true }) => stub,
+            // Somebody else has stored something newer.
+            Ok(Look::Value(_)) => return None,
+            Ok(Look::Stub { is_mine: false, .. } | Look::Nothing) | Err(_) => {
+                lost();
+                return None;
+            }
         };
         // Whoever has seen the old version begins again, and kills this copy first.
-        let bumped = self.steps.bump(Node::Front, pin).await.ok().flatten();
-        match bumped {
-            Some(_) => _ = self.steps.store_if(Node::Overflow, stub, copy).await,
-            None => _ = self.steps.kill_if(Node::Overflow, stub).await,
+        let bumped = self.steps.bump(Node::Front, pin).await;
+        let copied = match &bumped {
+            Ok(Some(_)) => self.steps.store_if(Node::Overflow, stub, copy).await.map(drop),
+            // There is something newer in front.
+            Ok(None) => {
+                _ = self.steps.kill_if(Node::Overflow, stub).await;
+                Ok(())
+            }
+            Err(_) => self.steps.kill_if(Node::Overflow, stub).await.and(Err(Stop::Again)),
+        };
+        if copied.is_err() {
+            lost();
         }
-        bumped
+        bumped.ok().flatten()
     }
 
     /// Puts behind what is in front, as it is now.

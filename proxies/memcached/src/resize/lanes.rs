@@ -72,7 +72,9 @@ impl Nodes for Pair<'_> {
         match node {
             Node::Old => self.lane.ask(self.old, request, pinned).await,
             Node::New => self.lane.ask(self.new, request, pinned).await,
-            Node::Front | Node::Overflow | Node::Replica(_) => Err(Failure::NoServer),
+            Node::Front | Node::Overflow | Node::Replica(_) | Node::Home | Node::Part => {
+                Err(Failure::NoServer)
+            }
         }
     }
 }

@@ -12,14 +12,17 @@ use tokio::task::spawn_local;
 
 use super::mailbox::Mailbox;
 use super::programs;
+use super::reading::Reading;
 use super::state::{Answer, Broadcast, Ticket};
 use crate::error::Failure;
 use crate::failover;
 use crate::hot::{Desk, Errand, Look, Part};
+use crate::program::chunks::{self, Way};
 use crate::route::Route;
 use crate::store::{self, Executed, Store};
 use crate::tap::Server;
 use crate::upstream::connection::{Recipient, Shape};
+use crate::upstream::fleet::Fleet;
 use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
@@ -70,6 +73,10 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Asked {
         let route = view.route(own, request.key);
+        if let Some(fleet) = view.fleet(route) {
+            let fleet = Rc::clone(fleet);
+            return self.one_in_parts(&fleet, route, request, view, cx);
+        }
         match view.hot(route) {
             None => self.ask(route, request, None, view, cx),
             Some(desk) => {
@@ -109,6 +116,43 @@ impl Exchange<'_> {
             None => view.lease(route, self.session, cx.waker()),
             Some(tier) => view.lease_tiers(route, tier, request.key, self.session),
         };
+        self.send(lease, route.hash, request, self.recipient_with(self.ticket, part), cx)
+    }
+
+    /// Asks for a key whose value may be in parts. A session's requests for one key follow each other.
+    fn one_in_parts(
+        &self,
+        fleet: &Rc<Fleet>,
+        route: Route<'_>,
+        request: &Request<'_>,
+        view: &mut View,
+        cx: &mut Context<'_>,
+    ) -> Asked {
+        if self.mailbox.programs().borrow().runs(route.hash) {
+            return Asked::Busy;
+        }
+        let own = || self.recipient(self.ticket);
+        let (lease, recipient) = match chunks::way(request) {
+            Way::Plain => (view.lease(route, self.session, cx.waker()), own()),
+            Way::Look => {
+                let mailbox = Rc::clone(self.mailbox);
+                let reading = Reading::new(mailbox, self.ticket, fleet, self.session, request, route.hash);
+                (view.lease(route, self.session, cx.waker()), Recipient::Reading(Box::new(reading)))
+            }
+            Way::Steps => (view.lease_chunks(route, fleet, request.key, self.session), own()),
+        };
+        self.send(lease, route.hash, request, recipient, cx)
+    }
+
+    /// Sends a request with what it was leased; `hash` is its key's.
+    fn send(
+        &self,
+        lease: Lease,
+        hash: u64,
+        request: &Request<'_>,
+        recipient: Recipient,
+        cx: &mut Context<'_>,
+    ) -> Asked {
         match lease {
             Lease::Connection { connection, is_trial, ttl_max_s } => {
                 self.note(|| Server::Of(Arc::clone(connection.endpoint())));
@@ -133,13 +177,7 @@ impl Exchange<'_> {
                     },
                 };
                 let encode = |out: &mut Output| request.encode(out);
-                match connection.send(
-                    self.recipient_with(self.ticket, part),
-                    Shape::of(request),
-                    is_trial,
-                    self.now,
-                    encode,
-                ) {
+                match connection.send(recipient, Shape::of(request), is_trial, self.now, encode) {
                     Ok(()) => Asked::Waiting,
                     Err(failure) => Asked::Answered(Answer::Failed(failure)),
                 }
@@ -159,7 +197,7 @@ impl Exchange<'_> {
                 self.note(|| Server::Several);
                 let owned = Owned::new(request);
                 let (worker, mailbox) = (self.worker, self.mailbox);
-                match programs::begin(worker, mailbox, self.ticket, *plan, owned, route.hash, cx.waker()) {
+                match programs::begin(worker, mailbox, self.ticket, *plan, owned, hash, cx.waker()) {
                     true => Asked::Waiting,
                     false => Asked::Busy,
                 }
@@ -186,7 +224,7 @@ impl Exchange<'_> {
         }
         if let Broadcast::FlushAll { delay: 0 } = broadcast {
             let running = view.begin_in_changes();
-            if !running.is_empty() {
+            if !running.is_empty() || view.is_tiered() {
                 let writing = Rc::new(view.desks().map(|desk| desk.write_all()).collect());
                 return Some(self.flush_in_rounds(leases, (running, Part::WriteAll(writing))));
             }

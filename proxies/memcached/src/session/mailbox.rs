@@ -123,7 +123,9 @@ impl Mailbox {
 
     /// Takes the client away: answers that still come are for nobody.
     pub fn take_stream(&self) -> Option<Stream> {
-        self.stream.take()
+        let stream = self.stream.take();
+        self.stir();
+        stream
     }
 
     /// The driver has begun a turn, and will be woken by `waker`.
@@ -180,6 +182,29 @@ impl Mailbox {
         !self.is_touched.replace(true)
     }
 
+    /// May an answer that is so long be put together now? If not, `waker` is woken when that may have changed.
+    pub fn may_gather(&self, ticket: Ticket, len: usize, waker: &Waker) -> bool {
+        let mut programs = self.programs.borrow_mut();
+        let gathered_len = programs.gathered_len();
+        // What nobody waits for is got over with.
+        let may = self.stream.borrow().is_none()
+            || self
+                .busy
+                .borrow()
+                .as_ref()
+                .is_none_or(|busy| busy.machine.may_gather(ticket, len, gathered_len));
+        if !may {
+            programs.await_turn(waker);
+        }
+        may
+    }
+
+    /// Something has been taken or put together, or the client is gone.
+    fn stir(&self) {
+        let patient = self.programs.borrow_mut().take_patient();
+        patient.into_iter().for_each(Waker::wake);
+    }
+
     /// Writes what was delivered, or wakes the driver to do it.
     pub fn flush(&self) {
         self.is_touched.set(false);
@@ -230,6 +255,7 @@ impl Mailbox {
                 self.worker.spare.give(busy);
             }
         }
+        self.stir();
         written
     }
 

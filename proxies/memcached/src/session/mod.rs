@@ -6,6 +6,7 @@ mod flush;
 mod guests;
 pub mod mailbox;
 pub mod programs;
+pub mod reading;
 pub mod spare;
 pub mod state;
 mod tapped;

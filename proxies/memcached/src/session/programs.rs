@@ -4,9 +4,10 @@
 //! a session waits for its answers. So a program has to wait for other programs of its key only, and plain
 //! requests for nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use super::mailbox::Mailbox;
 use super::state::Ticket;
@@ -33,6 +34,12 @@ struct Running {
     held_len: usize,
     /// One runs that is about all keys: nothing is sent before it has ended.
     is_about_all: bool,
+    /// Hashes of the keys that are being read where a program may have to go on with the answer.
+    reads: Vec<u64>,
+    /// Bytes of answers that are being put together.
+    gathered_len: usize,
+    /// Programs that wait until the client has taken what came before.
+    patient: Vec<Waker>,
 }
 
 impl Programs {
@@ -52,12 +59,61 @@ impl Programs {
         self.rest();
     }
 
+    /// Does one run for this key?
+    pub fn runs(&self, key: u64) -> bool {
+        self.0.as_ref().is_some_and(|running| running.keys.contains(&key))
+    }
+
+    /// The key is asked for, and the answer may need a program.
+    pub fn begin_read(&mut self, key: u64) {
+        self.0.get_or_insert_default().reads.push(key);
+    }
+
+    /// It is answered.
+    pub fn end_read(&mut self, key: u64) {
+        let Some(running) = &mut self.0 else { return };
+        if let Some(index) = running.reads.iter().position(|known| *known == key) {
+            running.reads.swap_remove(index);
+        }
+        self.rest();
+    }
+
+    /// Bytes of answers that are being put together.
+    pub fn gathered_len(&self) -> usize {
+        self.0.as_ref().map_or(0, |running| running.gathered_len)
+    }
+
+    fn gather(&mut self, len: usize) {
+        if let Some(running) = &mut self.0 {
+            running.gathered_len += len;
+        }
+    }
+
+    fn part_with(&mut self, len: usize) {
+        if let Some(running) = &mut self.0 {
+            running.gathered_len -= len;
+        }
+    }
+
+    /// Wakes `waker` when the client has taken something, or an answer is put together.
+    pub fn await_turn(&mut self, waker: &Waker) {
+        let Some(running) = &mut self.0 else { return };
+        if !running.patient.iter().any(|known| known.will_wake(waker)) {
+            running.patient.push(waker.clone());
+        }
+    }
+
+    /// Those that wait for their turn.
+    pub fn take_patient(&mut self) -> Vec<Waker> {
+        self.0.as_mut().map(|running| std::mem::take(&mut running.patient)).unwrap_or_default()
+    }
+
     /// May another begin? If not, one of these has to end first.
     pub fn admits(&self, key: u64, held_len: usize) -> bool {
         let Some(running) = &self.0 else { return true };
         let has_room =
             running.keys.len() < OF_SESSION_MAX && running.held_len + held_len <= HELD_OF_SESSION_LEN_MAX;
-        (has_room || running.keys.is_empty()) && !running.keys.contains(&key)
+        (has_room || running.keys.is_empty()) && !running.keys.contains(&key) && !running.reads.contains(&key)
     }
 
     fn begin(&mut self, key: u64, held_len: usize) {
@@ -76,9 +132,15 @@ impl Programs {
     }
 
     fn rest(&mut self) {
-        if self.0.as_ref().is_some_and(|running| running.keys.is_empty() && !running.is_about_all) {
+        if self.0.as_ref().is_some_and(|running| running.is_over()) {
             self.0 = None;
         }
+    }
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.keys.is_empty() && self.reads.is_empty() && !self.is_about_all
     }
 }
 
@@ -131,15 +193,61 @@ pub fn begin(
     }
     mailbox.programs().borrow_mut().begin(key, held_len);
     let (worker, mailbox) = (Rc::clone(worker), Rc::clone(mailbox));
+    let hold = Rc::new(Hold::new(worker, Rc::clone(&mailbox), ticket, held_len));
     tokio::task::spawn_local(async move {
-        let answer = plan.run(request).await;
-        worker.room.give_back(held_len);
+        let answer = plan.run(request, Rc::clone(&hold)).await;
+        drop(hold);
         mailbox.programs().borrow_mut().end(key, held_len);
         if mailbox.deliver(ticket, answer) {
             mailbox.flush();
         }
     });
     true
+}
+
+/// What one program holds. Given back when it is dropped.
+pub struct Hold {
+    worker: Rc<Worker>,
+    mailbox: Rc<Mailbox>,
+    ticket: Ticket,
+    len: Cell<usize>,
+    gathered_len: Cell<usize>,
+}
+
+impl Hold {
+    /// For the answer of this ticket; so much has been taken.
+    pub fn new(worker: Rc<Worker>, mailbox: Rc<Mailbox>, ticket: Ticket, len: usize) -> Self {
+        Self { worker, mailbox, ticket, len: Cell::new(len), gathered_len: Cell::new(0) }
+    }
+
+    /// Waits until it may hold so much more.
+    pub async fn grow(&self, more_len: usize) {
+        // Nobody holds something and waits for more: two that do could wait for each other.
+        let (len, gathered_len) = self.give_back();
+        let (len, gathered_len) = (len + more_len, gathered_len + more_len);
+        poll_fn(|cx| {
+            let may = self.mailbox.may_gather(self.ticket, gathered_len, cx.waker())
+                && self.worker.room.take(len, cx.waker());
+            if may { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.len.set(len);
+        self.gathered_len.set(gathered_len);
+        self.mailbox.programs().borrow_mut().gather(gathered_len);
+    }
+
+    fn give_back(&self) -> (usize, usize) {
+        let (len, gathered_len) = (self.len.take(), self.gathered_len.take());
+        self.worker.room.give_back(len);
+        self.mailbox.programs().borrow_mut().part_with(gathered_len);
+        (len, gathered_len)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +261,10 @@ mod tests {
         assert!(!programs.admits(1, 10));
         assert!(programs.admits(2, 10));
         programs.end(1, 10);
+        assert!(programs.admits(1, 10) && programs.is_empty());
+        programs.begin_read(1);
+        assert!(!programs.admits(1, 10) && programs.admits(2, 10) && !programs.is_empty());
+        programs.end_read(1);
         assert!(programs.admits(1, 10) && programs.is_empty());
     }
 

@@ -202,6 +202,13 @@ impl Machine {
                 < BUFFERED_LEN_MAX
     }
 
+    /// May the answer of this ticket, which is so long, be put together now, beside others that are so long? One
+    /// may whatever its length: the one that the client waits for, once it has taken all before.
+    pub fn may_gather(&self, ticket: Ticket, len: usize, gathered_len: usize) -> bool {
+        self.output.len() + self.held_len + gathered_len + len <= BUFFERED_LEN_MAX
+            || (gathered_len == 0 && ticket <= self.first && self.output.is_empty())
+    }
+
     /// Has the client been told goodbye? Then nothing more is read, and all that is left is the output.
     pub fn is_over(&self) -> bool {
         self.is_over

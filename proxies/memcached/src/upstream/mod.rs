@@ -5,6 +5,7 @@
 //! | here | [`Topology`]: every cluster and the routes to them, swapped whole by a reload |
 //! | `view.rs` | a worker's view of it, with its connections |
 //! | `changes.rs` | a worker's part in changes of the servers: which step it goes by, when it is done with the one before |
+//! | `fleet.rs` | all servers of a cluster whose values may be in parts |
 //! | `plan.rs` | an operation of several steps: who takes part, and running it |
 //! | `connection.rs` | one pipelined connection |
 //! | `flush.rs` | flushing a server that was away, before it serves again |
@@ -12,6 +13,7 @@
 
 pub mod changes;
 pub mod connection;
+pub mod fleet;
 mod flush;
 pub mod plan;
 mod probe;
@@ -26,6 +28,7 @@ use groove_common::balance::{Placement, Rule};
 use groove_common::config::{Embedded, Endpoints};
 use groove_common::discovery::{Cluster, Snapshot, Update, Welcome};
 use groove_common::net::Connector;
+use groove_common::telemetry::Counter;
 use parking_lot::Mutex;
 
 use crate::config::{self, Config, Failover};
@@ -73,12 +76,14 @@ pub struct Replicas {
 const STEPS_MAX: u32 = 10;
 
 /// What is behind a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tier {
     /// The cluster behind it, by its number.
     pub cluster: usize,
     /// When what is written comes to be there.
     pub spill: tiers::Spill,
+    /// What was written and is not there.
+    pub lost: Counter,
 }
 
 /// A cluster as configured.
@@ -114,6 +119,8 @@ struct Servers {
     connections: usize,
     /// What is asked of them very often.
     hot: Option<Arc<Hot>>,
+    /// How values are stored in parts, if they may be.
+    chunks: Option<Arc<fleet::Settings>>,
     metrics: UpstreamMetrics,
 }
 
@@ -195,11 +202,13 @@ impl Topology {
             Failover::None | Failover::Rehash | Failover::Miss => None,
         };
         let gutters = config.clusters.values().map(gutter).collect();
-        let tier = |section: &config::Cluster| {
+        let tier = |(name, section): (&String, &config::Cluster)| {
             let config::Overflow { cluster, spill: config::Spill::Write } = section.overflow.as_ref()?;
-            Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write })
+            let help = "Values that were stored in front and could not be copied to the tier behind";
+            let lost = cx.registry.counter("groove_memcached_spills_lost", help, &[("cluster", name)]);
+            Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write, lost })
         };
-        let tiers = config.clusters.values().map(tier).collect();
+        let tiers = config.clusters.iter().map(tier).collect();
         let built = Self { clusters, replicas, routes, gutters, tiers, limits, directory, window };
         resize::wait_until_joined(built.controls(), &cx.runtime);
         Ok(built)
@@ -327,6 +336,14 @@ impl Plan {
                 placement: Mutex::new(None),
                 connections: section.connections,
                 hot,
+                chunks: section.chunks.as_ref().map(|chunks| {
+                    Arc::new(fleet::Settings {
+                        part_len: chunks.size.bytes(),
+                        value_len_max: limits.value_len_max,
+                        hasher: section.hash.hasher(),
+                        metrics: fleet::Metrics::new(&cx.registry, name),
+                    })
+                }),
                 metrics: UpstreamMetrics::new(&cx.registry, name),
             }))
         };

@@ -13,14 +13,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use groove_common::discovery::{Cluster, Health};
 use groove_common::ids::EndpointId;
+use groove_common::telemetry::Counter;
 use smallvec::SmallVec;
 
 use super::changes::Running;
 use super::connection::{Connection, Identity};
+use super::fleet::Fleet;
 use crate::error::Failure;
 use crate::program::replicas::Copies;
 use crate::program::resize::{At, Phase, Token};
-use crate::program::{Link, Node, Nodes, Origin, Outcome, Pin, Told, replicas, resize, tiers};
+use crate::program::{Event, Link, Node, Nodes, Origin, Outcome, Pin, Told, chunks, replicas, resize, tiers};
+use crate::session::programs::Hold;
 use crate::session::state::Answer;
 use crate::wire::Epoch;
 use crate::wire::meta::{Op, Reply, Request, Status, Store};
@@ -48,6 +51,8 @@ pub enum Kind {
     Replicas(Copies, Option<Duration>),
     /// The key lives in two tiers.
     Tiers(tiers::Spill),
+    /// The key's value may be in parts.
+    Chunks(chunks::At),
 }
 
 /// The servers that take part in one operation.
@@ -57,6 +62,12 @@ pub struct Seats {
     unread: Option<Node>,
     /// Whose CAS values came on which connection, for the client's tokens.
     epochs: RefCell<SmallVec<[(Link, Epoch); 4]>>,
+    /// Those that have parts of values, and the number of the session.
+    fleet: Option<(Rc<Fleet>, usize)>,
+    /// What the program may hold.
+    hold: Option<Rc<Hold>>,
+    /// Where it is counted what did not come to be in the tier behind.
+    spills_lost: Option<Counter>,
 }
 
 /// One of them.
@@ -84,8 +95,9 @@ pub struct Owned {
 
 impl Plan {
     /// Runs the program for `request`, to its end.
-    pub async fn run(self, request: Owned) -> Answer {
-        let Self { kind, seats, running } = self;
+    pub async fn run(self, request: Owned, hold: Rc<Hold>) -> Answer {
+        let Self { kind, mut seats, running } = self;
+        seats.hold = Some(hold);
         let request = request.request();
         let outcome = match kind {
             Kind::Resize(phase) => {
@@ -105,6 +117,13 @@ impl Plan {
                 };
                 tiers::run(&seats, tiers::At { spill, now_s: now_s() }, &request, token).await
             }
+            Kind::Chunks(at) => match request.compare() {
+                None => chunks::run(&seats, at, &request, None).await,
+                Some(token) => match seats.chunk_token(token).await {
+                    Ok((cas, token)) => chunks::run(&seats, at, &request.comparing(cas), Some(token)).await,
+                    Err(failure) => Err(failure),
+                },
+            },
             Kind::Replicas(copies, hedge) => {
                 let own;
                 let request = match request.compare() {
@@ -128,24 +147,55 @@ impl Plan {
         };
         // Whatever it did is done.
         drop(running);
-        match outcome {
-            Ok(Outcome { mut reply, origin }) => {
-                reply.epoch = origin.and_then(|origin| seats.epoch(origin));
-                Answer::Reply(reply.detached())
-            }
-            Err(failure) => Answer::Failed(failure),
-        }
+        seats.answer(outcome)
     }
 }
 
-fn now_s() -> u64 {
+pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Seats {
     /// These servers; with one that is not read, if there is one.
     pub fn new(seats: impl IntoIterator<Item = Seat>, unread: Option<Node>) -> Self {
-        Self { seats: seats.into_iter().collect(), unread, epochs: RefCell::default() }
+        Self {
+            seats: seats.into_iter().collect(),
+            unread,
+            epochs: RefCell::default(),
+            fleet: None,
+            hold: None,
+            spills_lost: None,
+        }
+    }
+
+    /// The key's own server, and all those that may have parts of its value.
+    pub fn in_parts(fleet: &Rc<Fleet>, key: &[u8], session: usize) -> Result<Self, Failure> {
+        let home = fleet.seat(Node::Home, key, session)?;
+        Ok(Self { fleet: Some((Rc::clone(fleet), session)), ..Self::new([home], None) })
+    }
+
+    /// Counts what does not come to be in the tier behind.
+    #[must_use]
+    pub fn counting(self, spills_lost: Counter) -> Self {
+        Self { spills_lost: Some(spills_lost), ..self }
+    }
+
+    /// Goes on with a retrieval that was told the head of a value in parts.
+    pub async fn rest(mut self, at: chunks::At, request: &Request<'_>, told: Told, hold: Rc<Hold>) -> Answer {
+        self.hold = Some(hold);
+        self.remember(&told);
+        let outcome = chunks::rest(&self, at, request, told).await;
+        self.answer(outcome)
+    }
+
+    fn answer(&self, outcome: Result<Outcome, Failure>) -> Answer {
+        match outcome {
+            Ok(Outcome { mut reply, origin }) => {
+                reply.epoch = origin.and_then(|origin| self.epoch(origin));
+                Answer::Reply(reply.detached())
+            }
+            Err(failure) => Answer::Failed(failure),
+        }
     }
 
     fn seat(&self, node: Node) -> Result<&Seat, Failure> {
@@ -165,10 +215,17 @@ impl Seats {
             return match node {
                 Node::Old => Token::Old(pin),
                 Node::New => Token::New(pin),
-                Node::Front | Node::Overflow | Node::Replica(_) => Token::Foreign,
+                Node::Front | Node::Overflow | Node::Replica(_) | Node::Home | Node::Part => Token::Foreign,
             };
         }
         Token::Foreign
+    }
+
+    /// What the key's own server is to compare with in place of a client's token, and whose the token is.
+    async fn chunk_token(&self, token: u64) -> Result<(u64, chunks::Token), Failure> {
+        let (link, identity) = self.seat(Node::Home)?.identity().await?;
+        let own = identity.epoch.own(token).map(|cas| chunks::Token::Own(Pin { cas, link }));
+        Ok((identity.epoch.cas(token), own.unwrap_or(chunks::Token::Foreign)))
     }
 
     /// What this server is to compare with in place of a client's token.
@@ -193,6 +250,9 @@ impl Seats {
 
 impl Nodes for Seats {
     async fn ask(&self, node: Node, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
+        if let (Node::Part, Some((fleet, session))) = (node, &self.fleet) {
+            return fleet.seat(node, request.key, *session)?.ask(request, pinned).await;
+        }
         let seat = self.seat(node)?;
         if self.unread == Some(node) && matches!(request.op, Op::Get(_)) {
             let reply = Reply::new(Status::Miss, Bytes::from_static(b"EN"), Bytes::new());
@@ -201,6 +261,21 @@ impl Nodes for Seats {
         let told = seat.ask(request, pinned).await?;
         self.remember(&told);
         Ok(told)
+    }
+
+    async fn room(&self, len: usize) {
+        if let Some(hold) = &self.hold {
+            hold.grow(len).await;
+        }
+    }
+
+    fn note(&self, event: Event) {
+        if let Some((fleet, _)) = &self.fleet {
+            fleet.count(event);
+        }
+        if let (Event::SpillLost, Some(spills_lost)) = (event, &self.spills_lost) {
+            spills_lost.inc();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A worker's view of the topology, with the connections that are its own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::changes::{Changes, Running};
 use super::connection::Connection;
+use super::fleet::Fleet;
 use super::plan::{Kind as Program, Plan, Seat, Seats};
 use super::{Backend, Kind, Replicas, Servers, Tier, Topology};
 use crate::config::{Failover, Read};
@@ -87,6 +88,8 @@ struct LocalServers {
     placement: (u64, Arc<Placement>),
     /// By slot.
     links: Vec<Option<Link>>,
+    /// All of them, if values may be in parts.
+    fleet: Option<Rc<Fleet>>,
 }
 
 /// What was agreed on with other sidecars, in one piece: a server's number in the view says nothing in another's
@@ -99,7 +102,7 @@ struct Agreed {
 
 /// The connections to one server.
 #[derive(Clone)]
-struct Link {
+pub(super) struct Link {
     id: EndpointId,
     connections: SmallVec<[Rc<Connection>; 2]>,
 }
@@ -284,12 +287,17 @@ impl View {
     }
 
     /// What is behind the cluster of this place.
-    pub fn tier(&self, route: Route<'_>) -> Option<Tier> {
-        self.topology.tiers.get(route.cluster).copied().flatten()
+    pub fn tier(&self, route: Route<'_>) -> Option<&Tier> {
+        self.topology.tiers.get(route.cluster).and_then(Option::as_ref)
+    }
+
+    /// Is any cluster behind another?
+    pub fn is_tiered(&self) -> bool {
+        self.topology.tiers.iter().any(Option::is_some)
     }
 
     /// A program over the key's server in front and the one behind it.
-    pub fn lease_tiers(&mut self, route: Route<'_>, tier: Tier, key: &[u8], session: usize) -> Lease {
+    pub fn lease_tiers(&self, route: Route<'_>, tier: &Tier, key: &[u8], session: usize) -> Lease {
         let front = match self.servers(route.cluster) {
             Ok(front) => front,
             Err(failure) => return Lease::Failed(failure),
@@ -303,8 +311,26 @@ impl View {
         let behind =
             self.servers(tier.cluster).and_then(|servers| servers.part(Node::Overflow, behind, session));
         let seats = Seats::new([Some(seat), behind.ok()].into_iter().flatten(), None);
+        let seats = seats.counting(tier.lost.clone());
         let running = front.begin();
         Lease::Program(Box::new(Plan { kind: Program::Tiers(tier.spill), seats, running }))
+    }
+
+    /// The servers of this place's cluster, if values may be in parts there.
+    pub fn fleet(&self, route: Route<'_>) -> Option<&Rc<Fleet>> {
+        match &self.locals.get(route.cluster)?.kind {
+            LocalKind::Servers(local) => local.fleet.as_ref(),
+            LocalKind::Embedded(_) => None,
+        }
+    }
+
+    /// A program over the key's server and those that may have parts of its value.
+    pub fn lease_chunks(&self, route: Route<'_>, fleet: &Rc<Fleet>, key: &[u8], session: usize) -> Lease {
+        let begun = self.servers(route.cluster).and_then(|local| {
+            let seats = Seats::in_parts(fleet, key, session)?;
+            Ok(Plan { kind: Program::Chunks(fleet.at()), seats, running: local.begin() })
+        });
+        begun.map_or_else(Lease::Failed, |plan| Lease::Program(Box::new(plan)))
     }
 
     fn servers(&self, cluster: usize) -> Result<&LocalServers, Failure> {
@@ -325,10 +351,10 @@ impl View {
     }
 
     /// A lease for every server and store there is, well or not. `None`: one of them is busy.
-    pub fn lease_everyone(&mut self, session: usize, waker: &Waker) -> Option<Vec<Lease>> {
+    pub fn lease_everyone(&self, session: usize, waker: &Waker) -> Option<Vec<Lease>> {
         let mut leases = Vec::new();
-        for local in &mut self.locals {
-            let local = match &mut local.kind {
+        for local in &self.locals {
+            let local = match &local.kind {
                 LocalKind::Servers(local) => local,
                 LocalKind::Embedded(store) => {
                     leases.push(Lease::Embedded(Arc::clone(store)));
@@ -364,6 +390,7 @@ impl Local {
                 agreed: Agreed { view: Arc::new(resize::View::unknown()), seats: Vec::new() },
                 placement: (0, Arc::default()),
                 links: Vec::new(),
+                fleet: None,
             }),
             Kind::Embedded(store) => LocalKind::Embedded(Arc::clone(store)),
         };
@@ -403,6 +430,16 @@ impl LocalServers {
             self.placement = (snapshot.set, self.servers.placement(snapshot));
         }
         self.agreed = Agreed::new(self.changes.view(), snapshot);
+        self.fleet = self.servers.chunks.as_ref().map(|settings| {
+            Rc::new(Fleet {
+                settings: Arc::clone(settings),
+                cluster: Arc::clone(&self.servers.cluster),
+                snapshot: Arc::clone(&self.snapshot),
+                placement: Arc::clone(&self.placement.1),
+                links: self.links.clone(),
+                dice: RefCell::new(Dice::seeded(dice.bits())),
+            })
+        });
     }
 
     /// A program begins, by what was agreed on as of this turn.
@@ -462,7 +499,7 @@ impl LocalServers {
 }
 
 impl Link {
-    fn of(&self, session: usize) -> Option<&Rc<Connection>> {
+    pub(super) fn of(&self, session: usize) -> Option<&Rc<Connection>> {
         self.connections.get(session % self.connections.len().max(1))
     }
 

@@ -39,29 +39,24 @@ fn exptime(ttl: u32, now_s: u64) -> i32 {
     i32::try_from(if seconds > 2_592_000 { now_s + seconds } else { seconds }).unwrap()
 }
 
-/// Asks for `act` and waits.
-pub(super) async fn perform(
-    nodes: Sidecar,
-    stage: Stage,
-    now_s: u64,
-    act: Act,
-    token: Option<Token>,
-) -> Result<Outcome, Failure> {
-    let bytes = match &act {
+/// The value that comes with `act`.
+pub(super) fn bytes_of(act: &Act) -> Bytes {
+    Bytes::copy_from_slice(match act {
         Act::Set(value) | Act::Add(value) | Act::Replace(value) | Act::Cas(_, value) => &value.bytes,
         Act::Append(part) | Act::Prepend(part) | Act::CasAppend(_, part) => part,
-        Act::Flush => return flush_all(&nodes, stage).await,
-        Act::Get | Act::Delete | Act::Incr(_) | Act::Touch(_) | Act::CasDelete(_) | Act::CasIncr(..) => {
-            &Vec::new()
-        }
-    };
-    let bytes = Bytes::copy_from_slice(bytes);
+        Act::Get | Act::Delete | Act::Incr(_) | Act::Touch(_) | Act::CasDelete(_) | Act::CasIncr(..) => &[],
+        Act::Flush => &[],
+    })
+}
+
+/// As a server is asked.
+pub(super) fn op_of<'a>(act: &Act, bytes: &'a Bytes, now_s: u64) -> Op<'a> {
     let whole = |mode, value: &Value| {
         let exptime = exptime(value.ttl, now_s);
-        Op::Store(Store { flags: value.flags, exptime, ..Store::new(mode, &bytes) })
+        Op::Store(Store { flags: value.flags, exptime, ..Store::new(mode, bytes) })
     };
     let wants = Wants::ITEM.and(Wants::CAS);
-    let op = match &act {
+    match act {
         Act::Get => Op::Get(Get { wants: wants.and(Wants::TTL), ..Get::default() }),
         Act::Touch(ttl) => {
             let touch = Some(exptime(*ttl, now_s));
@@ -72,9 +67,24 @@ pub(super) async fn perform(
         Act::Replace(value) => whole(Mode::Replace, value),
         Act::Delete | Act::Flush | Act::CasDelete(_) => Op::Delete(Delete::default()),
         Act::Incr(delta) | Act::CasIncr(_, delta) => Op::Arith(Arith::up(*delta)),
-        Act::Append(_) | Act::CasAppend(..) => Op::Store(Store::new(Mode::Append, &bytes)),
-        Act::Prepend(_) => Op::Store(Store::new(Mode::Prepend, &bytes)),
-    };
+        Act::Append(_) | Act::CasAppend(..) => Op::Store(Store::new(Mode::Append, bytes)),
+        Act::Prepend(_) => Op::Store(Store::new(Mode::Prepend, bytes)),
+    }
+}
+
+/// Asks for `act` and waits.
+pub(super) async fn perform(
+    nodes: Sidecar,
+    stage: Stage,
+    now_s: u64,
+    act: Act,
+    token: Option<Token>,
+) -> Result<Outcome, Failure> {
+    if act == Act::Flush {
+        return flush_all(&nodes, stage).await;
+    }
+    let bytes = bytes_of(&act);
+    let op = op_of(&act, &bytes, now_s);
     let request = Request { key: KEY, is_coded: false, op };
     match stage {
         Stage::A => plain(&nodes, Node::Old, request, token).await,

@@ -6,8 +6,11 @@
 //! | `world.rs` | sidecars, clients, the servers, and what happens next |
 //! | `client.rs` | what clients do, in their own words |
 //! | `history.rs` | was it a register that may lose its value? |
+//! | `chunks.rs` | values in parts: their own small world |
 //! | `tests.rs` | seeds, small worlds in full, mutants |
 
+#[cfg(test)]
+mod chunks;
 mod client;
 mod history;
 mod server;

@@ -127,6 +127,12 @@ impl Server {
         self.items.get(key)
     }
 
+    /// What it has, by key, with the Unix time at which it expires.
+    pub(super) fn lives(&mut self) -> Vec<(Vec<u8>, Option<u64>)> {
+        _ = self.item(b"");
+        self.items.iter().map(|(key, item)| (key.clone(), item.expires_s)).collect()
+    }
+
     pub(super) fn execute(&mut self, request: &Request<'_>) -> Reply {
         _ = self.item(request.key);
         match request.op {

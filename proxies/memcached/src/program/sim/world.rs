@@ -68,7 +68,9 @@ fn index(node: Node) -> usize {
     match node {
         Node::Old => 0,
         Node::New => 1,
-        Node::Front | Node::Overflow | Node::Replica(_) => unreachable!("a resize has two servers"),
+        Node::Front | Node::Overflow | Node::Replica(_) | Node::Home | Node::Part => {
+            unreachable!("a resize has two servers")
+        }
     }
 }
 

@@ -145,11 +145,13 @@ fn write(inner: &Inner, disk: &Disk, number: usize, key: &Bytes) {
         spill.item.clone()
     };
     let metrics = &disk.settings.metrics;
-    match disk.with(|engine| engine.write(key, &item)) {
+    let written = disk.with(|engine| engine.write(key, &item));
+    // Older items may have gone for one that found no room all the same.
+    metrics.aged_out.add(written.as_ref().map_or(0, |written| written.aged_out));
+    match written {
         Some(written) if written.is_kept => {
             metrics.written.inc();
             metrics.written_len.add(item.value.len() as u64);
-            metrics.aged_out.add(written.aged_out);
             metrics.used_len.set(written.used_len.cast_signed());
         }
         Some(_) | None => metrics.lost.inc(),

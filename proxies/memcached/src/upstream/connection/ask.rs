@@ -11,6 +11,7 @@ use crate::error::Failure;
 use crate::hot::Errand;
 use crate::program::{Link, Told};
 use crate::session::mailbox::Mailbox;
+use crate::session::reading::Reading;
 use crate::session::state::{Answer, Ticket};
 use crate::wire::Output;
 use crate::wire::meta::{Reply, Request};
@@ -19,6 +20,8 @@ use crate::wire::meta::{Reply, Request};
 pub enum Recipient {
     /// A slot of a session.
     Session(Rc<Mailbox>, Ticket),
+    /// A slot of a session, unless a program has to go on with the answer.
+    Reading(Box<Reading>),
     /// A program.
     Program(Rc<Question>),
     /// A slot of a session, and what hot keys have to do with it.
@@ -34,6 +37,7 @@ impl Recipient {
                     touched.push(mailbox);
                 }
             }
+            Self::Reading(reading) => touched.extend(reading.hear(answer)),
             Self::Program(question) => {
                 question.answer(answer.map(|(reply, link)| Told { reply: reply.detached(), link }));
             }

@@ -89,6 +89,33 @@ impl Reply {
         })
     }
 
+    /// The same reply with another value, and its length wherever that is told.
+    #[must_use]
+    pub fn with_value(self, value: Bytes) -> Self {
+        Self { value: value.clone(), ..self }.measured(value.len())
+    }
+
+    /// The same reply, telling another length: that of the whole, where a server knows only what stands for it.
+    #[must_use]
+    pub fn measured(self, len: usize) -> Self {
+        let mut line = BytesMut::with_capacity(self.line.len() + 20);
+        let is_value = self.status == Status::Value;
+        for (index, word) in self.line.split(|byte| *byte == b' ').enumerate() {
+            if index > 0 {
+                line.extend_from_slice(b" ");
+            }
+            match word {
+                _ if index == 1 && is_value => number::write(len as u64, &mut line),
+                [b's', ..] if index > 0 => {
+                    line.extend_from_slice(b"s");
+                    number::write(len as u64, &mut line);
+                }
+                _ => line.extend_from_slice(word),
+            }
+        }
+        Self { line: line.freeze(), ..self }
+    }
+
     /// A copy that keeps no read buffer alive, unless the value is large.
     pub fn detached(self) -> Self {
         if self.value.len() >= BY_REFERENCE_LEN_MIN {
