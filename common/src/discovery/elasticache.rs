@@ -207,6 +207,20 @@ pub(super) fn parse(payload: &str) -> Result<Told, String> {
     Ok(Told { version, servers })
 }
 
+/// What clients and other proxies are told that ask for servers: `VERSION\nHOST|IP|PORT …\n`. A name has no IP
+/// here: whoever asks looks it up. Unix sockets cannot be told.
+pub fn tell_nodes(version: u64, servers: &[Address]) -> String {
+    let node = |server: &Address| match server {
+        Address::Tcp { host, port } if host.parse::<IpAddr>().is_ok() => {
+            Some(format!("{host}|{host}|{port}"))
+        }
+        Address::Tcp { host, port } => Some(format!("{host}||{port}")),
+        Address::Unix(_) => None,
+    };
+    let nodes: Vec<_> = servers.iter().filter_map(node).collect();
+    format!("{version}\n{}\n", nodes.join(" "))
+}
+
 /// A name lives longer than its address: where there is one it is what is kept.
 fn server(node: &str) -> Option<Address> {
     let mut parts = node.split('|');
@@ -233,6 +247,17 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn what_is_told_is_what_is_understood() {
+        let servers = ["10.0.0.1:11311", "[::1]:11311", "cache.internal:11211"];
+        let servers: Vec<Address> = servers.iter().map(|server| server.parse().unwrap()).collect();
+        assert_eq!(
+            tell_nodes(7, &servers),
+            "7\n10.0.0.1|10.0.0.1|11311 ::1|::1|11311 cache.internal||11211\n"
+        );
+        assert_eq!(parse(&tell_nodes(7, &servers)), Ok(Told { version: 7, servers }));
+    }
 
     /// From the AWS user guide, "Adding Auto Discovery To Your Client Library".
     const DOCUMENTED: &str = "12\nmyCluster.pc4ldq.0001.use1.cache.amazonaws.com|10.82.235.120|11211 \

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -60,6 +61,14 @@ impl Stream {
             Self::Plain(transport) => transport,
             Self::ServerTls(tls) => tls.get_ref().0,
             Self::ClientTls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The address by which the other end reached us, or we it; a unix socket has none.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self.transport() {
+            Transport::Tcp(stream) => stream.local_addr().ok(),
+            Transport::Unix(_) => None,
         }
     }
 

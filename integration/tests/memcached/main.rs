@@ -1,5 +1,6 @@
 //! groove-memcached between real clients and real servers.
 
+mod advertise;
 mod binary;
 mod chunks;
 mod client;

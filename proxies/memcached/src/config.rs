@@ -11,6 +11,7 @@ use groove_common::balance::Distribution;
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
 };
+use groove_common::ids::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,9 @@ pub struct Config {
     /// The cluster of all other keys; the only one, or `main`, if left out.
     #[serde(default)]
     pub default_cluster: Option<String>,
+    /// The proxies that clients are told which ask `config get cluster`; left out, the listener that they came in by.
+    #[serde(default)]
+    pub advertise: Vec<Address>,
     /// What clients and servers may make the proxy hold.
     #[serde(default)]
     pub limits: LimitSection,
@@ -464,6 +468,7 @@ impl Document for Config {
         }
         self.check_routes(issues);
         self.check_limits(issues);
+        crate::advertise::check(&self.advertise, issues);
         self.tenancy().check(issues);
     }
 }

@@ -17,9 +17,11 @@
 //! | [`tenant`] | who a client is, what it may use, and what is its own |
 //! | [`error`], [`reply`] | what can go wrong, and the words for it |
 //! | [`resize`] | changing the servers while clients go on |
+//! | [`advertise`] | what clients are told that ask where to connect |
 //! | [`metrics`] | what is counted |
 //! | [`tap`] | what goes through, for whoever watches |
 
+pub mod advertise;
 pub mod config;
 mod demo;
 pub mod error;

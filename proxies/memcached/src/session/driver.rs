@@ -255,6 +255,10 @@ impl Session {
                         return Ok(Sent::Stuck);
                     }
                 }
+                Step::Nodes(asked) => {
+                    machine.commit(now);
+                    machine.answer(ticket, exchange.nodes(asked, view));
+                }
                 Step::Version => {
                     let Some(asked) = exchange.anyone(view, cx) else { return Ok(Sent::Stuck) };
                     machine.commit(now);

@@ -27,6 +27,7 @@ use crate::upstream::plan::Owned;
 use crate::upstream::view::{Lease, View};
 use crate::wire::Output;
 use crate::wire::meta::{Reply, Request, Status};
+use crate::wire::request::Nodes;
 use crate::worker::Worker;
 
 /// What became of a request that was to be sent.
@@ -254,6 +255,16 @@ impl Exchange<'_> {
             }
         });
         Some(asked.collect())
+    }
+
+    /// Where the client may connect.
+    pub(super) fn nodes(&self, asked: Nodes, view: &View) -> Answer {
+        let told = view.topology().advertised.answer(asked, self.mailbox.local_addr());
+        let line = told.unwrap_or(Bytes::from_static(match asked {
+            Nodes::Config => b"ERROR",
+            Nodes::Key => b"END",
+        }));
+        Answer::Reply(Reply::new(Status::Classic, line, Bytes::new()))
     }
 
     /// Asks the first server that is there for its version. The outer `None`: it is busy.

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -104,6 +105,11 @@ impl Mailbox {
     /// May this client be served? Not while it leaves its answers lying, and all of them together too many.
     pub fn has_room(&self) -> bool {
         self.unread_len.get() == 0 || !self.worker.unread.is_too_much()
+    }
+
+    /// Where the client connected to; a unix socket is no address, and neither is a session's that has ended.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.stream.borrow().as_ref().and_then(Stream::local_addr)
     }
 
     /// Whose the session is, if there are tenants.

@@ -85,8 +85,8 @@ enum Expect {
     /// What one thing done to one key comes to. Its words: for a meta client the key as it travels, which is
     /// `key_len` long, and the flags; for a binary one the key, if the answer has it.
     One { kind: Kind, key_len: u16, is_coded: bool },
-    /// A line from a server: its version.
-    Version,
+    /// A line from a server, its version; or from the proxy itself.
+    Line,
     /// The old value of an oversized store is taken away, then the client is told.
     Oversized,
     /// One server's answer to a broadcast, or its statistics.
@@ -106,7 +106,7 @@ enum Expect {
 impl Expect {
     fn needs_answer(self) -> bool {
         match self {
-            Self::Value { .. } | Self::One { .. } | Self::Version | Self::Oversized | Self::Share => true,
+            Self::Value { .. } | Self::One { .. } | Self::Line | Self::Oversized | Self::Share => true,
             Self::ValuesEnd
             | Self::SharesEnd
             | Self::StatsEnd { .. }
@@ -304,7 +304,8 @@ impl Machine {
             | Request::Verbosity { .. }
             | Request::MemLimit { .. }
             | Request::Stats(_)
-            | Request::Version(_) => self.current = Some(request),
+            | Request::Version(_)
+            | Request::Nodes(_) => self.current = Some(request),
         }
     }
 
@@ -328,7 +329,7 @@ impl Machine {
             }
             Request::One(one) => return self.commit_one(one, now),
             Request::Oversized(_) => Expect::Oversized,
-            Request::Version(_) => Expect::Version,
+            Request::Version(_) | Request::Nodes(_) => Expect::Line,
             // These are no steps for one server, or none at all.
             Request::FlushAll { .. }
             | Request::Verbosity { .. }

@@ -31,7 +31,7 @@ fn send(machine: &mut Machine, text: &str) -> Vec<Ticket> {
     while let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() {
         tickets.push(next.ticket);
         match next.step {
-            Step::Key(_) | Step::Version => machine.commit(now),
+            Step::Key(_) | Step::Version | Step::Nodes(_) => machine.commit(now),
             Step::Everyone(_) => machine.commit_everyone(2, None, now),
         }
     }

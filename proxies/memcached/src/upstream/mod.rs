@@ -21,7 +21,7 @@ pub mod view;
 mod write;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use groove_common::app::{Context, StartError};
 use groove_common::balance::{Placement, Rule};
@@ -31,6 +31,7 @@ use groove_common::net::Connector;
 use groove_common::telemetry::Counter;
 use parking_lot::Mutex;
 
+use crate::advertise::Advertised;
 use crate::config::{self, Config, Failover};
 use crate::hot::Hot;
 use crate::metrics::{UpstreamMetrics, usual_ms};
@@ -62,6 +63,8 @@ pub struct Topology {
     pub directory: Arc<Directory>,
     /// What tenants share of each worker, see [`crate::tenant::fair`].
     pub window: usize,
+    /// What clients are told that ask where to connect.
+    pub advertised: Advertised,
 }
 
 /// The other clusters that hold copies of one's keys.
@@ -209,7 +212,11 @@ impl Topology {
             Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write, lost })
         };
         let tiers = config.clusters.iter().map(tier).collect();
-        let built = Self { clusters, replicas, routes, gutters, tiers, limits, directory, window };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let known = before.map(|before| &before.advertised);
+        let advertised = Advertised::new(&config.advertise, known, now.as_secs());
+        let built =
+            Self { clusters, replicas, routes, gutters, tiers, limits, directory, window, advertised };
         resize::wait_until_joined(built.controls(), &cx.runtime);
         Ok(built)
     }

@@ -42,10 +42,21 @@ pub enum Request {
     Stats(Stats),
     /// `version`.
     Version(To),
+    /// Where to connect, as clients of ElastiCache ask.
+    Nodes(Nodes),
     /// `mn`, and the binary protocol's no-op: answered when everything before it is.
     Noop(To),
     /// The end, at the client's wish. Only the binary protocol answers.
     Quit(To),
+}
+
+/// In which way a client asks where to connect, which is how it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// `config get cluster`.
+    Config,
+    /// `get AmazonElastiCache:cluster`, before there was the other.
+    Key,
 }
 
 /// How a client wants its answer: in which language, and what it would rather not hear.
@@ -293,6 +304,7 @@ commands! {
     MemLimit = "cache_memlimit",
     Stats = "stats",
     Version = "version",
+    Nodes = "config",
     Noop = "noop",
     Quit = "quit",
     Refused = "refused",

@@ -39,6 +39,7 @@ pub(super) fn command_of(request: &Request) -> Command {
         Request::MemLimit { .. } => Command::MemLimit,
         Request::Stats(_) => Command::Stats,
         Request::Version(_) => Command::Version,
+        Request::Nodes(_) => Command::Nodes,
         Request::Noop(_) => Command::Noop,
         Request::Quit(_) => Command::Quit,
     }
@@ -47,7 +48,7 @@ pub(super) fn command_of(request: &Request) -> Command {
 /// How a request is to be answered.
 pub(super) fn to_of(request: &Request) -> To {
     match request {
-        Request::Get(_) => To::TEXT,
+        Request::Get(_) | Request::Nodes(_) => To::TEXT,
         Request::One(one) => one.to,
         Request::Oversized(store) => store.to,
         Request::FlushAll { to, .. } | Request::Verbosity { to, .. } | Request::MemLimit { to, .. } => *to,

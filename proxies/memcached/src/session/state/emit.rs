@@ -48,7 +48,7 @@ impl Machine {
                 return true;
             }
             Expect::ValuesEnd => self.emit_values_end(),
-            Expect::One { .. } | Expect::Version => self.emit_one(slot, answer),
+            Expect::One { .. } | Expect::Line => self.emit_one(slot, answer),
             Expect::Oversized => {
                 self.gathered.is_refused = true;
                 reply::refusal(Refusal::TooLarge, to, out);

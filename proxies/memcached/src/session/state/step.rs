@@ -23,6 +23,8 @@ pub enum Step<'a> {
     Everyone(Broadcast<'a>),
     /// Ask any one server for its version.
     Version,
+    /// Tell where to connect.
+    Nodes(request::Nodes),
 }
 
 /// A request for all servers.
@@ -84,6 +86,7 @@ pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
         Request::MemLimit { megabytes, .. } => Step::Everyone(Broadcast::MemLimit { megabytes: *megabytes }),
         Request::Stats(stats) => Step::Everyone(Broadcast::Stats(stats)),
         Request::Version(_) => Step::Version,
+        Request::Nodes(asked) => Step::Nodes(*asked),
         Request::Noop(_) | Request::Quit(_) => return None,
     })
 }

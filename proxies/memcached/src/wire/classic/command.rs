@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::wire::decoder::Swallow;
 use crate::wire::meta::{self, Mode, Wants};
 use crate::wire::request::{
-    Command, DecodeError, Get, Intent, Key, One, Oversized, Refusal, Request, Stats, Store, To,
+    Command, DecodeError, Get, Intent, Key, Nodes, One, Oversized, Refusal, Request, Stats, Store, To,
 };
 use crate::wire::words::{Span, Words, bytes_of, next_token};
 use crate::wire::{KEY_LEN_MAX, Limits, number};
@@ -13,6 +13,9 @@ use crate::wire::{KEY_LEN_MAX, Limits, number};
 /// A `stats` line goes on to the servers as it came, on connections that others share. A server hangs up on a line
 /// that is too long for it, so that one client could cut off all.
 const STATS_LEN_MAX: usize = 1024;
+
+/// What ElastiCache's servers before 1.4.14 told their configuration under.
+const NODES_KEY: &[u8] = b"AmazonElastiCache:cluster";
 
 /// A command without a value.
 pub fn command(line: Bytes) -> Result<Request, DecodeError> {
@@ -46,6 +49,7 @@ pub fn command(line: Bytes) -> Result<Request, DecodeError> {
         }
         b"stats" => Ok(Request::Stats(Stats { line, at: name.end, to: To::TEXT })),
         b"version" => Ok(Request::Version(To::TEXT)),
+        b"config" if is_config_get(&line) => Ok(Request::Nodes(Nodes::Config)),
         b"quit" => Ok(Request::Quit(To::TEXT)),
         b"shutdown" => Err(DecodeError::refused(Refusal::Shutdown)),
         b"slabs" | b"lru" | b"lru_crawler" | b"extstore" | b"watch" | b"refresh_certs" => {
@@ -53,6 +57,12 @@ pub fn command(line: Bytes) -> Result<Request, DecodeError> {
         }
         _ => Err(unknown(&line)),
     }
+}
+
+/// `config get cluster`; there is no other configuration to be had.
+fn is_config_get(line: &[u8]) -> bool {
+    let words = Words::split(line);
+    words.count == 3 && words.get(line, 1) == b"get" && words.get(line, 2) == b"cluster"
 }
 
 /// Not a command. A browser or a health check that speaks HTTP is hung up on, except where memcached has
@@ -80,6 +90,12 @@ fn get(line: Bytes, name: Span, cas: bool, touches: bool) -> Result<Request, Dec
         }
     };
     let first = next_token(&line, keys_at);
+    if let (false, false, Some(only)) = (cas, touches, first)
+        && bytes_of(&line, only) == NODES_KEY
+        && next_token(&line, only.end).is_none()
+    {
+        return Ok(Request::Nodes(Nodes::Key));
+    }
     let mut key = first;
     while let Some(span) = key {
         if span.len() > KEY_LEN_MAX {
