@@ -1,5 +1,10 @@
 //! Three sidecars change their servers together, with clients at work, and with processes that end in the middle.
 
+#[path = "rings.rs"]
+mod rings;
+#[path = "standby.rs"]
+mod standby;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,15 +24,22 @@ use crate::client::Client;
 const RESIZED_WITHIN: Duration = Duration::from_secs(150);
 
 /// Sidecars that share a folder, and what is asked of them.
-struct Fleet {
+pub(crate) struct Fleet {
     folder: TempDir,
-    proxies: Vec<Proxy>,
+    pub(crate) proxies: Vec<Proxy>,
+    /// What else its cluster has, in lines.
+    cluster: String,
 }
 
 impl Fleet {
     fn start(count: usize, servers: &[SocketAddr], more: &str) -> Result<Self> {
+        Self::with(count, servers, more, "")
+    }
+
+    /// With `more` in the `resize` section, and the lines of `cluster` behind it.
+    pub(crate) fn with(count: usize, servers: &[SocketAddr], more: &str, cluster: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("fleet-")?;
-        let mut fleet = Self { folder, proxies: Vec::new() };
+        let mut fleet = Self { folder, proxies: Vec::new(), cluster: cluster.to_owned() };
         for _ in 0..count {
             fleet.proxies.push(fleet.proxy(servers, more)?);
         }
@@ -36,14 +48,21 @@ impl Fleet {
 
     fn proxy(&self, servers: &[SocketAddr], more: &str) -> Result<Proxy> {
         let state = self.folder.path().join("state");
-        Proxy::of(Kind::Memcached).config(&config(servers, more)).set("STATE", state.display()).start()
+        let config = config(servers, more) + &self.cluster;
+        Proxy::of(Kind::Memcached).config(&config).set("STATE", state.display()).start()
     }
 
-    fn addresses(&self) -> Vec<SocketAddr> {
+    /// Another file for one of them.
+    pub(crate) fn rewrite(&mut self, number: usize, servers: &[SocketAddr], cluster: &str) -> Result<()> {
+        let proxy = self.proxies.get_mut(number).context("no such sidecar")?;
+        proxy.rewrite(&(config(servers, "") + cluster))
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.proxies.iter().map(Proxy::address).collect()
     }
 
-    fn list(&self, servers: &[SocketAddr]) -> Result<PathBuf> {
+    pub(crate) fn list(&self, servers: &[SocketAddr]) -> Result<PathBuf> {
         let file = self.folder.path().join("to.yaml");
         let lines: Vec<String> = servers.iter().map(|server| format!("- {server}\n")).collect();
         std::fs::write(&file, lines.concat())?;
@@ -60,12 +79,12 @@ fn config(servers: &[SocketAddr], more: &str) -> String {
     )
 }
 
-fn addresses(servers: &[Memcached]) -> Vec<SocketAddr> {
+pub(crate) fn addresses(servers: &[Memcached]) -> Vec<SocketAddr> {
     servers.iter().map(Memcached::address).collect()
 }
 
 /// How the resize stands, as this sidecar sees it.
-fn status(proxy: &Proxy) -> Result<Value> {
+pub(crate) fn status(proxy: &Proxy) -> Result<Value> {
     let answer = proxy.get("/api/v1/resize")?;
     ensure!(answer.status.is_success(), "{}", answer.text());
     Ok(answer.json()?.get(0).context("no cluster")?.clone())
@@ -77,7 +96,7 @@ fn post(proxy: &Proxy, path: &str, body: &Value) -> Result<harness::http::Respon
     harness::http::send(proxy.admin(), request.body(Bytes::from(body.to_string()))?)
 }
 
-fn begin(proxy: &Proxy, servers: &[SocketAddr]) -> Result<()> {
+pub(crate) fn begin(proxy: &Proxy, servers: &[SocketAddr]) -> Result<()> {
     let to: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
     let answer = post(proxy, "/api/v1/resize", &json!({ "cluster": "main", "to": to }))?;
     ensure!(answer.status.is_success(), "{}", answer.text());
@@ -85,7 +104,7 @@ fn begin(proxy: &Proxy, servers: &[SocketAddr]) -> Result<()> {
 }
 
 /// Looks until `is_so` of the status.
-fn until(what: &str, proxy: &Proxy, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(crate) fn until(what: &str, proxy: &Proxy, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
     let begun = Instant::now();
     loop {
         let seen = status(proxy);
@@ -106,7 +125,7 @@ fn is_phase(phase: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 /// Nothing is under way, everybody knows it, and these are the servers.
-fn is_settled(servers: &[SocketAddr]) -> impl Fn(&Value) -> bool {
+pub(crate) fn is_settled(servers: &[SocketAddr]) -> impl Fn(&Value) -> bool {
     let servers: Vec<Value> = servers.iter().map(|server| json!(server.to_string())).collect();
     move |status| {
         let list = |value: &Value| -> Vec<Value> {
@@ -123,15 +142,15 @@ fn is_settled(servers: &[SocketAddr]) -> impl Fn(&Value) -> bool {
 
 /// What a client did.
 #[derive(Debug, Default, Clone)]
-struct Tally {
-    hits: u64,
-    misses: u64,
+pub(crate) struct Tally {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
     /// What was answered instead.
-    failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
 }
 
 /// Clients that write each their own keys through one sidecar and read them through another.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<Tally>>>,
 }
@@ -140,7 +159,7 @@ struct Load {
 const KEYS: usize = 150;
 
 impl Load {
-    fn start(sidecars: &[SocketAddr], clients: usize) -> Self {
+    pub(crate) fn start(sidecars: &[SocketAddr], clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let start = |client: usize| {
             let (stop, sidecars) = (Arc::clone(&stop), sidecars.to_vec());
@@ -150,7 +169,7 @@ impl Load {
         Self { stop, clients }
     }
 
-    fn end(self) -> Result<Tally> {
+    pub(crate) fn end(self) -> Result<Tally> {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
         for client in self.clients {

@@ -3,11 +3,11 @@
 mod chunks;
 mod hash;
 mod replicas;
+mod standby;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use groove_common::balance::Distribution;
 use groove_common::config::{
     Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
 };
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::chunks::Chunks;
 pub use self::hash::{Dialect, Hash, Tag};
 pub use self::replicas::{Read, Replicas};
+pub use self::standby::{Join, Leave, Standby};
 use crate::hot;
 use crate::resize;
 use crate::tenant::config::{Authentication, Fairness, Sections, Tenant};
@@ -120,6 +121,9 @@ pub struct Cluster {
     /// How a change of the servers is carried out; at once if left out.
     #[serde(default)]
     pub resize: Option<resize::Section>,
+    /// Servers that join by themselves when the others evict.
+    #[serde(default)]
+    pub standby: Option<Standby>,
     /// A larger cluster behind this one: what these servers evict is still found there.
     #[serde(default)]
     pub overflow: Option<Overflow>,
@@ -411,14 +415,8 @@ impl Cluster {
             hot_keys.check(name, self, issues);
         }
         self.hash.check(name, &self.endpoints, issues);
-        if self.resize.is_some() && self.hash.rule().distribution != Distribution::Jump {
-            let path = ["clusters", name, "resize"];
-            let help = "take it away, or use `distribution: jump`";
-            issues.at_key(
-                &path,
-                "keys are moved between servers of the distribution `jump` only",
-                Some(help),
-            );
+        if let Some(standby) = &self.standby {
+            standby.check(name, self, issues);
         }
         if let Endpoints::Embedded(store) = &self.endpoints {
             if store.capacity < Size::mib(1) {

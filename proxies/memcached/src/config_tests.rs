@@ -224,3 +224,48 @@ default_cluster: a
         assert!(report.contains(wanted), "{wanted}: {report}");
     }
 }
+
+#[test]
+fn standby_servers_are_checked() {
+    let file = |standby: &str, more: &str| {
+        format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n  main:\n    endpoints: [a:1, a:2]\n{more}    \
+             standby:\n{standby}"
+        )
+    };
+    let resize = "    resize: {state: /tmp/x}\n";
+    let good = "      endpoints: [b:1]\n      join: {evictions_per_second: 5, for: 30s}\n      \
+                leave: {below_percent: 50, after: 5m}\n      settle: 10s\n";
+    let config: Config = check_text("good", &file(good, resize)).unwrap();
+    let standby = config.clusters["main"].standby.as_ref().unwrap();
+    assert_eq!((standby.join.evictions_per_second, standby.leave.below_percent), (5, 50));
+    let one = "      endpoints: [b:1]\n";
+    let immediate = "    resize: {policy: immediate, state: /tmp/x}\n";
+    for (standby, more, at, says) in [
+        (one, "", (5, 5), "join through a transparent resize"),
+        (one, immediate, (6, 5), "add `resize: {state: FOLDER}`"),
+        ("      endpoints: []\n", resize, (7, 18), ""),
+        ("      endpoints: [b:1, a:2]\n", resize, (7, 24), "in service all the time"),
+        ("      endpoints: [b:1, b:1]\n", resize, (7, 24), "has this address already"),
+        ("      endpoints: [{address: b:1, weight: 2}]\n", resize, (7, 34), "the same share"),
+        ("      endpoints: [b:1]\n      join: {for: 500ms}\n", resize, (8, 19), "write `1m`"),
+        ("      endpoints: [b:1]\n      leave: {below_percent: 99}\n", resize, (8, 30), "95"),
+    ] {
+        let text = file(standby, more);
+        let report = check_text::<Config>("groove.yaml", &text).unwrap_err();
+        let [finding, ..] = report.findings() else { panic!("{text}: no finding") };
+        assert_eq!((finding.line, finding.column), at, "{text}{report}");
+        assert!(report.to_string().contains(says), "{text}{report}");
+    }
+}
+
+#[test]
+fn servers_may_be_changed_with_any_distribution() {
+    for distribution in ["modula", "ketama", "dalli", "rendezvous"] {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\nclusters:\n  main:\n    endpoints: [a:1, a:2]\n    \
+             hash: {{distribution: {distribution}}}\n    resize: {{state: /tmp/x}}\n"
+        );
+        check_text::<Config>("any", &text).unwrap();
+    }
+}

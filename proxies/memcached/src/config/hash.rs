@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use groove_common::balance::{Distribution, Function, Hasher, Part, Rule};
-use groove_common::config::{Endpoints, Issues};
+use groove_common::config::{Endpoint, Endpoints, Issues};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -146,15 +146,22 @@ impl Hash {
             let path = ["clusters", name, "hash", "full_weight"];
             issues.at(&path, "no weight is a part of 0", Some("write the weight that is mcrouter's 1.0"));
         }
-        if let Endpoints::Static(servers) = endpoints
-            && !distribution.takes_weights(function)
-        {
-            for (index, _) in servers.iter().enumerate().filter(|(_, server)| server.weight != 1) {
-                let number = index.to_string();
-                let path = ["clusters", name, "endpoints", &number, "weight"];
-                let help = "leave `weight` out, or choose one of the rings, `modula` or `ch3`";
-                issues.at_key(&path, "this distribution gives every server the same share", Some(help));
-            }
+        if let Endpoints::Static(servers) = endpoints {
+            self.check_weights(&["clusters", name, "endpoints"], servers, issues);
+        }
+    }
+
+    /// Weights of servers at `path`, where this distribution has none.
+    pub(super) fn check_weights(&self, path: &[&str], servers: &[Endpoint], issues: &mut Issues) {
+        let Rule { function, distribution, .. } = self.rule();
+        if distribution.takes_weights(function) {
+            return;
+        }
+        for (index, _) in servers.iter().enumerate().filter(|(_, server)| server.weight != 1) {
+            let number = index.to_string();
+            let path = [path, &[&number, "weight"]].concat();
+            let help = "leave `weight` out, or choose one of the rings, `modula` or `ch3`";
+            issues.at_key(&path, "this distribution gives every server the same share", Some(help));
         }
     }
 }

@@ -56,6 +56,10 @@ pub enum Event {
     PartLeft,
     /// What was written is not in the tier behind.
     SpillLost,
+    /// A key that moves was copied to its new server, for the client that asked for it.
+    Copied,
+    /// Somebody else was quicker with a key that moves: it begins again.
+    Again,
 }
 
 /// The connection that told something, and no other: a CAS value means nothing on another connection, as a

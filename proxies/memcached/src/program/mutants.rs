@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use bytes::Bytes;
 
 use super::resize::{At, Phase, Token};
-use super::{Link, Node, Nodes, Told};
+use super::{Event, Link, Node, Nodes, Told};
 use crate::error::Failure;
 use crate::wire::meta::{Delete, Get, Mode, Op, Reply, Request, Status, Store};
 
@@ -173,6 +173,10 @@ impl<'a, N> Mutated<'a, N> {
 const NO_CAS: u64 = 0;
 
 impl<N: Nodes> Nodes for Mutated<'_, N> {
+    fn note(&self, event: Event) {
+        self.nodes.note(event);
+    }
+
     async fn ask(&self, node: Node, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
         #[cfg(feature = "mutants")]
         super::lag::question().await;

@@ -35,7 +35,7 @@ mod write;
 
 use super::found::bare;
 use super::steps::{Steps, Stop, attempts};
-use super::{Node, Nodes, Outcome, Pin};
+use super::{Event, Node, Nodes, Outcome, Pin};
 use crate::error::Failure;
 use crate::wire::meta::{Get, Mode, Op, Request, Status, Store, Wants};
 
@@ -94,7 +94,14 @@ pub async fn run<N: Nodes>(
     #[cfg(any(test, feature = "mutants"))]
     let (at, token) = (nodes.at(at), nodes.token(token));
     let moving = Moving { steps: Steps::of(nodes, request), at, request };
-    attempts(|| moving.operation(token)).await
+    attempts(|| async {
+        let done = moving.operation(token).await;
+        if matches!(done, Err(Stop::Again)) {
+            nodes.note(Event::Again);
+        }
+        done
+    })
+    .await
 }
 
 /// An operation on a key that moves.

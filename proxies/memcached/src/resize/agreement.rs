@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::metrics::ProgramMetrics;
 use super::view::View;
 
 /// What the workers of a sidecar go by for one cluster, and how far they are with it.
@@ -21,6 +22,8 @@ pub struct Agreement {
     members: Mutex<Vec<Arc<AtomicU64>>>,
     /// A member acknowledged something, or left.
     stirred: Notify,
+    /// What programs did; none where nothing is agreed on.
+    counters: Option<ProgramMetrics>,
 }
 
 /// One worker's part in an [`Agreement`]. It is counted from when it is made until it is dropped, which must be
@@ -39,11 +42,25 @@ impl Default for Agreement {
             step: watch::Sender::new(0),
             members: Mutex::default(),
             stirred: Notify::new(),
+            counters: None,
         }
     }
 }
 
 impl Agreement {
+    /// One whose programs are counted.
+    pub(super) fn counting(counters: ProgramMetrics) -> Self {
+        Self { counters: Some(counters), ..Self::default() }
+    }
+
+    /// A program has copied a key so many times for its client, and begun again so many times.
+    pub fn count(&self, copied: u32, again: u32) {
+        if let Some(counters) = self.counters.as_ref().filter(|_| copied > 0 || again > 0) {
+            counters.copies.add(u64::from(copied));
+            counters.conflicts.add(u64::from(again));
+        }
+    }
+
     /// The latest view.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()

@@ -11,9 +11,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::control::Control;
-use super::phase::{Refused, State, Wish};
+use super::phase::{State, Wish};
 use super::shared::{Report, SharedError, Sidecar};
+use super::standby::Seen;
 use super::view::{Gone, Phase};
+use super::wishes::{Joined, Refused};
 use crate::upstream::Topology;
 
 /// How a cluster's resize stands.
@@ -45,6 +47,8 @@ pub struct Status {
     pub bytes_moved: u64,
     /// Tries to move a key that failed; they are repeated.
     pub tries_failed: u64,
+    /// Keys that a new server did not take: they are lost.
+    pub keys_refused: u64,
     /// Until the keys have been moved.
     pub seconds_left: Option<u64>,
     /// Servers that were given up during it.
@@ -59,6 +63,77 @@ pub struct Status {
     pub asked: String,
     /// Every sidecar that is present.
     pub sidecars: Vec<Present>,
+    /// The standby servers, if there are any.
+    pub standby: Option<Standing>,
+}
+
+/// How the standby servers of a cluster stand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Those in service in the order in which they joined, then the others.
+    pub servers: Vec<StandbyServer>,
+    /// By all servers in service, lately.
+    pub evictions_per_second: f64,
+    /// Bytes of items in them.
+    pub bytes_stored: u64,
+    /// Bytes that they may take.
+    pub bytes_max: u64,
+    /// What that may lead to.
+    pub note: Option<String>,
+}
+
+/// A standby server in a [`Standing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyServer {
+    /// Where it answers.
+    pub address: Address,
+    /// What it does.
+    pub part: StandbyPart,
+    /// Since when it has been joining or in service, in Unix seconds.
+    pub since: Option<u64>,
+    /// Why it joined.
+    pub why: Option<String>,
+    /// It does not answer.
+    pub silent: bool,
+}
+
+/// What a standby server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StandbyPart {
+    /// It may join.
+    Waiting,
+    /// It is about to serve.
+    Joining,
+    /// It serves.
+    Joined,
+    /// It is about to serve no longer.
+    Leaving,
+}
+
+impl Standing {
+    fn new(state: &State, given: &[Endpoint], seen: Seen) -> Option<Self> {
+        let is_in = |list: &[Endpoint], address: &Address| list.iter().any(|it| it.address == *address);
+        let server = |address: &Address, joined: Option<&Joined>| StandbyServer {
+            address: address.clone(),
+            part: match (is_in(&state.slots, address), is_in(state.target(), address)) {
+                _ if joined.is_none() => StandbyPart::Waiting,
+                (true, true) => StandbyPart::Joined,
+                (false, true) => StandbyPart::Joining,
+                (_, false) => StandbyPart::Leaving,
+            },
+            since: joined.map(|joined| joined.since_s),
+            why: joined.map(|joined| joined.why.clone()),
+            silent: seen.silent.contains(address),
+        };
+        let joined = state.standbys.iter().map(|joined| server(&joined.address, Some(joined)));
+        let waiting = given.iter().filter(|it| !state.is_standby(&it.address));
+        let waiting = waiting.filter(|it| !is_in(&state.slots, &it.address));
+        let servers: Vec<_> = joined.chain(waiting.map(|it| server(&it.address, None))).collect();
+        let Seen { evictions_per_second, stored: bytes_stored, room: bytes_max, note, silent: _ } = seen;
+        let standing = Self { servers, evictions_per_second, bytes_stored, bytes_max, note };
+        (!standing.servers.is_empty()).then_some(standing)
+    }
 }
 
 /// A sidecar in a [`Status`].
@@ -93,12 +168,20 @@ impl Status {
             && self.sidecars.iter().all(|sidecar| !sidecar.behind)
     }
 
+    /// The listed servers: all but the standby servers.
+    pub fn listed(&self) -> Vec<Endpoint> {
+        let standbys = || self.standby.iter().flat_map(|standing| &standing.servers);
+        let is_standby = |server: &Endpoint| standbys().any(|standby| standby.address == server.address);
+        self.servers.iter().filter(|server| !is_standby(server)).cloned().collect()
+    }
+
     fn new(
         cluster: &str,
         asked: &str,
         state: State,
         sidecars: BTreeMap<String, Sidecar>,
         report: Option<Report>,
+        standby: Option<Standing>,
     ) -> Self {
         let (phase, step) = (state.phase(), state.step);
         // What was told of an earlier change is no news.
@@ -135,6 +218,7 @@ impl Status {
             keys_per_second: report.keys_per_second,
             bytes_moved: report.bytes,
             tries_failed: report.failed,
+            keys_refused: report.refused,
             seconds_left,
             gone,
             away: report.away,
@@ -142,6 +226,7 @@ impl Status {
             leader: (!report.leader.is_empty()).then_some(report.leader),
             asked: asked.to_owned(),
             sidecars,
+            standby,
         }
     }
 }
@@ -186,7 +271,10 @@ async fn status(name: &str, control: &Control) -> Result<Status, SharedError> {
         return Err(SharedError::Strange("nothing is there yet".to_owned()));
     };
     let (sidecars, report) = (shared.sidecars().await?, shared.report().await?);
-    let mut status = Status::new(name, control.id(), state, sidecars, report);
+    let means = control.means();
+    let given = means.standby.as_ref().map_or(&[][..], |standby| &standby.endpoints);
+    let standing = Standing::new(&state, given, shared.seen().await?.unwrap_or_default());
+    let mut status = Status::new(name, control.id(), state, sidecars, report, standing);
     if let Some(trouble) = control.trouble() {
         status.waits_for = Some(trouble);
     }

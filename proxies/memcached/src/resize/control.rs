@@ -94,7 +94,7 @@ impl Control {
     /// Begins. Nothing is served until it has [joined](Self::joined).
     pub(super) fn start(beginning: Beginning, runtime: &tokio::runtime::Handle) -> Arc<Self> {
         let Beginning { name, store, cluster, origin, means } = beginning;
-        let agreement = Arc::new(Agreement::default());
+        let agreement = Arc::new(Agreement::counting(means.metrics.programs.clone()));
         let shared = Shared::new(store, &name);
         let (news, hears) = mpsc::channel(NEWS_MAX);
         let (means, by) = watch::channel(Arc::new(means));
@@ -163,6 +163,11 @@ impl Control {
         {
             warn!("a changed list of servers was not heard: change it again");
         }
+    }
+
+    /// How things are done at present.
+    pub(super) fn means(&self) -> Arc<Means> {
+        Arc::clone(&self.means.borrow())
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -288,9 +293,7 @@ impl Task {
         }
         match &self.own {
             Some(list) => Ok(list.clone()),
-            None => {
-                Ok(self.shared.state().await?.map(|(state, _)| state.target().to_vec()).unwrap_or_default())
-            }
+            None => Ok(self.shared.state().await?.map(|(state, _)| state.listed()).unwrap_or_default()),
         }
     }
 
@@ -330,13 +333,13 @@ impl Task {
     }
 
     async fn drive(&mut self, state: &State, revision: Revision) -> Result<Next, SharedError> {
+        let means = Arc::clone(&self.means.borrow_and_update());
         if self.driver.is_none()
             && let Some(presence) = self.shared.lead(&self.id).await?
         {
             info!(cluster = self.name, "drives the changes of this cluster");
-            self.driver = Some(Driver::new(&self.id, presence));
+            self.driver = Some(Driver::new(&self.id, presence, means.metrics.clone()));
         }
-        let means = Arc::clone(&self.means.borrow_and_update());
         match &mut self.driver {
             Some(driver) => driver.drive(&self.shared, state, revision, &means).await,
             None => Ok(Next::Later(Duration::from_secs(60))),
@@ -346,6 +349,7 @@ impl Task {
     /// Gives the workers a state. Their servers are there before they are sent to them.
     fn adopt(&mut self, state: State) {
         let rule = self.means.borrow().rule;
+        self.means.borrow().metrics.adopted(self.adopted.as_ref(), &state);
         let view = state.view(rule);
         let mut servers = view.servers.to_vec();
         let before = self.agreement.view();
@@ -364,6 +368,7 @@ impl Task {
         if done > self.acknowledged {
             presence.update(write(&self.sidecar(done))?).await?;
             self.acknowledged = done;
+            self.means.borrow().metrics.acknowledged.set(done.cast_signed());
         }
         let view = self.agreement.view();
         if self.has_left_servers && done >= view.step {
@@ -375,7 +380,7 @@ impl Task {
 
     /// Says so when the own list is not the one in effect.
     fn compare(&self, state: &State, list: &[Endpoint]) {
-        if wanted(self.origin.is_ordered, state, list) != state.target() {
+        if wanted(self.origin.is_ordered, state, list) != state.listed() {
             let message = "the configured list of servers is not the committed one, which is in effect: \
                            change it while the proxy runs, or use `resize --to`, if it is meant";
             warn!(cluster = self.name, "{message}");
@@ -432,7 +437,7 @@ impl Task {
 fn wanted(is_ordered: bool, state: &State, list: &[Endpoint]) -> Vec<Endpoint> {
     match is_ordered {
         true => list.to_vec(),
-        false => plan::fit(state.target(), list),
+        false => plan::fit(&state.listed(), list),
     }
 }
 

@@ -4,8 +4,10 @@ use groove_common::config::{Endpoints, Health, Size};
 use groove_common::discovery::{ConnectProber, Told};
 use groove_common::ids::Address;
 use groove_common::store::Files;
+use groove_common::telemetry::Registry;
 use tempfile::TempDir;
 
+use super::super::metrics::ResizeMetrics;
 use super::super::section::Section;
 use super::super::shared::Shared;
 use super::*;
@@ -30,7 +32,9 @@ fn means(policy: Policy) -> Means {
         limits: Limits::default(),
     };
     let section = Section { policy, bytes_per_second: Size::mib(1), ..Section::default() };
-    Means { section, settings: Arc::new(settings), place_of: Arc::new(|_, _| None), rule: Rule::default() }
+    let metrics = ResizeMetrics::new(&Registry::new(1), "main");
+    let (settings, place_of, rule) = (Arc::new(settings), Arc::new(|_: &_, _: &_| None), Rule::default());
+    Means { section, standby: None, metrics, settings, place_of, rule }
 }
 
 fn sidecar(folder: &TempDir, ports: &[u16], policy: Policy) -> (Arc<Control>, Arc<Cluster>) {

@@ -1,6 +1,6 @@
 //! The one sidecar that drives a cluster's changes: what [`decide`] says is done here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,23 +9,22 @@ use groove_common::balance::Rule;
 use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 use groove_common::store::{Expect, Presence, Put, Revision};
-use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::line::Line;
+use super::metrics::ResizeMetrics;
 use super::mover::{self, End, Job, Kind, PlaceOf, Progress};
 use super::phase::{Change, Decision, Facts, Reason, State, decide};
 use super::plan;
 use super::section::Section;
 use super::shared::{Report, Shared, SharedError};
+use super::standby::{self, Turn};
 use super::view::Phase;
+use super::watched::Watched;
+use crate::config::{self, Standby};
 use crate::upstream::connection::Settings;
 
-/// Between two questions whether a server answers.
-const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Between two reports to the others.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Before work that could not be done is tried again.
@@ -35,10 +34,27 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Means {
     pub(super) section: Section,
+    /// Servers that may join by themselves.
+    pub(super) standby: Option<Standby>,
+    pub(super) metrics: ResizeMetrics,
     pub(super) settings: Arc<Settings>,
     pub(super) place_of: PlaceOf,
     /// How keys are spread.
     pub(super) rule: Rule,
+}
+
+impl Means {
+    /// As a cluster is configured.
+    pub(super) fn new(
+        cluster: &config::Cluster,
+        settings: Arc<Settings>,
+        place_of: PlaceOf,
+        metrics: ResizeMetrics,
+    ) -> Self {
+        let section = cluster.resize.clone().unwrap_or_default();
+        let standby = cluster.standby.clone();
+        Self { section, standby, metrics, settings, place_of, rule: cluster.hash.rule() }
+    }
 }
 
 /// Drives as long as it lives.
@@ -59,6 +75,8 @@ pub(super) struct Driver {
     total: Option<u64>,
     reported: Option<(Instant, Option<String>)>,
     rate: Rate,
+    standbys: Option<standby::Watch>,
+    metrics: ResizeMetrics,
 }
 
 /// What purging and moving are about: they begin anew with another one.
@@ -80,7 +98,8 @@ pub(super) enum Next {
 }
 
 impl Driver {
-    pub(super) fn new(id: &str, presence: Box<dyn Presence>) -> Self {
+    pub(super) fn new(id: &str, presence: Box<dyn Presence>, metrics: ResizeMetrics) -> Self {
+        metrics.drives.set(1);
         Self {
             id: id.to_owned(),
             presence,
@@ -96,6 +115,8 @@ impl Driver {
             total: None,
             reported: None,
             rate: Rate::default(),
+            standbys: None,
+            metrics,
         }
     }
 
@@ -133,7 +154,7 @@ impl Driver {
         };
         self.report(shared, state, waits_for, facts.away.iter().cloned().collect()).await?;
         match decision {
-            Decision::Rest => Ok(Next::Later(Duration::from_secs(60))),
+            Decision::Rest => self.stand_by(shared, state, revision, means).await,
             Decision::Wait(Reason::Guard(left) | Reason::Stubs(left)) => {
                 Ok(Next::Later(left.min(REPORT_EVERY).max(Duration::from_millis(20))))
             }
@@ -149,7 +170,27 @@ impl Driver {
             Decision::Put(next) => {
                 if let Put::Done(_) = shared.put_state(&next, Expect::Revision(revision)).await? {
                     announce(state, &next);
+                    self.metrics.stepped(state, &next);
                 }
+                Ok(Next::Now)
+            }
+        }
+    }
+
+    /// Nothing is under way: is there too much in the servers, or too little?
+    async fn stand_by(
+        &mut self,
+        shared: &Shared,
+        state: &State,
+        revision: Revision,
+        means: &Means,
+    ) -> Result<Next, SharedError> {
+        match standby::Watch::look(&mut self.standbys, shared, state, means).await? {
+            Turn::Wait(wait) if wait.is_zero() => Ok(Next::Now),
+            Turn::Wait(wait) => Ok(Next::Later(wait)),
+            Turn::Put(next) => {
+                // If others were faster, it is looked at anew.
+                shared.put_state(&next, Expect::Revision(revision)).await?;
                 Ok(Next::Now)
             }
         }
@@ -172,6 +213,8 @@ impl Driver {
         let sidecars = shared.sidecars().await?;
         let sidecars: BTreeMap<_, _> =
             sidecars.into_iter().map(|(id, sidecar)| (id, sidecar.acknowledged)).collect();
+        let behind = sidecars.values().filter(|acknowledged| **acknowledged < state.step).count();
+        self.metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let now = Instant::now();
         let all_in = sidecars.values().all(|acknowledged| *acknowledged >= state.step);
         self.settled = match self.settled {
@@ -205,6 +248,7 @@ impl Driver {
                 settings: Arc::clone(&means.settings),
                 keys_per_second: f64::from(means.section.keys_per_second),
                 bytes_per_second: means.section.bytes_per_second.0 as f64,
+                metrics: self.metrics.clone(),
                 progress: match kind {
                     Kind::Purge => Arc::default(),
                     Kind::Move => Arc::clone(&self.progress),
@@ -271,6 +315,8 @@ impl Driver {
         self.reported = Some((Instant::now(), waits_for.clone()));
         let progress = &self.progress;
         let moved = progress.done.load(Ordering::Relaxed);
+        let left = self.total.filter(|_| self.about.1 == Phase::E).map_or(0, |it| it.saturating_sub(moved));
+        self.metrics.keys_left.set(i64::try_from(left).unwrap_or(i64::MAX));
         let report = Report {
             step: state.step,
             leader: self.id.clone(),
@@ -279,6 +325,7 @@ impl Driver {
             total: self.total.map(|total| total.max(moved)),
             bytes: progress.bytes.load(Ordering::Relaxed),
             failed: progress.failed.load(Ordering::Relaxed),
+            refused: progress.refused.load(Ordering::Relaxed),
             keys_per_second: self.rate.of(moved),
             away,
         };
@@ -292,6 +339,12 @@ impl Driver {
             Some(change) => state.slots.iter().chain(&change.to).map(|server| &server.address).collect(),
         };
         self.watched.follow(&wanted, &means.settings);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.metrics.deposed();
     }
 }
 
@@ -317,55 +370,6 @@ async fn estimate(old: &[Endpoint], new: &[Endpoint], means: &Means) -> Option<u
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let moved = (items as f64 * share) as u64;
     Some(moved)
-}
-
-/// Since when servers do not answer.
-#[derive(Default)]
-struct Watched {
-    silent: Arc<Mutex<HashMap<Address, Instant>>>,
-    tasks: HashMap<Address, AbortOnDropHandle<()>>,
-}
-
-impl Watched {
-    fn follow(&mut self, wanted: &BTreeSet<&Address>, settings: &Arc<Settings>) {
-        self.tasks.retain(|address, _| wanted.contains(address));
-        self.silent.lock().retain(|address, _| wanted.contains(address));
-        for &address in wanted {
-            self.tasks.entry(address.clone()).or_insert_with(|| {
-                let watch = watch_server(address.clone(), Arc::clone(settings), Arc::clone(&self.silent));
-                AbortOnDropHandle::new(tokio::spawn(watch))
-            });
-        }
-    }
-
-    fn away(&self, after: Duration) -> BTreeSet<Address> {
-        let silent = self.silent.lock();
-        silent
-            .iter()
-            .filter(|(_, since)| since.elapsed() >= after)
-            .map(|(address, _)| address.clone())
-            .collect()
-    }
-}
-
-async fn watch_server(
-    address: Address,
-    settings: Arc<Settings>,
-    silent: Arc<Mutex<HashMap<Address, Instant>>>,
-) {
-    loop {
-        let asked = Instant::now();
-        let answered = async { Line::open(&address, &settings).await?.greet(&settings).await };
-        match answered.await {
-            Ok(()) => {
-                silent.lock().remove(&address);
-            }
-            Err(_) => {
-                silent.lock().entry(address.clone()).or_insert(asked);
-            }
-        }
-        sleep(ASK_EVERY).await;
-    }
 }
 
 /// Keys in the last seconds.

@@ -68,16 +68,31 @@ impl Line {
         name: &str,
         settings: &Settings,
     ) -> Result<Option<u64>, Failure> {
-        self.write_line(b"stats\r\n").await?;
         let mut found = None;
+        let find = |known: &str, value: &str| {
+            if known == name {
+                found = value.parse().ok();
+            }
+        };
+        self.statistics(settings, find).await?;
+        Ok(found)
+    }
+
+    /// Calls `each` with the name and the value of every statistic of the server.
+    pub(super) async fn statistics(
+        &mut self,
+        settings: &Settings,
+        mut each: impl FnMut(&str, &str),
+    ) -> Result<(), Failure> {
+        self.write_line(b"stats\r\n").await?;
         loop {
             let line = timeout(settings.timeout, self.line()).await.unwrap_or(Err(Failure::TimedOut))?;
             let line = std::str::from_utf8(&line).map_err(|_| Failure::Nonsense)?;
             let mut words = line.split(' ');
             match (words.next(), words.next(), words.next()) {
-                (Some("STAT"), Some(known), Some(value)) if known == name => found = value.parse().ok(),
+                (Some("STAT"), Some(name), Some(value)) => each(name, value),
                 (Some("STAT"), _, _) => {}
-                (Some("END"), None, None) => return Ok(found),
+                (Some("END"), None, None) => return Ok(()),
                 (Some(_) | None, _, _) => return Err(Failure::Nonsense),
             }
         }

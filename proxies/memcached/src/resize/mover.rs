@@ -22,6 +22,7 @@ use tracing::debug;
 use super::crawl::{Crawled, crawl};
 use super::lanes::{Lane, Pair};
 use super::line::Line;
+use super::metrics::ResizeMetrics;
 use super::view::{Place, Server, View};
 use crate::error::Failure;
 use crate::program::resize::{Key, Moved, copy, purge};
@@ -57,6 +58,7 @@ pub(super) struct Job {
     pub(super) settings: Arc<Settings>,
     pub(super) keys_per_second: f64,
     pub(super) bytes_per_second: f64,
+    pub(super) metrics: ResizeMetrics,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct Progress {
     pub(super) bytes: AtomicU64,
     /// Tries that failed.
     pub(super) failed: AtomicU64,
+    /// Keys that a new server did not take.
+    pub(super) refused: AtomicU64,
     /// What stands in the way.
     pub(super) note: Mutex<Option<String>>,
 }
@@ -113,6 +117,16 @@ struct Worker {
 
 /// Work that is over before it is done.
 type Flow<T> = ControlFlow<End, T>;
+
+/// What became of a key.
+enum Done {
+    /// There was nothing to do.
+    Idle,
+    /// It was changed.
+    Stirred,
+    /// It must be looked at again.
+    Again,
+}
 
 /// What one pass over the servers found to do.
 #[derive(Debug, Default, Clone, Copy)]
@@ -241,7 +255,7 @@ impl Worker {
     }
 
     async fn lane(&self, lane: &Lane, keys: &[(Box<[u8]>, Server, Server)]) -> Flow<u64> {
-        let (progress, view) = (&self.job.progress, &self.job.view);
+        let view = &self.job.view;
         let mut stirred = 0;
         for (key, old, new) in keys {
             let (Some(from), Some(to)) = (view.server(*old), view.server(*new)) else { continue };
@@ -249,36 +263,53 @@ impl Worker {
             let pair = Pair { lane, old: &from.address, new: &to.address };
             let done = self.key(&pair, key).await;
             let bytes = lane.take_bytes();
-            progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-            match done {
-                Ok(Moved::Nothing) => {}
-                Ok(Moved::Busy) => {
-                    stirred += 1;
-                    continue;
-                }
-                Ok(Moved::Copied) => {
-                    progress.copied.fetch_add(1, Ordering::Relaxed);
-                    stirred += 1;
-                }
-                Ok(Moved::Cleared) => stirred += 1,
-                // Another try would not help: it stays where it is, and is missing once old is not read.
-                Ok(Moved::Refused) => {
-                    progress.failed.fetch_add(1, Ordering::Relaxed);
-                    self.note(format!("{} does not take a key of {}", to.address, from.address));
-                }
-                Err(failure) => {
-                    progress.failed.fetch_add(1, Ordering::Relaxed);
-                    self.note(format!("a key from {} to {}: {failure}", from.address, to.address));
-                    stirred += 1;
-                    self.rest(FAILED_REST).await?;
-                    continue;
-                }
+            let has_failed = done.is_err();
+            let is_done = self.count(&pair, done, bytes);
+            stirred += u64::from(!matches!(is_done, Done::Idle));
+            if has_failed {
+                self.rest(FAILED_REST).await?;
             }
-            progress.done.fetch_add(1, Ordering::Relaxed);
-            // They are paid for afterwards, when it is known how many they were.
-            self.admit(&self.bytes, bytes as f64).await?;
+            if !matches!(is_done, Done::Again) {
+                // They are paid for afterwards, when it is known how many they were.
+                self.admit(&self.bytes, bytes as f64).await?;
+            }
         }
         ControlFlow::Continue(stirred)
+    }
+
+    /// Counts what became of a key.
+    fn count(&self, pair: &Pair<'_>, done: Result<Moved, Failure>, bytes: u64) -> Done {
+        let (progress, metrics) = (&self.job.progress, &self.job.metrics);
+        let is_move = self.job.kind == Kind::Move;
+        progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if is_move {
+            metrics.bytes_moved.add(bytes);
+        }
+        let done = match done {
+            Ok(Moved::Nothing) => Done::Idle,
+            Ok(Moved::Busy) => return Done::Again,
+            Ok(Moved::Copied) => {
+                progress.copied.fetch_add(1, Ordering::Relaxed);
+                metrics.keys_moved.inc();
+                Done::Stirred
+            }
+            Ok(Moved::Cleared) => Done::Stirred,
+            // Another try would not help: it stays where it is, and is missing once old is not read.
+            Ok(Moved::Refused) => {
+                progress.refused.fetch_add(1, Ordering::Relaxed);
+                metrics.keys_refused.inc();
+                self.note(format!("{} does not take a key of {}", pair.new, pair.old));
+                Done::Idle
+            }
+            Err(failure) => {
+                progress.failed.fetch_add(1, Ordering::Relaxed);
+                metrics.tries_failed.inc();
+                self.note(format!("a key from {} to {}: {failure}", pair.old, pair.new));
+                return Done::Again;
+            }
+        };
+        progress.done.fetch_add(1, Ordering::Relaxed);
+        done
     }
 
     async fn key(&self, pair: &Pair<'_>, key: &[u8]) -> Result<Moved, Failure> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use groove_common::app::StartError;
+use groove_common::app::{Context, StartError};
 use groove_common::discovery::{Cluster, Source, Told};
 use groove_common::store::{Files, SharedStore};
 use tokio::runtime::Handle;
@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::control::{Beginning, Control, Origin};
 use super::driver::Means;
+use super::metrics::ResizeMetrics;
 use super::mover::PlaceOf;
 use crate::config;
 use crate::upstream::connection::Settings;
@@ -82,22 +83,19 @@ impl Part {
         cluster: &Arc<Cluster>,
         settings: &Arc<Settings>,
         place_of: PlaceOf,
-        runtime: &Handle,
+        cx: &Context,
     ) -> Option<Arc<Control>> {
-        let means = Means {
-            section: section.resize.clone().unwrap_or_default(),
-            settings: Arc::clone(settings),
-            place_of,
-            rule: section.hash.rule(),
-        };
+        let Context { runtime, registry, .. } = cx;
+        let (settings, metrics) = (Arc::clone(settings), ResizeMetrics::new(registry, name));
+        let means = || Means::new(section, settings, place_of, metrics);
         match self {
             Self::Alone => None,
             Self::Go { control, origin } => {
-                control.reconfigure(means, origin);
+                control.reconfigure(means(), origin);
                 Some(control)
             }
             Self::Begin { store, origin } => {
-                let (name, cluster) = (name.to_owned(), Arc::clone(cluster));
+                let (name, cluster, means) = (name.to_owned(), Arc::clone(cluster), means());
                 Some(Control::start(Beginning { name, store, cluster, origin, means }, runtime))
             }
         }
@@ -114,9 +112,8 @@ pub fn told(section: &config::Cluster) -> Box<dyn Source> {
 impl Control {
     /// Other routes: which keys are this cluster's.
     pub fn rehash(&self, section: &config::Cluster, settings: &Arc<Settings>, place_of: &PlaceOf) {
-        let (settings, place_of, rule) = (Arc::clone(settings), Arc::clone(place_of), section.hash.rule());
-        let section = section.resize.clone().unwrap_or_default();
-        self.reconfigure(Means { section, settings, place_of, rule }, None);
+        let metrics = self.means().metrics.clone();
+        self.reconfigure(Means::new(section, Arc::clone(settings), Arc::clone(place_of), metrics), None);
     }
 }
 

@@ -32,8 +32,8 @@ use groove_common::config::Endpoint;
 use groove_common::ids::Address;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{self, Unfit};
 use super::view::{Gone, Phase, View};
+use super::wishes::Joined;
 
 /// How long a stub lives that a program leaves (`N30`).
 pub const STUB_LIFE: Duration = Duration::from_secs(30);
@@ -60,6 +60,9 @@ pub struct State {
     /// Counts the changes there were.
     #[serde(default)]
     pub changes: u64,
+    /// Those of the servers in any of the lists that are there as standby servers, in the order in which they joined.
+    #[serde(default)]
+    pub standbys: Vec<Joined>,
 }
 
 /// A change under way.
@@ -89,29 +92,6 @@ pub struct Wish {
     /// At once and without the phases: keys that move are lost, and for a moment sidecars disagree.
     #[serde(default)]
     pub is_immediate: bool,
-}
-
-/// Why an operator's wish is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Not a list.
-    #[error("{0}")]
-    Unfit(#[from] Unfit),
-    /// The list is in effect.
-    #[error("the cluster has these servers already")]
-    Same,
-    /// One at a time.
-    #[error("a resize is under way: wait for it, or abort it")]
-    UnderWay,
-    /// Nothing to abort, pause or resume.
-    #[error("no resize is under way")]
-    Nothing,
-    /// Too late to abort.
-    #[error("too late: the keys have moved. Let it end, then resize back")]
-    TooLate,
-    /// It cannot go back.
-    #[error("{0} was given up, and newer values of its keys are at the new servers: let the resize end")]
-    Gone(Address),
 }
 
 /// What the one who drives knows.
@@ -173,7 +153,8 @@ pub enum Reason {
 impl State {
     /// The first state of a cluster.
     pub fn new(slots: Vec<Endpoint>) -> Self {
-        Self { step: 1, slots, change: None, next: None, paused: false, changes: 0 }
+        let standbys = Vec::new();
+        Self { step: 1, slots, change: None, next: None, paused: false, changes: 0, standbys }
     }
 
     /// What workers go by in it.
@@ -191,75 +172,11 @@ impl State {
         self.change.as_ref().map_or(Phase::Plain, |change| change.phase)
     }
 
-    /// The list that is in effect once all that is under way has ended.
-    pub fn target(&self) -> &[Endpoint] {
-        match (&self.next, &self.change) {
-            (Some(wish), _) => &wish.to,
-            (None, Some(change)) if !change.is_aborting => &change.to,
-            (None, Some(_) | None) => &self.slots,
-        }
-    }
-
-    /// An operator wants another list.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be.
-    pub fn propose(&self, wish: Wish) -> Result<Self, Refused> {
-        plan::check(&wish.to)?;
-        if self.change.is_some() || self.next.is_some() {
-            return Err(Refused::UnderWay);
-        }
-        if wish.to == self.slots {
-            return Err(Refused::Same);
-        }
-        Ok(Self { next: Some(wish), ..self.clone() })
-    }
-
-    /// A source has another list: it waits for what is under way. `None`: that changes nothing.
-    pub fn follow(&self, wish: Wish) -> Option<Self> {
-        let is_new = plan::check(&wish.to).is_ok() && self.target() != wish.to;
-        is_new.then(|| Self { next: Some(wish), ..self.clone() })
-    }
-
-    /// Back to the old list.
-    ///
-    /// # Errors
-    ///
-    /// When it is too late, or nothing is under way.
-    pub fn abort(&self) -> Result<Self, Refused> {
-        let mut state = Self { next: None, paused: false, ..self.clone() };
-        match &mut state.change {
-            None if self.next.is_some() => Ok(state),
-            None => Err(Refused::Nothing),
-            Some(change) if change.phase == Phase::F => Err(Refused::TooLate),
-            Some(change) => {
-                if let Some(address) = change.gone.keys().next().filter(|_| change.phase == Phase::E) {
-                    return Err(Refused::Gone(address.clone()));
-                }
-                change.is_aborting = true;
-                Ok(state)
-            }
-        }
-    }
-
-    /// Stops, or goes on.
-    ///
-    /// # Errors
-    ///
-    /// When nothing is under way.
-    pub fn pause(&self, paused: bool) -> Result<Self, Refused> {
-        match self.change.is_some() || self.next.is_some() {
-            true => Ok(Self { paused, ..self.clone() }),
-            false => Err(Refused::Nothing),
-        }
-    }
-
     /// One step on, without a change.
     fn plain(&self, slots: &[Endpoint]) -> Decision {
         let paused = self.paused && self.next.is_some();
         let state = Self { step: self.step + 1, slots: slots.to_vec(), change: None, paused, ..self.clone() };
-        Decision::Put(state)
+        Decision::Put(state.pruned())
     }
 
     /// One step on in the change.
@@ -301,7 +218,7 @@ fn begin(state: &State) -> Decision {
     let Some(Wish { to, is_immediate }) = &state.next else { return Decision::Rest };
     let state = State { next: None, changes: state.changes + 1, ..state.clone() };
     if *to == state.slots {
-        return Decision::Put(State { changes: state.changes - 1, ..state });
+        return Decision::Put(State { changes: state.changes - 1, ..state }.pruned());
     }
     if *is_immediate {
         return state.plain(to);
@@ -318,7 +235,10 @@ fn guard(state: &State, change: &Change, facts: &Facts) -> Decision {
     }
     let away = away(&change.to, facts);
     match (away.is_empty(), facts.is_purged) {
-        (false, _) => Decision::Wait(Reason::Servers(away)),
+        (false, _) => match state.give_up(&away) {
+            Some(state) => Decision::Put(state),
+            None => Decision::Wait(Reason::Servers(away)),
+        },
         (true, false) => Decision::Purge,
         (true, true) => state.with(Change { phase: Phase::C, ..change.clone() }),
     }

@@ -5,6 +5,8 @@ use std::cell::Cell;
 
 use groove_common::testing::{Dice, simulate};
 
+use super::super::plan::Unfit;
+use super::super::wishes::Refused;
 use super::*;
 
 const SEEDS: u64 = 150;
@@ -18,6 +20,11 @@ fn list(ports: &[u16]) -> Vec<Endpoint> {
 
 fn wish(ports: &[u16]) -> Wish {
     Wish { to: list(ports), is_immediate: false }
+}
+
+fn joined(port: u16) -> Joined {
+    let address = Address::tcp("10.0.0.1", port);
+    Joined { address, since_s: 0, why: String::new(), full_percent: 90 }
 }
 
 /// A process with its sidecar.
@@ -196,7 +203,9 @@ impl World {
 
     fn operator(&mut self) {
         let ports: Vec<u16> = (1..=6).filter(|_| self.dice.chance(1, 2)).collect();
-        let state = match self.dice.below(6) {
+        let state = match self.dice.below(8) {
+            6 => self.state.join(&list(&[7])[0], joined(7)),
+            7 => self.state.leave(&list(&[7])[0].address),
             0 | 1 => self.state.propose(wish(&ports)).ok(),
             2 => self.state.follow(wish(&ports)),
             3 => self.state.abort().ok(),
@@ -214,6 +223,9 @@ impl World {
     }
 
     fn check(&mut self) {
+        let wanted = self.state.listed();
+        assert!(self.state.target().starts_with(&wanted), "standby servers stand behind: {:?}", self.state);
+        assert_eq!(self.state.clone().pruned(), self.state, "a standby server is in no list");
         let steps: BTreeSet<u64> = self.in_use().map(|state| state.step).collect();
         if let (Some(first), Some(last)) = (steps.first(), steps.last()) {
             assert!(last - first <= 1, "steps {steps:?}");

@@ -6,6 +6,7 @@
 //! | `CLUSTER/sidecars/ID` | [`Sidecar`], as long as it is there | each its own |
 //! | `CLUSTER/leader` | the ID of who drives, as long as it is there | whoever is first |
 //! | `CLUSTER/progress` | [`Report`] | who drives |
+//! | `CLUSTER/standby` | [`Seen`] | who drives, where there are standby servers |
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,9 @@ use groove_common::store::{Expect, Presence, Put, Revision, SharedStore, StoreEr
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::phase::{Refused, State};
+use super::phase::State;
+use super::standby::Seen;
+use super::wishes::Refused;
 
 /// How often a change is tried again that others were faster with.
 const CONFLICTS_MAX: u32 = 32;
@@ -56,6 +59,9 @@ pub(super) struct Report {
     pub(super) bytes: u64,
     /// Tries that failed.
     pub(super) failed: u64,
+    /// Keys that a new server did not take.
+    #[serde(default)]
+    pub(super) refused: u64,
     /// Keys in the last seconds, a second.
     pub(super) keys_per_second: f64,
     /// Servers that do not answer.
@@ -165,6 +171,18 @@ impl Shared {
 
     pub(super) async fn put_report(&self, report: &Report) -> Result<(), SharedError> {
         self.store.put(&self.name("progress"), write(report)?, Expect::Anything).await?;
+        Ok(())
+    }
+
+    pub(super) async fn seen(&self) -> Result<Option<Seen>, SharedError> {
+        match self.store.get(&self.name("standby")).await? {
+            Some(entry) => read(&entry.value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn put_seen(&self, seen: &Seen) -> Result<(), SharedError> {
+        self.store.put(&self.name("standby"), write(seen)?, Expect::Anything).await?;
         Ok(())
     }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use groove_common::admin::Client;
 use groove_common::app::StartError;
-use groove_common::config::{self, Endpoint};
+use groove_common::config::{self, Endpoint, Size};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::api::Status;
+use super::api::{StandbyPart, Standing, Status};
 use super::view::Phase;
 
 /// Between two looks.
@@ -122,7 +122,7 @@ async fn follow(admin: &Client, cluster: &str, to: &[Endpoint]) -> Result<(), St
         screen.show(&status, admin.json)?;
         if status.is_settled() {
             screen.end()?;
-            return match status.servers == to {
+            return match status.listed() == to {
                 true => Ok(()),
                 false => Err("the resize was undone".into()),
             };
@@ -249,6 +249,9 @@ fn show(status: &Status, json: bool) -> Result<(), StartError> {
             writeln!(out, "  {name:<7}  {}", list(servers))?;
         }
     }
+    if let Some(standing) = &status.standby {
+        show_standing(&mut out, standing)?;
+    }
     for (server, gone) in &status.gone {
         writeln!(out, "  given up {server} ({gone:?})")?;
     }
@@ -264,6 +267,29 @@ fn show(status: &Status, json: bool) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The standby servers, and what they are there for.
+fn show_standing(out: &mut impl Write, standing: &Standing) -> io::Result<()> {
+    let full = standing.bytes_stored.saturating_mul(100).checked_div(standing.bytes_max).unwrap_or_default();
+    let rate = standing.evictions_per_second;
+    write!(out, "  memory   {full} % of {} used, {rate:.1} evictions a second", Size(standing.bytes_max))?;
+    match &standing.note {
+        Some(note) => writeln!(out, ", {note}")?,
+        None => writeln!(out)?,
+    }
+    for server in &standing.servers {
+        let part = match server.part {
+            StandbyPart::Waiting => "waits",
+            StandbyPart::Joining => "joins",
+            StandbyPart::Joined => "has joined",
+            StandbyPart::Leaving => "leaves",
+        };
+        let why = server.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let silent = if server.silent { ", DOES NOT ANSWER" } else { "" };
+        writeln!(out, "  standby  {} {part}{silent}{why}", server.address)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,9 +298,10 @@ mod tests {
         let text = json!({
             "cluster": "main", "phase": phase, "aborting": false, "paused": false, "servers": ["10.0.0.1:1"],
             "to": ["10.0.0.1:2"], "next": null, "waits_for": null, "keys_moved": 30, "keys_total": 60,
-            "keys_per_second": 10.0, "bytes_moved": 0, "tries_failed": 0, "seconds_left": 3, "gone": {},
+            "keys_per_second": 10.0, "bytes_moved": 0, "tries_failed": 0, "keys_refused": 0, "seconds_left": 3, "gone": {},
             "away": [], "step": 4, "leader": null, "asked": "a",
             "sidecars": [{"name": "a", "acknowledged": 3, "behind": true, "host": "h", "pid": 1}],
+            "standby": null,
         });
         serde_json::from_value(text).unwrap()
     }
@@ -288,5 +315,28 @@ mod tests {
              30 of about 60 keys, 10 a second, about 3s left"
         );
         assert!(!status(Phase::Plain).is_settled());
+    }
+
+    #[test]
+    fn standby_servers_are_told_with_what_they_do_and_why() {
+        let standing: Standing = serde_json::from_value(json!({
+            "servers": [
+                {"address": "10.0.0.1:1", "part": "joined", "since": 1, "why": "it was full", "silent": false},
+                {"address": "10.0.0.1:2", "part": "waiting", "since": null, "why": null, "silent": true},
+            ],
+            "evictions_per_second": 2.5, "bytes_stored": 30 << 20, "bytes_max": 64 << 20,
+            "note": "evicting for 5s of 1m",
+        }))
+        .unwrap();
+        let mut out = Vec::new();
+        show_standing(&mut out, &standing).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "  memory   46 % of 64MiB used, 2.5 evictions a second, evicting for 5s of 1m\n  \
+             standby  10.0.0.1:1 has joined: it was full\n  \
+             standby  10.0.0.1:2 waits, DOES NOT ANSWER\n"
+        );
+        let status = Status { standby: Some(standing), ..status(Phase::Plain) };
+        assert_eq!(status.listed(), [], "its one server is there as a standby server");
     }
 }

@@ -128,6 +128,13 @@ impl Changes {
     }
 }
 
+impl Running {
+    /// What it takes part in.
+    pub fn agreement(&self) -> &Arc<Agreement> {
+        self.changes.member.agreement()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let mut running = self.changes.running.borrow_mut();

@@ -71,7 +71,7 @@ impl Metrics {
             Event::WholeRead => self.read.inc(),
             Event::WholeLost => self.lost.inc(),
             Event::PartLeft => self.left.inc(),
-            Event::SpillLost => (),
+            Event::SpillLost | Event::Copied | Event::Again => (),
         }
     }
 }

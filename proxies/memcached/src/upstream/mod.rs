@@ -329,8 +329,7 @@ impl Plan {
                 tls,
                 limits,
             });
-            let control =
-                part.carry_out(name, section, &cluster, &settings, Arc::clone(&place_of), &cx.runtime);
+            let control = part.carry_out(name, section, &cluster, &settings, Arc::clone(&place_of), cx);
             let agreement = control.as_ref().map_or(agreement, |control| Arc::clone(control.agreement()));
             Kind::Servers(Arc::new(Servers {
                 cluster,

@@ -3,7 +3,7 @@
 //! Leasing decides for each request whether one server answers it (nearly always) or a program has to be run;
 //! the [`Plan`] it gives out then knows the servers that take part, and holds the step it was begun in open.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +68,8 @@ pub struct Seats {
     hold: Option<Rc<Hold>>,
     /// Where it is counted what did not come to be in the tier behind.
     spills_lost: Option<Counter>,
+    /// How often it copied the key, and began again.
+    noted: Cell<(u32, u32)>,
 }
 
 /// One of them.
@@ -145,6 +147,8 @@ impl Plan {
                 replicas::run(&seats, copies, request, late).await
             }
         };
+        let (copied, again) = seats.noted.get();
+        running.agreement().count(copied, again);
         // Whatever it did is done.
         drop(running);
         seats.answer(outcome)
@@ -162,6 +166,7 @@ impl Seats {
             seats: seats.into_iter().collect(),
             unread,
             epochs: RefCell::default(),
+            noted: Cell::default(),
             fleet: None,
             hold: None,
             spills_lost: None,
@@ -273,8 +278,12 @@ impl Nodes for Seats {
         if let Some((fleet, _)) = &self.fleet {
             fleet.count(event);
         }
-        if let (Event::SpillLost, Some(spills_lost)) = (event, &self.spills_lost) {
-            spills_lost.inc();
+        let (copied, again) = self.noted.get();
+        match event {
+            Event::Copied => self.noted.set((copied + 1, again)),
+            Event::Again => self.noted.set((copied, again + 1)),
+            Event::SpillLost => self.spills_lost.iter().for_each(Counter::inc),
+            Event::WholeStored | Event::WholeRead | Event::WholeLost | Event::PartLeft => (),
         }
     }
 }

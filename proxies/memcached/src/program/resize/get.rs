@@ -3,7 +3,7 @@
 use super::{Moving, Phase};
 use crate::program::found::{Found, Look, WHOLE};
 use crate::program::steps::{Stop, Swap, again, pin_of};
-use crate::program::{Node, Nodes, Outcome, Pin};
+use crate::program::{Event, Node, Nodes, Outcome, Pin};
 use crate::wire::meta::{Status, Wants};
 
 /// What became of a copy.
@@ -84,7 +84,10 @@ impl<N: Nodes> Moving<'_, N> {
             return bumped.map(|_| Copied::Stale);
         };
         match self.steps.store_if(Node::New, stub, again(found, self.at.now_s)).await? {
-            Swap::Done(told) => Ok(Copied::There { pin: pin_of(&told)?, bumped }),
+            Swap::Done(told) => {
+                self.steps.nodes.note(Event::Copied);
+                Ok(Copied::There { pin: pin_of(&told)?, bumped })
+            }
             Swap::Exists | Swap::Nothing => Ok(Copied::Bumped(bumped)),
         }
     }
