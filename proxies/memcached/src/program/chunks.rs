@@ -19,8 +19,8 @@
 //! | append, prepend | `mg s c`, then `ms MA C`; a head, or too long: read it, store it | as get and set |
 //! | touch, gat | `mg T s` | after: touch them |
 //!
-//! *No part stays behind for long.* Until the head is in, parts have [`STAGED_S`] to live, whatever becomes of the
-//! writer. Then they live a little longer than the head. Those of a value without an expiry have [`LEASE_S`], which
+//! *No part stays behind for long.* Until the head is in, parts have `STAGED_S` to live, whatever becomes of the
+//! writer. Then they live a little longer than the head. Those of a value without an expiry have `LEASE_S`, which
 //! is renewed by reading: a head that is evicted or whose server dies takes no part with it. When nobody
 //! can tell whether a head has been stored, its parts and the ones before it are deleted: the value is lost.
 
