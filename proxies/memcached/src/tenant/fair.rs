@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   one tenant active:   as many on their way as it likes
-//!   n tenants active:    window / n each, and a line for what is over
+//!   n tenants active:    window / n each, and a line for what is over; more while all others want as much
 //!
 //!   flood  ▮▮▮▮▮▮▮▮ on their way │ line: s7 s2 s9 s4 …   one answer in, the next of the line out
 //!   quiet  ▮        on its way   │ line: empty           goes at once, behind window / n others at most
@@ -12,6 +12,10 @@
 //! have on their way before it. A turn for each tenant (round robin) would bound what they get; it would still let
 //! a quiet one wait for its turn. A part of the window that is kept free for it bounds the wait itself, and shares
 //! as evenly: who is always over gets its part of the answers. Large items count as many small ones.
+//!
+//! Who itself has much on its way waits for that, and not longer for as much of another's: as long as every other
+//! tenant wants more than its part, a tenant may have what the least of them wants. So there is a bound for the sake
+//! of the quiet only, and tenants that are all busy keep the batches that make them cheap.
 //!
 //! A tenant's own sessions take turns: the line is in order of asking, and each turn a few requests.
 
@@ -40,7 +44,17 @@ pub struct Fair<W> {
     lines: Vec<Line<W>>,
     /// Numbers of those that share the window.
     active: Vec<usize>,
+    /// The two of them that wanted least before the last sweep.
+    least: [Want; 2],
     swept_at: Duration,
+}
+
+/// What a tenant wanted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Want {
+    tenant: usize,
+    /// In small requests.
+    cost: usize,
 }
 
 /// A tenant on this worker.
@@ -55,6 +69,8 @@ struct Line<W> {
     in_flight_max: usize,
     /// How long its values are: the largest seen lately.
     value_len: usize,
+    /// The most, since the last sweep, that were on their way or in line at a time.
+    wanted: usize,
     /// Sessions in line, and those that were called from it, by their numbers.
     places: HashMap<usize, Place<W>>,
     /// Whose turn is next: session and ticket. Who left the line meanwhile has no place of this ticket.
@@ -80,6 +96,7 @@ impl<W> Default for Line<W> {
             in_flight: 0,
             in_flight_max: usize::MAX,
             value_len: 0,
+            wanted: 0,
             places: HashMap::new(),
             order: VecDeque::new(),
             next_ticket: 0,
@@ -89,11 +106,22 @@ impl<W> Default for Line<W> {
 }
 
 impl<W: Clone> Line<W> {
+    /// How many small requests one of its own costs.
+    fn weight(&self) -> usize {
+        1 + self.value_len / COST_LEN
+    }
+
+    /// Takes note of how much it wants just now.
+    fn note_wanted(&mut self) {
+        self.wanted = self.wanted.max(self.in_flight + self.places.len());
+    }
+
     fn join(&mut self, session: usize, waker: W) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.order.push_back((session, ticket));
         self.places.insert(session, Place { ticket, waker, turn: 0 });
+        self.note_wanted();
     }
 
     /// Takes a session out, wherever it stands.
@@ -139,7 +167,13 @@ pub struct Ask {
 impl<W: Clone> Fair<W> {
     /// A worker that has so many requests on their way while tenants share it.
     pub fn new(window: usize) -> Self {
-        Self { window: window.max(1), lines: Vec::new(), active: Vec::new(), swept_at: Duration::ZERO }
+        Self {
+            window: window.max(1),
+            lines: Vec::new(),
+            active: Vec::new(),
+            least: [Want::default(); 2],
+            swept_at: Duration::ZERO,
+        }
     }
 
     /// Another window, from now on.
@@ -177,6 +211,7 @@ impl<W: Clone> Fair<W> {
         let Some(line) = self.lines.get_mut(tenant) else { return };
         line.in_flight += 1;
         line.value_len = line.value_len.max(value_len);
+        line.note_wanted();
         let Some(place) = line.places.get_mut(&session) else { return };
         match place.turn {
             0 => (),
@@ -227,7 +262,9 @@ impl<W: Clone> Fair<W> {
         if self.active.len() < 2 {
             return line.in_flight_max;
         }
-        let part = self.window / self.active.len() / (1 + line.value_len / COST_LEN);
+        let [least, second] = self.least;
+        let wanted = if least.tenant == tenant { second.cost } else { least.cost };
+        let part = (self.window / self.active.len()).max(wanted) / line.weight();
         part.max(1).min(line.in_flight_max)
     }
 
@@ -249,19 +286,35 @@ impl<W: Clone> Fair<W> {
         if !line.is_active {
             line.is_active = true;
             self.active.push(tenant);
+            // Until it is known what it wants, there is room for it.
+            self.least = [Want::default(); 2];
         }
     }
 
-    /// Leaves out those that were quiet for a while.
+    /// Leaves out those that were quiet for a while, and sees what the others want.
     fn sweep(&mut self, now: Duration) {
         self.swept_at = now;
         let lines = &mut self.lines;
+        let none = Want { tenant: usize::MAX, cost: usize::MAX };
+        let mut least = [none; 2];
         self.active.retain(|tenant| {
             let Some(line) = lines.get_mut(*tenant) else { return false };
             let is_recent = now.saturating_sub(line.asked_at) < ACTIVE_FOR;
             line.is_active = is_recent || line.in_flight > 0 || !line.places.is_empty();
+            if line.is_active {
+                let want = Want { tenant: *tenant, cost: line.wanted.saturating_mul(line.weight()) };
+                let [first, second] = least;
+                if want.cost < first.cost {
+                    least = [want, first];
+                } else if want.cost < second.cost {
+                    least = [first, want];
+                }
+            }
+            line.wanted = 0;
+            line.note_wanted();
             line.is_active
         });
+        self.least = least;
     }
 }
 

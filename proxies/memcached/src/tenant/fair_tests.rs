@@ -244,3 +244,22 @@ fn who_falls_silent_gives_its_part_back() {
     simulation.run(SECOND / 10);
     assert!(simulation.queue.len() > 90, "{}", simulation.queue.len());
 }
+
+#[test]
+fn as_long_as_nobody_is_quiet_each_may_have_what_the_least_wants() {
+    let mut simulation = Simulation::new(8);
+    simulation.clients(0, 30, Duration::ZERO, 0);
+    simulation.clients(1, 1000, Duration::ZERO, 0);
+    simulation.run(SECOND / 10);
+    assert_eq!(simulation.queue.len(), 60, "thirty of each");
+    let (mine, theirs) = (simulation.latencies(0).len(), simulation.latencies(1).len());
+    assert!(mine.abs_diff(theirs) * 20 < mine, "{mine} and {theirs}");
+    // Their p99 is theirs alone, and as much again of the other's.
+    assert!(simulation.p99(0) <= SERVICE * 64, "{:?}", simulation.p99(0));
+    simulation.clients(2, 1, Duration::from_millis(1), 0);
+    simulation.run(SECOND / 2);
+    assert!(simulation.queue.len() <= 6, "{}", simulation.queue.len());
+    assert!(simulation.p99(2) <= SERVICE * 64, "it comes among sixty");
+    let third = simulation.latencies(2);
+    assert!(third[third.len() / 2] <= SERVICE * 8, "and then among six");
+}
