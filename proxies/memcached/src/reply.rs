@@ -11,6 +11,7 @@ use groove_common::error::Classified;
 
 use crate::error::Failure;
 use crate::wire::meta::Reply;
+use crate::wire::output::Piece;
 use crate::wire::request::{BadFlags, DecodeError, Refusal, To};
 use crate::wire::{Output, binary as packets};
 
@@ -73,7 +74,7 @@ pub enum Outcome {
 }
 
 /// The reply to anything but a classic retrieval.
-pub fn one(question: &Question<'_>, reply: &Reply, out: &mut Output) -> Outcome {
+pub fn one(question: &Question<'_>, reply: &Reply<impl Piece>, out: &mut Output) -> Outcome {
     match question.to {
         To::Classic { noreply } => classic::one(question.kind, noreply, reply, out),
         To::Meta { quiet } => meta::one(question, quiet, reply, out),

@@ -6,6 +6,7 @@ use super::{Kind, Outcome, Question};
 use crate::error::Failure;
 use crate::wire::binary::{self, Head, Status, is_quiet, is_touch, write_status, write_value};
 use crate::wire::meta::{self, Reply};
+use crate::wire::output::Piece;
 use crate::wire::request::Refusal;
 use crate::wire::{Output, number};
 
@@ -18,7 +19,7 @@ pub(super) fn one(
     question: &Question<'_>,
     opcode: u8,
     opaque: [u8; 4],
-    reply: &Reply,
+    reply: &Reply<impl Piece>,
     out: &mut Output,
 ) -> Outcome {
     use meta::Status as Told;
@@ -43,7 +44,7 @@ pub(super) fn one(
             Outcome::Good
         }
         (Some(Kind::Arith), Told::Value) => {
-            let Some(value) = number::unsigned(&reply.value) else {
+            let Some(value) = number::unsigned(reply.value()) else {
                 return Outcome::Unfit(Failure::Nonsense);
             };
             good(&value.to_be_bytes(), opcode, opaque, reply, out)
@@ -65,7 +66,7 @@ pub(super) fn one(
 }
 
 /// An answer that a quiet client need not hear.
-fn good(body: &[u8], opcode: u8, opaque: [u8; 4], reply: &Reply, out: &mut Output) -> Outcome {
+fn good(body: &[u8], opcode: u8, opaque: [u8; 4], reply: &Reply<impl Piece>, out: &mut Output) -> Outcome {
     if !is_quiet(opcode) {
         let cas = reply.token().unwrap_or_default();
         write_status(Head { cas, ..Head::new(opcode, opaque, Status::Done) }, body, out);
@@ -73,7 +74,13 @@ fn good(body: &[u8], opcode: u8, opaque: [u8; 4], reply: &Reply, out: &mut Outpu
     Outcome::Good
 }
 
-fn item(question: &Question<'_>, opcode: u8, opaque: [u8; 4], reply: &Reply, out: &mut Output) -> Outcome {
+fn item(
+    question: &Question<'_>,
+    opcode: u8,
+    opaque: [u8; 4],
+    reply: &Reply<impl Piece>,
+    out: &mut Output,
+) -> Outcome {
     let Some(flags) = reply.flag(b'f').and_then(number::flags) else {
         return Outcome::Unfit(Failure::Nonsense);
     };

@@ -3,10 +3,11 @@
 use super::{Kind, Outcome};
 use crate::error::Failure;
 use crate::wire::meta::{Reply, Status};
+use crate::wire::output::Piece;
 use crate::wire::{Output, classic};
 
 /// The reply of `mg k f v`, as `VALUE`.
-pub fn value(reply: &Reply, key: &[u8], with_cas: bool, out: &mut Output) -> Outcome {
+pub fn value(reply: &Reply<impl Piece>, key: &[u8], with_cas: bool, out: &mut Output) -> Outcome {
     match reply.status {
         Status::Value => {
             let Some(flags) = reply.flag(b'f') else {
@@ -32,7 +33,7 @@ pub fn value(reply: &Reply, key: &[u8], with_cas: bool, out: &mut Output) -> Out
 }
 
 /// The reply of any other request, as one line, or as none with `noreply`.
-pub(super) fn one(kind: Option<Kind>, noreply: bool, reply: &Reply, out: &mut Output) -> Outcome {
+pub(super) fn one(kind: Option<Kind>, noreply: bool, reply: &Reply<impl Piece>, out: &mut Output) -> Outcome {
     let (line, outcome): (&[u8], _) = match (kind, reply.status) {
         (Some(Kind::Store), Status::Done) => (b"STORED", Outcome::Good),
         (Some(Kind::Store), Status::NotStored) => (b"NOT_STORED", Outcome::Miss),
@@ -41,7 +42,7 @@ pub(super) fn one(kind: Option<Kind>, noreply: bool, reply: &Reply, out: &mut Ou
         (Some(Kind::Touch), Status::Done) => (b"TOUCHED", Outcome::Good),
         (Some(Kind::Touch), Status::Miss) => (b"NOT_FOUND", Outcome::Miss),
         (Some(Kind::Store | Kind::Delete | Kind::Arith), Status::NotFound) => (b"NOT_FOUND", Outcome::Miss),
-        (Some(Kind::Arith), Status::Value) => (&reply.value, Outcome::Good),
+        (Some(Kind::Arith), Status::Value) => (reply.value(), Outcome::Good),
         (None, Status::Classic) => (reply.line(), Outcome::Good),
         (_, Status::Error) => (reply.line(), Outcome::Refused),
         (_, _) => return Outcome::Unfit(Failure::Nonsense),

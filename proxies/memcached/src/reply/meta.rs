@@ -4,9 +4,15 @@ use super::{Kind, Outcome, Question};
 use crate::error::Failure;
 use crate::wire::Output;
 use crate::wire::meta::{self, Reply, Status};
+use crate::wire::output::Piece;
 
 /// What a quiet client hears: misses of `mg`, and of the others what is not as good as it gets. Errors always.
-pub(super) fn one(question: &Question<'_>, quiet: bool, reply: &Reply, out: &mut Output) -> Outcome {
+pub(super) fn one(
+    question: &Question<'_>,
+    quiet: bool,
+    reply: &Reply<impl Piece>,
+    out: &mut Output,
+) -> Outcome {
     let (word, outcome): (&[u8], _) = match (question.kind, reply.status) {
         (Some(Kind::Get | Kind::Touch | Kind::Arith), Status::Value) => (b"VA", Outcome::Good),
         (Some(Kind::Get | Kind::Touch), Status::Done) => (b"HD", Outcome::Good),
@@ -40,7 +46,7 @@ pub(super) fn one(question: &Question<'_>, quiet: bool, reply: &Reply, out: &mut
 }
 
 /// What a server knows of an item, under the client's name for it.
-fn debug(question: &Question<'_>, reply: &Reply, out: &mut Output) {
+fn debug(question: &Question<'_>, reply: &Reply<impl Piece>, out: &mut Output) {
     let known = reply.line().splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     out.extend_from_slice(b"ME ");
     out.extend_from_slice(question.key);

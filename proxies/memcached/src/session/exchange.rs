@@ -74,6 +74,10 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Asked {
         let route = view.route(own, request.key);
+        if view.is_plain(route) {
+            let lease = view.lease(route, self.session, cx.waker());
+            return self.send(lease, route.hash, request, self.recipient(self.ticket), cx);
+        }
         if let Some(fleet) = view.fleet(route) {
             let fleet = Rc::clone(fleet);
             return self.one_in_parts(&fleet, route, request, view, cx);

@@ -20,9 +20,10 @@ use groove_common::telemetry::Event;
 
 use super::programs::Programs;
 use super::spare::Busy;
-use super::state::{Answer, Finished, Kept, Machine, Ticket};
+use super::state::{Answer, Finished, Machine, Rest, Ticket};
 use crate::tenant::guest::Guest;
 use crate::wire::Output;
+use crate::wire::meta::Reply;
 use crate::worker::Worker;
 
 /// A session's machine and its client, and the way to wake its driver.
@@ -34,7 +35,7 @@ pub struct Mailbox {
     /// None while the session is idle.
     busy: RefCell<Option<Box<Busy>>>,
     /// What the next machine has to know.
-    kept: Cell<Kept>,
+    rest: Cell<Rest>,
     programs: RefCell<Programs>,
     /// Gone when the session is, though answers may still come.
     stream: RefCell<Option<Stream>>,
@@ -62,7 +63,7 @@ impl Mailbox {
             guest,
             peer,
             busy: RefCell::new(busy),
-            kept: Cell::default(),
+            rest: Cell::default(),
             programs: RefCell::default(),
             stream: RefCell::new(Some(stream)),
             waker: RefCell::default(),
@@ -153,12 +154,12 @@ impl Mailbox {
         let mut stream = self.stream.borrow_mut();
         let Some(stream) = stream.as_mut() else { return Poll::Ready(Ok(0)) };
         let mut slot = self.busy.borrow_mut();
-        let mut busy = slot.take().unwrap_or_else(|| self.worker.spare.take(self.kept.get()));
+        let mut busy = slot.take().unwrap_or_else(|| self.worker.spare.take(self.rest.get()));
         let read = stream.poll_fill(cx, &mut busy.input);
         match busy.rest() {
             // It was idle, and stays so.
-            Some(kept) => {
-                self.kept.set(kept);
+            Some(rest) => {
+                self.rest.set(rest);
                 self.worker.spare.give(busy);
             }
             None => *slot = Some(busy),
@@ -179,12 +180,26 @@ impl Mailbox {
         if self.worker.tap.is_waiting() {
             self.worker.tap.answered(std::ptr::from_ref(self).addr(), ticket, &answer);
         }
+        self.take_in(answer.value_len(), |machine| machine.answer(ticket, answer))
+    }
+
+    /// The same for a small reply that is only lent. Only while [`Self::takes_lent`].
+    pub fn hear(&self, ticket: Ticket, reply: &Reply<&[u8]>) -> bool {
+        self.take_in(reply.value.len(), |machine| machine.hear(ticket, reply))
+    }
+
+    /// May a reply be lent to it? Not while somebody watches.
+    pub fn takes_lent(&self) -> bool {
+        !self.worker.tap.is_waiting()
+    }
+
+    fn take_in(&self, value_len: usize, answer: impl FnOnce(&mut Machine)) -> bool {
         if let Some(guest) = &self.guest {
-            guest.answered(&answer, &self.worker.fair, || self.worker.since_start(Instant::now()));
+            guest.answered(value_len, &self.worker.fair, || self.worker.since_start(Instant::now()));
         }
         // Of an idle session nothing was outstanding.
         let Some(busy) = &mut *self.busy.borrow_mut() else { return false };
-        busy.machine.answer(ticket, answer);
+        answer(&mut busy.machine);
         !self.is_touched.replace(true)
     }
 
@@ -237,7 +252,7 @@ impl Mailbox {
     }
 
     /// Counts what is answered and has `write` write it, which tells whether that is all. `None`: there is nothing,
-    /// or nobody, to write for. With nothing outstanding the session is idle again.
+    /// or nobody, to write for, or not yet. With nothing outstanding the session is idle again.
     fn release(
         &self,
         write: impl FnOnce(&mut Output, &mut Stream) -> io::Result<bool>,
@@ -246,17 +261,22 @@ impl Mailbox {
         let busy = slot.as_mut()?;
         let machine = &mut busy.machine;
         self.count(machine);
+        if machine.may_wait() {
+            self.stir();
+            return None;
+        }
         let written = self.stream.borrow_mut().as_mut().map(|stream| {
             let before = machine.output().len();
             let written = write(machine.output(), stream);
+            machine.written();
             if let Some(guest) = &self.guest {
                 guest.count_written(before.saturating_sub(machine.output().len()));
             }
             written
         });
         self.note_unread(machine.output().len());
-        if let Some(kept) = busy.rest() {
-            self.kept.set(kept);
+        if let Some(rest) = busy.rest() {
+            self.rest.set(rest);
             if let Some(busy) = slot.take() {
                 self.worker.spare.give(busy);
             }

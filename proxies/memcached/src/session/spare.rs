@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use super::state::{Kept, Machine};
+use super::state::{Machine, Rest};
 
 /// Those that are kept for the next session that has something to do.
 const SPARE_MAX: usize = 32;
@@ -23,7 +23,7 @@ pub struct Busy {
 
 impl Busy {
     /// All that the session has to remember; `None`: it is not done yet.
-    pub fn rest(&self) -> Option<Kept> {
+    pub fn rest(&self) -> Option<Rest> {
         if self.input.is_empty() { self.machine.rest() } else { None }
     }
 }
@@ -34,10 +34,10 @@ impl Busy {
 pub struct Spare(RefCell<Vec<Box<Busy>>>);
 
 impl Spare {
-    /// For a session that has kept this.
-    pub fn take(&self, kept: Kept) -> Box<Busy> {
+    /// For a session that has rested with this.
+    pub fn take(&self, rest: Rest) -> Box<Busy> {
         let mut busy = self.0.borrow_mut().pop().unwrap_or_default();
-        busy.machine.resume(kept);
+        busy.machine.resume(rest);
         busy
     }
 

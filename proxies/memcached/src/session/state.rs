@@ -15,7 +15,9 @@
 //! however servers reply.
 
 mod command;
+mod commit;
 mod emit;
+mod held;
 mod step;
 
 use std::collections::VecDeque;
@@ -31,11 +33,13 @@ pub use crate::wire::request::Command;
 use crate::error::Failure;
 use crate::reply::Kind;
 use crate::wire::decoder::Language;
-use crate::wire::meta::{self, Reply};
-use crate::wire::request::{DecodeError, Intent, One, Refusal, Request, To};
-use crate::wire::{Decoder, Limits, Output, binary};
+use crate::wire::meta::Reply;
+use crate::wire::output::Piece;
+use crate::wire::request::{DecodeError, Refusal, Request, To};
+use crate::wire::{Decoder, Limits, Output};
 use command::{command_of, to_of};
 use emit::Gathered;
+use held::{Held, Kept, SmallReplies};
 use step::step_of;
 
 /// Answers that may be outstanding for one client.
@@ -44,6 +48,9 @@ const SLOTS_MAX: usize = 1024;
 /// Bytes that may be waiting for one client (or be on their way to it, as far as that can be foreseen)
 /// before nothing more is asked for on its behalf.
 const BUFFERED_LEN_MAX: usize = 4 << 20;
+
+/// The beginning of an answer waits for its end up to here.
+const WAITING_LEN_MAX: usize = 32 << 10;
 
 /// What a value is thought to be long before the first has been seen.
 const VALUE_LEN_GUESS: u32 = 64 << 10;
@@ -64,6 +71,23 @@ pub enum Answer {
     Failed(Failure),
 }
 
+impl Answer {
+    /// Bytes of its value.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Reply(reply) => reply.value.len(),
+            Self::Failed(_) => 0,
+        }
+    }
+
+    fn told(&self) -> Result<&Reply, Failure> {
+        match self {
+            Self::Reply(reply) => Ok(reply),
+            Self::Failed(failure) => Err(*failure),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     expect: Expect,
@@ -72,7 +96,7 @@ struct Slot {
     /// How many bytes of the machine's `words` are this slot's.
     words_len: u32,
     begun: Instant,
-    answer: Option<Answer>,
+    held: Option<Held>,
 }
 
 /// What a slot makes of its answer.
@@ -119,12 +143,12 @@ impl Expect {
 
 /// What a session remembers while it has no machine, see [`Machine::rest`].
 #[derive(Debug, Clone, Copy)]
-pub struct Kept {
+pub struct Rest {
     language: Language,
     value_len_expected: u32,
 }
 
-impl Default for Kept {
+impl Default for Rest {
     fn default() -> Self {
         Self { language: Language::default(), value_len_expected: VALUE_LEN_GUESS }
     }
@@ -138,15 +162,20 @@ pub struct Machine {
     current: Option<Request>,
     slots: VecDeque<Slot>,
     /// What slots need of their requests for their answers: keys and flags, in the order of the slots.
-    words: BytesMut,
+    words: Vec<u8>,
+    /// Where the front slot's begin; those before have been told.
+    words_at: usize,
     /// The ticket of the front slot.
     first: Ticket,
     gathered: Gathered,
     /// Bytes of values in slots that are not at the front.
     held_len: usize,
+    small: SmallReplies,
     /// How long a value may turn out to be: the largest seen lately.
     value_len_expected: u32,
     output: Output,
+    /// Some of the output ends an exchange.
+    is_due: bool,
     finished: Vec<Finished>,
     is_over: bool,
 }
@@ -164,28 +193,31 @@ impl Machine {
             decoder: Decoder::default(),
             current: None,
             slots: VecDeque::new(),
-            words: BytesMut::new(),
+            words: Vec::new(),
+            words_at: 0,
             first: 0,
             gathered: Gathered::default(),
             held_len: 0,
+            small: SmallReplies::default(),
             value_len_expected: VALUE_LEN_GUESS,
             output: Output::new(),
+            is_due: false,
             finished: Vec::new(),
             is_over: false,
         }
     }
 
-    /// Goes on with a session that has rested, in which this was kept. For a machine that has rested itself.
-    pub fn resume(&mut self, kept: Kept) {
-        self.decoder = Decoder::resume(kept.language);
-        self.value_len_expected = kept.value_len_expected;
+    /// Goes on with a session that has rested, of which this is left. For a machine that has rested itself.
+    pub fn resume(&mut self, rest: Rest) {
+        self.decoder = Decoder::resume(rest.language);
+        self.value_len_expected = rest.value_len_expected;
     }
 
     /// What to keep of a session that has nothing outstanding: its machine may then be another's. `None`: it has.
-    pub fn rest(&self) -> Option<Kept> {
+    pub fn rest(&self) -> Option<Rest> {
         let is_at_rest = self.is_settled() && self.finished.is_empty() && !self.is_over;
         let language = self.decoder.rest().filter(|_| is_at_rest)?;
-        Some(Kept { language, value_len_expected: self.value_len_expected })
+        Some(Rest { language, value_len_expected: self.value_len_expected })
     }
 
     /// Has it grown so much that its memory is better given back?
@@ -203,10 +235,10 @@ impl Machine {
     }
 
     /// May the answer of this ticket, which is so long, be put together now, beside others that are so long? One
-    /// may whatever its length: the one that the client waits for, once it has taken all before.
+    /// may whatever its length: the one that the client waits for, once it has taken all before but what waits for it.
     pub fn may_gather(&self, ticket: Ticket, len: usize, gathered_len: usize) -> bool {
         self.output.len() + self.held_len + gathered_len + len <= BUFFERED_LEN_MAX
-            || (gathered_len == 0 && ticket <= self.first && self.output.is_empty())
+            || (gathered_len == 0 && ticket <= self.first && (self.output.is_empty() || self.may_wait()))
     }
 
     /// Has the client been told goodbye? Then nothing more is read, and all that is left is the output.
@@ -227,6 +259,17 @@ impl Machine {
     /// Is there a request that has not been sent in full?
     pub fn is_sending(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Had the output better wait? It is the beginning of a retrieval, and the client cannot go on before its end:
+    /// when all servers have answered, one write does.
+    pub fn may_wait(&self) -> bool {
+        !self.is_due && self.is_waiting() && self.output.len() < WAITING_LEN_MAX
+    }
+
+    /// Output has been written.
+    pub fn written(&mut self) {
+        self.is_due &= !self.output.is_empty();
     }
 
     /// The bytes for the client.
@@ -282,153 +325,58 @@ impl Machine {
         self.say(Expect::Goodbye(error), Command::Refused, to, now);
     }
 
-    /// Makes a request the current one, unless there is nothing to ask a server.
-    fn take(&mut self, request: Request, now: Instant) {
-        let (command, to) = (command_of(&request), to_of(&request));
-        match &request {
-            Request::Quit(_) => {
-                self.is_over = true;
-                if let To::Binary { .. } = to {
-                    self.say(Expect::Done, command, to, now);
-                }
-            }
-            Request::Noop(_) => self.say(Expect::Done, command, to, now),
-            Request::Get(get) if get.key().is_none() => self.say(Expect::ValuesEnd, command, to, now),
-            Request::Oversized(store) if !store.deletes => {
-                self.say(Expect::Refused(Refusal::TooLarge), command, to, now);
-            }
-            Request::Get(_)
-            | Request::One(_)
-            | Request::Oversized(_)
-            | Request::FlushAll { .. }
-            | Request::Verbosity { .. }
-            | Request::MemLimit { .. }
-            | Request::Stats(_)
-            | Request::Version(_)
-            | Request::Nodes(_) => self.current = Some(request),
+    /// What came of the request with this ticket.
+    pub fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Answer::Reply(reply) = &answer {
+            self.note_value_len(reply.value.len());
         }
+        if ticket == self.first {
+            return self.answer_first(answer.told());
+        }
+        self.hold(ticket, |_| match answer {
+            Answer::Reply(reply) => Held::Answer(Box::new(Answer::Reply(reply.detached()))),
+            Answer::Failed(_) => Held::Answer(Box::new(answer)),
+        });
     }
 
-    /// The step has been sent: its answer will have the ticket that [`Next`] told.
-    pub fn commit(&mut self, now: Instant) {
-        let Some(mut request) = self.current.take() else { return };
-        let (command, to) = (command_of(&request), to_of(&request));
-        let expect = match &mut request {
-            Request::Get(get) => {
-                let cas = get.cas;
-                let words_len = self.words.len();
-                self.words.extend_from_slice(get.key().unwrap_or_default());
-                get.advance();
-                let is_last = get.key().is_none();
-                self.push(Expect::Value { cas }, command, to, words_len, now);
-                match is_last {
-                    true => self.push(Expect::ValuesEnd, command, to, self.words.len(), now),
-                    false => self.current = Some(request),
-                }
-                return;
-            }
-            Request::One(one) => return self.commit_one(one, now),
-            Request::Oversized(_) => Expect::Oversized,
-            Request::Version(_) | Request::Nodes(_) => Expect::Line,
-            // These are no steps for one server, or none at all.
-            Request::FlushAll { .. }
-            | Request::Verbosity { .. }
-            | Request::MemLimit { .. }
-            | Request::Stats(_)
-            | Request::Noop(_)
-            | Request::Quit(_) => return,
-        };
-        self.push(expect, command, to, self.words.len(), now);
+    /// The same for a small reply that is only lent: most are copied once, from the server's bytes to the client's.
+    pub fn hear(&mut self, ticket: Ticket, reply: &Reply<&[u8]>) {
+        self.note_value_len(reply.value.len());
+        if ticket == self.first {
+            return self.answer_first(Ok(reply));
+        }
+        self.hold(ticket, |machine| machine.small.keep(reply));
     }
 
-    fn commit_one(&mut self, one: &One, now: Instant) {
-        let words_from = self.words.len();
-        let mut key_len = 0;
-        match one.to {
-            To::Classic { .. } => (),
-            To::Meta { .. } => {
-                match one.key.is_coded {
-                    true => meta::base64::encode(one.key.as_bytes(), &mut self.words),
-                    false => self.words.extend_from_slice(one.key.as_bytes()),
-                }
-                key_len = self.words.len() - words_from;
-                self.words.extend_from_slice(&one.flags);
-            }
-            To::Binary { opcode, .. } if binary::tells_key(opcode) => {
-                self.words.extend_from_slice(one.key.as_bytes());
-                key_len = self.words.len() - words_from;
-            }
-            To::Binary { .. } => (),
-        }
-        let kind = match &one.intent {
-            Intent::Get(_) if one.command == Command::Touch => Kind::Touch,
-            Intent::Get(_) => Kind::Get,
-            Intent::Store(_) => Kind::Store,
-            Intent::Delete(_) => Kind::Delete,
-            Intent::Arith(_) => Kind::Arith,
-            Intent::Debug => Kind::Debug,
-        };
-        let key_len = u16::try_from(key_len).unwrap_or(u16::MAX);
-        let expect = Expect::One { kind, key_len, is_coded: one.key.is_coded };
-        self.push(expect, one.command, one.to, words_from, now);
+    fn note_value_len(&mut self, len: usize) {
+        let seen = u32::try_from(len).unwrap_or(u32::MAX);
+        let expected = self.value_len_expected;
+        self.value_len_expected = seen.max(expected - expected / 8);
     }
 
-    /// A [`Step::Everyone`] has been sent to so many servers, whose answers have as many tickets in a row.
-    /// `own` is added to statistics.
-    pub fn commit_everyone(&mut self, servers: usize, own: Option<Bytes>, now: Instant) {
-        let Some(request) = self.current.take() else { return };
-        let (command, to, at) = (command_of(&request), to_of(&request), self.words.len());
-        for _ in 0..servers {
-            self.push(Expect::Share, command, to, at, now);
-        }
-        if let Request::Stats(stats) = request {
-            // Settings are no amounts.
-            let adds = stats.arguments().next() != Some(b"settings");
-            self.push(Expect::StatsEnd { adds }, command, to, at, now);
-            self.keep_own_stats(own);
-        } else {
-            self.push(Expect::SharesEnd, command, to, at, now);
+    fn answer_first(&mut self, told: Result<&Reply<impl Piece>, Failure>) {
+        if let Some(slot) = self.slots.pop_front() {
+            self.first += 1;
+            self.emit(&slot, Some(told));
         }
         self.settle();
     }
 
-    /// Statistics of our own wait in the last slot for their turn.
-    fn keep_own_stats(&mut self, own: Option<Bytes>) {
-        let (Some(text), Some(slot)) = (own, self.slots.back_mut()) else { return };
-        slot.answer = Some(Answer::Reply(Reply::new(meta::Status::End, Bytes::new(), text)));
-    }
-
-    /// What came of the request with this ticket.
-    pub fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        if let Answer::Reply(reply) = &answer {
-            let seen = u32::try_from(reply.value.len()).unwrap_or(u32::MAX);
-            let expected = self.value_len_expected;
-            self.value_len_expected = seen.max(expected - expected / 8);
+    /// An answer that has to wait for others.
+    fn hold(&mut self, ticket: Ticket, held: impl FnOnce(&mut Self) -> Held) {
+        let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(index) = index.filter(|index| *index < self.slots.len()) else { return };
+        let held = held(self);
+        self.held_len += held.value_len();
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.held = Some(held);
         }
-        let Some(index) = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else {
-            return;
-        };
-        if index == 0 {
-            if let Some(slot) = self.slots.pop_front() {
-                self.first += 1;
-                self.emit(&slot, Some(answer));
-            }
-            return self.settle();
-        }
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        slot.answer = Some(match answer {
-            Answer::Reply(reply) => {
-                self.held_len += reply.value.len();
-                Answer::Reply(reply.detached())
-            }
-            Answer::Failed(_) => answer,
-        });
     }
 
     /// A slot whose words are those from `words_from` on.
     fn push(&mut self, expect: Expect, command: Command, to: To, words_from: usize, begun: Instant) {
         let words_len = u32::try_from(self.words.len() - words_from).unwrap_or(u32::MAX);
-        self.slots.push_back(Slot { expect, command, to, words_len, begun, answer: None });
+        self.slots.push_back(Slot { expect, command, to, words_len, begun, held: None });
     }
 
     /// An exchange that no server is asked for.
@@ -440,32 +388,39 @@ impl Machine {
     /// Emits whatever is ready at the front.
     fn settle(&mut self) {
         while let Some(slot) =
-            self.slots.pop_front_if(|slot| slot.answer.is_some() || !slot.expect.needs_answer())
+            self.slots.pop_front_if(|slot| slot.held.is_some() || !slot.expect.needs_answer())
         {
             self.first += 1;
-            let mut slot = slot;
-            let answer = slot.answer.take();
-            if let (true, Some(Answer::Reply(reply))) = (slot.expect.needs_answer(), &answer) {
-                self.held_len -= reply.value.len();
+            if let (true, Some(held)) = (slot.expect.needs_answer(), &slot.held) {
+                self.held_len -= held.value_len();
             }
-            self.emit(&slot, answer);
+            match &slot.held {
+                None => self.emit::<Bytes>(&slot, None),
+                Some(Held::Kept(kept)) => self.emit_kept(&slot, kept),
+                Some(Held::Answer(answer)) => self.emit(&slot, Some(answer.told())),
+            }
         }
         debug_assert!(self.check_invariants());
+    }
+
+    fn emit_kept(&mut self, slot: &Slot, kept: &Kept) {
+        let mut replies = std::mem::take(&mut self.small);
+        self.emit(slot, Some(Ok(&replies.get(kept))));
+        replies.drop_one();
+        self.small = replies;
     }
 
     /// What must hold between any two calls.
     fn check_invariants(&self) -> bool {
         let held = self.slots.iter().filter(|slot| slot.expect.needs_answer());
-        let held_len: usize = held
-            .filter_map(|slot| match &slot.answer {
-                Some(Answer::Reply(reply)) => Some(reply.value.len()),
-                Some(Answer::Failed(_)) | None => None,
-            })
-            .sum();
+        let held_len: usize = held.filter_map(|slot| slot.held.as_ref()).map(Held::value_len).sum();
+        let kept_count = self.slots.iter().filter(|slot| matches!(slot.held, Some(Held::Kept(_)))).count();
         let front_waits =
-            self.slots.front().is_none_or(|slot| slot.answer.is_none() && slot.expect.needs_answer());
+            self.slots.front().is_none_or(|slot| slot.held.is_none() && slot.expect.needs_answer());
         let words_len: usize = self.slots.iter().map(|slot| slot.words_len as usize).sum();
-        front_waits && held_len == self.held_len && words_len == self.words.len()
+        front_waits
+            && (held_len, kept_count) == (self.held_len, self.small.count())
+            && words_len == self.words.len() - self.words_at
     }
 }
 

@@ -65,6 +65,24 @@ fn a_value_is_told_as_soon_as_those_before_it_are() {
 }
 
 #[test]
+fn many_small_replies_wait_in_one_buffer_of_bounded_size() {
+    let mut machine = Machine::new();
+    let keys = "k ".repeat(100);
+    let value = Reply::new(meta::Status::Value, Bytes::from("VA 1000 kk f0"), Bytes::from("v".repeat(1000)));
+    let mut expected = format!("VALUE k 0 1000\r\n{}\r\n", "v".repeat(1000)).repeat(100);
+    expected += "END\r\n";
+    for round in 0..3 {
+        let tickets = send(&mut machine, &format!("get {}\r\n", keys.trim_end()));
+        for ticket in tickets.iter().rev() {
+            machine.hear(*ticket, &value.lent());
+            assert!(machine.small.len() <= held::KEPT_LEN_MAX);
+        }
+        assert_eq!(drain(&mut machine), expected, "round {round}");
+        assert!(machine.small.len() == 0 && machine.is_settled());
+    }
+}
+
+#[test]
 fn keys_of_a_dead_server_are_missing_unless_all_are() {
     let mut machine = Machine::new();
     send(&mut machine, "get a b\r\nget c d\r\nset e 0 0 0\r\n\r\n");
@@ -211,7 +229,10 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
             }
         }
         if let Some((ticket, reply)) = servers[dice.below(3)].pop_front() {
-            machine.answer(ticket, Answer::Reply(reply));
+            match dice.below(2) {
+                0 => machine.answer(ticket, Answer::Reply(reply)),
+                _ => machine.hear(ticket, &reply.lent()),
+            }
         }
         if is_straight || dice.below(5) == 0 {
             output += &drain(&mut machine);

@@ -194,7 +194,7 @@ impl Guest {
     /// The request at hand was answered on the spot.
     pub fn done_with(&self, answer: &Answer, at: Duration) {
         self.done();
-        self.member.borrow().tenant.rates.charge(at, answered_len(answer));
+        self.member.borrow().tenant.rates.charge(at, answer.value_len());
     }
 
     /// The session sends nothing more in this turn, or ever.
@@ -205,10 +205,9 @@ impl Guest {
         }
     }
 
-    /// An answer to something that was sent. `at` tells the time since the worker's origin.
-    pub fn answered(&self, answer: &Answer, fair: &RefCell<Fair<Waker>>, at: impl FnOnce() -> Duration) {
+    /// An answer, with so many bytes of value, to something that was sent. `at` tells the time since the worker's origin.
+    pub fn answered(&self, len: usize, fair: &RefCell<Fair<Waker>>, at: impl FnOnce() -> Duration) {
         let member = self.member.borrow();
-        let len = answered_len(answer);
         fair.borrow_mut().answered(member.tenant.number(), len, Waker::wake);
         if member.tenant.rates.counts_bytes() {
             member.tenant.rates.charge(at(), len);
@@ -233,13 +232,6 @@ impl Guest {
     /// The tenant's own statistics.
     pub fn stats(&self, uptime: Duration, time: Duration) -> bytes::Bytes {
         self.member.borrow().tenant.counters().stats(uptime, time)
-    }
-}
-
-fn answered_len(answer: &Answer) -> usize {
-    match answer {
-        Answer::Reply(reply) => reply.value.len(),
-        Answer::Failed(_) => 0,
     }
 }
 

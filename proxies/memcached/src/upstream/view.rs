@@ -69,6 +69,8 @@ struct Local {
     replicas: Option<Arc<Replicas>>,
     /// Keeps what is asked very often.
     hot: Option<Rc<Desk>>,
+    /// There is nothing to it but servers: no replicas, no tier behind, no values in parts, no hot keys.
+    is_plain: bool,
 }
 
 enum LocalKind {
@@ -114,7 +116,7 @@ impl View {
         let generation = Rc::default();
         let locals = topology.clusters.iter().map(|backend| Local::new(backend, &generation)).collect();
         let mut view = Self { latest: Cache::new(latest), topology, locals, dice: fresh_dice(), generation };
-        view.tell_replicas();
+        view.tell_neighbours();
         view
     }
 
@@ -150,12 +152,18 @@ impl View {
             );
         }
         old.into_iter().for_each(Local::retire);
-        self.tell_replicas();
+        self.tell_neighbours();
     }
 
-    fn tell_replicas(&mut self) {
-        for (local, replicas) in self.locals.iter_mut().zip(&self.topology.replicas) {
+    fn tell_neighbours(&mut self) {
+        let behind = self.topology.replicas.iter().zip(&self.topology.tiers);
+        for (local, (replicas, tier)) in self.locals.iter_mut().zip(behind) {
             local.replicas = replicas.clone();
+            let has_chunks = match &local.kind {
+                LocalKind::Servers(servers) => servers.servers.chunks.is_some(),
+                LocalKind::Embedded(_) => false,
+            };
+            local.is_plain = replicas.is_none() && tier.is_none() && local.hot.is_none() && !has_chunks;
         }
     }
 
@@ -173,6 +181,11 @@ impl View {
     pub fn cluster_name(&self, own: &[u8]) -> &str {
         let cluster = self.topology.routes.route(own).cluster;
         self.topology.clusters.get(cluster).map_or("", |backend| backend.name())
+    }
+
+    /// Is a request for this place one for a server, and no more to it?
+    pub fn is_plain(&self, route: Route<'_>) -> bool {
+        self.locals.get(route.cluster).is_some_and(|local| local.is_plain)
     }
 
     /// What to send a request for this place with. A session always gets the same of several connections,
@@ -398,7 +411,7 @@ impl Local {
             Kind::Servers(servers) => servers.hot.as_ref().map(|hot| Desk::new(hot, servers.connections)),
             Kind::Embedded(_) => None,
         };
-        Self { backend: Arc::clone(backend), kind, replicas: None, hot }
+        Self { backend: Arc::clone(backend), kind, replicas: None, hot, is_plain: false }
     }
 
     fn retire(self) {
@@ -500,7 +513,11 @@ impl LocalServers {
 
 impl Link {
     pub(super) fn of(&self, session: usize) -> Option<&Rc<Connection>> {
-        self.connections.get(session % self.connections.len().max(1))
+        match &self.connections[..] {
+            // A division costs more than all else here.
+            [only] => Some(only),
+            connections => connections.get(session % connections.len().max(1)),
+        }
     }
 
     fn retire(&self) {

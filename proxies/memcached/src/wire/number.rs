@@ -31,12 +31,26 @@ pub fn signed(token: &[u8]) -> Option<i32> {
 }
 
 /// Writes `value` in decimal at the end of `out`.
-pub fn write(mut value: u64, out: &mut bytes::BytesMut) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+pub fn write(value: u64, out: &mut bytes::BytesMut) {
+    write_between(b"", value, b"", out);
+}
+
+/// The same with what stands before and behind it, all with one append.
+pub fn write_between<const B: usize, const A: usize>(
+    before: &[u8; B],
+    mut value: u64,
+    behind: &[u8; A],
+    out: &mut bytes::BytesMut,
+) {
+    const { assert!(A + B <= 12, "there is no room for so much") };
+    let mut text = [0u8; 32];
+    let mut at = text.len() - A;
+    if let Some(place) = text.get_mut(at..) {
+        place.copy_from_slice(behind);
+    }
     loop {
         at -= 1;
-        if let (Some(place), Ok(digit)) = (digits.get_mut(at), u8::try_from(value % 10)) {
+        if let (Some(place), Ok(digit)) = (text.get_mut(at), u8::try_from(value % 10)) {
             *place = b'0' + digit;
         }
         value /= 10;
@@ -44,7 +58,11 @@ pub fn write(mut value: u64, out: &mut bytes::BytesMut) {
             break;
         }
     }
-    out.extend_from_slice(digits.get(at..).unwrap_or_default());
+    at -= B;
+    if let Some(place) = text.get_mut(at..at + B) {
+        place.copy_from_slice(before);
+    }
+    out.extend_from_slice(text.get(at..).unwrap_or_default());
 }
 
 struct Number {
@@ -121,6 +139,8 @@ mod tests {
             let mut out = bytes::BytesMut::new();
             write(value, &mut out);
             assert_eq!(out, value.to_string());
+            write_between(b" s", value, b"\r\n", &mut out);
+            assert_eq!(out, format!("{value} s{value}\r\n"));
         }
     }
 }

@@ -15,6 +15,24 @@ pub const SEGMENTS_MAX: usize = 32;
 /// An empty queue keeps no more memory than this.
 const KEPT_LEN_MAX: usize = 64 * 1024;
 
+/// Bytes that go out: their owner's, which may be passed on by reference, or lent ones, which are copied.
+pub trait Piece: AsRef<[u8]> {
+    /// Appends them to `out`.
+    fn push_to(&self, out: &mut Output);
+}
+
+impl Piece for Bytes {
+    fn push_to(&self, out: &mut Output) {
+        out.push(self);
+    }
+}
+
+impl Piece for &[u8] {
+    fn push_to(&self, out: &mut Output) {
+        out.extend_from_slice(self);
+    }
+}
+
 /// A queue of bytes to be written.
 #[derive(Debug, Default)]
 pub struct Output {

@@ -67,11 +67,19 @@ impl Words {
     }
 }
 
+const SHORT_LEN: usize = 24;
+
 /// The next run of bytes that are not spaces, from `at` on.
 pub fn next_token(line: &[u8], at: usize) -> Option<Span> {
     let rest = line.get(at..)?;
     let start = at + rest.iter().position(|byte| *byte != b' ')?;
-    let len = memchr(b' ', line.get(start..)?).unwrap_or(line.len() - start);
+    let word = line.get(start..)?;
+    // Most words are short, and looked through before a faster search is set up.
+    let short = word.get(..SHORT_LEN).unwrap_or(word);
+    let len = short.iter().position(|byte| *byte == b' ').unwrap_or_else(|| {
+        let rest = word.get(short.len()..).unwrap_or_default();
+        short.len() + memchr(b' ', rest).unwrap_or(rest.len())
+    });
     Some(Span { start, end: start + len })
 }
 

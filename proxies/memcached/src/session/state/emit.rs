@@ -1,13 +1,20 @@
 //! Answers become the client's bytes, slot by slot from the front.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use super::{Answer, Expect, Finished, Machine, Slot};
+use super::{Expect, Finished, Machine, Slot};
 use crate::error::Failure;
 use crate::reply::{self, Outcome, Question};
 use crate::stats;
-use crate::wire::meta;
+use crate::wire::meta::{self, Reply};
+use crate::wire::output::Piece;
 use crate::wire::request::Refusal;
+
+/// Words that have been told are thrown away when they are so many, or the last.
+const WORDS_TOLD_LEN_MAX: usize = 8 << 10;
+
+/// What came of a slot's request.
+type Told<'a, B> = Result<&'a Reply<B>, Failure>;
 
 /// What the slots of one exchange have come to so far.
 #[derive(Debug, Default)]
@@ -24,19 +31,32 @@ pub(super) struct Gathered {
 }
 
 impl Machine {
-    pub(super) fn emit(&mut self, slot: &Slot, answer: Option<Answer>) {
+    pub(super) fn emit<B: Piece>(&mut self, slot: &Slot, answer: Option<Told<'_, B>>) {
         let is_part = self.emit_part(slot, answer);
-        self.words.advance((slot.words_len as usize).min(self.words.len()));
+        self.drop_words(slot.words_len as usize);
         if is_part {
             return;
         }
         let Gathered { hits, misses, is_refused, failure, .. } = std::mem::take(&mut self.gathered);
         let (command, begun) = (slot.command, slot.begun);
+        self.is_due = true;
         self.finished.push(Finished { command, begun, hits, misses, is_refused, failure });
     }
 
+    /// The front slot's words have been told.
+    fn drop_words(&mut self, len: usize) {
+        self.words_at += len;
+        if self.words_at == self.words.len() {
+            self.words.clear();
+            self.words_at = 0;
+        } else if self.words_at >= WORDS_TOLD_LEN_MAX {
+            self.words.drain(..self.words_at);
+            self.words_at = 0;
+        }
+    }
+
     /// True if more slots belong to this exchange.
-    fn emit_part(&mut self, slot: &Slot, answer: Option<Answer>) -> bool {
+    fn emit_part<B: Piece>(&mut self, slot: &Slot, answer: Option<Told<'_, B>>) -> bool {
         let (to, out) = (slot.to, &mut self.output);
         match slot.expect {
             Expect::Value { cas } => {
@@ -52,14 +72,14 @@ impl Machine {
             Expect::Oversized => {
                 self.gathered.is_refused = true;
                 reply::refusal(Refusal::TooLarge, to, out);
-                if let Some(Answer::Failed(failure)) = answer {
+                if let Some(Err(failure)) = answer {
                     self.gathered.failure = Some(failure);
                 }
             }
             Expect::SharesEnd => self.emit_shares_end(slot, None),
             Expect::StatsEnd { adds } => {
-                if let Some(Answer::Reply(own)) = answer {
-                    self.gathered.own_stats = Some(own.value);
+                if let Some(Ok(own)) = answer {
+                    self.gathered.own_stats = Some(Bytes::copy_from_slice(own.value()));
                 }
                 let text = stats::merge(self.gathered.own_stats.as_ref(), &self.gathered.stats, adds);
                 self.emit_shares_end(slot, Some(&text));
@@ -77,18 +97,18 @@ impl Machine {
         false
     }
 
-    fn emit_value(&mut self, cas: bool, key_len: usize, answer: Option<Answer>) {
+    fn emit_value<B: Piece>(&mut self, cas: bool, key_len: usize, answer: Option<Told<'_, B>>) {
         match answer {
-            Some(Answer::Reply(reply)) => {
-                let key = self.words.get(..key_len).unwrap_or_default();
-                match reply::value(&reply, key, cas, &mut self.output) {
+            Some(Ok(reply)) => {
+                let key = self.words.get(self.words_at..self.words_at + key_len).unwrap_or_default();
+                match reply::value(reply, key, cas, &mut self.output) {
                     Outcome::Good => self.gathered.hits += 1,
                     Outcome::Miss => self.gathered.misses += 1,
                     Outcome::Refused => self.gathered.words = Some(Bytes::copy_from_slice(reply.line())),
                     Outcome::Unfit(failure) => self.gathered.failure = Some(failure),
                 }
             }
-            Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
+            Some(Err(failure)) => self.gathered.failure = Some(failure),
             None => (),
         }
     }
@@ -108,16 +128,17 @@ impl Machine {
         }
     }
 
-    fn emit_one(&mut self, slot: &Slot, answer: Option<Answer>) {
-        let words = self.words.get(..slot.words_len as usize).unwrap_or_default();
+    fn emit_one<B: Piece>(&mut self, slot: &Slot, answer: Option<Told<'_, B>>) {
+        let words_end = self.words_at + slot.words_len as usize;
+        let words = self.words.get(self.words_at..words_end).unwrap_or_default();
         let mut question = Question { to: slot.to, kind: None, key: b"", is_coded: false, flags: b"" };
         if let Expect::One { kind, key_len, is_coded } = slot.expect {
             let (key, flags) = words.split_at_checked(usize::from(key_len)).unwrap_or((words, b""));
             question = Question { kind: Some(kind), key, is_coded, flags, ..question };
         }
         let (outcome, out) = match answer {
-            Some(Answer::Reply(reply)) => (reply::one(&question, &reply, &mut self.output), &mut self.output),
-            Some(Answer::Failed(failure)) => (Outcome::Unfit(failure), &mut self.output),
+            Some(Ok(reply)) => (reply::one(&question, reply, &mut self.output), &mut self.output),
+            Some(Err(failure)) => (Outcome::Unfit(failure), &mut self.output),
             None => (Outcome::Unfit(Failure::Nonsense), &mut self.output),
         };
         match outcome {
@@ -131,10 +152,10 @@ impl Machine {
         }
     }
 
-    fn gather_share(&mut self, answer: Option<Answer>) {
+    fn gather_share<B: Piece>(&mut self, answer: Option<Told<'_, B>>) {
         match answer {
-            Some(Answer::Reply(reply)) => match reply.status {
-                meta::Status::End => self.gathered.stats.push(reply.value),
+            Some(Ok(reply)) => match reply.status {
+                meta::Status::End => self.gathered.stats.push(Bytes::copy_from_slice(reply.value())),
                 meta::Status::Classic if reply.line() == b"OK" => self.gathered.hits += 1,
                 meta::Status::Classic | meta::Status::Error => {
                     self.gathered.words = Some(Bytes::copy_from_slice(reply.line()));
@@ -150,7 +171,7 @@ impl Machine {
                 | meta::Status::Debug
                 | meta::Status::Stat => self.gathered.failure = Some(Failure::Nonsense),
             },
-            Some(Answer::Failed(failure)) => self.gathered.failure = Some(failure),
+            Some(Err(failure)) => self.gathered.failure = Some(failure),
             None => (),
         }
     }

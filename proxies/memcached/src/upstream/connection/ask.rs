@@ -29,6 +29,14 @@ pub enum Recipient {
 }
 
 impl Recipient {
+    /// The slot that takes a small reply which is only lent, if it is one that does.
+    pub(super) fn takes_lent(&self) -> Option<(&Rc<Mailbox>, Ticket)> {
+        match self {
+            Self::Session(mailbox, ticket) if mailbox.takes_lent() => Some((mailbox, *ticket)),
+            Self::Session(..) | Self::Reading(_) | Self::Program(_) | Self::Errand(_) => None,
+        }
+    }
+
     /// Hands the answer over. Mailboxes that are to be flushed are added to `touched`.
     pub(super) fn deliver(self, answer: Result<(Reply, Link), Failure>, touched: &mut Vec<Rc<Mailbox>>) {
         match self {

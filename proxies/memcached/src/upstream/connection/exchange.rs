@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Shape, Up};
 use crate::error::Failure;
 use crate::session::mailbox::Mailbox;
-use crate::wire::meta::{self, Reply, Status};
+use crate::wire::meta::{self, Frame, Reply, Status};
 
 /// Statistics of one server, about at most.
 const STATS_LEN_MAX: usize = 4 << 20;
@@ -106,22 +106,24 @@ impl<'a> Exchange<'a> {
     fn deliver(&mut self, now: Instant) -> Result<(), Failure> {
         let connection = self.connection;
         let mut latest = None;
-        while let Some(reply) = self
-            .decoder
-            .decode(&mut self.input, &connection.settings.limits)
-            .map_err(|_| Failure::Nonsense)?
+        while let Some(frame) =
+            self.decoder.find(&mut self.input, &connection.settings.limits).map_err(|_| Failure::Nonsense)?
         {
             let mut pipe = connection.pipe.borrow_mut();
             let was_full = pipe.in_flight.len() >= IN_FLIGHT_MAX;
             let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
                 return Err(Failure::Nonsense);
             };
+            let lent = frame.of(&self.input);
             if let Shape::Item(fingerprint) = shape
-                && !reply.is_of(fingerprint)
+                && !lent.is_of(fingerprint)
             {
                 return Err(Failure::Nonsense);
             }
-            let Some(mut reply) = self.gather(shape, reply) else { continue };
+            if shape == Shape::UntilEnd && lent.status == Status::Stat {
+                self.keep_line(frame);
+                continue;
+            }
             let Some(waiting) = pipe.in_flight.pop_front() else { continue };
             if was_full {
                 pipe.blocked.drain(..).for_each(Waker::wake);
@@ -130,8 +132,18 @@ impl<'a> Exchange<'a> {
             let latency = now.saturating_duration_since(waiting.sent);
             connection.metrics.latency.record(latency);
             latest = Some(latency);
-            reply.epoch = Some(self.up.identity.epoch);
-            waiting.recipient.deliver(Ok((reply, self.up.link)), &mut self.touched);
+            let epoch = Some(self.up.identity.epoch);
+            let may_lend = shape != Shape::UntilEnd && !frame.is_large();
+            if let Some((mailbox, ticket)) = waiting.recipient.takes_lent().filter(|_| may_lend) {
+                if mailbox.hear(ticket, &lent.of(epoch)) {
+                    self.touched.push(Rc::clone(mailbox));
+                }
+                frame.skip(&mut self.input);
+            } else {
+                let reply = frame.take(&mut self.input);
+                let reply = if shape == Shape::UntilEnd { self.gather(reply) } else { reply };
+                waiting.recipient.deliver(Ok((reply.of(epoch), self.up.link)), &mut self.touched);
+            }
         }
         if self.input.is_empty()
             && (!self.input.try_reclaim(READ_LEN_MAX) || self.input.capacity() > 2 * READ_LEN_MAX)
@@ -145,27 +157,20 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Makes one reply of many lines. `None`: there are more to come.
-    fn gather(&mut self, shape: Shape, reply: Reply) -> Option<Reply> {
-        match (shape, reply.status) {
-            (Shape::UntilEnd, Status::Stat) => {
-                // What is too much is left out: other clients' requests are on this connection too.
-                if self.lines.len() <= STATS_LEN_MAX {
-                    self.lines.extend_from_slice(reply.line());
-                    self.lines.extend_from_slice(b"\r\n");
-                }
-                None
-            }
-            (Shape::UntilEnd, Status::End) => {
-                let text = std::mem::take(&mut self.lines).freeze();
-                Some(Reply::new(Status::End, Bytes::new(), text))
-            }
-            (Shape::One | Shape::Item(_) | Shape::UntilEnd, _) => {
-                // Lines before an error are no part of the next answer.
-                self.lines.clear();
-                Some(reply)
-            }
+    /// Keeps a line of an answer that has more of them.
+    fn keep_line(&mut self, frame: Frame) {
+        // What is too much is left out: other clients' requests are on this connection too.
+        if self.lines.len() <= STATS_LEN_MAX {
+            self.lines.extend_from_slice(frame.of(&self.input).line());
+            self.lines.extend_from_slice(b"\r\n");
         }
+        frame.skip(&mut self.input);
+    }
+
+    /// Makes one reply of the lines that were kept, unless the last is an error.
+    fn gather(&mut self, last: Reply) -> Reply {
+        let text = std::mem::take(&mut self.lines).freeze();
+        if last.status == Status::End { Reply::new(Status::End, Bytes::new(), text) } else { last }
     }
 
     /// Looks after the time of the oldest request. The alarm is set once and looked at when it rings:

@@ -1,9 +1,7 @@
 //! Packets for clients.
 
-use bytes::Bytes;
-
 use super::{ANSWER_MAGIC, STAT, Status};
-use crate::wire::output::Output;
+use crate::wire::output::{Output, Piece};
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +45,11 @@ pub fn write_status(head: Head, words: &[u8], out: &mut Output) {
 }
 
 /// Writes an item.
-pub fn write_value(head: Head, flags: u32, key: &[u8], value: &Bytes, out: &mut Output) {
-    write_head(head, 4, key.len(), value.len(), out);
+pub fn write_value(head: Head, flags: u32, key: &[u8], value: &impl Piece, out: &mut Output) {
+    write_head(head, 4, key.len(), value.as_ref().len(), out);
     out.extend_from_slice(&flags.to_be_bytes());
     out.extend_from_slice(key);
-    out.push(value);
+    value.push_to(out);
 }
 
 /// Writes statistics, told as the lines of a text answer without its end: a packet for each, and an empty one.

@@ -3,29 +3,31 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
+use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output, Piece};
 use crate::wire::{Limits, number};
 
 /// What stands around key, flags and value: words, spaces, two numbers, line ends, and the `END` behind.
 const WORDS_LEN_MAX: usize = 64;
 
 /// `VALUE key flags length [cas]`, the value, and their line ends.
-pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<u64>, value: &Bytes) {
+pub fn write_value(out: &mut Output, key: &[u8], flags: &[u8], cas: Option<u64>, value: &impl Piece) {
+    let value_len = value.as_ref().len();
     let tail = out.tail();
-    let copied_len = if value.len() < BY_REFERENCE_LEN_MIN { value.len() } else { 0 };
+    let copied_len = if value_len < BY_REFERENCE_LEN_MIN { value_len } else { 0 };
     tail.reserve(WORDS_LEN_MAX + key.len() + flags.len() + copied_len);
     tail.extend_from_slice(b"VALUE ");
     tail.extend_from_slice(key);
     tail.extend_from_slice(b" ");
     tail.extend_from_slice(flags);
-    tail.extend_from_slice(b" ");
-    number::write(value.len() as u64, tail);
-    if let Some(cas) = cas {
-        tail.extend_from_slice(b" ");
-        number::write(cas, tail);
+    // In few pieces: each costs more than its few bytes.
+    match cas {
+        None => number::write_between(b" ", value_len as u64, b"\r\n", tail),
+        Some(cas) => {
+            number::write_between(b" ", value_len as u64, b" ", tail);
+            number::write_between(b"", cas, b"\r\n", tail);
+        }
     }
-    tail.extend_from_slice(b"\r\n");
-    out.push(value);
+    value.push_to(out);
     out.extend_from_slice(b"\r\n");
 }
 

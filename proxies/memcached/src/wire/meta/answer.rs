@@ -2,17 +2,24 @@
 
 use super::{Reply, Status};
 use crate::wire::number;
-use crate::wire::output::Output;
+use crate::wire::output::{Output, Piece};
 use crate::wire::words::{bytes_of, next_token};
 
 /// Writes the answer `word` (`HD`, `VA` and their kin). `key` is the client's key as it travels, `flags` what
 /// the client asked with; of those each that tells something is answered from `reply`.
-pub fn write(word: &[u8], key: &[u8], is_coded: bool, flags: &[u8], reply: &Reply, out: &mut Output) {
+pub fn write(
+    word: &[u8],
+    key: &[u8],
+    is_coded: bool,
+    flags: &[u8],
+    reply: &Reply<impl Piece>,
+    out: &mut Output,
+) {
     let tail = out.tail();
     tail.extend_from_slice(word);
     if reply.status == Status::Value {
         tail.extend_from_slice(b" ");
-        number::write(reply.value.len() as u64, tail);
+        number::write(reply.value().len() as u64, tail);
     }
     let mut at = 0;
     while let Some(span) = next_token(flags, at) {
@@ -52,7 +59,7 @@ pub fn write(word: &[u8], key: &[u8], is_coded: bool, flags: &[u8], reply: &Repl
     }
     tail.extend_from_slice(b"\r\n");
     if reply.status == Status::Value {
-        out.push(&reply.value);
+        reply.value.push_to(out);
         out.extend_from_slice(b"\r\n");
     }
 }

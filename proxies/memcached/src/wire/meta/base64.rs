@@ -2,18 +2,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::BytesMut;
 
 /// The longest key whose base64 is still a key.
 pub const KEY_LEN_MAX: usize = super::super::KEY_LEN_MAX / 4 * 3;
 
 /// Appends a key in base64.
-pub fn encode(key: &[u8], out: &mut BytesMut) {
+pub fn encode(key: &[u8], out: &mut impl for<'a> Extend<&'a u8>) {
     let mut text = [0; KEY_LEN_MAX.div_ceil(3) * 4];
     match STANDARD.encode_slice(key, &mut text) {
-        Ok(len) => out.extend_from_slice(text.get(..len).unwrap_or_default()),
+        Ok(len) => out.extend(text.get(..len).unwrap_or_default()),
         // Longer than any key that is let in.
-        Err(_) => out.extend_from_slice(STANDARD.encode(key).as_bytes()),
+        Err(_) => out.extend(STANDARD.encode(key).as_bytes()),
     }
 }
 

@@ -10,7 +10,7 @@ fn fingerprint(key: &[u8]) -> u32 {
     u32::from_be_bytes(low)
 }
 
-impl Reply {
+impl<B: AsRef<[u8]>> Reply<B> {
     /// Is this the answer for the key with that fingerprint, as far as it tells?
     pub fn is_of(&self, key: u32) -> bool {
         let Some(told) = self.flag(b'k') else { return true };

@@ -10,6 +10,15 @@ impl Request<'_> {
     /// Appends the request to `out`.
     pub fn encode(&self, out: &mut Output) {
         let tail = out.tail();
+        if let (Op::Get(get), false) = (&self.op, self.is_coded)
+            && *get == (Get { wants: Wants::ITEM, ..Get::default() })
+        {
+            // What nearly all are.
+            tail.reserve(b"mg  k f v\r\n".len() + self.key.len());
+            tail.extend_from_slice(b"mg ");
+            tail.extend_from_slice(self.key);
+            return tail.extend_from_slice(b" k f v\r\n");
+        }
         tail.extend_from_slice(match self.op {
             Op::Get(_) => b"mg ",
             Op::Store(_) => b"ms ",

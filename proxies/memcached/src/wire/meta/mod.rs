@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use answer::write as write_answer;
 pub use client::{command, store};
-pub use reply::{DecodeError, Decoder, LINE_LEN_MAX, Reply, Status};
+pub use reply::{DecodeError, Decoder, Frame, LINE_LEN_MAX, Reply, Status};
 
 /// A request about one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,10 +241,6 @@ impl Wants {
     }
 
     fn write(self, tail: &mut BytesMut) {
-        // What nearly every retrieval is, without a look at each letter.
-        if self == Self::ITEM {
-            return tail.extend_from_slice(b" k f v");
-        }
         for (flag, letter) in Self::LETTERS {
             if self.has(flag) {
                 tail.extend_from_slice(letter);

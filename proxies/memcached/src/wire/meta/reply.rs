@@ -1,20 +1,20 @@
 //! What servers answer.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use crate::wire::output::BY_REFERENCE_LEN_MIN;
 use crate::wire::{Epoch, Limits, number};
 
-/// What a server answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+/// What a server answered. Its words are its own, or where they were read into: a `Reply<&[u8]>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply<B = Bytes> {
     /// The first word's meaning.
     pub status: Status,
     /// The line without its end.
-    line: Bytes,
+    line: B,
     /// The value of [`Status::Value`], without its line end.
-    pub value: Bytes,
+    pub value: B,
     /// Whose CAS values these are, once a connection has told.
     pub epoch: Option<Epoch>,
 }
@@ -50,21 +50,34 @@ pub enum Status {
     Classic,
 }
 
-impl Reply {
-    /// A reply that no server sent: the embedded store's.
-    pub fn new(status: Status, line: Bytes, value: Bytes) -> Self {
+impl<B> Reply<B> {
+    /// A reply that no connection has read: the embedded store's, or one that was kept.
+    pub fn new(status: Status, line: B, value: B) -> Self {
         Self { status, line, value, epoch: None }
     }
 
+    /// The same, with CAS values of this epoch.
+    #[must_use]
+    pub fn of(self, epoch: Option<Epoch>) -> Self {
+        Self { epoch, ..self }
+    }
+}
+
+impl<B: AsRef<[u8]>> Reply<B> {
     /// The whole line.
     pub fn line(&self) -> &[u8] {
-        &self.line
+        self.line.as_ref()
+    }
+
+    /// The value, as bytes.
+    pub fn value(&self) -> &[u8] {
+        self.value.as_ref()
     }
 
     /// The argument of the flag `name`, such as the 12 of `c12`.
     pub fn flag(&self, name: u8) -> Option<&[u8]> {
         let skipped = if self.status == Status::Value { 2 } else { 1 };
-        self.line.split(|byte| *byte == b' ').skip(skipped).find_map(|word| match word {
+        self.line().split(|byte| *byte == b' ').skip(skipped).find_map(|word| match word {
             [first, argument @ ..] if *first == name => Some(argument),
             _ => None,
         })
@@ -83,10 +96,26 @@ impl Reply {
 
     /// The flags without an argument that a server adds of itself, `W`, `X` and `Z`, in its order.
     pub fn marks(&self) -> impl Iterator<Item = u8> {
-        self.line.split(|byte| *byte == b' ').skip(1).filter_map(|word| match word {
+        self.line().split(|byte| *byte == b' ').skip(1).filter_map(|word| match word {
             [mark @ (b'W' | b'X' | b'Z')] => Some(*mark),
             _ => None,
         })
+    }
+}
+
+impl Reply<&[u8]> {
+    /// A copy of its own.
+    pub fn to_owned(&self) -> Reply {
+        let (line, value) = (Bytes::copy_from_slice(self.line), Bytes::copy_from_slice(self.value));
+        Reply { status: self.status, line, value, epoch: self.epoch }
+    }
+}
+
+impl Reply {
+    /// The same reply, lent.
+    #[cfg(test)]
+    pub fn lent(&self) -> Reply<&[u8]> {
+        Reply::new(self.status, self.line(), self.value()).of(self.epoch)
     }
 
     /// The same reply with another value, and its length wherever that is told.
@@ -142,6 +171,46 @@ pub enum DecodeError {
 /// The longest reply line: key, flags and numbers need less than a third of it.
 pub const LINE_LEN_MAX: usize = 2048;
 
+/// Where a complete reply is, at the front of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    status: Status,
+    line_len: usize,
+    value_at: usize,
+    value_len: usize,
+    len: usize,
+}
+
+impl Frame {
+    /// The reply, as it lies there. For one whose value is not large: see [`Self::is_large`].
+    pub fn of<'a>(&self, input: &'a [u8]) -> Reply<&'a [u8]> {
+        let line = input.get(..self.line_len).unwrap_or_default();
+        let value = input.get(self.value_at..self.value_at + self.value_len).unwrap_or_default();
+        Reply { status: self.status, line, value, epoch: None }
+    }
+
+    /// Had it better be taken, and passed on by reference?
+    pub fn is_large(&self) -> bool {
+        self.value_len >= BY_REFERENCE_LEN_MIN
+    }
+
+    /// Takes the reply off the front of the buffer.
+    pub fn take(&self, input: &mut BytesMut) -> Reply {
+        let mut line = input.split_to(self.len).freeze();
+        let value = match self.value_len {
+            0 => Bytes::new(),
+            len => line.slice(self.value_at..self.value_at + len),
+        };
+        line.truncate(self.line_len);
+        Reply { status: self.status, line, value, epoch: None }
+    }
+
+    /// Drops the reply off the front of the buffer.
+    pub fn skip(&self, input: &mut BytesMut) {
+        input.advance(self.len);
+    }
+}
+
 /// Reads replies from the front of a buffer.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -156,6 +225,16 @@ impl Decoder {
     ///
     /// See [`DecodeError`]; none of them can be recovered from.
     pub fn decode(&mut self, input: &mut BytesMut, limits: &Limits) -> Result<Option<Reply>, DecodeError> {
+        Ok(self.find(input, limits)?.map(|frame| frame.take(input)))
+    }
+
+    /// Finds one reply at the front of `input`, which is then to be taken or skipped before the next; `None` if more
+    /// bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// See [`DecodeError`]; none of them can be recovered from.
+    pub fn find(&mut self, input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
         if self.swallow_len > 0 {
             let taken = self.swallow_len.min(input.len());
             input.advance(taken);
@@ -172,9 +251,7 @@ impl Decoder {
         if status == Status::Value {
             return self.value(input, line_len, feed + 1, limits);
         }
-        let mut line = input.split_to(feed + 1).freeze();
-        line.truncate(line_len);
-        Ok(Some(Reply { status, line, value: Bytes::new(), epoch: None }))
+        Ok(Some(Frame { status, line_len, value_at: feed + 1, value_len: 0, len: feed + 1 }))
     }
 
     fn value(
@@ -183,13 +260,12 @@ impl Decoder {
         line_len: usize,
         value_at: usize,
         limits: &Limits,
-    ) -> Result<Option<Reply>, DecodeError> {
+    ) -> Result<Option<Frame>, DecodeError> {
         let value_len = value_len(input.get(..line_len).unwrap_or_default()).ok_or(DecodeError::BadValue)?;
         if value_len > limits.value_len_max {
-            let mut line = input.split_to(value_at).freeze();
-            line.truncate(line_len);
             self.swallow_len = value_len + 2;
-            return Ok(Some(Reply { status: Status::TooLarge, line, value: Bytes::new(), epoch: None }));
+            let status = Status::TooLarge;
+            return Ok(Some(Frame { status, line_len, value_at, value_len: 0, len: value_at }));
         }
         let end = value_at + value_len + 2;
         let Some(line_end) = input.get(end - 2..end) else {
@@ -199,24 +275,27 @@ impl Decoder {
         if line_end != b"\r\n" {
             return Err(DecodeError::BadValue);
         }
-        let mut line = input.split_to(end).freeze();
-        let value = line.slice(value_at..end - 2);
-        line.truncate(line_len);
-        Ok(Some(Reply { status: Status::Value, line, value, epoch: None }))
+        Ok(Some(Frame { status: Status::Value, line_len, value_at, value_len, len: end }))
     }
 }
 
 fn status_of(line: &[u8]) -> Result<Status, DecodeError> {
+    // Nearly all have two letters.
+    if let [first, second] | [first, second, b' ', ..] = line {
+        match &[*first, *second] {
+            b"VA" => return Ok(Status::Value),
+            b"HD" => return Ok(Status::Done),
+            b"EN" => return Ok(Status::Miss),
+            b"NF" => return Ok(Status::NotFound),
+            b"NS" => return Ok(Status::NotStored),
+            b"EX" => return Ok(Status::Exists),
+            b"MN" => return Ok(Status::Noop),
+            b"ME" => return Ok(Status::Debug),
+            _ => (),
+        }
+    }
     let word = line.get(..memchr(b' ', line).unwrap_or(line.len())).unwrap_or_default();
     Ok(match word {
-        b"VA" => Status::Value,
-        b"HD" => Status::Done,
-        b"EN" => Status::Miss,
-        b"NF" => Status::NotFound,
-        b"NS" => Status::NotStored,
-        b"EX" => Status::Exists,
-        b"MN" => Status::Noop,
-        b"ME" => Status::Debug,
         b"STAT" | b"ITEM" | b"PREFIX" => Status::Stat,
         b"END" => Status::End,
         b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Status::Error,
@@ -228,13 +307,15 @@ fn status_of(line: &[u8]) -> Result<Status, DecodeError> {
 
 /// The number in `VA <number> …`.
 fn value_len(line: &[u8]) -> Option<usize> {
-    let mut spaces = memchr_iter(b' ', line);
-    let start = spaces.next()? + 1;
-    let end = spaces.next().unwrap_or(line.len());
-    let digits = line.get(start..end)?;
-    // Nine digits are a gigabyte, the most a memcached item can have.
-    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+    let told = line.get(3..)?;
+    let (mut value_len, mut digits) = (0, 0);
+    for byte in told.iter().take_while(|byte| **byte != b' ') {
+        // Ten digits are more than a gigabyte, the most a memcached item can have.
+        if !byte.is_ascii_digit() || digits == 10 {
+            return None;
+        }
+        value_len = value_len * 10 + usize::from(byte - b'0');
+        digits += 1;
     }
-    usize::try_from(number::unsigned(digits)?).ok()
+    (digits > 0).then_some(value_len)
 }
