@@ -227,15 +227,23 @@ impl Session {
             let (session, noted) = (self.id, None);
             let exchange = Exchange { session, worker, mailbox: &self.mailbox, ticket, now, noted };
             match next.step {
-                Step::Key(request) => match exchange.key(guest, &request, view, cx) {
-                    Asked::Waiting => machine.commit(now),
-                    Asked::Answered(answer) => {
-                        machine.commit(now);
-                        machine.answer(ticket, answer);
+                Step::Keys { get, max, .. }
+                    if guest.is_none()
+                        && let Some(gather) = exchange.several(get, max, view, cx) =>
+                {
+                    machine.commit_keys(gather, now);
+                }
+                Step::Keys { first: request, .. } | Step::Key(request) => {
+                    match exchange.key(guest, &request, view, cx) {
+                        Asked::Waiting => machine.commit(now),
+                        Asked::Answered(answer) => {
+                            machine.commit(now);
+                            machine.answer(ticket, answer);
+                        }
+                        Asked::Busy => return Ok(Sent::Stuck),
+                        Asked::InLine => return Ok(Sent::InLine),
                     }
-                    Asked::Busy => return Ok(Sent::Stuck),
-                    Asked::InLine => return Ok(Sent::InLine),
-                },
+                }
                 Step::Everyone(broadcast) if let Some(guest) = guest => {
                     let answer = exchange.everyone_of(guest, broadcast);
                     machine.commit_everyone(1, None, now);

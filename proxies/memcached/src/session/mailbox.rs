@@ -21,8 +21,10 @@ use groove_common::telemetry::Event;
 use super::programs::Programs;
 use super::spare::Busy;
 use super::state::{Answer, Finished, Machine, Rest, Ticket};
+use crate::error::Failure;
 use crate::tenant::guest::Guest;
 use crate::wire::Output;
+use crate::wire::classic::items;
 use crate::wire::meta::Reply;
 use crate::worker::Worker;
 
@@ -186,6 +188,15 @@ impl Mailbox {
     /// The same for a small reply that is only lent. Only while [`Self::takes_lent`].
     pub fn hear(&self, ticket: Ticket, reply: &Reply<&[u8]>) -> bool {
         self.take_in(reply.value.len(), |machine| machine.hear(ticket, reply))
+    }
+
+    /// An answer to one of the questions for several keys.
+    pub fn hear_part(&self, ticket: Ticket, number: u8, told: Result<items::Answer, Failure>) -> bool {
+        let value_len = match &told {
+            Ok(items::Answer::Items(items)) => items.len(),
+            Ok(items::Answer::Refused(_)) | Err(_) => 0,
+        };
+        self.take_in(value_len, |machine| machine.hear_part(ticket, number, told))
     }
 
     /// May a reply be lent to it? Not while somebody watches.

@@ -7,6 +7,7 @@ mod guests;
 pub mod mailbox;
 pub mod programs;
 pub mod reading;
+mod several;
 pub mod spare;
 pub mod state;
 mod tapped;

@@ -17,6 +17,7 @@
 mod command;
 mod commit;
 mod emit;
+mod gather;
 mod held;
 mod step;
 
@@ -26,12 +27,14 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 pub use command::Finished;
+pub use gather::Gather;
 pub use step::{Broadcast, Next, Step};
 
 pub use crate::wire::request::Command;
 
 use crate::error::Failure;
 use crate::reply::Kind;
+use crate::wire::classic::items;
 use crate::wire::decoder::Language;
 use crate::wire::meta::Reply;
 use crate::wire::output::Piece;
@@ -104,6 +107,8 @@ struct Slot {
 enum Expect {
     /// One key of a classic retrieval. Its words are the key.
     Value { cas: bool },
+    /// Several keys of one. Its words are they, as the client wrote them.
+    Values,
     /// The end of a classic retrieval. Needs no answer.
     ValuesEnd,
     /// What one thing done to one key comes to. Its words: for a meta client the key as it travels, which is
@@ -127,10 +132,26 @@ enum Expect {
     Goodbye(DecodeError),
 }
 
+impl Slot {
+    /// Can its client be told?
+    fn is_ready(&self) -> bool {
+        match &self.held {
+            None => !self.expect.needs_answer(),
+            Some(Held::Gather(gather)) => gather.is_complete(),
+            Some(Held::Answer(_) | Held::Kept(_)) => true,
+        }
+    }
+}
+
 impl Expect {
     fn needs_answer(self) -> bool {
         match self {
-            Self::Value { .. } | Self::One { .. } | Self::Line | Self::Oversized | Self::Share => true,
+            Self::Value { .. }
+            | Self::Values
+            | Self::One { .. }
+            | Self::Line
+            | Self::Oversized
+            | Self::Share => true,
             Self::ValuesEnd
             | Self::SharesEnd
             | Self::StatsEnd { .. }
@@ -170,6 +191,8 @@ pub struct Machine {
     gathered: Gathered,
     /// Bytes of values in slots that are not at the front.
     held_len: usize,
+    /// Values that are awaited beyond one a slot.
+    more_values: usize,
     small: SmallReplies,
     /// How long a value may turn out to be: the largest seen lately.
     value_len_expected: u32,
@@ -198,6 +221,7 @@ impl Machine {
             first: 0,
             gathered: Gathered::default(),
             held_len: 0,
+            more_values: 0,
             small: SmallReplies::default(),
             value_len_expected: VALUE_LEN_GUESS,
             output: Output::new(),
@@ -228,10 +252,18 @@ impl Machine {
 
     /// May another request be sent? If not, answers must come or output must go first.
     pub fn admits(&self) -> bool {
-        let waiting = self.slots.len();
+        let waiting = self.slots.len() + self.more_values;
         waiting < SLOTS_MAX
             && self.output.len() + self.held_len + waiting * (self.value_len_expected as usize)
                 < BUFFERED_LEN_MAX
+    }
+
+    /// How many keys of a retrieval may be asked for with one question; 0 or 1: none.
+    fn keys_max(&self) -> usize {
+        let waiting = self.slots.len() + self.more_values;
+        let used_len = self.output.len() + self.held_len;
+        let room = BUFFERED_LEN_MAX.saturating_sub(used_len) / (self.value_len_expected as usize).max(1);
+        gather::KEYS_MAX.min(room.saturating_sub(waiting))
     }
 
     /// May the answer of this ticket, which is so long, be put together now, beside others that are so long? One
@@ -308,7 +340,12 @@ impl Machine {
             }
         }
         let ticket = self.first + self.slots.len() as Ticket;
-        Ok(self.current.as_ref().and_then(step_of).map(|step| Next { ticket, step }))
+        let keys_max = self.keys_max();
+        Ok(self
+            .current
+            .as_ref()
+            .and_then(|request| step_of(request, keys_max))
+            .map(|step| Next { ticket, step }))
     }
 
     /// Nothing more of what the client sends is looked at.
@@ -346,6 +383,20 @@ impl Machine {
             return self.answer_first(Ok(reply));
         }
         self.hold(ticket, |machine| machine.small.keep(reply));
+    }
+
+    /// What came of one of the questions for several keys.
+    pub fn hear_part(&mut self, ticket: Ticket, number: u8, told: Result<items::Answer, Failure>) {
+        if let Ok(items::Answer::Items(items)) = &told {
+            self.note_value_len(items.value_len_max);
+        }
+        let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(slot) = index.and_then(|index| self.slots.get_mut(index)) else { return };
+        let Some(Held::Gather(gather)) = &mut slot.held else { return };
+        let before = gather.len();
+        gather.set(number, told);
+        self.held_len += gather.len() - before;
+        self.settle();
     }
 
     fn note_value_len(&mut self, len: usize) {
@@ -387,9 +438,7 @@ impl Machine {
 
     /// Emits whatever is ready at the front.
     fn settle(&mut self) {
-        while let Some(slot) =
-            self.slots.pop_front_if(|slot| slot.held.is_some() || !slot.expect.needs_answer())
-        {
+        while let Some(slot) = self.slots.pop_front_if(|slot| slot.is_ready()) {
             self.first += 1;
             if let (true, Some(held)) = (slot.expect.needs_answer(), &slot.held) {
                 self.held_len -= held.value_len();
@@ -398,6 +447,12 @@ impl Machine {
                 None => self.emit::<Bytes>(&slot, None),
                 Some(Held::Kept(kept)) => self.emit_kept(&slot, kept),
                 Some(Held::Answer(answer)) => self.emit(&slot, Some(answer.told())),
+                Some(Held::Gather(gather)) => {
+                    self.more_values -= gather.keys() - 1;
+                    let len = slot.words_len as usize;
+                    self.emit_gathered(gather, len);
+                    self.drop_words(len);
+                }
             }
         }
         debug_assert!(self.check_invariants());
@@ -415,8 +470,7 @@ impl Machine {
         let held = self.slots.iter().filter(|slot| slot.expect.needs_answer());
         let held_len: usize = held.filter_map(|slot| slot.held.as_ref()).map(Held::value_len).sum();
         let kept_count = self.slots.iter().filter(|slot| matches!(slot.held, Some(Held::Kept(_)))).count();
-        let front_waits =
-            self.slots.front().is_none_or(|slot| slot.held.is_none() && slot.expect.needs_answer());
+        let front_waits = self.slots.front().is_none_or(|slot| !slot.is_ready());
         let words_len: usize = self.slots.iter().map(|slot| slot.words_len as usize).sum();
         front_waits
             && (held_len, kept_count) == (self.held_len, self.small.count())

@@ -4,6 +4,8 @@ use groove_common::balance::Dice;
 
 use super::*;
 use crate::store::Store;
+use crate::wire::classic::items;
+use crate::wire::meta;
 
 const LIMITS: Limits = Limits { value_len_max: 1000, line_len_max: 1 << 20 };
 
@@ -31,7 +33,7 @@ fn send(machine: &mut Machine, text: &str) -> Vec<Ticket> {
     while let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() {
         tickets.push(next.ticket);
         match next.step {
-            Step::Key(_) | Step::Version | Step::Nodes(_) => machine.commit(now),
+            Step::Key(_) | Step::Keys { .. } | Step::Version | Step::Nodes(_) => machine.commit(now),
             Step::Everyone(_) => machine.commit_everyone(2, None, now),
         }
     }
@@ -62,6 +64,33 @@ fn a_value_is_told_as_soon_as_those_before_it_are() {
     assert_eq!(drain(&mut machine), "VALUE a 0 1\r\nx\r\n");
     machine.answer(1, reply(meta::Status::Miss, "EN", ""));
     assert_eq!(drain(&mut machine), "END\r\n");
+}
+
+#[test]
+fn a_part_that_failed_is_missing_and_the_others_are_told() {
+    let mut machine = Machine::new();
+    let several = |machine: &mut Machine| {
+        let (mut input, now) = (BytesMut::from("get a b c\r\n"), Instant::now());
+        let next = machine.step(&mut input, &LIMITS, now).unwrap().unwrap();
+        let (Step::Keys { .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
+        machine.commit_keys(Gather::new(vec![0, 1, 0], 2), now);
+        ticket
+    };
+    let store = Store::small();
+    let ticket = several(&mut machine);
+    machine.hear_part(ticket, 1, Ok(items_of(&store, &[b"b"])));
+    machine.hear_part(ticket, 1, Err(Failure::Lost));
+    assert_eq!(drain(&mut machine), "", "the second word on a part is none");
+    machine.hear_part(ticket, 0, Err(Failure::Down));
+    assert_eq!(drain(&mut machine), "END\r\n");
+    let ticket = several(&mut machine);
+    for number in 0..2 {
+        machine.hear_part(ticket, number, Err(Failure::Down));
+    }
+    assert!(drain(&mut machine).starts_with("SERVER_ERROR "));
+    let finished: Vec<_> = machine.finished().map(|finished| (finished.misses, finished.failure)).collect();
+    assert_eq!(finished, [(1, Some(Failure::Down)), (0, Some(Failure::Down))]);
+    assert!(machine.is_settled() && machine.more_values == 0);
 }
 
 #[test]
@@ -202,11 +231,53 @@ fn any_requests(dice: &mut Dice) -> String {
     text
 }
 
+/// What a server has of these keys.
+fn items_of(store: &Store, keys: &[&[u8]]) -> items::Answer {
+    let (mut asked, mut text) = (items::Keys::default(), BytesMut::new());
+    for key in keys {
+        let op = meta::Op::Get(meta::Get { wants: meta::Wants::ITEM, ..Default::default() });
+        let reply = store.ask(&meta::Request { key, is_coded: false, op });
+        asked.push(key);
+        if reply.status == meta::Status::Value {
+            let flags = String::from_utf8_lossy(reply.flag(b'f').unwrap());
+            let key = String::from_utf8_lossy(key);
+            text.extend_from_slice(format!("VALUE {key} {flags} {}\r\n", reply.value.len()).as_bytes());
+            text.extend_from_slice(&reply.value);
+            text.extend_from_slice(b"\r\n");
+        }
+    }
+    text.extend_from_slice(b"END\r\n");
+    items::Decoder::default().decode(&mut text, &asked, &Limits::default()).unwrap().unwrap()
+}
+
+enum Told {
+    Reply(Reply),
+    Part(u8, items::Answer),
+}
+
+/// Asks for several keys at once: those of each server together.
+fn ask_for_several(store: &Store, keys: &[&[u8]]) -> (Gather, Vec<(usize, u8, items::Answer)>) {
+    let mut parts: Vec<(usize, Vec<&[u8]>)> = Vec::new();
+    let mut owners = Vec::new();
+    for key in keys {
+        let server = usize::from(key[0]) % 3;
+        let known = parts.iter().position(|(known, _)| *known == server);
+        let number = known.unwrap_or(parts.len());
+        if known.is_none() {
+            parts.push((server, Vec::new()));
+        }
+        parts[number].1.push(key);
+        owners.push(u8::try_from(number).unwrap());
+    }
+    let told = parts.iter().zip(0..).map(|((server, keys), number)| (*server, number, items_of(store, keys)));
+    (Gather::new(owners, parts.len()), told.collect())
+}
+
 /// Runs `text` through a machine in front of three servers that answer each in its own order but when they
 /// like, with the client's bytes cut anywhere. With one piece and no delay it is the simple truth.
 fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
     let store = Store::small();
-    let mut servers: [Queue<(Ticket, Reply)>; 3] = Default::default();
+    let mut servers: [Queue<(Ticket, Told)>; 3] = Default::default();
     let (mut machine, mut input, mut output) = (Machine::new(), BytesMut::new(), String::new());
     let (now, mut unsent, mut straight) = (Instant::now(), text.as_bytes(), Dice::seeded(0));
     let is_straight = dice.is_none();
@@ -219,20 +290,33 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
         }
         while machine.admits() && (is_straight || dice.below(4) > 0) {
             let Some(next) = machine.step(&mut input, &LIMITS, now).unwrap() else { break };
-            let Step::Key(request) = next.step else { panic!("no such step here") };
-            let (ticket, server) = (next.ticket, usize::from(request.key[0]) % 3);
+            let ticket = next.ticket;
+            let request = match next.step {
+                Step::Keys { get, max, .. } if !is_straight && dice.below(4) > 0 => {
+                    let keys: Vec<&[u8]> = get.keys().take(max.min(2 + dice.below(4))).collect();
+                    let (gather, parts) = ask_for_several(&store, &keys);
+                    machine.commit_keys(gather, now);
+                    for (server, number, told) in parts {
+                        servers[server].push_back((ticket, Told::Part(number, told)));
+                    }
+                    continue;
+                }
+                Step::Key(request) | Step::Keys { first: request, .. } => request,
+                Step::Everyone(_) | Step::Version | Step::Nodes(_) => panic!("no such step here"),
+            };
+            let server = usize::from(request.key[0]) % 3;
             let reply = store.ask(&request);
             machine.commit(now);
             match is_straight {
                 true => machine.answer(ticket, Answer::Reply(reply)),
-                false => servers[server].push_back((ticket, reply)),
+                false => servers[server].push_back((ticket, Told::Reply(reply))),
             }
         }
-        if let Some((ticket, reply)) = servers[dice.below(3)].pop_front() {
-            match dice.below(2) {
-                0 => machine.answer(ticket, Answer::Reply(reply)),
-                _ => machine.hear(ticket, &reply.lent()),
-            }
+        match servers[dice.below(3)].pop_front() {
+            Some((ticket, Told::Reply(reply))) if dice.below(2) == 0 => machine.hear(ticket, &reply.lent()),
+            Some((ticket, Told::Reply(reply))) => machine.answer(ticket, Answer::Reply(reply)),
+            Some((ticket, Told::Part(number, told))) => machine.hear_part(ticket, number, Ok(told)),
+            None => (),
         }
         if is_straight || dice.below(5) == 0 {
             output += &drain(&mut machine);

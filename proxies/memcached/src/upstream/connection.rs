@@ -42,7 +42,7 @@ use crate::wire::meta::Request;
 use crate::wire::{Limits, Output};
 use exchange::{Ended, Exchange};
 
-pub use ask::{Question, Recipient};
+pub use ask::{Part, Question, Recipient};
 pub use greeting::Identity;
 pub(super) use greeting::greet;
 
@@ -134,6 +134,8 @@ pub enum Shape {
     Item(u32),
     /// Lines, up to `END` or anything that is no statistic.
     UntilEnd,
+    /// Values of several keys, up to `END` or an error. For a [`Recipient::Part`].
+    Items,
 }
 
 impl Shape {

@@ -108,10 +108,40 @@ impl Get {
         self.key = self.key.and_then(|span| next_token(&self.line, span.end));
     }
 
+    /// The keys from the one at hand on.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let mut next = self.key;
+        std::iter::from_fn(move || {
+            let span = next?;
+            next = next_token(&self.line, span.end);
+            Some(bytes_of(&self.line, span))
+        })
+    }
+
+    /// Goes on behind so many keys, and tells them: as they stand in the line.
+    pub fn pass(&mut self, count: usize) -> &[u8] {
+        let Some(first) = self.key else { return b"" };
+        let mut last = first;
+        for _ in 0..count {
+            let Some(span) = self.key else { break };
+            last = span;
+            self.advance();
+        }
+        bytes_of(&self.line, Span { start: first.start, end: last.end })
+    }
+
+    /// Is it about the values of more keys than the one at hand, and about nothing else?
+    pub fn is_of_several(&self) -> bool {
+        !self.cas
+            && self.touch.is_none()
+            && self.key.is_some_and(|span| next_token(&self.line, span.end).is_some())
+    }
+
     /// What the server of the key at hand is asked.
-    pub fn op(&self) -> Op<'static> {
+    pub fn request(&self) -> Option<meta::Request<'_>> {
         let wants = if self.cas { Wants::ITEM.and(Wants::CAS) } else { Wants::ITEM };
-        Op::Get(meta::Get { wants, touch: self.touch, ..Default::default() })
+        let op = Op::Get(meta::Get { wants, touch: self.touch, ..Default::default() });
+        Some(meta::Request { key: self.key()?, is_coded: false, op })
     }
 }
 

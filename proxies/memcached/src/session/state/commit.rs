@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::held::Held;
-use super::{Answer, Expect, Machine, command_of, to_of};
+use super::{Answer, Expect, Gather, Machine, command_of, to_of};
 use crate::reply::Kind;
 use crate::wire::binary;
 use crate::wire::meta::{self, Reply};
@@ -75,6 +75,26 @@ impl Machine {
             self.current = None;
             self.push(Expect::ValuesEnd, command, to, self.words.len(), now);
         }
+    }
+
+    /// A [`Step::Keys`] has been sent, as far as `gather` goes.
+    pub fn commit_keys(&mut self, gather: Gather, now: Instant) {
+        let Some(request) = &mut self.current else { return };
+        let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
+        let Request::Get(get) = request else { return };
+        self.words.extend_from_slice(get.pass(gather.keys()));
+        let is_last = get.key().is_none();
+        self.more_values += gather.keys() - 1;
+        self.push(Expect::Values, command, to, words_from, now);
+        if let Some(slot) = self.slots.back_mut() {
+            slot.held = Some(Held::Gather(Box::new(gather)));
+        }
+        if is_last {
+            self.current = None;
+            self.push(Expect::ValuesEnd, command, to, self.words.len(), now);
+        }
+        // All parts may have failed at once.
+        self.settle();
     }
 
     fn commit_one(&mut self, one: &One, now: Instant) {

@@ -19,12 +19,12 @@ type Told<'a, B> = Result<&'a Reply<B>, Failure>;
 /// What the slots of one exchange have come to so far.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    hits: u32,
-    misses: u32,
+    pub(super) hits: u32,
+    pub(super) misses: u32,
     is_refused: bool,
-    failure: Option<Failure>,
+    pub(super) failure: Option<Failure>,
     /// A server's own words, for when there is nothing better to say.
-    words: Option<Bytes>,
+    pub(super) words: Option<Bytes>,
     /// Statistics: ours first if there are any, then each server's.
     own_stats: Option<Bytes>,
     stats: Vec<Bytes>,
@@ -44,7 +44,7 @@ impl Machine {
     }
 
     /// The front slot's words have been told.
-    fn drop_words(&mut self, len: usize) {
+    pub(super) fn drop_words(&mut self, len: usize) {
         self.words_at += len;
         if self.words_at == self.words.len() {
             self.words.clear();
@@ -67,6 +67,8 @@ impl Machine {
                 self.gather_share(answer);
                 return true;
             }
+            // Told when its parts are put together.
+            Expect::Values => return true,
             Expect::ValuesEnd => self.emit_values_end(),
             Expect::One { .. } | Expect::Line => self.emit_one(slot, answer),
             Expect::Oversized => {

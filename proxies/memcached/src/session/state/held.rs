@@ -1,6 +1,6 @@
 //! Answers that came before those of slots in front, and have to wait for their turn.
 
-use super::Answer;
+use super::{Answer, Gather};
 use crate::wire::Epoch;
 use crate::wire::meta::{Reply, Status};
 
@@ -12,6 +12,8 @@ pub(super) const KEPT_LEN_MAX: usize = 32 << 10;
 pub(super) enum Held {
     Answer(Box<Answer>),
     Kept(Kept),
+    /// Of several keys, complete or not.
+    Gather(Box<Gather>),
 }
 
 impl Held {
@@ -20,6 +22,7 @@ impl Held {
         match self {
             Self::Answer(answer) => answer.value_len(),
             Self::Kept(kept) => kept.value_len as usize,
+            Self::Gather(gather) => gather.len(),
         }
     }
 }

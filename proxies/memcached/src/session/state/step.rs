@@ -19,6 +19,16 @@ pub struct Next<'a> {
 pub enum Step<'a> {
     /// Ask the server of this key; one slot.
     Key(meta::Request<'a>),
+    /// Ask the servers of these keys, with one question each; one slot for as many of the keys as are asked for, and no
+    /// more than `max`. If there is more to the first of them, it is a [`Step::Key`].
+    Keys {
+        /// What the server of the first of them is asked.
+        first: meta::Request<'a>,
+        /// At the first of them.
+        get: &'a request::Get,
+        /// Two at least.
+        max: usize,
+    },
     /// Ask every server; a slot for each.
     Everyone(Broadcast<'a>),
     /// Ask any one server for its version.
@@ -71,10 +81,13 @@ impl Broadcast<'_> {
     }
 }
 
-/// What a request asks for next; none if it asks for nothing.
-pub(super) fn step_of(request: &Request) -> Option<Step<'_>> {
+/// What a request asks for next, of so many keys at most; none if it asks for nothing.
+pub(super) fn step_of(request: &Request, keys_max: usize) -> Option<Step<'_>> {
     Some(match request {
-        Request::Get(get) => Step::Key(meta::Request { key: get.key()?, is_coded: false, op: get.op() }),
+        Request::Get(get) if keys_max > 1 && get.is_of_several() => {
+            Step::Keys { first: get.request()?, get, max: keys_max }
+        }
+        Request::Get(get) => Step::Key(get.request()?),
         Request::One(one) => Step::Key(one.request()),
         Request::Oversized(store) => Step::Key(meta::Request {
             key: store.key.as_bytes(),

@@ -14,6 +14,7 @@ use crate::session::mailbox::Mailbox;
 use crate::session::reading::Reading;
 use crate::session::state::{Answer, Ticket};
 use crate::wire::Output;
+use crate::wire::classic::items;
 use crate::wire::meta::{Reply, Request};
 
 /// Who gets what comes of a request.
@@ -22,6 +23,8 @@ pub enum Recipient {
     Session(Rc<Mailbox>, Ticket),
     /// A slot of a session, unless a program has to go on with the answer.
     Reading(Box<Reading>),
+    /// Some of several keys of a slot of a session.
+    Part(Box<Part>),
     /// A program.
     Program(Rc<Question>),
     /// A slot of a session, and what hot keys have to do with it.
@@ -33,7 +36,7 @@ impl Recipient {
     pub(super) fn takes_lent(&self) -> Option<(&Rc<Mailbox>, Ticket)> {
         match self {
             Self::Session(mailbox, ticket) if mailbox.takes_lent() => Some((mailbox, *ticket)),
-            Self::Session(..) | Self::Reading(_) | Self::Program(_) | Self::Errand(_) => None,
+            Self::Session(..) | Self::Reading(_) | Self::Part(_) | Self::Program(_) | Self::Errand(_) => None,
         }
     }
 
@@ -46,10 +49,34 @@ impl Recipient {
                 }
             }
             Self::Reading(reading) => touched.extend(reading.hear(answer)),
+            // A reply is none to its question.
+            Self::Part(part) => part.deliver(Err(answer.err().unwrap_or(Failure::Nonsense)), touched),
             Self::Program(question) => {
                 question.answer(answer.map(|(reply, link)| Told { reply: reply.detached(), link }));
             }
             Self::Errand(errand) => errand.deliver(answer_of(answer), touched),
+        }
+    }
+}
+
+/// Some of several keys that a session has asked for.
+pub struct Part {
+    /// The session's.
+    pub mailbox: Rc<Mailbox>,
+    /// Of the slot.
+    pub ticket: Ticket,
+    /// Which part it is of it.
+    pub number: u8,
+    /// What was asked for.
+    pub keys: items::Keys,
+}
+
+impl Part {
+    /// Hands the answer over, as [`Recipient::deliver`].
+    pub(super) fn deliver(self, told: Result<items::Answer, Failure>, touched: &mut Vec<Rc<Mailbox>>) {
+        let Self { mailbox, ticket, number, keys: _ } = self;
+        if mailbox.hear_part(ticket, number, told) {
+            touched.push(mailbox);
         }
     }
 }

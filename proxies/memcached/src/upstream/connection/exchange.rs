@@ -12,9 +12,10 @@ use groove_common::discovery::Outcome;
 use groove_common::net::Stream;
 use tokio::time::Sleep;
 
-use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Shape, Up};
+use super::{Connection, IN_FLIGHT_MAX, OUT_LEN_MAX, Pipe, Recipient, Shape, Up, Waiting};
 use crate::error::Failure;
 use crate::session::mailbox::Mailbox;
+use crate::wire::classic::items;
 use crate::wire::meta::{self, Frame, Reply, Status};
 
 /// Statistics of one server, about at most.
@@ -36,6 +37,7 @@ pub(super) struct Exchange<'a> {
     stream: Stream,
     input: BytesMut,
     decoder: meta::Decoder,
+    items: items::Decoder,
     /// Lines of an answer that has more than one.
     lines: BytesMut,
     /// Sessions that were given answers in this turn.
@@ -53,6 +55,7 @@ impl<'a> Exchange<'a> {
             stream,
             input: BytesMut::with_capacity(READ_LEN_MAX),
             decoder: meta::Decoder::default(),
+            items: items::Decoder::default(),
             lines: BytesMut::new(),
             touched: Vec::new(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -106,11 +109,22 @@ impl<'a> Exchange<'a> {
     fn deliver(&mut self, now: Instant) -> Result<(), Failure> {
         let connection = self.connection;
         let mut latest = None;
-        while let Some(frame) =
-            self.decoder.find(&mut self.input, &connection.settings.limits).map_err(|_| Failure::Nonsense)?
-        {
+        loop {
             let mut pipe = connection.pipe.borrow_mut();
-            let was_full = pipe.in_flight.len() >= IN_FLIGHT_MAX;
+            if let Some(Waiting { recipient: Recipient::Part(part), .. }) = pipe.in_flight.front() {
+                let limits = &connection.settings.limits;
+                let told = self.items.decode(&mut self.input, &part.keys, limits);
+                let Some(told) = told.map_err(|_| Failure::Nonsense)? else { break };
+                let (waiting, latency) = self.take(&mut pipe, now);
+                drop(pipe);
+                latest = latency;
+                if let Some(Waiting { recipient: Recipient::Part(part), .. }) = waiting {
+                    part.deliver(Ok(told), &mut self.touched);
+                }
+                continue;
+            }
+            let frame = self.decoder.find(&mut self.input, &connection.settings.limits);
+            let Some(frame) = frame.map_err(|_| Failure::Nonsense)? else { break };
             let Some(shape) = pipe.in_flight.front().map(|waiting| waiting.shape) else {
                 return Err(Failure::Nonsense);
             };
@@ -124,14 +138,10 @@ impl<'a> Exchange<'a> {
                 self.keep_line(frame);
                 continue;
             }
-            let Some(waiting) = pipe.in_flight.pop_front() else { continue };
-            if was_full {
-                pipe.blocked.drain(..).for_each(Waker::wake);
-            }
+            let (waiting, latency) = self.take(&mut pipe, now);
             drop(pipe);
-            let latency = now.saturating_duration_since(waiting.sent);
-            connection.metrics.latency.record(latency);
-            latest = Some(latency);
+            latest = latency;
+            let Some(waiting) = waiting else { continue };
             let epoch = Some(self.up.identity.epoch);
             let may_lend = shape != Shape::UntilEnd && !frame.is_large();
             if let Some((mailbox, ticket)) = waiting.recipient.takes_lent().filter(|_| may_lend) {
@@ -155,6 +165,19 @@ impl<'a> Exchange<'a> {
             connection.cluster.report(&connection.endpoint, Outcome::Success { latency });
         }
         Ok(())
+    }
+
+    /// The oldest request is answered. When it was sent counts.
+    fn take(&self, pipe: &mut Pipe, now: Instant) -> (Option<Waiting>, Option<Duration>) {
+        if pipe.in_flight.len() >= IN_FLIGHT_MAX {
+            pipe.blocked.drain(..).for_each(Waker::wake);
+        }
+        let waiting = pipe.in_flight.pop_front();
+        let latency = waiting.as_ref().map(|waiting| now.saturating_duration_since(waiting.sent));
+        if let Some(latency) = latency {
+            self.connection.metrics.latency.record(latency);
+        }
+        (waiting, latency)
     }
 
     /// Keeps a line of an answer that has more of them.

@@ -54,6 +54,9 @@ pub enum DecodeError {
     /// A value whose length is wrong, or over the limit.
     #[error("a value with a wrong length")]
     BadValue,
+    /// A value of a key that was not asked for.
+    #[error("a value of another key")]
+    OtherKey,
 }
 
 /// Takes one frame off the front of `input`; `None` if more bytes are needed.

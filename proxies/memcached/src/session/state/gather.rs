@@ -1,0 +1,90 @@
+//! A retrieval of several keys that is asked for with one question a server: put together when all have answered.
+
+use bytes::Bytes;
+
+use super::Machine;
+use crate::error::Failure;
+use crate::wire::classic::items::{Answer, Items};
+use crate::wire::words::{bytes_of, next_token};
+
+/// Keys that are asked for with one question at most: their values are held until all have come.
+pub(super) const KEYS_MAX: usize = 32;
+
+/// Values of several keys, from several servers.
+#[derive(Debug)]
+pub struct Gather {
+    /// By key, in the client's order: the number of the part that it is in.
+    owners: Vec<u8>,
+    parts: Vec<Part>,
+    missing: usize,
+}
+
+#[derive(Debug)]
+enum Part {
+    Awaited,
+    Came(Items),
+    Refused(Bytes),
+    Failed(Failure),
+}
+
+impl Gather {
+    /// Keys whose owners are these, of so many.
+    pub fn new(owners: Vec<u8>, parts: usize) -> Self {
+        Self { owners, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
+    }
+
+    /// How many keys.
+    pub fn keys(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Has everything come?
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// Bytes that have come.
+    pub(super) fn len(&self) -> usize {
+        let len = |part: &Part| match part {
+            Part::Came(items) => items.len(),
+            Part::Awaited | Part::Refused(_) | Part::Failed(_) => 0,
+        };
+        self.parts.iter().map(len).sum()
+    }
+
+    /// What came of a part.
+    pub fn set(&mut self, number: u8, told: Result<Answer, Failure>) {
+        let Some(part @ Part::Awaited) = self.parts.get_mut(usize::from(number)) else { return };
+        *part = match told {
+            Ok(Answer::Items(items)) => Part::Came(items),
+            Ok(Answer::Refused(words)) => Part::Refused(words),
+            Err(failure) => Part::Failed(failure),
+        };
+        self.missing -= 1;
+    }
+}
+
+impl Machine {
+    /// Tells the values that are there, in the client's order.
+    pub(super) fn emit_gathered(&mut self, gather: &Gather, words_len: usize) {
+        let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
+        let mut asked = vec![0; gather.parts.len()];
+        let mut at = 0;
+        for owner in &gather.owners {
+            let Some(span) = next_token(words, at) else { break };
+            at = span.end;
+            let owner = usize::from(*owner);
+            let (Some(part), Some(asked)) = (gather.parts.get(owner), asked.get_mut(owner)) else { continue };
+            match part {
+                Part::Came(items) => match items.push_to(*asked, bytes_of(words, span), &mut self.output) {
+                    true => self.gathered.hits += 1,
+                    false => self.gathered.misses += 1,
+                },
+                Part::Refused(words) => self.gathered.words = Some(words.clone()),
+                Part::Failed(failure) => self.gathered.failure = Some(*failure),
+                Part::Awaited => (),
+            }
+            *asked += 1;
+        }
+    }
+}
