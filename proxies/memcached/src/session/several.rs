@@ -6,11 +6,10 @@ use std::task::Context;
 use smallvec::SmallVec;
 
 use super::exchange::Exchange;
-use super::state::Gather;
+use super::state::{Gather, Key};
 use crate::error::Failure;
-use crate::upstream::connection::{Connection, Part, Recipient, Shape};
+use crate::upstream::connection::{Connection, Part};
 use crate::upstream::view::{Lease, View};
-use crate::wire::Output;
 use crate::wire::classic::items::Keys;
 use crate::wire::request::Get;
 
@@ -34,8 +33,8 @@ impl Exchange<'_> {
             return None;
         }
         let mut questions: SmallVec<[Question; 4]> = SmallVec::new();
-        let mut owners = Vec::with_capacity(max);
-        for key in get.keys().take(max) {
+        let mut keys = Vec::with_capacity(max);
+        for (span, key) in get.keys().take(max) {
             let route = view.route(key, key);
             if !view.is_plain(route) {
                 break;
@@ -55,12 +54,12 @@ impl Exchange<'_> {
             if let Some(question) = questions.get_mut(number) {
                 question.keys.push(key);
             }
-            owners.push(owner);
+            keys.push(Key { span, owner });
         }
-        if owners.len() < 2 {
+        if keys.len() < 2 {
             return None;
         }
-        let mut gather = Gather::new(owners, questions.len());
+        let mut gather = Gather::new(keys, questions.len());
         for (number, Question { connection, keys }) in (0..).zip(questions) {
             if let Err(failure) = self.ask_for(number, &connection, keys) {
                 gather.set(number, Err(failure));
@@ -71,9 +70,6 @@ impl Exchange<'_> {
 
     fn ask_for(&self, number: u8, connection: &Connection, keys: Keys) -> Result<(), Failure> {
         let part = Box::new(Part { mailbox: Rc::clone(self.mailbox), ticket: self.ticket, number, keys });
-        let mut line = Output::new();
-        part.keys.encode(&mut line);
-        let encode = |out: &mut Output| out.extend_from_slice(line.front());
-        connection.send(Recipient::Part(part), Shape::Items, false, self.now, encode)
+        connection.send_part(part, self.now)
     }
 }

@@ -27,7 +27,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 pub use command::Finished;
-pub use gather::Gather;
+pub use gather::{Gather, Key};
 pub use step::{Broadcast, Next, Step};
 
 pub use crate::wire::request::Command;

@@ -6,6 +6,7 @@ use super::*;
 use crate::store::Store;
 use crate::wire::classic::items;
 use crate::wire::meta;
+use crate::wire::words::Span;
 
 const LIMITS: Limits = Limits { value_len_max: 1000, line_len_max: 1 << 20 };
 
@@ -72,8 +73,9 @@ fn a_part_that_failed_is_missing_and_the_others_are_told() {
     let several = |machine: &mut Machine| {
         let (mut input, now) = (BytesMut::from("get a b c\r\n"), Instant::now());
         let next = machine.step(&mut input, &LIMITS, now).unwrap().unwrap();
-        let (Step::Keys { .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
-        machine.commit_keys(Gather::new(vec![0, 1, 0], 2), now);
+        let (Step::Keys { get, .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
+        let keys = get.keys().zip([0, 1, 0]).map(|((span, _), owner)| Key { span, owner }).collect();
+        machine.commit_keys(Gather::new(keys, 2), now);
         ticket
     };
     let store = Store::small();
@@ -256,10 +258,10 @@ enum Told {
 }
 
 /// Asks for several keys at once: those of each server together.
-fn ask_for_several(store: &Store, keys: &[&[u8]]) -> (Gather, Vec<(usize, u8, items::Answer)>) {
+fn ask_for_several(store: &Store, keys: &[(Span, &[u8])]) -> (Gather, Vec<(usize, u8, items::Answer)>) {
     let mut parts: Vec<(usize, Vec<&[u8]>)> = Vec::new();
-    let mut owners = Vec::new();
-    for key in keys {
+    let mut asked = Vec::new();
+    for (span, key) in keys {
         let server = usize::from(key[0]) % 3;
         let known = parts.iter().position(|(known, _)| *known == server);
         let number = known.unwrap_or(parts.len());
@@ -267,10 +269,10 @@ fn ask_for_several(store: &Store, keys: &[&[u8]]) -> (Gather, Vec<(usize, u8, it
             parts.push((server, Vec::new()));
         }
         parts[number].1.push(key);
-        owners.push(u8::try_from(number).unwrap());
+        asked.push(Key { span: *span, owner: u8::try_from(number).unwrap() });
     }
     let told = parts.iter().zip(0..).map(|((server, keys), number)| (*server, number, items_of(store, keys)));
-    (Gather::new(owners, parts.len()), told.collect())
+    (Gather::new(asked, parts.len()), told.collect())
 }
 
 /// Runs `text` through a machine in front of three servers that answer each in its own order but when they
@@ -293,7 +295,7 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
             let ticket = next.ticket;
             let request = match next.step {
                 Step::Keys { get, max, .. } if !is_straight && dice.below(4) > 0 => {
-                    let keys: Vec<&[u8]> = get.keys().take(max.min(2 + dice.below(4))).collect();
+                    let keys: Vec<_> = get.keys().take(max.min(2 + dice.below(4))).collect();
                     let (gather, parts) = ask_for_several(&store, &keys);
                     machine.commit_keys(gather, now);
                     for (server, number, told) in parts {

@@ -201,6 +201,14 @@ impl Connection {
         now: Instant,
         encode: impl FnOnce(&mut Output),
     ) -> Result<(), Failure> {
+        self.push(is_trial, |out| {
+            encode(out);
+            Waiting { recipient, sent: now, shape }
+        })
+    }
+
+    /// What `encode` writes goes out, and what it tells waits for the answer.
+    fn push(&self, is_trial: bool, encode: impl FnOnce(&mut Output) -> Waiting) -> Result<(), Failure> {
         let mut pipe = self.pipe.borrow_mut();
         if pipe.stage == Stage::Resting {
             if !is_trial {
@@ -208,8 +216,8 @@ impl Connection {
             }
             pipe.stage = Stage::Connecting;
         }
-        encode(&mut pipe.out);
-        pipe.in_flight.push_back(Waiting { recipient, sent: now, shape });
+        let waiting = encode(&mut pipe.out);
+        pipe.in_flight.push_back(waiting);
         pipe.wake_task();
         Ok(())
     }

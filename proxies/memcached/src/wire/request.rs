@@ -108,26 +108,20 @@ impl Get {
         self.key = self.key.and_then(|span| next_token(&self.line, span.end));
     }
 
-    /// The keys from the one at hand on.
-    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    /// The keys from the one at hand on, and where they are in the line.
+    pub fn keys(&self) -> impl Iterator<Item = (Span, &[u8])> {
         let mut next = self.key;
         std::iter::from_fn(move || {
             let span = next?;
             next = next_token(&self.line, span.end);
-            Some(bytes_of(&self.line, span))
+            Some((span, bytes_of(&self.line, span)))
         })
     }
 
-    /// Goes on behind so many keys, and tells them: as they stand in the line.
-    pub fn pass(&mut self, count: usize) -> &[u8] {
-        let Some(first) = self.key else { return b"" };
-        let mut last = first;
-        for _ in 0..count {
-            let Some(span) = self.key else { break };
-            last = span;
-            self.advance();
-        }
-        bytes_of(&self.line, Span { start: first.start, end: last.end })
+    /// Goes on behind these keys, and tells them: as they stand in the line.
+    pub fn pass(&mut self, keys: Span) -> &[u8] {
+        self.key = next_token(&self.line, keys.end);
+        bytes_of(&self.line, keys)
     }
 
     /// Is it about the values of more keys than the one at hand, and about nothing else?

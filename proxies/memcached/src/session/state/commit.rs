@@ -82,7 +82,8 @@ impl Machine {
         let Some(request) = &mut self.current else { return };
         let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
         let Request::Get(get) = request else { return };
-        self.words.extend_from_slice(get.pass(gather.keys()));
+        let Some(span) = gather.span() else { return };
+        self.words.extend_from_slice(get.pass(span));
         let is_last = get.key().is_none();
         self.more_values += gather.keys() - 1;
         self.push(Expect::Values, command, to, words_from, now);

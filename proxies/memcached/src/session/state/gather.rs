@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Machine;
 use crate::error::Failure;
 use crate::wire::classic::items::{Answer, Items};
-use crate::wire::words::{bytes_of, next_token};
+use crate::wire::words::Span;
 
 /// Keys that are asked for with one question at most: their values are held until all have come.
 pub(super) const KEYS_MAX: usize = 32;
@@ -13,10 +13,19 @@ pub(super) const KEYS_MAX: usize = 32;
 /// Values of several keys, from several servers.
 #[derive(Debug)]
 pub struct Gather {
-    /// By key, in the client's order: the number of the part that it is in.
-    owners: Vec<u8>,
+    /// In the client's order.
+    keys: Vec<Key>,
     parts: Vec<Part>,
     missing: usize,
+}
+
+/// A key: where it is in the client's line, and the number of the part that it is in.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its place.
+    pub span: Span,
+    /// Its part.
+    pub owner: u8,
 }
 
 #[derive(Debug)]
@@ -28,14 +37,20 @@ enum Part {
 }
 
 impl Gather {
-    /// Keys whose owners are these, of so many.
-    pub fn new(owners: Vec<u8>, parts: usize) -> Self {
-        Self { owners, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
+    /// Keys that are in so many parts.
+    pub fn new(keys: Vec<Key>, parts: usize) -> Self {
+        Self { keys, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
     }
 
     /// How many keys.
     pub fn keys(&self) -> usize {
-        self.owners.len()
+        self.keys.len()
+    }
+
+    /// From the first of the keys to the last.
+    pub(super) fn span(&self) -> Option<Span> {
+        let (first, last) = (self.keys.first()?, self.keys.last()?);
+        Some(Span { start: first.span.start, end: last.span.end })
     }
 
     /// Has everything come?
@@ -69,14 +84,13 @@ impl Machine {
     pub(super) fn emit_gathered(&mut self, gather: &Gather, words_len: usize) {
         let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
         let mut asked = vec![0; gather.parts.len()];
-        let mut at = 0;
-        for owner in &gather.owners {
-            let Some(span) = next_token(words, at) else { break };
-            at = span.end;
+        let from = gather.span().unwrap_or_default().start;
+        for Key { span, owner } in &gather.keys {
+            let key = words.get(span.start - from..span.end - from).unwrap_or_default();
             let owner = usize::from(*owner);
             let (Some(part), Some(asked)) = (gather.parts.get(owner), asked.get_mut(owner)) else { continue };
             match part {
-                Part::Came(items) => match items.push_to(*asked, bytes_of(words, span), &mut self.output) {
+                Part::Came(items) => match items.push_to(*asked, key, &mut self.output) {
                     true => self.gathered.hits += 1,
                     false => self.gathered.misses += 1,
                 },

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::{Connection, Shape};
+use super::{Connection, Shape, Waiting};
 use crate::error::Failure;
 use crate::hot::Errand;
 use crate::program::{Link, Told};
@@ -121,6 +121,18 @@ impl Question {
 }
 
 impl Connection {
+    /// Sends a `get` of several keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    pub fn send_part(&self, part: Box<Part>, now: Instant) -> Result<(), Failure> {
+        self.push(false, |out| {
+            part.keys.encode(out);
+            Waiting { recipient: Recipient::Part(part), sent: now, shape: Shape::Items }
+        })
+    }
+
     /// Sends something that has one reply and no key. There must be room, as for [`Self::put`].
     ///
     /// # Errors

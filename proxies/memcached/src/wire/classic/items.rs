@@ -13,10 +13,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
 use super::DecodeError;
+use crate::wire::Limits;
 use crate::wire::meta::LINE_LEN_MAX;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
 use crate::wire::words::{Span, bytes_of, next_token};
-use crate::wire::{Limits, number};
+
+/// Room that keys get at first.
+const KEYS_LEN_GUESS: usize = 256;
 
 /// The keys of one `get`, one space between them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -28,11 +31,17 @@ pub struct Keys {
 impl Keys {
     /// Asks for another key.
     pub fn push(&mut self, key: &[u8]) {
-        if self.count > 0 {
-            self.text.push(b' ');
+        match self.count {
+            0 => self.text.reserve(KEYS_LEN_GUESS),
+            _ => self.text.push(b' '),
         }
         self.text.extend_from_slice(key);
         self.count += 1;
+    }
+
+    /// The key behind the one that ends there.
+    fn at(&self, end: usize) -> &[u8] {
+        next_token(&self.text, end).map_or(b"", |span| bytes_of(&self.text, span))
     }
 
     /// Appends the request.
@@ -133,23 +142,19 @@ impl Decoder {
                 self.swallow_len -= taken;
             }
             let rest = input.get(self.at..).unwrap_or_default();
-            let Some(feed) = memchr(b'\n', rest) else {
-                return if rest.len() > LINE_LEN_MAX { Err(DecodeError::LineTooLong) } else { Ok(None) };
+            let (head_len, key_len, value_len) = match head(rest, keys.at(self.asked_at))? {
+                Head::Partial => return Ok(None),
+                Head::Last { line_len, len } => {
+                    let is_end = rest.get(..line_len) == Some(b"END");
+                    return Ok(Some(self.end(input, is_end, line_len, len)));
+                }
+                Head::Item { len, key_len, value_len } => (len, key_len, value_len),
             };
-            let line = rest.get(..feed).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let Some(told) = line.strip_prefix(b"VALUE ") else {
-                let (is_end, line_len) = (line == b"END", line.len());
-                return Ok(Some(self.end(input, is_end, line_len, feed + 1)));
-            };
-            let key_len = memchr(b' ', told).ok_or(DecodeError::BadValue)?;
-            let (key, told) = told.split_at_checked(key_len).ok_or(DecodeError::BadValue)?;
-            let value_len = value_len(told).ok_or(DecodeError::BadValue)?;
             if value_len > limits.value_len_max {
-                self.pass_over(input, feed + 1, value_len);
+                self.pass_over(input, head_len, value_len);
                 continue;
             }
-            let end = feed + 1 + value_len + 2;
+            let end = head_len + value_len + 2;
             match rest.get(end - 2..end) {
                 None => {
                     input.reserve(self.at + end - input.len());
@@ -159,8 +164,9 @@ impl Decoder {
                 Some(_) => return Err(DecodeError::BadValue),
             }
             let from = self.before.len() + self.at;
-            let place = Span { start: from + b"VALUE ".len() + key_len, end: from + end };
-            self.found(key, keys, place)?;
+            let key_end = VALUE.len() + key_len;
+            let place = Span { start: from + key_end, end: from + end };
+            self.found(rest.get(VALUE.len()..key_end).unwrap_or_default(), keys, place)?;
             self.value_len_max = self.value_len_max.max(value_len);
             self.at += end;
         }
@@ -217,16 +223,57 @@ impl Decoder {
     }
 }
 
-/// The length in ` <flags> <length>`.
-fn value_len(told: &[u8]) -> Option<usize> {
-    let flags = next_token(told, 0)?;
-    let len = next_token(told, flags.end)?;
-    let digits = bytes_of(told, len);
-    // Ten digits are more than a gigabyte, the most a memcached item can have.
-    if digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+const VALUE: &[u8] = b"VALUE ";
+
+/// A line of an answer.
+enum Head {
+    /// It has not come whole.
+    Partial,
+    /// An item's, which is so long with its end.
+    Item { len: usize, key_len: usize, value_len: usize },
+    /// Another: the last.
+    Last { line_len: usize, len: usize },
+}
+
+/// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
+fn head(rest: &[u8], expected: &[u8]) -> Result<Head, DecodeError> {
+    let Some(told) = rest.strip_prefix(VALUE) else {
+        let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
+        let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
+        return Ok(Head::Last { line_len, len: feed + 1 });
+    };
+    let is_expected = told.strip_prefix(expected).is_some_and(|behind| behind.first() == Some(&b' '));
+    let key_len = match is_expected {
+        true => expected.len(),
+        false => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
+            None => return partial(rest),
+            Some(key_len) => key_len,
+        },
+    };
+    // ` <flags> <length>`, and the line's end.
+    let (mut spaces, mut digits, mut value_len) = (0, 0, 0);
+    for (index, byte) in (VALUE.len() + key_len..).zip(told.get(key_len..).unwrap_or_default()) {
+        match byte {
+            b' ' => (spaces, digits, value_len) = (spaces + 1, 0, 0),
+            // Ten digits are more than a gigabyte, the most a memcached item can have.
+            b'0'..=b'9' if digits < 10 => {
+                (digits, value_len) = (digits + 1, value_len * 10 + usize::from(byte - b'0'));
+            }
+            b'\r' if spaces == 2 && digits > 0 => {
+                return match rest.get(index + 1) {
+                    None => partial(rest),
+                    Some(b'\n') => Ok(Head::Item { len: index + 2, key_len, value_len }),
+                    Some(_) => Err(DecodeError::BadValue),
+                };
+            }
+            _ => return Err(DecodeError::BadValue),
+        }
     }
-    usize::try_from(number::unsigned(digits)?).ok()
+    partial(rest)
+}
+
+fn partial(rest: &[u8]) -> Result<Head, DecodeError> {
+    if rest.len() > LINE_LEN_MAX { Err(DecodeError::LineTooLong) } else { Ok(Head::Partial) }
 }
 
 #[cfg(test)]

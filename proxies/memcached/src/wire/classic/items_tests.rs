@@ -55,9 +55,14 @@ fn what_was_not_asked_for_is_found_out() {
     for text in [&b"VALUE x 0 1\r\nx\r\nEND\r\n"[..], b"VALUE b 0 1\r\nx\r\nVALUE a 0 1\r\nx\r\nEND\r\n"] {
         assert_eq!(decode(text, &keys(&["a", "b"]), &Limits::default(), 9), Err(DecodeError::OtherKey));
     }
-    for text in
-        [&b"VALUE a\r\n"[..], b"VALUE a 0 x\r\n", b"VALUE a 0 1\r\nxy\r\n", b"VALUE a 0 99999999999\r\n"]
-    {
+    for text in [
+        &b"VALUE a\r\n"[..],
+        b"VALUE a 0 x\r\n",
+        b"VALUE a 0 \r\n",
+        b"VALUE a 0 1 2\r\n",
+        b"VALUE a 0 1\r\nxy\r\n",
+        b"VALUE a 0 99999999999\r\n",
+    ] {
         assert_eq!(
             decode(text, &keys(&["a"]), &Limits::default(), 9),
             Err(DecodeError::BadValue),
