@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use groove_common::config::{
-    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size, default_drain,
+    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size,
+    default_drain,
 };
 use groove_common::ids::Address;
 use schemars::JsonSchema;
@@ -267,24 +268,14 @@ impl Cluster {
 }
 
 impl Document for Config {
-    fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    fn admin(&self) -> Option<&Admin> {
-        self.admin.as_ref()
-    }
-
-    fn log(&self) -> &Log {
-        &self.log
-    }
-
-    fn drain(&self) -> Duration {
-        self.drain
-    }
-
-    fn workers(&self) -> Option<usize> {
-        self.workers
+    fn basics(&self) -> Basics<'_> {
+        Basics {
+            listeners: &self.listeners,
+            admin: self.admin.as_ref(),
+            log: &self.log,
+            drain: self.drain,
+            workers: self.workers,
+        }
     }
 
     fn validate(&self, issues: &mut Issues) {
