@@ -224,4 +224,17 @@ mod tests {
         assert_eq!(written + dropped, all as u64);
         drop(go);
     }
+
+    #[test]
+    fn a_log_that_nobody_reads_any_more_ends_and_what_comes_is_lost() {
+        let (stream, lines, go) = gated();
+        drop((lines, go));
+        let log = AccessLog::start(&Registry::new(0), stream).unwrap();
+        log.set_sample(Some(1.0));
+        log.record(false, || Event::new("get"));
+        log.flush();
+        let (written, dropped) = (log.shared.written.get(), log.shared.dropped.get());
+        log.record(false, || Event::new("get"));
+        assert_eq!((log.shared.written.get(), log.shared.dropped.get()), (written, dropped + 1));
+    }
 }

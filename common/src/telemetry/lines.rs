@@ -159,4 +159,32 @@ mod tests {
         let line = seen.recv().unwrap();
         assert_eq!((line.len(), line.last()), (LINE_BYTES_MAX + 1, Some(&b'\n')));
     }
+
+    /// Has no room for its first line.
+    struct Full<W>(W, bool);
+
+    impl<W: Write> Write for Full<W> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match std::mem::take(&mut self.1) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_gets_the_lines_that_come_later() {
+        let (stream, seen, go) = gated();
+        drop(go);
+        let lines = Lines::start(Full(stream, true), |_| String::new()).unwrap();
+        for line in ["one\n", "two\n"] {
+            lines.make_writer().write_all(line.as_bytes()).unwrap();
+        }
+        lines.flush();
+        assert_eq!(seen.try_recv(), Ok(b"two\n".to_vec()));
+    }
 }

@@ -110,3 +110,74 @@ pub(super) mod testing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+
+    use super::*;
+
+    /// Takes an item, or flushes, once it has leave to; fails with a 0.
+    struct Slow {
+        items: Receiver<()>,
+        flushes: Receiver<()>,
+        flushed: Sender<()>,
+    }
+
+    impl Sink<u8> for Slow {
+        fn write(&mut self, item: u8) -> io::Result<()> {
+            self.items.recv().unwrap_or_default();
+            if item == 0 { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.flushes.recv().unwrap_or_default();
+            self.flushed.send(()).map_err(io::Error::other)
+        }
+    }
+
+    /// A writer, what gives leave for an item and for a flush, and what tells of the latter.
+    fn slow() -> (Writer<u8>, Sender<()>, Sender<()>, Receiver<()>) {
+        let ((item, items), (flush, flushes), (flushed, told)) = (channel(), channel(), channel());
+        let writer = Writer::start("test", 8, Slow { items, flushes, flushed }).unwrap();
+        (writer, item, flush, told)
+    }
+
+    #[test]
+    fn what_is_put_is_flushed_though_nobody_asks() {
+        let (writer, item, flush, told) = slow();
+        drop((item, flush));
+        assert!(writer.put(1));
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(()));
+    }
+
+    #[test]
+    fn a_flush_is_answered_when_all_before_it_is_flushed() {
+        let (writer, item, _flush, _told) = slow();
+        let (done, written) = sync_channel(1);
+        assert!(writer.put(1));
+        writer.queue.try_send(Message::Flush(done)).unwrap();
+        // Both are taken in one go, as the first waits for leave.
+        drop(item);
+        assert_eq!(written.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn a_flush_does_not_wait_for_ever() {
+        let (writer, _item, _flush, _told) = slow();
+        assert!(writer.put(1));
+        let begun = Instant::now();
+        writer.flush();
+        assert!(begun.elapsed() >= FLUSH_MAX, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn after_an_error_all_is_refused() {
+        let (writer, item, _flush, _told) = slow();
+        assert!(writer.put(0));
+        drop(item);
+        writer.flush();
+        assert!(!writer.put(1));
+    }
+}
