@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use groove_common::admin;
 use groove_common::app::{self, Context, DemoRow, Proxy, Running, StartError};
-use groove_common::config::{self, Admin, Document, Duration, Issues, Listener, Log};
+use groove_common::config::{self, Admin, Basics, Document, Duration, Issues, Listener, Log};
 use groove_common::net::{Downstream, LocalService, Service, connect};
 use groove_common::telemetry::{AccessLog, Event};
 use schemars::JsonSchema;
@@ -38,24 +38,14 @@ struct Config {
 }
 
 impl Document for Config {
-    fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    fn admin(&self) -> Option<&Admin> {
-        self.admin.as_ref()
-    }
-
-    fn log(&self) -> &Log {
-        &self.log
-    }
-
-    fn drain(&self) -> Duration {
-        self.drain
-    }
-
-    fn workers(&self) -> Option<usize> {
-        self.workers
+    fn basics(&self) -> Basics<'_> {
+        Basics {
+            listeners: &self.listeners,
+            admin: self.admin.as_ref(),
+            log: &self.log,
+            drain: self.drain,
+            workers: self.workers,
+        }
     }
 
     fn validate(&self, _: &mut Issues) {}

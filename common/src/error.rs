@@ -1,6 +1,7 @@
 //! Words shared by every error: which side failed, and whether to try again.
 //!
-//! Each proxy's top error (`error.rs`) implements [`Classified`]: four answers, for four readers.
+//! Each proxy's top error (`error.rs`) implements [`Classified`]: four answers, for four readers, of which three
+//! stand in a row of a table.
 //!
 //! | answer | who reads it |
 //! |---|---|
@@ -142,14 +143,23 @@ impl fmt::Display for Kind {
 
 /// What each proxy's top error answers.
 pub trait Classified: Error {
+    /// What failed, whose fault it is, and whether to try the exchange again: a row an error.
+    fn class(&self) -> (Kind, Side, Retry);
+
     /// What failed, as a metric label.
-    fn kind(&self) -> Kind;
+    fn kind(&self) -> Kind {
+        self.class().0
+    }
 
     /// Whose fault it is.
-    fn side(&self) -> Side;
+    fn side(&self) -> Side {
+        self.class().1
+    }
 
     /// Whether to try the exchange again.
-    fn retry(&self) -> Retry;
+    fn retry(&self) -> Retry {
+        self.class().2
+    }
 
     /// What the client is told: nothing of servers, files or configuration.
     fn client_message(&self) -> Cow<'static, str>;

@@ -77,7 +77,7 @@ fn duration_of(ticks: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
     use std::thread;
 
     use super::*;
@@ -136,5 +136,20 @@ mod tests {
         let threads: Vec<_> = (0..4).map(|_| thread::spawn(take(Arc::clone(&bucket)))).collect();
         let taken: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
         assert!((1000..=1100).contains(&taken), "{taken} of 1000 and a burst of 100");
+    }
+
+    #[test]
+    fn no_token_is_had_twice_by_threads_that_take_at_once() {
+        const BURST: usize = 400_000;
+        let (bucket, start) = (SharedBucket::new(1000.0, BURST as f64), Barrier::new(4));
+        let take = || {
+            start.wait();
+            (0..BURST).filter(|_| bucket.reserve(ms(1000), 1.0, NO_WAIT).is_ok()).count()
+        };
+        let taken: usize = thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(take));
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(taken, BURST);
     }
 }

@@ -170,6 +170,28 @@ async fn a_permit_beats_a_deadline_that_comes_with_it() {
 }
 
 #[tokio::test]
+async fn a_permit_that_comes_while_the_deadline_does_is_not_sent_back() {
+    let gate = Gate::<()>::new(1, 1);
+    let mut held = gate.try_acquire();
+    // The deadline passes, and before that is noticed the permit is on its way.
+    let deadline = std::future::poll_fn(|_| {
+        drop(held.take());
+        std::task::Poll::Ready(())
+    });
+    let admitted = gate.acquire(Priority::Normal, deadline).await;
+    assert!(admitted.is_ok(), "{admitted:?}");
+}
+
+#[tokio::test]
+async fn a_gate_that_is_shut_while_nobody_is_in_is_quiet() {
+    let gate = Gate::<()>::new(1, 1);
+    let mut quiet = Box::pin(gate.quiet());
+    assert!(quiet.as_mut().now_or_never().is_none());
+    gate.resize(0, 1);
+    assert!(quiet.now_or_never().is_some());
+}
+
+#[tokio::test]
 async fn a_waiter_that_is_dropped_passes_its_permit_on() {
     let gate = Gate::<()>::new(1, 10);
     let held = gate.try_acquire().unwrap();
@@ -274,6 +296,15 @@ fn a_bucket_gives_its_burst_and_then_its_rate() {
     assert!((wait.as_secs_f64() - 0.1).abs() < 1e-6, "{wait:?}");
     assert_eq!(bucket.take(start + wait, 1.0), Ok(()), "after the wait it was told, it goes through");
     assert!((bucket.available(start + Duration::from_secs(60)) - 5.0).abs() < 1e-6, "never above the burst");
+}
+
+#[test]
+fn a_burst_of_less_than_a_token_lets_one_through() {
+    let mut bucket = TokenBucket::new(10.0, 0.2);
+    assert!((bucket.available(Duration::ZERO) - 1.0).abs() < 1e-6);
+    assert_eq!(bucket.take(Duration::ZERO, 1.0), Ok(()));
+    let wait = bucket.take(Duration::ZERO, 1.0).unwrap_err();
+    assert!((wait.as_secs_f64() - 0.1).abs() < 1e-6, "{wait:?}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl<D: Document> Reloader<D> {
         });
         match &taken {
             Ok(changes) => {
-                logs.reload(running.config().log());
+                logs.reload(running.config().basics().log);
                 info!(?cause, changes = changes.len(), "reloaded");
                 for change in changes {
                     info!("changed {change}");

@@ -25,7 +25,7 @@ pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => return complain(shown(&report)),
     };
-    let logs = match Logs::start(loaded.document.log()) {
+    let logs = match Logs::start(loaded.document.basics().log) {
         Ok(logs) => logs,
         Err(error) => return complain(error),
     };
@@ -86,7 +86,7 @@ async fn serve<P: Proxy>(
         }
     }
 
-    let deadline = running.config().drain().get();
+    let deadline = running.config().basics().drain.get();
     info!(deadline = ?deadline, sessions = running.sessions(), "draining; a second signal cuts");
     manager.stopping(deadline);
     tokio::select! {
@@ -116,7 +116,7 @@ fn runtime<P: Proxy>(config: &P::Config) -> io::Result<Runtime> {
 /// Says what of the machine is too small for the configuration.
 fn check_machine(config: &impl Document) {
     lifecycle::raise_open_files();
-    let listeners = config.listeners();
+    let listeners = config.basics().listeners;
     let plan = Plan {
         connections_max: listeners.iter().map(|listener| listener.max_connections.map(u64::from)).sum(),
         backlog_max: listeners.iter().map(|listener| u64::from(listener.backlog)).max().unwrap_or(0),

@@ -49,7 +49,7 @@ struct Change {
 
 impl Change {
     fn apply<P: Proxy>(self, running: &Running<P>, config: &P::Config) {
-        running.state.listeners.apply(self.listeners, config.drain().get());
+        running.state.listeners.apply(self.listeners, config.basics().drain.get());
         running.admin.apply(self.admin);
     }
 }
@@ -73,7 +73,7 @@ impl<P: Proxy> Running<P> {
         let workers = workers(&config);
         let registry = Registry::new(workers);
         let access = AccessLog::start(&registry, io::stdout())?;
-        access.set_sample(config.log().access.as_ref().map(|access| access.sample));
+        access.set_sample(config.basics().log.access.as_ref().map(|access| access.sample));
         let drain = Drain::new();
         let context = Context { runtime: runtime.clone(), workers, drain, registry, access };
         let config = Arc::new(config);
@@ -139,7 +139,7 @@ impl<P: Proxy> Running<P> {
         let change = self.prepare(&config)?;
         self.state.proxy.reload(Arc::clone(&config))?;
         change.apply(self, &config);
-        self.state.context.access.set_sample(config.log().access.as_ref().map(|access| access.sample));
+        self.state.context.access.set_sample(config.basics().log.access.as_ref().map(|access| access.sample));
         self.warn_of_what_needs_a_restart(&config);
         self.state.config.store(config);
         Ok(())
@@ -147,8 +147,8 @@ impl<P: Proxy> Running<P> {
 
     /// Everything of a new configuration's listeners that may fail.
     fn prepare(&self, config: &P::Config) -> Result<Change, StartError> {
-        let listeners = self.state.listeners.prepare(config.listeners());
-        let admin = self.admin.prepare(config.admin());
+        let listeners = self.state.listeners.prepare(config.basics().listeners);
+        let admin = self.admin.prepare(config.basics().admin);
         match (listeners, admin) {
             (Ok(listeners), Ok(admin)) => Ok(Change { listeners, admin }),
             (listeners, admin) => {
@@ -163,7 +163,7 @@ impl<P: Proxy> Running<P> {
         if workers(&**old) != workers(new) {
             warn!("the number of workers changes with the next start");
         }
-        if old.log().format != new.log().format {
+        if old.basics().log.format != new.basics().log.format {
             warn!("the log's format changes with the next start");
         }
     }
@@ -232,5 +232,5 @@ impl<P: Proxy> State<P> {
 
 /// Worker threads: as configured, or one a core.
 pub(super) fn workers(config: &impl Document) -> usize {
-    config.workers().unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    config.basics().workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -50,6 +50,11 @@ fn numbered_keys(count: usize) -> impl Iterator<Item = Vec<u8>> {
     (0..count).map(|number| format!("key-{number}").into_bytes())
 }
 
+/// Some server's address: of another slot another.
+fn some_address(slot: usize, dice: &mut Dice) -> Address {
+    Address::tcp("127.0.0.1", u16::try_from(1024 + 20_000 * slot + dice.below(20_000)).unwrap())
+}
+
 /// Pearson's statistic of counts that should all be the same.
 fn chi_square(counts: &[usize]) -> f64 {
     let expected = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
@@ -309,6 +314,38 @@ mod rings {
         }
     }
 
+    /// The part of all hashes that belongs to the last of three servers, whatever ports they have.
+    fn share_of_the_last(dialect: Dialect, dice: &mut Dice) -> f64 {
+        const LOOKS: u32 = 1 << 12;
+        let server = |slot| RingServer { slot, label: dialect.label(&some_address(slot, dice)), weight: 1 };
+        let ring = Ring::new(dialect, Function::Md5, &(0..3).map(server).collect::<Vec<_>>());
+        let owned = (0..LOOKS).filter(|&look| ring.owner(look * (u32::MAX / LOOKS)) == Some(2)).count();
+        owned as f64 / f64::from(LOOKS)
+    }
+
+    /// With `n` points a server, a third is had with a variance of 2/9 / (3 n + 1), as points thrown by dice are
+    /// spread (a beta distribution). 300 rings tell the deviation to 4 in a hundred; the bounds are four times that.
+    #[test]
+    fn a_ring_is_as_even_as_its_points_can_make_it() {
+        const RINGS: usize = 300;
+        for (dialect, points) in
+            [(Dialect::Libmemcached, 160.0_f64), (Dialect::Dalli, 160.0), (Dialect::Unweighted, 100.0)]
+        {
+            let mut dice = Dice::seeded(7);
+            let shares: Vec<f64> = (0..RINGS).map(|_| share_of_the_last(dialect, &mut dice)).collect();
+            let mean = shares.iter().sum::<f64>() / RINGS as f64;
+            let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / RINGS as f64;
+            let deviation = (2.0 / 9.0 / (3.0 * points + 1.0)).sqrt();
+            assert!(
+                (mean - 1.0 / 3.0).abs() < 4.0 * deviation / (RINGS as f64).sqrt(),
+                "{dialect:?}: {mean}"
+            );
+            assert!((0.84..1.16).contains(&(variance.sqrt() / deviation)), "{dialect:?}: {variance}");
+            let worst = shares.iter().map(|share| (share - 1.0 / 3.0).abs()).fold(0.0, f64::max);
+            assert!(worst < 4.5 * deviation, "{dialect:?}: {worst}");
+        }
+    }
+
     #[test]
     fn a_server_that_leaves_a_ring_moves_its_own_keys_only() {
         let servers = ["a", "b", "c", "d", "e"].map(|name| (name, 1));
@@ -346,6 +383,29 @@ mod tables {
         assert_eq!(owners[..10], [1, 3, 1, 1, 3, 3, 3, 3, 3, 3]);
         assert_eq!(fingerprint(owners), 567_110_284);
         assert_eq!(rendezvous(b"key", []), None);
+    }
+
+    /// Whatever ports three servers have, each key is a throw of dice of its own. The sum of 50 statistics of two
+    /// degrees of freedom; above 149.4 it would be by chance once in a thousand.
+    #[test]
+    fn rendezvous_is_as_even_as_dice() {
+        for function in [Function::Murmur3, Function::Xxh3] {
+            let rule = Rule { function, distribution: Distribution::Rendezvous, full_weight: None };
+            let mut dice = Dice::seeded(7);
+            let mut statistic = 0.0;
+            for _ in 0..50 {
+                let addresses = [0, 1, 2].map(|slot| some_address(slot, &mut dice));
+                let place = |(slot, address)| Place { slot, address, name: None, weight: 1 };
+                let placement =
+                    Placement::new(rule, &addresses.iter().enumerate().map(place).collect::<Vec<_>>());
+                let mut counts = [0; 3];
+                for key in numbered_keys(1_000) {
+                    counts[placement.owner(&key, function.hash(&key)).unwrap()] += 1;
+                }
+                statistic += chi_square(&counts);
+            }
+            assert!(statistic < 149.4, "{function:?}: {statistic}");
+        }
     }
 
     #[test]

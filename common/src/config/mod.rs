@@ -68,20 +68,8 @@ pub use watch::{Attempt, Cause, Watch};
 
 /// A proxy's whole configuration.
 pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
-    /// Where it listens.
-    fn listeners(&self) -> &[Listener];
-
-    /// The admin server, if there is one.
-    fn admin(&self) -> Option<&Admin>;
-
-    /// What is logged.
-    fn log(&self) -> &Log;
-
-    /// How long a drain may take ([`default_drain`] if it is not said).
-    fn drain(&self) -> Duration;
-
-    /// Worker threads; none is one a core.
-    fn workers(&self) -> Option<usize>;
+    /// What it has as every document has it.
+    fn basics(&self) -> Basics<'_>;
 
     /// What the types cannot say: references, combinations, reachability.
     ///
@@ -95,6 +83,21 @@ pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 's
         let _ = (format, text);
         Ok(())
     }
+}
+
+/// What every document has, whichever proxy it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Basics<'a> {
+    /// Where it listens.
+    pub listeners: &'a [Listener],
+    /// The admin server, if there is one.
+    pub admin: Option<&'a Admin>,
+    /// What is logged.
+    pub log: &'a Log,
+    /// How long a drain may take ([`default_drain`] if it is not said).
+    pub drain: Duration,
+    /// Worker threads; none is one a core.
+    pub workers: Option<usize>,
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@ use crate::ids::Address;
 
 /// Checks what every document has.
 pub(super) fn of_document<D: Document>(document: &D, issues: &mut Issues) {
-    listeners(document.listeners(), issues);
-    if let Some(found) = document.admin() {
-        admin(found, document.listeners(), issues);
+    let basics = document.basics();
+    listeners(basics.listeners, issues);
+    if let Some(found) = basics.admin {
+        admin(found, basics.listeners, issues);
     }
-    if document.workers() == Some(0) {
+    if basics.workers == Some(0) {
         issues.at(
             &["workers"],
             "there must be a worker",

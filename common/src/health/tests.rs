@@ -160,6 +160,9 @@ fn probes_need_enough_in_a_row_to_change_the_verdict() {
 #[test]
 fn a_server_that_is_dead_from_the_start_is_down_at_once() {
     assert_eq!(ProbeVerdict::new(2, 3).on(false), Some(Verdict::Down));
+    let mut least = ProbeVerdict::new(0, 0);
+    let heard = [false, false, true, true].map(|success| least.on(success));
+    assert_eq!(heard, [Some(Verdict::Down), None, Some(Verdict::Up), None], "none counts as one");
 }
 
 #[test]
@@ -200,4 +203,24 @@ fn one_trial_at_a_time_after_a_failure() {
     redial.succeeded();
     assert_eq!((redial.ask(at(8)), redial.ask(at(8))), (Turn::Dial, Turn::Dial));
     assert_eq!(redial.failures(), 0);
+}
+
+#[test]
+fn what_a_reload_changes_holds_from_then_on() {
+    let mut breaker = Breaker::new(POLICY);
+    breaker.set_policy(BreakerPolicy { consecutive_failures: 1, ..POLICY });
+    assert_eq!(breaker.on_failure(at(0), true), Some(Change::Ejected { until: at(5) }));
+    breaker.set_policy(BreakerPolicy { consecutive_failures: 0, ..POLICY });
+    assert_eq!(breaker.state(), State::Healthy, "a breaker that is off keeps nobody out");
+
+    let mut probes = ProbeVerdict::new(2, 3);
+    assert_eq!(probes.on(true), Some(Verdict::Up));
+    probes.set_thresholds(1, 1);
+    assert_eq!(probes.on(false), Some(Verdict::Down));
+    assert_eq!(probes.on(true), Some(Verdict::Up));
+
+    let mut redial = Redial::new(Backoff { base: at(2), max: at(60) });
+    redial.set_backoff(Backoff { base: at(1), max: at(1) });
+    redial.failed(at(0), 1.0);
+    assert_eq!(redial.ask(at(0)), Turn::Wait(at(1)));
 }

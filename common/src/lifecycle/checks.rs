@@ -140,7 +140,13 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // Lower than it may be, as a shell gives it to what it starts.
+        let current = Some(maximum.map_or(1024, |maximum| maximum - 1));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
         raise_open_files();
-        assert!(Limits::read().open_files.is_some_and(|files| files >= 64));
+        let limits = Limits::read();
+        assert_eq!(limits.open_files, Some(maximum.unwrap_or(u64::MAX)));
+        assert!(limits.open_files_of_all.is_some() && limits.somaxconn.is_some(), "{limits:?}");
     }
 }

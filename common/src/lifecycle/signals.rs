@@ -50,3 +50,32 @@ impl Signals {
         while self.next().await != Signal::Stop {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rustix::process::{Signal as Raw, getpid, kill_process};
+
+    use super::*;
+
+    /// One test, as signals are the whole process's. The witness has heard what all have heard.
+    #[tokio::test]
+    async fn each_signal_is_what_it_asks_for_and_stop_waits_for_no_other() {
+        let (mut signals, mut witness) = (Signals::new().unwrap(), Signals::new().unwrap());
+        for (raw, meant) in [
+            (Raw::TERM, Signal::Stop),
+            (Raw::INT, Signal::Stop),
+            (Raw::HUP, Signal::Reload),
+            (Raw::USR2, Signal::HandOver),
+        ] {
+            kill_process(getpid(), raw).unwrap();
+            assert_eq!((witness.next().await, signals.next().await), (meant, meant), "{raw:?}");
+        }
+        kill_process(getpid(), Raw::HUP).unwrap();
+        assert_eq!(witness.next().await, Signal::Reload);
+        let mut stop = Box::pin(signals.stop());
+        assert!(stop.as_mut().now_or_never().is_none(), "a reload is no stop");
+        kill_process(getpid(), Raw::INT).unwrap();
+        stop.await;
+    }
+}

@@ -180,6 +180,9 @@ impl std::fmt::Debug for Drain {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::task::Wake;
+
     use super::*;
 
     #[tokio::test]
@@ -227,5 +230,27 @@ mod tests {
         assert_eq!(held(&drain), 100);
         drop(waits);
         assert_eq!(held(&drain), 0);
+    }
+
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn whoever_polled_last_is_woken() {
+        let drain = Drain::new();
+        let mut wait = drain.draining();
+        let bells = [(); 2].map(|()| Arc::<Bell>::default());
+        for bell in &bells {
+            let waker = Waker::from(Arc::clone(bell));
+            assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        drain.advance(Phase::Draining);
+        assert_eq!(bells.map(|bell| bell.0.load(Ordering::SeqCst)), [false, true]);
     }
 }

@@ -9,14 +9,13 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
 use super::metric::Counter;
 use super::registry::Registry;
+use super::writer::{Sink, Writer};
 
 /// Events that wait to be written.
 const QUEUE: usize = 8192;
@@ -57,13 +56,6 @@ impl Event {
     }
 }
 
-/// What goes to the writer.
-enum Message {
-    Event(Event),
-    /// Answered once everything before it has been written.
-    Flush(SyncSender<()>),
-}
-
 /// Where sessions leave their events. Clones share it.
 #[derive(Clone)]
 pub struct AccessLog {
@@ -73,7 +65,7 @@ pub struct AccessLog {
 struct Shared {
     /// Of 2^32 exchanges, how many are logged; changed by a reload.
     sample: AtomicU64,
-    queue: SyncSender<Message>,
+    writer: Writer<Event>,
     written: Counter,
     dropped: Counter,
 }
@@ -81,15 +73,13 @@ struct Shared {
 impl AccessLog {
     /// Starts the writer; lines go to `out`. Nothing is logged until [`Self::set_sample`].
     pub fn start(registry: &Registry, out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (queue, messages) = sync_channel(QUEUE);
         let counter = |name, help| registry.counter(name, help, &[]);
         let shared = Shared {
             sample: AtomicU64::new(0),
-            queue,
+            writer: Writer::start("access-log", QUEUE, io::BufWriter::new(out))?,
             written: counter("groove_access_log_events", "Exchanges written to the access log"),
             dropped: counter("groove_access_log_dropped", "Exchanges the access log had no room for"),
         };
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&messages, out))?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -111,19 +101,15 @@ impl AccessLog {
         if sample == 0 || !(failed || dice() < sample - 1) {
             return;
         }
-        match self.shared.queue.try_send(Message::Event(event())) {
-            Ok(()) => self.shared.written.inc(),
-            Err(_) => self.shared.dropped.inc(),
+        match self.shared.writer.put(event()) {
+            true => self.shared.written.inc(),
+            false => self.shared.dropped.inc(),
         }
     }
 
     /// Waits until everything recorded up to now has been written, a second at the most.
     pub fn flush(&self) {
-        let (done, written) = sync_channel(1);
-        if self.shared.queue.try_send(Message::Flush(done)).is_ok() {
-            // A writer that is stuck or gone is not waited for.
-            written.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
-        }
+        self.shared.writer.flush();
     }
 }
 
@@ -154,66 +140,31 @@ fn seed() -> u64 {
     RandomState::new().hash_one(0_u8) | 1
 }
 
-/// Writes what comes, and flushes whenever nothing more waits.
-fn write_all(messages: &Receiver<Message>, out: impl Write) {
-    let mut out = io::BufWriter::new(out);
-    while let Ok(first) = messages.recv() {
-        for message in std::iter::once(first).chain(messages.try_iter()) {
-            let written = match message {
-                Message::Event(event) => write_one(&mut out, event),
-                Message::Flush(done) => {
-                    let flushed = out.flush();
-                    drop(done);
-                    flushed
-                }
-            };
-            if written.is_err() {
-                // Nobody reads the log any more (a closed pipe); sessions go on and their events are dropped.
-                return;
-            }
-        }
-        if out.flush().is_err() {
-            return;
-        }
+/// When nobody reads the log any more (a closed pipe), sessions go on and their events are dropped.
+impl<W: Write + Send + 'static> Sink<Event> for io::BufWriter<W> {
+    fn write(&mut self, event: Event) -> io::Result<()> {
+        let mut fields = event.fields;
+        let time = humantime::format_rfc3339_micros(event.at).to_string();
+        fields.insert("time".to_owned(), time.into());
+        serde_json::to_writer(&mut *self, &fields)?;
+        self.write_all(b"\n")
     }
-}
 
-fn write_one(out: &mut impl Write, event: Event) -> io::Result<()> {
-    let mut fields = event.fields;
-    let time = humantime::format_rfc3339_micros(event.at).to_string();
-    fields.insert("time".to_owned(), time.into());
-    serde_json::to_writer(&mut *out, &fields)?;
-    out.write_all(b"\n")
+    fn flush(&mut self) -> io::Result<()> {
+        Write::flush(self)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender};
 
     use super::*;
-
-    /// Gives what is written to a test, and waits for leave before each write.
-    struct Gated {
-        written: Sender<Vec<u8>>,
-        leave: Receiver<()>,
-    }
-
-    impl Write for Gated {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Leave for ever, once the test has dropped its end.
-            self.leave.recv().unwrap_or_default();
-            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::writer::testing::gated;
 
     fn log() -> (AccessLog, Receiver<Vec<u8>>, Sender<()>) {
-        let ((written, lines), (go, leave)) = (channel(), channel());
-        let log = AccessLog::start(&Registry::new(0), Gated { written, leave }).unwrap();
+        let (stream, lines, go) = gated();
+        let log = AccessLog::start(&Registry::new(0), stream).unwrap();
         (log, lines, go)
     }
 
@@ -272,5 +223,18 @@ mod tests {
         assert!(written >= QUEUE as u64 && dropped >= (QUEUE - 10) as u64, "{written} {dropped}");
         assert_eq!(written + dropped, all as u64);
         drop(go);
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_any_more_ends_and_what_comes_is_lost() {
+        let (stream, lines, go) = gated();
+        drop((lines, go));
+        let log = AccessLog::start(&Registry::new(0), stream).unwrap();
+        log.set_sample(Some(1.0));
+        log.record(false, || Event::new("get"));
+        log.flush();
+        let (written, dropped) = (log.shared.written.get(), log.shared.dropped.get());
+        log.record(false, || Event::new("get"));
+        assert_eq!((log.shared.written.get(), log.shared.dropped.get()), (written, dropped + 1));
     }
 }

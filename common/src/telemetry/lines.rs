@@ -3,35 +3,22 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::metric::Counter;
+use super::writer::{Sink, Writer};
 
 /// Lines that wait to be written.
 const QUEUE: usize = 4096;
 /// No line is longer; the rest of it is lost.
 const LINE_BYTES_MAX: usize = 16 << 10;
-/// How long the end of the program waits for a stream that blocks.
-const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// Between two looks for room in a full queue.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// What goes to the writer.
-enum Message {
-    Line(Vec<u8>),
-    /// Answered once everything before it has been written.
-    Flush(SyncSender<()>),
-}
 
 /// Where lines are left. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
-    queue: SyncSender<Message>,
+    writer: Writer<Vec<u8>>,
     lost: Arc<Lost>,
 }
 
@@ -46,12 +33,9 @@ struct Lost {
 impl Lines {
     /// Starts the writer; lines go to `out`, and after a loss the line that `notice` makes of its number.
     pub(super) fn start(out: impl Write + Send + 'static, notice: fn(u64) -> String) -> io::Result<Self> {
-        let (queue, messages) = sync_channel(QUEUE);
         let lost = Arc::<Lost>::default();
-        let theirs = Arc::clone(&lost);
-        let run = move || write_all(&messages, out, &theirs.lines, notice);
-        thread::Builder::new().name("log".to_owned()).spawn(run)?;
-        Ok(Self { queue, lost })
+        let stream = Stream { out, lost: Arc::clone(&lost), told: 0, notice };
+        Ok(Self { writer: Writer::start("log", QUEUE, stream)?, lost })
     }
 
     /// Counts lost lines there from now on, those of before included.
@@ -63,20 +47,7 @@ impl Lines {
 
     /// Waits until what was logged up to now is written, but not for ever.
     pub(super) fn flush(&self) {
-        let deadline = Instant::now() + FLUSH_MAX;
-        let (done, written) = sync_channel(1);
-        let mut flush = Message::Flush(done);
-        loop {
-            match self.queue.try_send(flush) {
-                Ok(()) => break,
-                // There is room as soon as a line is written.
-                Err(TrySendError::Full(again)) if Instant::now() < deadline => flush = again,
-                // A writer that is stuck or gone is not waited for.
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return,
-            }
-            thread::sleep(PAUSE);
-        }
-        written.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
+        self.writer.flush();
     }
 }
 
@@ -112,7 +83,7 @@ impl Drop for Line<'_> {
         if bytes.len() == LINE_BYTES_MAX {
             bytes.push(b'\n');
         }
-        if self.lines.queue.try_send(Message::Line(bytes)).is_err() {
+        if !self.lines.writer.put(bytes) {
             self.lines.lost.lines.fetch_add(1, Ordering::Relaxed);
             if let Some(counter) = self.lines.lost.counter.get() {
                 counter.inc();
@@ -121,53 +92,42 @@ impl Drop for Line<'_> {
     }
 }
 
-/// Writes what comes, each line with one call.
-fn write_all(messages: &Receiver<Message>, mut out: impl Write, lost: &AtomicU64, notice: fn(u64) -> String) {
-    let mut told = 0;
-    while let Ok(message) = messages.recv() {
-        match message {
-            // A stream that fails is no reason to stop: it may be another one's full disk.
-            Message::Line(bytes) => out.write_all(&bytes).unwrap_or_default(),
-            Message::Flush(done) => drop(done),
+/// Where they go, each line with one call.
+struct Stream<W> {
+    out: W,
+    lost: Arc<Lost>,
+    /// Of what was lost, how much has been told.
+    told: u64,
+    notice: fn(u64) -> String,
+}
+
+impl<W: Write + Send + 'static> Sink<Vec<u8>> for Stream<W> {
+    fn write(&mut self, line: Vec<u8>) -> io::Result<()> {
+        // A stream that fails is no reason to stop: it may be another one's full disk.
+        self.out.write_all(&line).unwrap_or_default();
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let lost = self.lost.lines.load(Ordering::Relaxed);
+        if lost > self.told {
+            self.out.write_all((self.notice)(lost - self.told).as_bytes()).unwrap_or_default();
+            self.told = lost;
         }
-        let now = lost.load(Ordering::Relaxed);
-        if now > told {
-            out.write_all(notice(now - told).as_bytes()).unwrap_or_default();
-            told = now;
-        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
-
     use super::*;
     use crate::telemetry::Registry;
-
-    /// Gives what is written to a test, and waits for leave before each write.
-    struct Gated {
-        written: Sender<Vec<u8>>,
-        leave: Receiver<()>,
-    }
-
-    impl Write for Gated {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Leave for ever, once the test has dropped its end.
-            self.leave.recv().unwrap_or_default();
-            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::writer::testing::gated;
 
     #[test]
     fn a_stream_that_blocks_costs_lines_and_no_time() {
-        let ((written, seen), (go, leave)) = (channel(), channel());
-        let lines = Lines::start(Gated { written, leave }, |lost| format!("{lost} lost\n")).unwrap();
+        let (stream, seen, go) = gated();
+        let lines = Lines::start(stream, |lost| format!("{lost} lost\n")).unwrap();
         let counter = Registry::new(0).counter("groove_test", "", &[]);
         for number in 0..2 * QUEUE {
             lines.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
@@ -187,9 +147,9 @@ mod tests {
 
     #[test]
     fn a_line_has_an_end() {
-        let ((written, seen), (go, leave)) = (channel(), channel());
+        let (stream, seen, go) = gated();
         drop(go);
-        let lines = Lines::start(Gated { written, leave }, |_| String::new()).unwrap();
+        let lines = Lines::start(stream, |_| String::new()).unwrap();
         let mut line = lines.make_writer();
         for _ in 0..10 {
             line.write_all(&[b'x'; 4 << 10]).unwrap();
@@ -198,5 +158,33 @@ mod tests {
         lines.flush();
         let line = seen.recv().unwrap();
         assert_eq!((line.len(), line.last()), (LINE_BYTES_MAX + 1, Some(&b'\n')));
+    }
+
+    /// Has no room for its first line.
+    struct Full<W>(W, bool);
+
+    impl<W: Write> Write for Full<W> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match std::mem::take(&mut self.1) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_gets_the_lines_that_come_later() {
+        let (stream, seen, go) = gated();
+        drop(go);
+        let lines = Lines::start(Full(stream, true), |_| String::new()).unwrap();
+        for line in ["one\n", "two\n"] {
+            lines.make_writer().write_all(line.as_bytes()).unwrap();
+        }
+        lines.flush();
+        assert_eq!(seen.try_recv(), Ok(b"two\n".to_vec()));
     }
 }

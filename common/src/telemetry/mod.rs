@@ -6,6 +6,7 @@ mod logs;
 mod metric;
 mod process;
 mod registry;
+mod writer;
 
 pub use access::{AccessLog, Event};
 pub use logs::Logs;

@@ -91,3 +91,37 @@ fn boot_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_as_it_says() {
+        const THREADS: usize = 40;
+        let (begun, ended) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+        let reading = std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    begun.wait();
+                    ended.wait();
+                });
+            }
+            begun.wait();
+            let reading = Reading::now();
+            ended.wait();
+            reading
+        });
+        let threads = reading.threads.unwrap();
+        assert!((THREADS as u64 + 1..1000).contains(&threads), "{threads} threads");
+        let resident = reading.resident_bytes.unwrap();
+        assert!(resident > 1 << 20 && resident < reading.virtual_bytes.unwrap(), "{reading:?}");
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let age_s = now_s - reading.start_seconds.unwrap();
+        assert!((-2.0..100_000.0).contains(&age_s), "{age_s} s old");
+        assert!(reading.open_fds.unwrap() > 2 && reading.cpu_seconds.unwrap() >= 0.0, "{reading:?}");
+    }
+}

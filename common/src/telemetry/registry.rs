@@ -217,6 +217,10 @@ mod tests {
         let text = registry.render().unwrap();
         assert!(text.contains("kept") && !text.contains("gone"), "{text}");
         drop(kept);
+        drop((
+            registry.gauge("groove_test_open", "", &[]),
+            registry.histogram("groove_test_seconds", "", &[]),
+        ));
         assert!(!registry.render().unwrap().contains("groove_test"));
     }
 }

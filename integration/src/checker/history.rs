@@ -45,6 +45,35 @@ pub enum Did {
     MayHaveCounted,
 }
 
+impl Did {
+    /// Whether there was nothing, at the end of it.
+    pub(super) fn is_absence(self) -> bool {
+        matches!(self, Self::Missed | Self::Deleted)
+    }
+
+    /// Whether nobody knows if it happened.
+    fn is_unknown(self) -> bool {
+        matches!(
+            self,
+            Self::MayHaveWritten | Self::MayHaveSwapped | Self::MayHaveAppended | Self::MayHaveCounted
+        )
+    }
+
+    /// Whether it adds to a content that it needs.
+    pub(super) fn appends(self) -> bool {
+        matches!(self, Self::Appended | Self::MayHaveAppended)
+    }
+
+    /// Whether it may leave a content where there was none. Counting does not: it needs one.
+    pub(super) fn writes_itself(self) -> bool {
+        let is_write = matches!(
+            self,
+            Self::Wrote | Self::Replaced | Self::Swapped | Self::MayHaveWritten | Self::MayHaveSwapped
+        );
+        is_write || self.appends()
+    }
+}
+
 /// What may be asked, as [`Record::asked`] numbers it.
 pub(super) const VERBS: [&str; 13] = [
     "-", "get", "gat", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "delete", "touch",
@@ -77,21 +106,9 @@ impl Record {
     /// An operation that was asked and answered at these times. What may or may not have happened has no end.
     #[must_use]
     pub fn new(key: u32, did: Did, begun_ns: u64, ended_ns: u64) -> Self {
-        let took = match did {
-            Did::MayHaveWritten | Did::MayHaveSwapped | Did::MayHaveAppended | Did::MayHaveCounted => {
-                u32::MAX
-            }
-            Did::Read
-            | Did::Missed
-            | Did::Deleted
-            | Did::Found
-            | Did::Wrote
-            | Did::Replaced
-            | Did::Swapped
-            | Did::Appended
-            | Did::Counted => {
-                u32::try_from(ended_ns.saturating_sub(begun_ns).div_ceil(TOOK_NS)).unwrap_or(u32::MAX)
-            }
+        let took = match did.is_unknown() {
+            true => u32::MAX,
+            false => u32::try_from(ended_ns.saturating_sub(begun_ns).div_ceil(TOOK_NS)).unwrap_or(u32::MAX),
         };
         Self { begun_ns, took, key, id: 0, seen: Version::default(), client: 0, how: 0, did }
     }

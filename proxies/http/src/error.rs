@@ -119,66 +119,25 @@ impl From<Fault> for Error {
 }
 
 impl Classified for Error {
-    fn kind(&self) -> Kind {
+    fn class(&self) -> (Kind, Side, Retry) {
+        use Retry::{IfIdempotent, Never, Safe};
+        use Side::{Downstream, Internal, Upstream};
         match self {
             Self::Request(Malformed::HeadTooLong | Malformed::TargetTooLong | Malformed::BodyTooLarge) => {
-                Kind::Limit
+                (Kind::Limit, Downstream, Never)
             }
-            Self::Request(_) | Self::Expectation | Self::Connect | Self::Reply(_) => Kind::Protocol,
-            Self::HeadTimeout
-            | Self::UploadTimeout
-            | Self::ClientStuck
-            | Self::ConnectTimeout(_)
-            | Self::FirstByteTimeout
-            | Self::DownloadTimeout => Kind::Timeout,
-            Self::Full => Kind::Limit,
-            Self::ClientGone | Self::Unanswered | Self::Cut => Kind::Hangup,
-            Self::UnknownHost(_) => Kind::NoRoute,
-            Self::NoEndpoint(_) => Kind::NoEndpoint,
-            Self::Unreachable { .. } => Kind::Connect,
-        }
-    }
-
-    fn side(&self) -> Side {
-        match self {
-            Self::Request(_)
-            | Self::Expectation
-            | Self::Connect
-            | Self::HeadTimeout
-            | Self::UploadTimeout
-            | Self::ClientGone
-            | Self::ClientStuck
-            | Self::UnknownHost(_) => Side::Downstream,
-            Self::Full => Side::Internal,
-            Self::NoEndpoint(_)
-            | Self::Unreachable { .. }
-            | Self::ConnectTimeout(_)
-            | Self::FirstByteTimeout
-            | Self::DownloadTimeout
-            | Self::Unanswered
-            | Self::Cut
-            | Self::Reply(_) => Side::Upstream,
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Unreachable { .. } | Self::ConnectTimeout(_) => Retry::Safe,
-            Self::Unanswered => Retry::IfIdempotent,
-            Self::Request(_)
-            | Self::Expectation
-            | Self::Connect
-            | Self::Full
-            | Self::HeadTimeout
-            | Self::UploadTimeout
-            | Self::ClientGone
-            | Self::ClientStuck
-            | Self::UnknownHost(_)
-            | Self::NoEndpoint(_)
-            | Self::FirstByteTimeout
-            | Self::DownloadTimeout
-            | Self::Cut
-            | Self::Reply(_) => Retry::Never,
+            Self::Request(_) | Self::Expectation | Self::Connect => (Kind::Protocol, Downstream, Never),
+            Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck => (Kind::Timeout, Downstream, Never),
+            Self::ClientGone => (Kind::Hangup, Downstream, Never),
+            Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
+            Self::Full => (Kind::Limit, Internal, Never),
+            Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
+            Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
+            Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
+            Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
+            Self::Unanswered => (Kind::Hangup, Upstream, IfIdempotent),
+            Self::Cut => (Kind::Hangup, Upstream, Never),
+            Self::Reply(_) => (Kind::Protocol, Upstream, Never),
         }
     }
 

@@ -55,33 +55,18 @@ impl Failure {
 }
 
 impl Classified for Failure {
-    fn kind(&self) -> Kind {
+    fn class(&self) -> (Kind, Side, Retry) {
+        use Retry::{IfIdempotent, Never, Safe};
+        use Side::{Internal, Upstream};
         match self {
-            Self::Down => Kind::Connect,
-            Self::Lost => Kind::Hangup,
-            Self::TimedOut => Kind::Timeout,
-            Self::Nonsense => Kind::Protocol,
-            Self::TooLarge => Kind::Limit,
-            Self::NoServer => Kind::NoEndpoint,
-            Self::Contended | Self::OverLimit(_) => Kind::Limit,
-            Self::NotReady => Kind::NoEndpoint,
-        }
-    }
-
-    fn side(&self) -> Side {
-        match self {
-            Self::Down | Self::Lost | Self::TimedOut | Self::Nonsense | Self::NoServer => Side::Upstream,
-            Self::TooLarge | Self::Contended | Self::OverLimit(_) | Self::NotReady => Side::Internal,
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Down | Self::NoServer | Self::Contended | Self::OverLimit(_) | Self::NotReady => {
-                Retry::Safe
-            }
-            Self::Lost | Self::TimedOut => Retry::IfIdempotent,
-            Self::Nonsense | Self::TooLarge => Retry::Never,
+            Self::Down => (Kind::Connect, Upstream, Safe),
+            Self::Lost => (Kind::Hangup, Upstream, IfIdempotent),
+            Self::TimedOut => (Kind::Timeout, Upstream, IfIdempotent),
+            Self::Nonsense => (Kind::Protocol, Upstream, Never),
+            Self::NoServer => (Kind::NoEndpoint, Upstream, Safe),
+            Self::TooLarge => (Kind::Limit, Internal, Never),
+            Self::Contended | Self::OverLimit(_) => (Kind::Limit, Internal, Safe),
+            Self::NotReady => (Kind::NoEndpoint, Internal, Safe),
         }
     }
 

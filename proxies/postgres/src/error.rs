@@ -183,14 +183,14 @@ impl Error {
 }
 
 impl Classified for Error {
-    fn kind(&self) -> Kind {
+    fn class(&self) -> (Kind, Side, Retry) {
+        use Retry::{IfIdempotent, Never, Safe};
+        use Side::{Downstream, Internal, Upstream};
         match self {
-            Error::Client(error) | Error::Lost(error) => Kind::of_io(error),
+            Error::Client(error) => (Kind::of_io(error), Downstream, Never),
             Error::Protocol(DecodeError::TooLarge { .. })
             | Error::TooManyStatements { .. }
-            | Error::StatementBytes { .. }
-            | Error::TooManyClients
-            | Error::ListenerFull => Kind::Limit,
+            | Error::StatementBytes { .. } => (Kind::Limit, Downstream, Never),
             Error::Protocol(_)
             | Error::Version(_)
             | Error::DirectTls
@@ -199,86 +199,23 @@ impl Classified for Error {
             | Error::Scram(_)
             | Error::Mechanism
             | Error::StatementMode
-            | Error::DuplicateStatement(_)
-            | Error::Upstream(_) => Kind::Protocol,
-            Error::Denied { .. } => Kind::Denied,
-            Error::NoDatabase(_) => Kind::NoRoute,
-            Error::LoginTimeout | Error::QueueTimeout => Kind::Timeout,
-            Error::QueueFull => Kind::QueueFull,
-            Error::Cancelled => Kind::Hangup,
-            Error::NoEndpoint => Kind::NoEndpoint,
-            Error::Connect(_) | Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
-                Kind::Connect
+            | Error::DuplicateStatement(_) => (Kind::Protocol, Downstream, Never),
+            Error::Denied { .. } => (Kind::Denied, Downstream, Never),
+            Error::NoDatabase(_) => (Kind::NoRoute, Downstream, Never),
+            Error::LoginTimeout => (Kind::Timeout, Downstream, Never),
+            Error::Cancelled => (Kind::Hangup, Downstream, Never),
+            Error::TooManyClients | Error::ListenerFull => (Kind::Limit, Internal, Never),
+            Error::QueueFull => (Kind::QueueFull, Internal, Safe),
+            Error::QueueTimeout => (Kind::Timeout, Internal, Safe),
+            Error::Setup => (Kind::Internal, Internal, Never),
+            Error::Draining => (Kind::Draining, Internal, Safe),
+            Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
+            Error::Connect(_) => (Kind::Connect, Upstream, Safe),
+            Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
+                (Kind::Connect, Upstream, Never)
             }
-            Error::Setup => Kind::Internal,
-            Error::Draining => Kind::Draining,
-        }
-    }
-
-    fn side(&self) -> Side {
-        match self {
-            Error::Client(_)
-            | Error::Protocol(_)
-            | Error::Version(_)
-            | Error::DirectTls
-            | Error::ExpectedPassword(_)
-            | Error::NoUser
-            | Error::Denied { .. }
-            | Error::Scram(_)
-            | Error::Mechanism
-            | Error::NoDatabase(_)
-            | Error::LoginTimeout
-            | Error::Cancelled
-            | Error::StatementMode
-            | Error::TooManyStatements { .. }
-            | Error::StatementBytes { .. }
-            | Error::DuplicateStatement(_) => Side::Downstream,
-            Error::NoEndpoint
-            | Error::Connect(_)
-            | Error::Refused(_)
-            | Error::ServerAuth(_)
-            | Error::ServerScram(_)
-            | Error::Lost(_)
-            | Error::Upstream(_) => Side::Upstream,
-            Error::TooManyClients
-            | Error::ListenerFull
-            | Error::QueueFull
-            | Error::QueueTimeout
-            | Error::Setup
-            | Error::Draining => Side::Internal,
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            Error::Connect(_)
-            | Error::NoEndpoint
-            | Error::QueueFull
-            | Error::QueueTimeout
-            | Error::Draining => Retry::Safe,
-            Error::Lost(_) | Error::Upstream(_) => Retry::IfIdempotent,
-            Error::Client(_)
-            | Error::Protocol(_)
-            | Error::Version(_)
-            | Error::DirectTls
-            | Error::ExpectedPassword(_)
-            | Error::NoUser
-            | Error::Denied { .. }
-            | Error::Scram(_)
-            | Error::Mechanism
-            | Error::NoDatabase(_)
-            | Error::LoginTimeout
-            | Error::TooManyClients
-            | Error::ListenerFull
-            | Error::Cancelled
-            | Error::Refused(_)
-            | Error::ServerAuth(_)
-            | Error::ServerScram(_)
-            | Error::Setup
-            | Error::StatementMode
-            | Error::TooManyStatements { .. }
-            | Error::StatementBytes { .. }
-            | Error::DuplicateStatement(_) => Retry::Never,
+            Error::Lost(error) => (Kind::of_io(error), Upstream, IfIdempotent),
+            Error::Upstream(_) => (Kind::Protocol, Upstream, IfIdempotent),
         }
     }
 

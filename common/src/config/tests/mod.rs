@@ -84,24 +84,14 @@ impl TryFrom<u32> for Even {
 }
 
 impl Document for Sample {
-    fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    fn admin(&self) -> Option<&Admin> {
-        self.admin.as_ref()
-    }
-
-    fn log(&self) -> &Log {
-        &self.log
-    }
-
-    fn drain(&self) -> Duration {
-        self.drain
-    }
-
-    fn workers(&self) -> Option<usize> {
-        self.workers
+    fn basics(&self) -> Basics<'_> {
+        Basics {
+            listeners: &self.listeners,
+            admin: self.admin.as_ref(),
+            log: &self.log,
+            drain: self.drain,
+            workers: self.workers,
+        }
     }
 
     fn validate(&self, issues: &mut Issues) {

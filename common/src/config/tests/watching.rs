@@ -172,24 +172,14 @@ thread_local! {
 }
 
 impl Document for Slow {
-    fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    fn admin(&self) -> Option<&Admin> {
-        None
-    }
-
-    fn log(&self) -> &Log {
-        &self.log
-    }
-
-    fn drain(&self) -> Duration {
-        default_drain()
-    }
-
-    fn workers(&self) -> Option<usize> {
-        None
+    fn basics(&self) -> Basics<'_> {
+        Basics {
+            listeners: &self.listeners,
+            admin: None,
+            log: &self.log,
+            drain: default_drain(),
+            workers: None,
+        }
     }
 
     fn validate(&self, _: &mut Issues) {

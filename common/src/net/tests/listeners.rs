@@ -77,19 +77,22 @@ async fn one_client_too_many_is_told_so_and_the_next_finds_room_again() {
     ping(&mut first).await;
 }
 
+/// Never done with telling that there is no room.
+struct Slow;
+
+impl SharedService for Slow {
+    async fn serve(self: Arc<Self>, conn: Downstream) {
+        Echo::default().echo(conn).await;
+    }
+
+    async fn refuse(self: Arc<Self>, mut conn: Downstream) {
+        conn.stream.send(&mut &b"full"[..]).await.unwrap();
+        std::future::pending::<()>().await;
+    }
+}
+
 #[tokio::test]
 async fn clients_that_are_told_there_is_no_room_take_none() {
-    struct Slow;
-    impl SharedService for Slow {
-        async fn serve(self: Arc<Self>, conn: Downstream) {
-            Echo::default().echo(conn).await;
-        }
-
-        async fn refuse(self: Arc<Self>, mut conn: Downstream) {
-            conn.stream.send(&mut &b"full"[..]).await.unwrap();
-            std::future::pending::<()>().await;
-        }
-    }
     let world = World::of(Service::shared(Arc::new(Slow)), Arc::default(), 0);
     let address = world.listen_tcp(|listener| listener.max_connections = Some(1));
     let mut first = client(&address).await;
@@ -99,6 +102,17 @@ async fn clients_that_are_told_there_is_no_room_take_none() {
     first.finish().await;
     first.expect_end().await;
     ping(&mut client(&address).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_that_there_is_no_room_has_a_second_to_hear_it() {
+    let world = World::of(Service::shared(Arc::new(Slow)), Arc::default(), 0);
+    let address = world.listen_tcp(|listener| listener.max_connections = Some(0));
+    let mut late = client(&address).await;
+    late.expect("full").await;
+    let told = tokio::time::Instant::now();
+    late.expect_end().await;
+    assert_eq!(told.elapsed().as_secs(), 1);
 }
 
 #[tokio::test]
@@ -154,6 +168,19 @@ async fn a_unix_socket_has_its_mode_and_leaves_nothing_behind() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_socket_file_that_another_has_put_in_its_place_stays() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("echo.sock");
+    let world = World::shared();
+    world.listen(&[unix(&path)]);
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    world.listeners.drain();
+    soon(world.listeners.ended()).await;
+    assert!(path.exists());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod check;
 mod tests;
 
 use groove_common::config::{
-    Admin, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
+    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
     default_drain,
 };
 use ipnet::IpNet;
@@ -251,24 +251,14 @@ pub struct AppTimeouts {
 }
 
 impl Document for Config {
-    fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    fn admin(&self) -> Option<&Admin> {
-        self.admin.as_ref()
-    }
-
-    fn log(&self) -> &Log {
-        &self.log
-    }
-
-    fn drain(&self) -> Duration {
-        self.drain
-    }
-
-    fn workers(&self) -> Option<usize> {
-        self.workers
+    fn basics(&self) -> Basics<'_> {
+        Basics {
+            listeners: &self.listeners,
+            admin: self.admin.as_ref(),
+            log: &self.log,
+            drain: self.drain,
+            workers: self.workers,
+        }
     }
 
     fn validate(&self, issues: &mut Issues) {

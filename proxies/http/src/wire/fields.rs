@@ -175,9 +175,11 @@ impl Fields {
                 }
             }
             Name::Upgrade => self.upgrade = Some(field.value),
-            Name::KeepAlive | Name::ProxyConnection | Name::Te => self.has_special = true,
             Name::Accept
             | Name::Forwarded
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::Te
             | Name::Trailer
             | Name::Via
             | Name::XForwardedFor

@@ -52,23 +52,15 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
 }
 
 fn keeps_in_request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, field: &Field) -> bool {
-    let stays = match field.known {
-        Name::Connection
-        | Name::KeepAlive
-        | Name::ProxyConnection
-        | Name::Te
-        | Name::TransferEncoding
-        | Name::Upgrade
-        // Written anew, behind what the peer said.
-        | Name::XForwardedFor => false,
-        Name::Forwarded
-        | Name::XForwardedHost
-        | Name::XForwardedPort
-        | Name::XForwardedProto
-        | Name::XRealIp
-        | Name::XRequestId => hop.trusted,
-        Name::Host | Name::ContentLength | Name::Expect => true,
-        Name::Accept | Name::Trailer | Name::Via | Name::Other => !named_by_connection(head.raw, head.fields, field),
+    let known = field.known;
+    // X-Forwarded-For is written anew, behind what the peer said.
+    let stays = if known.is_hop_by_hop() || known == Name::XForwardedFor {
+        false
+    } else if known.is_identity() {
+        hop.trusted
+    } else {
+        matches!(known, Name::Host | Name::ContentLength | Name::Expect)
+            || !named_by_connection(head.raw, head.fields, field)
     };
     stays && !edits.removes(field.name.of(head.raw))
 }
@@ -156,27 +148,12 @@ fn status_line(head: &ReplyHead<'_>, out: &mut BytesMut) {
 }
 
 fn keeps_in_reply(head: &ReplyHead<'_>, edits: &Edits, field: &Field) -> bool {
-    let stays = match field.known {
-        Name::Connection
-        | Name::KeepAlive
-        | Name::ProxyConnection
-        | Name::Te
-        | Name::TransferEncoding
-        | Name::Upgrade => false,
-        Name::ContentLength => head.status >= 200 && head.status != 204,
-        Name::Accept
-        | Name::Expect
-        | Name::Forwarded
-        | Name::Host
-        | Name::Trailer
-        | Name::Via
-        | Name::XForwardedFor
-        | Name::XForwardedHost
-        | Name::XForwardedPort
-        | Name::XForwardedProto
-        | Name::XRealIp
-        | Name::XRequestId
-        | Name::Other => !named_by_connection(head.raw, head.fields, field),
+    let stays = if field.known.is_hop_by_hop() {
+        false
+    } else if field.known == Name::ContentLength {
+        head.status >= 200 && head.status != 204
+    } else {
+        !named_by_connection(head.raw, head.fields, field)
     };
     stays && !edits.removes(field.name.of(head.raw))
 }

@@ -102,10 +102,9 @@ pub async fn run<N: Nodes>(
     request: &Request<'_>,
     token: Option<Token>,
 ) -> Result<Outcome, Failure> {
-    let (staged, id) = (Cell::new(None), Cell::new(at.id));
-    let chunked = Chunked { steps: Steps::of(nodes, request), at, request, staged: &staged, id: &id };
+    let chunked = Chunked::new(nodes, at, request);
     let outcome = attempts(|| chunked.operation(token)).await;
-    if let Some(head) = staged.take() {
+    if let Some(head) = chunked.staged.take() {
         // It is not in: nobody will ask for these.
         chunked.remove(head).await;
     }
@@ -123,8 +122,8 @@ pub async fn rest<N: Nodes>(
     request: &Request<'_>,
     told: Told,
 ) -> Result<Outcome, Failure> {
-    let (staged, id, told) = (Cell::new(None), Cell::new(at.id), Cell::new(Some(told)));
-    let chunked = Chunked { steps: Steps::of(nodes, request), at, request, staged: &staged, id: &id };
+    let chunked = Chunked::new(nodes, at, request);
+    let told = Cell::new(Some(told));
     attempts(|| chunked.get(told.take())).await
 }
 
@@ -134,18 +133,10 @@ struct Chunked<'a, N> {
     at: At,
     request: &'a Request<'a>,
     /// The version whose parts are there, or on their way, and whose head is not in.
-    staged: &'a Cell<Option<Head>>,
+    staged: Cell<Option<Head>>,
     /// Of the next version.
-    id: &'a Cell<u128>,
+    id: Cell<u128>,
 }
-
-impl<N> Clone for Chunked<'_, N> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<N> Copy for Chunked<'_, N> {}
 
 /// What is at a key.
 #[derive(Debug, Clone, Copy)]
@@ -155,8 +146,15 @@ struct Item {
     head: Option<Head>,
 }
 
+impl<'a, N> Chunked<'a, N> {
+    fn new(nodes: &'a N, at: At, request: &'a Request<'a>) -> Self {
+        let (staged, id) = (Cell::new(None), Cell::new(at.id));
+        Self { steps: Steps::of(nodes, request), at, request, staged, id }
+    }
+}
+
 impl<N: Nodes> Chunked<'_, N> {
-    async fn operation(self, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn operation(&self, token: Option<Token>) -> Result<Outcome, Stop> {
         match self.request.op {
             Op::Get(_) => self.get(None).await,
             Op::Store(store @ Store { mode: Mode::Append | Mode::Prepend, .. }) => {
@@ -169,12 +167,12 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Asks the key's own server.
-    async fn ask(self, op: Op<'_>, pin: Option<Pin>) -> Result<Told, Failure> {
+    async fn ask(&self, op: Op<'_>, pin: Option<Pin>) -> Result<Told, Failure> {
         self.steps.ask(Node::Home, op, pin).await
     }
 
     /// What is there, and its head if it has one. Values themselves are not asked for.
-    async fn look(self) -> Result<Option<Item>, Stop> {
+    async fn look(&self) -> Result<Option<Item>, Stop> {
         let get =
             |wants: Wants| Op::Get(Get { wants: wants.and(Wants::CAS).and(Wants::SIZE), ..Get::default() });
         match item(self.ask(get(Wants::NOTHING), None).await?)? {
@@ -184,7 +182,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Reads; `first` is what the key's server was heard to say, if it has been asked.
-    async fn get(self, first: Option<Told>) -> Result<Outcome, Stop> {
+    async fn get(&self, first: Option<Told>) -> Result<Outcome, Stop> {
         let Op::Get(get) = self.request.op else { return Err(Failure::Nonsense.into()) };
         let told = match first {
             Some(told) => told,
@@ -215,7 +213,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Puts the value together whose head was told.
-    async fn whole(self, get: Get, head: Head, told: Told) -> Result<Outcome, Stop> {
+    async fn whole(&self, get: Get, head: Head, told: Told) -> Result<Outcome, Stop> {
         let Some((value, left_s)) = self.fetch(head).await? else { return self.lost(head).await };
         match get.touch {
             Some(exptime) => _ = self.touch(head, exptime).await?,
@@ -226,7 +224,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// A part is missing: there is a newer version by now, or none at all. All begins again.
-    async fn lost(self, head: Head) -> Result<Outcome, Stop> {
+    async fn lost(&self, head: Head) -> Result<Outcome, Stop> {
         if let Some(Item { pin, head: Some(now), .. }) = self.look().await?
             && now.id == head.id
             && let Swap::Done(_) = self.steps.kill_if(Node::Home, pin).await?
@@ -237,7 +235,7 @@ impl<N: Nodes> Chunked<'_, N> {
         Err(Stop::Again)
     }
 
-    async fn delete(self, delete: Delete, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn delete(&self, delete: Delete, token: Option<Token>) -> Result<Outcome, Stop> {
         let Some(Item { pin, head, .. }) = self.look().await? else {
             return Ok(self.bare(delete.wants, Status::NotFound));
         };
@@ -271,7 +269,7 @@ impl<N: Nodes> Chunked<'_, N> {
 
     /// Something that may have taken a head away has failed. Whether it has been done or not, the parts go: they
     /// must not stay without a head, and without them a head is a miss.
-    async fn forget(self, failure: Failure, head: Option<Head>) {
+    async fn forget(&self, failure: Failure, head: Option<Head>) {
         if let Some(head) = head
             && !matches!(failure, Failure::Down | Failure::NoServer)
         {
@@ -279,7 +277,7 @@ impl<N: Nodes> Chunked<'_, N> {
         }
     }
 
-    fn bare(self, wants: Wants, status: Status) -> Outcome {
+    fn bare(&self, wants: Wants, status: Status) -> Outcome {
         super::found::bare(self.request, wants, status)
     }
 }

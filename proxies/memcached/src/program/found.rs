@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::steps::pin_of;
 use super::{Node, Origin, Outcome, Pin, Told};
 use crate::error::Failure;
-use crate::wire::meta::{Reply, Request, Status, Wants};
+use crate::wire::meta::{Op, Reply, Request, Status, Wants};
 use crate::wire::number;
 
 /// Longer times are Unix times (protocol.txt, "Expiration times").
@@ -158,6 +158,17 @@ impl Found {
         };
         let origin = Some(Origin { node: self.node, link: self.pin.link });
         Outcome { reply: Reply::new(status, line.freeze(), value), origin }
+    }
+}
+
+/// What the reply to this is to tell.
+pub(super) fn wants_of(op: &Op<'_>) -> Wants {
+    match op {
+        Op::Get(get) => get.wants,
+        Op::Store(store) => store.wants,
+        Op::Delete(delete) => delete.wants,
+        Op::Arith(arith) => arith.wants,
+        Op::Debug => Wants::NOTHING,
     }
 }
 

@@ -33,7 +33,7 @@ mod get;
 mod token;
 mod write;
 
-use super::found::bare;
+use super::found::{bare, wants_of};
 use super::steps::{Steps, Stop, attempts};
 use super::{Event, Node, Nodes, Outcome, Pin};
 use crate::error::Failure;
@@ -111,16 +111,8 @@ struct Moving<'a, N> {
     request: &'a Request<'a>,
 }
 
-impl<N> Clone for Moving<'_, N> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<N> Copy for Moving<'_, N> {}
-
 impl<N: Nodes> Moving<'_, N> {
-    async fn operation(self, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn operation(&self, token: Option<Token>) -> Result<Outcome, Stop> {
         match (self.request.op, token) {
             (Op::Get(Get { wants, touch: None, .. }), _) => self.get(wants).await,
             (Op::Get(Get { touch: Some(_), .. }) | Op::Arith(_), None) => self.change().await,
@@ -136,7 +128,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// The two servers in the order in which they are asked in this phase: home first.
-    fn home_and_other(self) -> (Node, Node) {
+    fn home_and_other(&self) -> (Node, Node) {
         match self.at.phase {
             Phase::B | Phase::C => (Node::Old, Node::New),
             Phase::E | Phase::F | Phase::G => (Node::New, Node::Old),
@@ -144,7 +136,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Makes sure of it that nothing is at the other server, before something is stored at `home`.
-    async fn kill_other(self, home: Node) -> Result<bool, Stop> {
+    async fn kill_other(&self, home: Node) -> Result<bool, Stop> {
         let other = if home == Node::New { Node::Old } else { Node::New };
         match self.at.phase {
             Phase::C | Phase::E | Phase::F => self.steps.kill(other).await,
@@ -153,7 +145,12 @@ impl<N: Nodes> Moving<'_, N> {
         }
     }
 
-    fn bare(self, wants: Wants, status: Status) -> Outcome {
+    /// A reply of nothing but how it went, and what the client wants with that.
+    fn told(&self, status: Status) -> Outcome {
+        self.bare(wants_of(&self.request.op), status)
+    }
+
+    fn bare(&self, wants: Wants, status: Status) -> Outcome {
         bare(self.request, wants, status)
     }
 }

@@ -184,36 +184,42 @@ pub(super) fn pin_of(told: &Told) -> Result<Pin, Failure> {
 
 /// What an `mg` has seen, if anything.
 pub(super) fn seen(told: Told) -> Result<Option<Told>, Stop> {
-    match told.reply.status {
-        Status::Value | Status::Done => Ok(Some(told)),
-        Status::Miss => Ok(None),
-        status @ (Status::NotFound
-        | Status::NotStored
-        | Status::Exists
-        | Status::TooLarge
-        | Status::Noop
-        | Status::Debug
-        | Status::End
-        | Status::Stat
-        | Status::Error
-        | Status::Classic) => Err(unfit(status, told.reply)),
+    match heard(told)? {
+        Heard::Done(told) => Ok(Some(told)),
+        Heard::Miss => Ok(None),
+        Heard::Exists | Heard::Nothing => Err(Failure::Nonsense.into()),
     }
 }
 
 /// What became of an `ms`, `md` or `ma`.
 pub(super) fn swapped(told: Told) -> Result<Swap, Stop> {
+    match heard(told)? {
+        Heard::Done(told) => Ok(Swap::Done(told)),
+        Heard::Exists => Ok(Swap::Exists),
+        Heard::Nothing => Ok(Swap::Nothing),
+        Heard::Miss => Err(Failure::Nonsense.into()),
+    }
+}
+
+/// What the reply to a step may say.
+enum Heard {
+    Done(Told),
+    Miss,
+    Exists,
+    Nothing,
+}
+
+fn heard(told: Told) -> Result<Heard, Stop> {
     match told.reply.status {
-        Status::Done | Status::Value => Ok(Swap::Done(told)),
-        Status::Exists => Ok(Swap::Exists),
-        Status::NotFound | Status::NotStored => Ok(Swap::Nothing),
-        status @ (Status::Miss
-        | Status::TooLarge
-        | Status::Noop
-        | Status::Debug
-        | Status::End
-        | Status::Stat
-        | Status::Error
-        | Status::Classic) => Err(unfit(status, told.reply)),
+        Status::Done | Status::Value => Ok(Heard::Done(told)),
+        Status::Miss => Ok(Heard::Miss),
+        Status::Exists => Ok(Heard::Exists),
+        Status::NotFound | Status::NotStored => Ok(Heard::Nothing),
+        Status::TooLarge => Err(Failure::TooLarge.into()),
+        Status::Error => Err(Stop::Refused(told.reply)),
+        Status::Noop | Status::Debug | Status::End | Status::Stat | Status::Classic => {
+            Err(Failure::Nonsense.into())
+        }
     }
 }
 
@@ -225,24 +231,6 @@ fn plain(store: Store<'_>) -> Store<'_> {
 fn counted(arith: Arith) -> Arith {
     let wants = arith.wants.and(Wants::VALUE).and(Wants::CAS);
     Arith { vivify: None, initial: None, new_cas: None, wants, ..arith }
-}
-
-fn unfit(status: Status, reply: Reply) -> Stop {
-    match status {
-        Status::Error => Stop::Refused(reply),
-        Status::TooLarge => Stop::Failed(Failure::TooLarge),
-        Status::Done
-        | Status::Value
-        | Status::Miss
-        | Status::NotFound
-        | Status::NotStored
-        | Status::Exists
-        | Status::Noop
-        | Status::Debug
-        | Status::End
-        | Status::Stat
-        | Status::Classic => Stop::Failed(Failure::Nonsense),
-    }
 }
 
 /// The found item as it is to be stored elsewhere.

@@ -24,11 +24,11 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
-use super::found::{Found, Look, WHOLE, bare, done};
+use super::found::{Found, Look, WHOLE, bare, done, wants_of};
 use super::steps::{Steps, Stop, Swap, again, attempts, pin_of};
 use super::{Event, Node, Nodes, Outcome, Pin, Told};
 use crate::error::Failure;
-use crate::wire::meta::{Arith, Delete, Get, Mode, Op, Reply, Request, Status, Store, Wants};
+use crate::wire::meta::{Arith, Get, Mode, Op, Reply, Request, Status, Store, Wants};
 use crate::wire::number;
 
 /// When what is written comes to be behind.
@@ -70,8 +70,7 @@ pub async fn run<N: Nodes>(
     request: &Request<'_>,
     token: Option<Token>,
 ) -> Result<Outcome, Failure> {
-    let was_there = Cell::new(false);
-    let tiered = Tiered { steps: Steps::of(nodes, request), at, request, was_there: &was_there };
+    let tiered = Tiered { steps: Steps::of(nodes, request), at, request, was_there: Cell::new(false) };
     attempts(|| tiered.operation(token)).await
 }
 
@@ -81,19 +80,11 @@ struct Tiered<'a, N> {
     at: At,
     request: &'a Request<'a>,
     /// A delete that begins again has deleted something before.
-    was_there: &'a Cell<bool>,
+    was_there: Cell<bool>,
 }
-
-impl<N> Clone for Tiered<'_, N> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<N> Copy for Tiered<'_, N> {}
 
 impl<N: Nodes> Tiered<'_, N> {
-    async fn operation(self, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn operation(&self, token: Option<Token>) -> Result<Outcome, Stop> {
         match (self.request.op, token) {
             (Op::Get(Get { wants, touch: None, .. }), _) => {
                 let found = self.get(wants).await?;
@@ -111,16 +102,16 @@ impl<N: Nodes> Tiered<'_, N> {
         }
     }
 
-    fn hit(self, found: &Found, wants: Wants) -> Outcome {
+    fn hit(&self, found: &Found, wants: Wants) -> Outcome {
         found.hit(self.request, wants)
     }
 
-    fn bare(self, wants: Wants, status: Status) -> Outcome {
+    fn bare(&self, wants: Wants, status: Status) -> Outcome {
         bare(self.request, wants, status)
     }
 
     /// Reads, and brings to the front what is behind.
-    async fn get(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn get(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         let stub = match self.steps.claim(Node::Front, wants).await? {
             Look::Value(found) => return Ok(Some(found)),
             Look::Stub { pin, is_mine: true } => pin,
@@ -144,7 +135,7 @@ impl<N: Nodes> Tiered<'_, N> {
         }
     }
 
-    async fn behind_then_front(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn behind_then_front(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         if let Some(found) = self.behind(wants).await? {
             return Ok(Some(found));
         }
@@ -155,7 +146,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// A reader may take an overflow server that is away for one that has nothing: a miss is never wrong.
-    async fn behind(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn behind(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         match self.steps.look(Node::Overflow, wants).await {
             Ok(Look::Value(found)) => Ok(Some(found)),
             Ok(Look::Stub { .. } | Look::Nothing) | Err(Stop::Failed(_)) => Ok(None),
@@ -163,13 +154,13 @@ impl<N: Nodes> Tiered<'_, N> {
         }
     }
 
-    async fn set(self, store: Store<'_>) -> Result<Outcome, Stop> {
+    async fn set(&self, store: Store<'_>) -> Result<Outcome, Stop> {
         let pin = self.steps.claim(Node::Front, Wants::NOTHING).await?.claimed()?;
         self.steps.kill(Node::Overflow).await?;
         self.put(pin, store).await
     }
 
-    async fn add(self, store: Store<'_>) -> Result<Outcome, Stop> {
+    async fn add(&self, store: Store<'_>) -> Result<Outcome, Stop> {
         let (pin, is_mine) = match self.steps.claim(Node::Front, Wants::NOTHING).await? {
             Look::Value(_) => return Ok(self.bare(store.wants, Status::NotStored)),
             Look::Stub { pin, is_mine } => (pin, is_mine),
@@ -186,7 +177,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// Stores on this version in front, and behind.
-    async fn put(self, pin: Pin, store: Store<'_>) -> Result<Outcome, Stop> {
+    async fn put(&self, pin: Pin, store: Store<'_>) -> Result<Outcome, Stop> {
         let told = self.steps.store_if(Node::Front, pin, store).await?.or_again()?;
         let stored = pin_of(&told)?;
         let copy = Store { mode: Mode::Set, compare: None, invalidate: false, vivify: None, ..store };
@@ -200,7 +191,7 @@ impl<N: Nodes> Tiered<'_, N> {
     /// Puts a copy behind what has this version in front. It has a new version then. What fails leaves no copy: the
     /// older one has been killed before, and this one goes into the stub that was left for it or nowhere, however
     /// late it comes. So the value is stored all the same, and lost once the front evicts it, which is counted.
-    async fn spill(self, pin: Pin, copy: Store<'_>) -> Option<Pin> {
+    async fn spill(&self, pin: Pin, copy: Store<'_>) -> Option<Pin> {
         if self.at.spill == Spill::Later {
             return None;
         }
@@ -232,13 +223,13 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// Puts behind what is in front, as it is now.
-    async fn spill_again(self) {
+    async fn spill_again(&self) {
         if let Ok(Look::Value(found)) = self.steps.look(Node::Front, WHOLE).await {
             self.spill(found.pin, again(&found, self.at.now_s)).await;
         }
     }
 
-    async fn delete(self, wants: Wants) -> Result<Outcome, Stop> {
+    async fn delete(&self, wants: Wants) -> Result<Outcome, Stop> {
         let seen = self.steps.claim(Node::Front, Wants::NOTHING).await?;
         let was_behind = self.steps.kill(Node::Overflow).await?;
         self.was_there.set(self.was_there.get() || was_behind || seen.is_value());
@@ -248,7 +239,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// Brings the item to the front, or makes sure that there is none.
-    async fn settle(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn settle(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         let stub = match self.steps.claim(Node::Front, wants).await? {
             Look::Value(found) => return Ok(Some(found)),
             look @ (Look::Stub { .. } | Look::Nothing) => look.claimed()?,
@@ -267,7 +258,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// What needs the item that is there, and perhaps a certain version of it.
-    async fn change(self, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn change(&self, token: Option<Token>) -> Result<Outcome, Stop> {
         let wants = wants_of(&self.request.op);
         let Some(found) = self.settle(wants.and(WHOLE)).await? else { return self.missing(wants).await };
         match token {
@@ -288,7 +279,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// Does it to this version in front, now that there is no other copy.
-    async fn apply(self, found: Found, wants: Wants) -> Result<Outcome, Stop> {
+    async fn apply(&self, found: Found, wants: Wants) -> Result<Outcome, Stop> {
         let pin = found.pin;
         let outcome = match self.request.op {
             Op::Get(Get { touch, .. }) => {
@@ -331,7 +322,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// There is nothing to change.
-    async fn missing(self, wants: Wants) -> Result<Outcome, Stop> {
+    async fn missing(&self, wants: Wants) -> Result<Outcome, Stop> {
         let status = match self.request.op {
             Op::Get(_) | Op::Debug => Status::Miss,
             Op::Store(Store { mode: Mode::Append | Mode::Prepend, .. }) => Status::NotStored,
@@ -346,7 +337,7 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// `ma N J` of a counter that is not there.
-    async fn make_counter(self, exptime: i32, initial: u64, wants: Wants) -> Result<Outcome, Stop> {
+    async fn make_counter(&self, exptime: i32, initial: u64, wants: Wants) -> Result<Outcome, Stop> {
         let digits = Bytes::from(initial.to_string());
         let store = Store { exptime, ..Store::new(Mode::Add, &digits) };
         if self.add(store).await?.reply.status != Status::Done {
@@ -360,22 +351,12 @@ impl<N: Nodes> Tiered<'_, N> {
     }
 
     /// `me`, of the copy that a read would show.
-    async fn debug(self) -> Result<Outcome, Stop> {
+    async fn debug(&self) -> Result<Outcome, Stop> {
         let mut told = self.steps.ask(Node::Front, self.request.op, None).await?;
         if told.reply.status == Status::Miss {
             told = self.steps.ask(Node::Overflow, self.request.op, None).await?;
         }
         Ok(Outcome { reply: told.reply, origin: None })
-    }
-}
-
-fn wants_of(op: &Op<'_>) -> Wants {
-    match op {
-        Op::Get(get) => get.wants,
-        Op::Store(store) => store.wants,
-        Op::Delete(Delete { wants, .. }) => *wants,
-        Op::Arith(arith) => arith.wants,
-        Op::Debug => Wants::NOTHING,
     }
 }
 

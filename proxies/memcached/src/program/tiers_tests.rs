@@ -9,6 +9,7 @@ use groove_common::balance::Dice;
 use super::*;
 use crate::program::Link;
 use crate::store::{self};
+use crate::wire::meta::Delete;
 
 /// Two servers, and whoever asks waits for its turn once: the scheduler decides over the order of all requests.
 struct World {

@@ -6,9 +6,10 @@ use groove_common::ids::Address;
 use groove_common::store::Files;
 use groove_common::telemetry::Registry;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use super::super::metrics::ResizeMetrics;
-use super::super::section::Section;
+use super::super::section::{Policy, Section};
 use super::super::shared::Shared;
 use super::*;
 use crate::upstream::connection::Settings;

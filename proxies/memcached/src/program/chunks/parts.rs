@@ -20,7 +20,7 @@ const LEASE_LEFT_S_MIN: u64 = LEASE_S.unsigned_abs() as u64 / 2;
 impl<N: Nodes> Chunked<'_, N> {
     /// Stores the parts of `value`, for as long as it takes until the head is in. What is there already from an
     /// attempt before serves again.
-    pub(super) async fn stage(self, value: &Bytes) -> Result<Head, Stop> {
+    pub(super) async fn stage(&self, value: &Bytes) -> Result<Head, Stop> {
         if let Some(head) = self.staged.get() {
             return Ok(head);
         }
@@ -44,7 +44,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// The value, and how long the part that goes first has to live. None if a part is not there.
-    pub(super) async fn fetch(self, head: Head) -> Result<Option<(Bytes, u64)>, Stop> {
+    pub(super) async fn fetch(&self, head: Head) -> Result<Option<(Bytes, u64)>, Stop> {
         if head.len() > self.at.value_len_max {
             return Err(Failure::TooLarge.into());
         }
@@ -68,7 +68,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Gives the parts a life that goes with a head's of `exptime`. False if one is not there.
-    pub(super) async fn touch(self, head: Head, exptime: i32) -> Result<bool, Failure> {
+    pub(super) async fn touch(&self, head: Head, exptime: i32) -> Result<bool, Failure> {
         if exptime < 0 {
             self.remove(head).await;
             return Ok(true);
@@ -84,7 +84,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Gives parts that are about to end another lease, if their head has no end.
-    pub(super) async fn renew(self, head: Head, left_s: u64, told: &Told) {
+    pub(super) async fn renew(&self, head: Head, left_s: u64, told: &Told) {
         if left_s >= LEASE_LEFT_S_MIN {
             return;
         }
@@ -97,7 +97,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Deletes the parts. What cannot be deleted is counted, and expires in time.
-    pub(super) async fn remove(self, head: Head) {
+    pub(super) async fn remove(&self, head: Head) {
         let delete = async |part: Part| self.part(&part.key, Op::Delete(Delete::default())).await;
         let mut deleted = stream::iter(head.parts()).map(delete).buffer_unordered(AT_ONCE);
         while let Some(told) = deleted.next().await {
@@ -108,7 +108,7 @@ impl<N: Nodes> Chunked<'_, N> {
         }
     }
 
-    async fn part(self, key: &[u8], op: Op<'_>) -> Result<Told, Failure> {
+    async fn part(&self, key: &[u8], op: Op<'_>) -> Result<Told, Failure> {
         self.steps.nodes.ask(Node::Part, &Request { key, is_coded: false, op }, None).await
     }
 }

@@ -10,7 +10,7 @@ use crate::program::{Event, Node, Nodes, Outcome, Pin, Told};
 use crate::wire::meta::{Get, Mode, Op, Status, Store, Wants};
 
 impl<N: Nodes> Chunked<'_, N> {
-    pub(super) async fn store(self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
+    pub(super) async fn store(&self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
         let seen = self.look().await?;
         match unmet(&store, token, seen) {
             Some(status) => Ok(self.bare(store.wants, status)),
@@ -19,7 +19,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Stores on what was seen.
-    async fn put(self, store: Store<'_>, token: Option<Token>, seen: Option<Item>) -> Result<Outcome, Stop> {
+    async fn put(&self, store: Store<'_>, token: Option<Token>, seen: Option<Item>) -> Result<Outcome, Stop> {
         let Store { value, exptime, .. } = store;
         let new = match exptime < 0 {
             false if value.len() > self.at.part_len || is_head(value) => Some(self.stage(value).await?),
@@ -45,7 +45,7 @@ impl<N: Nodes> Chunked<'_, N> {
 
     /// Sends it, and makes the parts follow: those of `new` live as long as it does, those of `old` are gone.
     async fn swap(
-        self,
+        &self,
         store: Store<'_>,
         token: Option<Token>,
         pin: Option<Pin>,
@@ -90,7 +90,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// A server that has no room for what it is sent may drop what was there.
-    async fn forget_refused(self, old: Option<Head>) {
+    async fn forget_refused(&self, old: Option<Head>) {
         let Some(old) = old else { return };
         match self.look().await {
             Ok(Some(Item { head: Some(now), .. })) if now.id == old.id => (),
@@ -99,7 +99,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Puts more behind or before what is there.
-    pub(super) async fn append(self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
+    pub(super) async fn append(&self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
         let Some(seen) = self.look().await? else {
             return match store.vivify {
                 Some(exptime) => {
@@ -122,7 +122,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Can its server do it? Not if that makes it too long for an item, or might look like a head.
-    fn fits(self, store: &Store<'_>, seen: &Item) -> bool {
+    fn fits(&self, store: &Store<'_>, seen: &Item) -> bool {
         let begins = match store.mode {
             Mode::Append => seen.len > 0 && seen.len < MAGIC.len(),
             Mode::Prepend | Mode::Set | Mode::Add | Mode::Replace => false,
@@ -135,7 +135,7 @@ impl<N: Nodes> Chunked<'_, N> {
     }
 
     /// Reads the value, and stores it anew with the rest.
-    async fn join(self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
+    async fn join(&self, store: Store<'_>, token: Option<Token>) -> Result<Outcome, Stop> {
         if let Some(staged) = self.staged.take() {
             // An attempt's before, with another value.
             self.remove(staged).await;

@@ -44,7 +44,7 @@ impl From<Found> for Target {
 }
 
 impl<N: Nodes> Moving<'_, N> {
-    pub(super) async fn change(self) -> Result<Outcome, Stop> {
+    pub(super) async fn change(&self) -> Result<Outcome, Stop> {
         if let (Phase::B, Op::Arith(arith)) = (self.at.phase, self.request.op) {
             return self.count_alone(arith).await;
         }
@@ -55,7 +55,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Where only one server is in use a counter needs no second step, as nothing changes a stub into a number.
-    async fn count_alone(self, arith: Arith) -> Result<Outcome, Stop> {
+    async fn count_alone(&self, arith: Arith) -> Result<Outcome, Stop> {
         match self.steps.count(Node::Old, arith).await {
             Ok(Swap::Done(told)) => Ok(done(self.request, arith.wants, Node::Old, &told)),
             Ok(Swap::Exists | Swap::Nothing) => self.absent().await,
@@ -68,7 +68,7 @@ impl<N: Nodes> Moving<'_, N> {
         }
     }
 
-    async fn target(self) -> Result<Option<Target>, Stop> {
+    async fn target(&self) -> Result<Option<Target>, Stop> {
         let wants = match self.request.op {
             Op::Get(get) => get.wants.and(WHOLE),
             Op::Store(_) | Op::Arith(_) | Op::Delete(_) | Op::Debug => Wants::NOTHING,
@@ -84,7 +84,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Sees to it that the item is at new, as a change made at old would be overlooked there.
-    async fn settle(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn settle(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         let stub = match self.steps.claim(Node::New, wants).await? {
             Look::Value(found) => return Ok(Some(found)),
             look @ (Look::Stub { .. } | Look::Nothing) => look.claimed()?,
@@ -99,7 +99,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// As [`Self::settle`], for what needs no old value: whether there is one is enough.
-    async fn settle_place(self) -> Result<Option<Target>, Stop> {
+    async fn settle_place(&self) -> Result<Option<Target>, Stop> {
         let pin = match self.steps.claim(Node::New, Wants::NOTHING).await? {
             Look::Value(found) => return Ok(Some(found.into())),
             look @ (Look::Stub { .. } | Look::Nothing) => look.claimed()?,
@@ -111,7 +111,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// There is nothing, and that is certain only if nobody has put anything in the stub's place.
-    async fn unclaim(self, stub: Pin) -> Result<(), Stop> {
+    async fn unclaim(&self, stub: Pin) -> Result<(), Stop> {
         match self.steps.kill_if(Node::New, stub).await? {
             Swap::Done(_) | Swap::Nothing => Ok(()),
             Swap::Exists => Err(Stop::Again),
@@ -119,7 +119,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Does what the client asked to this version and no other.
-    pub(super) async fn apply(self, target: &Target) -> Result<Changed, Stop> {
+    pub(super) async fn apply(&self, target: &Target) -> Result<Changed, Stop> {
         let Target { node, pin, ref found } = *target;
         let (swap, wants) = match self.request.op {
             Op::Get(Get { touch, wants, .. }) => {
@@ -146,7 +146,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// A server calls a stub no number before it has looked at its version.
-    async fn count_if(self, node: Node, pin: Pin, arith: Arith) -> Result<Swap, Stop> {
+    async fn count_if(&self, node: Node, pin: Pin, arith: Arith) -> Result<Swap, Stop> {
         match self.steps.count_if(node, pin, arith).await {
             Err(Stop::Refused(reply)) => match self.steps.look(node, Wants::NOTHING).await? {
                 Look::Value(Found { pin: now, .. }) if now == pin => Err(Stop::Refused(reply)),
@@ -157,7 +157,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// The value is stored again: `T` has no `C` of its own, and would make a stub live on.
-    async fn touch(self, found: &Found, exptime: i32, wants: Wants) -> Result<Changed, Stop> {
+    async fn touch(&self, found: &Found, exptime: i32, wants: Wants) -> Result<Changed, Stop> {
         let store = Store { flags: found.flags, exptime, ..Store::new(Mode::Set, found.value()) };
         Ok(match self.steps.store_if(found.node, found.pin, store).await? {
             Swap::Done(told) => {
@@ -170,19 +170,17 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// There is nothing to change: unless the client asked for something to begin with, that is the answer.
-    async fn absent(self) -> Result<Outcome, Stop> {
+    async fn absent(&self) -> Result<Outcome, Stop> {
         match self.request.op {
             Op::Store(Store { vivify: Some(exptime), mode: Mode::Append | Mode::Prepend, .. })
             | Op::Arith(Arith { vivify: Some(exptime), .. }) => self.begin(exptime).await,
-            Op::Get(get) => Ok(self.bare(get.wants, Status::Miss)),
-            Op::Store(store) => Ok(self.bare(store.wants, Status::NotStored)),
-            Op::Arith(arith) => Ok(self.bare(arith.wants, Status::NotFound)),
-            Op::Delete(delete) => Ok(self.bare(delete.wants, Status::NotFound)),
-            Op::Debug => Ok(self.bare(Wants::NOTHING, Status::Miss)),
+            Op::Get(_) | Op::Debug => Ok(self.told(Status::Miss)),
+            Op::Store(_) => Ok(self.told(Status::NotStored)),
+            Op::Arith(_) | Op::Delete(_) => Ok(self.told(Status::NotFound)),
         }
     }
 
-    async fn begin(self, exptime: i32) -> Result<Outcome, Stop> {
+    async fn begin(&self, exptime: i32) -> Result<Outcome, Stop> {
         match self.request.op {
             Op::Store(store) => {
                 let (node, told) = self.add_to(Store { exptime, ..store }).await?.ok_or(Stop::Again)?;

@@ -67,7 +67,7 @@ pub async fn purge<N: Nodes>(nodes: &N, key: Key<'_>) -> Result<(), Failure> {
 }
 
 impl<N: Nodes> Moving<'_, N> {
-    async fn copy(self) -> Result<Moved, Stop> {
+    async fn copy(&self) -> Result<Moved, Stop> {
         let stub = match self.steps.claim(Node::New, Wants::NOTHING).await? {
             Look::Stub { pin, is_mine: true } => pin,
             Look::Stub { is_mine: false, .. } | Look::Nothing => return Ok(Moved::Busy),
@@ -92,7 +92,7 @@ impl<N: Nodes> Moving<'_, N> {
         }
     }
 
-    async fn clear(self, pin: Pin, moved: Moved) -> Result<Moved, Stop> {
+    async fn clear(&self, pin: Pin, moved: Moved) -> Result<Moved, Stop> {
         Ok(match self.steps.kill_if(Node::Old, pin).await? {
             Swap::Done(_) | Swap::Nothing => moved,
             // Another copy was begun, which bumped it.

@@ -22,7 +22,7 @@ pub(super) enum Copied {
 }
 
 impl<N: Nodes> Moving<'_, N> {
-    pub(super) async fn get(self, wants: Wants) -> Result<Outcome, Stop> {
+    pub(super) async fn get(&self, wants: Wants) -> Result<Outcome, Stop> {
         let found = match self.at.phase {
             Phase::B => self.first_of(&[Node::Old], wants).await?,
             // What was missed at old may have gone to new and come back: only the second look at the home
@@ -34,7 +34,7 @@ impl<N: Nodes> Moving<'_, N> {
         Ok(found.map_or_else(|| self.bare(wants, Status::Miss), |found| found.hit(self.request, wants)))
     }
 
-    pub(super) async fn first_of(self, nodes: &[Node], wants: Wants) -> Result<Option<Found>, Stop> {
+    pub(super) async fn first_of(&self, nodes: &[Node], wants: Wants) -> Result<Option<Found>, Stop> {
         for node in nodes {
             if let Look::Value(found) = self.steps.look(*node, wants).await? {
                 return Ok(Some(found));
@@ -44,7 +44,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Reads at new; what is only at old is copied by the one reader whose stub it is.
-    async fn get_and_copy(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn get_and_copy(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         let stub = match self.steps.claim(Node::New, wants).await? {
             Look::Value(found) => return Ok(Some(found)),
             Look::Stub { pin, is_mine: true } => pin,
@@ -69,12 +69,12 @@ impl<N: Nodes> Moving<'_, N> {
         }
     }
 
-    async fn old_then_new(self, wants: Wants) -> Result<Option<Found>, Stop> {
+    async fn old_then_new(&self, wants: Wants) -> Result<Option<Found>, Stop> {
         self.first_of(&[Node::Old, Node::New], wants).await
     }
 
     /// Puts what was found at old, whole, in the place of a stub at new.
-    pub(super) async fn copy_into(self, stub: Pin, found: &Found) -> Result<Copied, Stop> {
+    pub(super) async fn copy_into(&self, stub: Pin, found: &Found) -> Result<Copied, Stop> {
         // From here on whoever saw the same version at old cannot kill or change it by comparing: with its
         // token a client could otherwise succeed there after a writer had succeeded here.
         let bumped = self.steps.bump(Node::Old, found.pin).await;
@@ -93,7 +93,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// `me`, of the copy that a read would show.
-    pub(super) async fn debug(self) -> Result<Outcome, Stop> {
+    pub(super) async fn debug(&self) -> Result<Outcome, Stop> {
         let (home, other) = self.home_and_other();
         let told = self.steps.ask(home, self.request.op, None).await?;
         if told.reply.status != Status::Miss || self.at.phase == Phase::B || self.at.phase >= Phase::F {

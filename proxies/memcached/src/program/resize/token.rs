@@ -3,13 +3,13 @@
 use super::change::{Changed, Target};
 use super::get::Copied;
 use super::{Moving, Phase, Token};
-use crate::program::found::{Found, Look, WHOLE, bare};
+use crate::program::found::{Found, Look, WHOLE};
 use crate::program::steps::{Stop, Swap};
 use crate::program::{Node, Nodes, Outcome, Pin};
 use crate::wire::meta::{Delete, Mode, Op, Status, Store, Wants};
 
 impl<N: Nodes> Moving<'_, N> {
-    pub(super) async fn compare(self, token: Token) -> Result<Outcome, Stop> {
+    pub(super) async fn compare(&self, token: Token) -> Result<Outcome, Stop> {
         let (node, pin) = match token {
             Token::Old(pin) => (Node::Old, pin),
             Token::New(pin) => (Node::New, pin),
@@ -26,7 +26,7 @@ impl<N: Nodes> Moving<'_, N> {
         }
     }
 
-    async fn finish(self, target: Target) -> Result<Outcome, Stop> {
+    async fn finish(&self, target: Target) -> Result<Outcome, Stop> {
         Ok(match self.apply(&target).await? {
             Changed::Done(outcome) => outcome,
             Changed::Exists => self.told(Status::Exists),
@@ -35,7 +35,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// The client saw the item at old, and the change belongs to new.
-    async fn compare_at_old(self, token: Pin) -> Result<Outcome, Stop> {
+    async fn compare_at_old(&self, token: Pin) -> Result<Outcome, Stop> {
         let stub = match self.steps.claim(Node::New, Wants::NOTHING).await? {
             Look::Value(_) => return Ok(self.told(Status::Exists)),
             look @ (Look::Stub { .. } | Look::Nothing) => look.claimed()?,
@@ -61,7 +61,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// The comparison is made by deleting at old; from then on the stub holds the place.
-    async fn compare_whole(self, token: Pin, stub: Pin) -> Result<Outcome, Stop> {
+    async fn compare_whole(&self, token: Pin, stub: Pin) -> Result<Outcome, Stop> {
         match self.steps.kill_if(Node::Old, token).await? {
             Swap::Done(_) => (),
             Swap::Exists => return Ok(self.told(Status::Exists)),
@@ -82,7 +82,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// The comparison is made by the copy's bump; what is at new afterwards is what the client saw.
-    async fn compare_part(self, token: Pin, stub: Pin) -> Result<Outcome, Stop> {
+    async fn compare_part(&self, token: Pin, stub: Pin) -> Result<Outcome, Stop> {
         let seen = match self.steps.look(Node::Old, WHOLE).await? {
             Look::Value(found @ Found { pin, .. }) if pin == token => found,
             Look::Value(_) => return Ok(self.told(Status::Exists)),
@@ -99,22 +99,11 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// No server's version is the one that the client saw. It is told whether there is another.
-    async fn mismatch(self) -> Result<Outcome, Stop> {
+    async fn mismatch(&self) -> Result<Outcome, Stop> {
         let there = self.get(Wants::NOTHING).await?;
         Ok(self.told(match there.reply.status == Status::Miss {
             true => Status::NotFound,
             false => Status::Exists,
         }))
-    }
-
-    fn told(self, status: Status) -> Outcome {
-        let wants = match self.request.op {
-            Op::Get(get) => get.wants,
-            Op::Store(store) => store.wants,
-            Op::Delete(delete) => delete.wants,
-            Op::Arith(arith) => arith.wants,
-            Op::Debug => Wants::NOTHING,
-        };
-        bare(self.request, wants, status)
     }
 }

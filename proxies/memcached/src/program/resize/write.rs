@@ -7,7 +7,7 @@ use crate::program::{Node, Nodes, Outcome, Told};
 use crate::wire::meta::{Mode, Status, Store, Wants};
 
 impl<N: Nodes> Moving<'_, N> {
-    pub(super) async fn set(self, store: Store<'_>) -> Result<Outcome, Stop> {
+    pub(super) async fn set(&self, store: Store<'_>) -> Result<Outcome, Stop> {
         let (home, _) = self.home_and_other();
         match self.at.phase {
             Phase::B | Phase::G => self.store(home, store).await,
@@ -29,7 +29,7 @@ impl<N: Nodes> Moving<'_, N> {
 
     /// The order is old, new in every phase: the other way round, what is read at old between the two could be
     /// copied to new behind the second.
-    pub(super) async fn delete(self, wants: Wants) -> Result<Outcome, Stop> {
+    pub(super) async fn delete(&self, wants: Wants) -> Result<Outcome, Stop> {
         let mut was_there = false;
         for (node, phases) in [(Node::Old, Phase::B..=Phase::F), (Node::New, Phase::C..=Phase::G)] {
             if phases.contains(&self.at.phase) {
@@ -39,7 +39,7 @@ impl<N: Nodes> Moving<'_, N> {
         Ok(self.bare(wants, if was_there { Status::Done } else { Status::NotFound }))
     }
 
-    pub(super) async fn add(self, store: Store<'_>) -> Result<Outcome, Stop> {
+    pub(super) async fn add(&self, store: Store<'_>) -> Result<Outcome, Stop> {
         Ok(match self.add_to(store).await? {
             Some((node, told)) => done(self.request, store.wants, node, &told),
             None => self.bare(store.wants, Status::NotStored),
@@ -47,7 +47,7 @@ impl<N: Nodes> Moving<'_, N> {
     }
 
     /// Where it was added, and what the server told; none if the key is there already.
-    pub(super) async fn add_to(self, store: Store<'_>) -> Result<Option<(Node, Told)>, Stop> {
+    pub(super) async fn add_to(&self, store: Store<'_>) -> Result<Option<(Node, Told)>, Stop> {
         let (home, other) = self.home_and_other();
         let reads_both = matches!(self.at.phase, Phase::C | Phase::E);
         let seen = match reads_both {
@@ -67,7 +67,7 @@ impl<N: Nodes> Moving<'_, N> {
         Ok(Some((home, told.or_again()?)))
     }
 
-    async fn store(self, node: Node, store: Store<'_>) -> Result<Outcome, Stop> {
+    async fn store(&self, node: Node, store: Store<'_>) -> Result<Outcome, Stop> {
         let told = self.steps.store(node, store).await?.or_again()?;
         Ok(done(self.request, store.wants, node, &told))
     }

@@ -1,111 +1,28 @@
-//! Sidecars, their clients, two servers and the mail between them; and everything that may happen next.
+//! Sidecars, their clients and two servers: what they do when something happens.
 //!
 //! A request is two events: it is carried out, and its reply arrives. Whoever waits may give up before either;
 //! a request nobody waits for may still be carried out, at any later time, as long as its connection stands.
 
+mod events;
+mod net;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+pub(super) use self::events::{Event, Troubles};
+pub(super) use self::net::Sidecar;
+use self::net::{Net, index};
 use super::client::{Held, KEY, Stage, perform, read};
 use super::history::{Act, History, Said, Value};
-use super::server::{Item, Letter, Server};
+use super::server::{Item, Server};
 use crate::error::Failure;
 use crate::program::resize::{self, Key, Phase, Token};
-use crate::program::{Link, Node, Nodes, Outcome, Told};
-use crate::wire::meta::{Get, Op, Reply, Request, Store};
+use crate::program::{Link, Node, Outcome};
+use crate::wire::meta::{Op, Request, Store};
 use crate::wire::number;
-
-type Slot = Rc<RefCell<Option<Result<Told, Failure>>>>;
-
-/// A request under way.
-struct Mail {
-    sidecar: usize,
-    server: usize,
-    link: Link,
-    letter: Letter,
-    reply: Option<Reply>,
-    /// Gone when nobody waits any more.
-    slot: Option<Slot>,
-}
-
-impl Mail {
-    /// Stores whatever is there.
-    fn is_unconditional(&self) -> bool {
-        match self.letter.request().op {
-            Op::Store(Store { compare, .. }) => compare.is_none(),
-            Op::Arith(arith) => arith.compare.is_none(),
-            Op::Get(Get { touch, .. }) => touch.is_some(),
-            Op::Delete(_) | Op::Debug => false,
-        }
-    }
-
-    fn makes_stub(&self) -> bool {
-        matches!(self.letter.request().op, Op::Get(Get { vivify: Some(_), .. }))
-    }
-}
-
-struct Net {
-    servers: [Server; 2],
-    incarnations: [u64; 2],
-    /// By sidecar and server.
-    links: Vec<[Link; 2]>,
-    last_link: u64,
-    mail: Vec<Mail>,
-}
-
-impl Net {
-    fn new_link(&mut self) -> Link {
-        self.last_link += 1;
-        Link(self.last_link)
-    }
-}
-
-fn index(node: Node) -> usize {
-    match node {
-        Node::Old => 0,
-        Node::New => 1,
-        Node::Front | Node::Overflow | Node::Replica(_) | Node::Home | Node::Part => {
-            unreachable!("a resize has two servers")
-        }
-    }
-}
-
-/// The servers as one sidecar reaches them.
-#[derive(Clone)]
-pub(super) struct Sidecar {
-    net: Rc<RefCell<Net>>,
-    number: usize,
-}
-
-impl Nodes for Sidecar {
-    async fn ask(&self, node: Node, request: &Request<'_>, pinned: Option<Link>) -> Result<Told, Failure> {
-        let slot = Slot::default();
-        {
-            let net = &mut *self.net.borrow_mut();
-            let link = net.links[self.number][index(node)];
-            if pinned.is_some_and(|pinned| pinned != link) {
-                return Err(Failure::Lost);
-            }
-            net.mail.push(Mail {
-                sidecar: self.number,
-                server: index(node),
-                link,
-                letter: Letter::new(request),
-                reply: None,
-                slot: Some(Rc::clone(&slot)),
-            });
-        }
-        poll_fn(move |_| match slot.borrow_mut().take() {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        })
-        .await
-    }
-}
 
 enum Ended {
     Client(Result<Outcome, Failure>),
@@ -117,36 +34,6 @@ struct Running {
     /// The client and its operation's number; none for the mover.
     client: Option<(usize, usize, Act)>,
     task: Pin<Box<dyn Future<Output = Ended>>>,
-}
-
-/// What may happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
-    Ask { client: usize },
-    Move { sidecar: usize },
-    Execute { mail: usize },
-    Reply { mail: usize },
-    GiveUp { mail: usize },
-    Break { sidecar: usize, server: usize },
-    Restart { server: usize },
-    Evict { server: usize },
-    Fill { server: usize },
-    Tick,
-    Forward { sidecar: usize },
-    Back { sidecar: usize },
-}
-
-/// How often things may go wrong.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Troubles {
-    pub(super) give_ups: usize,
-    pub(super) breaks: usize,
-    pub(super) restarts: usize,
-    pub(super) evictions: usize,
-    pub(super) fills: usize,
-    pub(super) ticks: usize,
-    pub(super) backs: usize,
-    pub(super) moves: usize,
 }
 
 pub(super) struct Client {
@@ -181,14 +68,7 @@ impl World {
         first: &Value,
     ) -> Self {
         let now_s = 1_800_000_000;
-        let mut net = Net {
-            servers: std::array::from_fn(|_| Server::new(now_s)),
-            incarnations: [1, 1],
-            links: Vec::new(),
-            last_link: 0,
-            mail: Vec::new(),
-        };
-        net.links = (0..sidecars).map(|_| [net.new_link(), net.new_link()]).collect();
+        let mut net = Net::new(now_s, sidecars);
         let seed = |server: &mut Server, bytes: &[u8]| {
             let bytes = bytes.to_vec().into();
             let store = Store::new(crate::wire::meta::Mode::Set, &bytes);
@@ -227,102 +107,6 @@ impl World {
         self.plan[self.places[sidecar]]
     }
 
-    /// Every event that is possible now, the ordinary ones first.
-    pub(super) fn events(&self) -> Vec<Event> {
-        let net = self.net.borrow();
-        let mut events = Vec::new();
-        for (client, state) in self.clients.iter().enumerate() {
-            if !state.is_busy && state.left > 0 {
-                events.push(Event::Ask { client });
-            }
-        }
-        for (mail, letter) in net.mail.iter().enumerate() {
-            match (&letter.reply, &letter.slot) {
-                (None, _) => events.push(Event::Execute { mail }),
-                (Some(_), Some(_)) => events.push(Event::Reply { mail }),
-                (Some(_), None) => (),
-            }
-        }
-        for sidecar in 0..self.places.len() {
-            if self.may_go_on(sidecar, &net) {
-                events.push(Event::Forward { sidecar });
-            }
-        }
-        self.troubles(&net, &mut events);
-        events
-    }
-
-    fn troubles(&self, net: &Net, events: &mut Vec<Event>) {
-        let Troubles { give_ups, breaks, restarts, evictions, fills, ticks, backs, moves } = self.troubles;
-        for (mail, letter) in net.mail.iter().enumerate() {
-            if give_ups > 0 && letter.slot.is_some() {
-                events.push(Event::GiveUp { mail });
-            }
-        }
-        for sidecar in 0..self.places.len() {
-            if moves > 0 && self.may_move(sidecar) {
-                events.push(Event::Move { sidecar });
-            }
-            if backs > 0 && self.may_go_back(sidecar) {
-                events.push(Event::Back { sidecar });
-            }
-            for server in 0..2 {
-                if breaks > 0 {
-                    events.push(Event::Break { sidecar, server });
-                }
-            }
-        }
-        for server in 0..2 {
-            let kinds = [
-                (restarts, Event::Restart { server }),
-                (evictions, Event::Evict { server }),
-                (fills, Event::Fill { server }),
-            ];
-            events.extend(kinds.into_iter().filter(|(left, _)| *left > 0).map(|(_, event)| event));
-        }
-        if ticks > 0 {
-            events.push(Event::Tick);
-        }
-    }
-
-    fn is_idle(&self, sidecar: usize) -> bool {
-        !self.running.iter().any(|running| running.sidecar == sidecar)
-    }
-
-    fn may_go_on(&self, sidecar: usize, net: &Net) -> bool {
-        let place = self.places[sidecar];
-        let Some(next) = self.plan.get(place + 1) else { return false };
-        let mut own = net.mail.iter().filter(|mail| mail.sidecar == sidecar && mail.reply.is_none());
-        let is_clear = match next {
-            // What is still to be stored at old blindly may not come when others rely on it.
-            Stage::Moving(Phase::C) => !own.any(Mail::is_unconditional),
-            // F lasts longer than stubs live.
-            Stage::H => {
-                let mut net_servers = net.servers.clone();
-                !net.mail.iter().any(|mail| mail.reply.is_none() && mail.makes_stub())
-                    && !net_servers
-                        .iter_mut()
-                        .any(|server| server.item(KEY).is_some_and(|item| item.is_stub()))
-            }
-            Stage::A | Stage::Moving(Phase::B | Phase::E | Phase::F | Phase::G) => true,
-        };
-        is_clear && self.is_idle(sidecar) && self.places.iter().all(|other| *other >= place)
-    }
-
-    fn may_go_back(&self, sidecar: usize) -> bool {
-        self.places[sidecar] > 0
-            && self.stage(sidecar) == Stage::Moving(Phase::E)
-            && self.is_idle(sidecar)
-            && self.places.iter().all(|other| *other <= self.places[sidecar])
-            && !self.running.iter().any(|running| running.client.is_none())
-    }
-
-    fn may_move(&self, sidecar: usize) -> bool {
-        let in_e = |place: &usize| self.plan[*place] == Stage::Moving(Phase::E);
-        let not_in_c = |place: &usize| self.plan[*place] > Stage::Moving(Phase::C);
-        in_e(&self.places[sidecar]) && self.places.iter().all(not_in_c)
-    }
-
     /// Lets it happen. `act` chooses what a client asks. False if what a client was told cannot be.
     pub(super) fn happen(&mut self, event: Event, act: impl FnOnce(&Self, usize) -> Act) -> bool {
         let before = self.trace.is_some().then(|| self.shown());
@@ -336,22 +120,19 @@ impl World {
                 self.troubles.moves -= 1;
                 self.start_mover(sidecar);
             }
-            Event::Execute { mail } => self.execute(mail),
-            Event::Reply { mail } => self.reply(mail),
+            Event::Execute { mail } => self.net.borrow_mut().execute(mail, self.trace.as_mut()),
+            Event::Reply { mail } => self.net.borrow_mut().reply(mail),
             Event::GiveUp { mail } => {
                 self.troubles.give_ups -= 1;
-                let slot = self.net.borrow_mut().mail[mail].slot.take();
-                fail(slot, Failure::TimedOut);
+                self.net.borrow_mut().give_up(mail);
             }
             Event::Break { sidecar, server } => {
                 self.troubles.breaks -= 1;
-                self.break_links(server, Some(sidecar));
+                self.net.borrow_mut().break_links(server, Some(sidecar));
             }
             Event::Restart { server } => {
                 self.troubles.restarts -= 1;
-                self.net.borrow_mut().servers[server].restart();
-                self.net.borrow_mut().incarnations[server] += 1;
-                self.break_links(server, None);
+                self.net.borrow_mut().restart(server);
             }
             Event::Evict { server } => {
                 self.troubles.evictions -= 1;
@@ -417,49 +198,6 @@ impl World {
             Ended::Mover
         });
         self.running.push(Running { sidecar, client: None, task });
-    }
-
-    fn execute(&mut self, mail: usize) {
-        let net = &mut *self.net.borrow_mut();
-        let Mail { server, letter, .. } = &net.mail[mail];
-        let reply = net.servers[*server].execute(&letter.request());
-        if let Some(trace) = &mut self.trace {
-            let line = String::from_utf8_lossy(reply.line());
-            trace.push(format!("  {server} {} -> {line} {:?}", letter.shown(), reply.value));
-        }
-        match net.mail[mail].slot {
-            Some(_) => net.mail[mail].reply = Some(reply),
-            None => drop(net.mail.remove(mail)),
-        }
-    }
-
-    fn reply(&mut self, mail: usize) {
-        let Mail { link, reply, slot, .. } = self.net.borrow_mut().mail.remove(mail);
-        if let (Some(reply), Some(slot)) = (reply, slot) {
-            *slot.borrow_mut() = Some(Ok(Told { reply, link }));
-        }
-    }
-
-    /// What was under way to that server is lost, together with who waits for it. Requests that were already
-    /// received are carried out, unless the server is no more.
-    fn break_links(&mut self, server: usize, sidecar: Option<usize>) {
-        let net = &mut *self.net.borrow_mut();
-        let concerns = |number| sidecar.is_none_or(|sidecar| sidecar == number);
-        for number in 0..net.links.len() {
-            if concerns(number) {
-                net.links[number][server] = net.new_link();
-            }
-        }
-        for mail in &mut net.mail {
-            if mail.server == server && concerns(mail.sidecar) {
-                fail(mail.slot.take(), Failure::Lost);
-            }
-        }
-        let is_restart = sidecar.is_none();
-        net.mail.retain(|mail| {
-            let is_gone = mail.reply.is_some() || is_restart;
-            mail.slot.is_some() || mail.server != server || !is_gone
-        });
     }
 
     fn forward(&mut self, sidecar: usize) {
@@ -532,11 +270,5 @@ impl World {
         if let Some(trace) = &mut self.trace {
             trace.push(text());
         }
-    }
-}
-
-fn fail(slot: Option<Slot>, failure: Failure) {
-    if let Some(slot) = slot {
-        *slot.borrow_mut() = Some(Err(failure));
     }
 }

@@ -117,15 +117,21 @@ impl Machine {
             Tag::Describe => self.extended(Expect::Describe),
             Tag::Close => self.extended(Expect::Close(CloseRole::Plain)),
         }
-        self.pass(total, splice);
-        Ok(Progress::Taken)
+        Ok(self.pass(total, splice))
     }
 
     /// Passes a message on, whether all of it is there or not.
-    fn pass(&mut self, total: usize, splice: &mut Splice<'_>) {
+    fn pass(&mut self, total: usize, splice: &mut Splice<'_>) -> Progress {
         let here = total.min(splice.rest().len());
         splice.keep(here);
         self.client_left = total - here;
+        Progress::Taken
+    }
+
+    /// The same with a message of the extended protocol, and what is owed for it.
+    fn pass_extended(&mut self, expect: Expect, total: usize, splice: &mut Splice<'_>) -> Progress {
+        self.extended(expect);
+        self.pass(total, splice)
     }
 
     fn extended(&mut self, expect: Expect) {
@@ -155,8 +161,7 @@ impl Machine {
         // A simple query destroys the unnamed statement.
         let before = self.unnamed.replace(None);
         self.expected.push_back(Expect::Query { set_local, before });
-        self.pass(total, splice);
-        Progress::Taken
+        self.pass(total, splice)
     }
 
     fn parse(
@@ -172,16 +177,12 @@ impl Machine {
         };
         if unnamed && total > UNNAMED_MAX {
             let before = self.unnamed.replace(None);
-            self.extended(Expect::Parse(ParseRole::Unnamed { before }));
-            self.pass(total, splice);
-            return Ok(Progress::Taken);
+            return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
         let Some(message) = self.whole(rest, total)? else { return Ok(Progress::Incomplete) };
         let Ok(parse) = Parse::read(message) else {
             // The server says what is wrong with it.
-            self.extended(Expect::Parse(ParseRole::Plain));
-            self.pass(total, splice);
-            return Ok(Progress::Taken);
+            return Ok(self.pass_extended(Expect::Parse(ParseRole::Plain), total, splice));
         };
         if let Some(Deallocate::One(name)) = Deallocate::read(parse.text)
             && self.names.remove(&name).is_some()
@@ -192,9 +193,7 @@ impl Machine {
         }
         if unnamed {
             let before = self.unnamed.replace(Some(Bytes::copy_from_slice(parse.content)));
-            self.extended(Expect::Parse(ParseRole::Unnamed { before }));
-            self.pass(total, splice);
-            return Ok(Progress::Taken);
+            return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
         let name: Box<[u8]> = parse.name.into();
         if let Some(known) = self.names.get(&name).map(Arc::clone) {
@@ -246,9 +245,7 @@ impl Machine {
                 return Ok(Progress::Incomplete);
             }
             // The server says what is wrong with it.
-            self.extended(Expect::Bind);
-            self.pass(total, splice);
-            return Ok(Progress::Taken);
+            return Ok(self.pass_extended(Expect::Bind, total, splice));
         };
         if name.is_empty() {
             self.ensure_unnamed(splice);
@@ -258,13 +255,9 @@ impl Machine {
             self.ensure(&statement, splice, backend);
             frontend::put_bind_head(splice.out(), total, &portal, &name, statement.name.as_bytes());
             splice.cut(head);
-            self.extended(Expect::Bind);
-            self.pass(total - head, splice);
-            return Ok(Progress::Taken);
+            return Ok(self.pass_extended(Expect::Bind, total - head, splice));
         }
-        self.extended(Expect::Bind);
-        self.pass(total, splice);
-        Ok(Progress::Taken)
+        Ok(self.pass_extended(Expect::Bind, total, splice))
     }
 
     fn describe(
@@ -287,9 +280,7 @@ impl Machine {
             }
             Ok(Target::Portal(_)) | Err(_) => {}
         }
-        self.extended(Expect::Describe);
-        self.pass(total, splice);
-        Ok(Progress::Taken)
+        Ok(self.pass_extended(Expect::Describe, total, splice))
     }
 
     fn close(&mut self, total: usize, splice: &mut Splice<'_>) -> Result<Progress, Error> {
@@ -308,8 +299,7 @@ impl Machine {
             }
             Ok(Target::Portal(_)) | Err(_) => self.extended(Expect::Close(CloseRole::Plain)),
         }
-        self.pass(total, splice);
-        Ok(Progress::Taken)
+        Ok(self.pass(total, splice))
     }
 
     /// Sees to it that the connection has parsed a statement, in the same write as its use.

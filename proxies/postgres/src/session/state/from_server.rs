@@ -31,103 +31,120 @@ impl Machine {
 
     fn server_messages(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) -> Result<(), Error> {
         loop {
-            if self.server_left > 0 {
-                let here = self.server_left.min(splice.rest().len());
-                if here == 0 {
-                    return Ok(());
-                }
-                self.move_on(here, self.server_passes, splice);
-                self.server_left -= here;
-                self.say_local_if_due(splice);
-                continue;
+            if self.server_left == 0 {
+                let header = Header::read(splice.rest()).map_err(Error::Upstream)?;
+                let Some(header) = header else { return Ok(()) };
+                let Some(passes) = self.server_message(&header, splice, backend)? else { return Ok(()) };
+                self.server_left = header.total;
+                self.server_passes = passes;
             }
-            let header = Header::read(splice.rest()).map_err(Error::Upstream)?;
-            let Some(Header { tag, total }) = header else { return Ok(()) };
-            let passes = match tag {
-                // Rows and copied data are nearly all of the traffic.
-                b'D' | b'd' => !self.in_setup(),
-                b'S' | b'C' | b'Z' => {
-                    if total > READ_MAX {
-                        return Err(Error::Upstream(DecodeError::Length));
-                    }
-                    let Some(message) = splice.rest().get(..total) else { return Ok(()) };
-                    let body = message.get(HEADER..).unwrap_or_default();
-                    match tag {
-                        b'S' => self.parameter(body, backend)?,
-                        b'C' => self.command_complete(body, backend),
-                        _ => match self.ready(body, backend) {
-                            Ok(true) => true,
-                            // Of a setup: what the server reported meanwhile counts.
-                            Ok(false) => {
-                                self.put_news(backend, splice.out());
-                                false
-                            }
-                            // Whoever reclaims the connection must not take it for another's.
-                            Err(error) => {
-                                splice.cut(total);
-                                return Err(error);
-                            }
-                        },
-                    }
-                }
-                b'E' if self.in_setup() => {
-                    if total > READ_MAX {
-                        return Err(Error::Upstream(DecodeError::Length));
-                    }
-                    let Some(message) = splice.rest().get(..total) else { return Ok(()) };
-                    let refusal = Bytes::copy_from_slice(message.get(HEADER..).unwrap_or_default());
-                    splice.cut(total);
-                    self.setup_failed = true;
-                    return Err(Error::Refused(refusal));
-                }
-                b'E' => {
-                    let whole = splice.rest().get(..total);
-                    if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
-                        return Ok(());
-                    }
-                    let body = whole.and_then(|message| message.get(HEADER..));
-                    self.told_fatal |= is_fatal(body);
-                    let in_use = has_code(body, b"42P05");
-                    backend.dirt.prepared |= self.is_shared() && misses_ours(body);
-                    match self.error(backend).filter(|_| in_use) {
-                        Some(name) => {
-                            reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
-                            false
-                        }
-                        None => true,
-                    }
-                }
-                b'1' => self.parse_complete(),
-                b'3' => self.close_complete(),
-                b'2' => self.settle(|front| matches!(front, Expect::Bind)),
-                b'T' | b'n' => {
-                    let body = splice.rest().get(HEADER..).unwrap_or_default();
-                    backend.dirt.settings |= !self.in_setup() && calls_set_config(body);
-                    self.settle(|front| matches!(front, Expect::Describe))
-                }
-                b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
-                b'G' => {
-                    self.copy_in();
-                    true
-                }
-                // Notices of our own query are as little the client's as its results; anything else is the
-                // client's, known to us or not.
-                _ => !self.in_setup(),
-            };
-            let here = total.min(splice.rest().len());
-            self.move_on(here, passes, splice);
-            self.server_left = total - here;
-            self.server_passes = passes;
+            let here = self.server_left.min(splice.rest().len());
+            if here == 0 {
+                return Ok(());
+            }
+            match self.server_passes {
+                true => splice.keep(here),
+                false => splice.cut(here),
+            }
+            self.server_left -= here;
             self.say_local_if_due(splice);
         }
     }
 
-    fn move_on(&mut self, count: usize, passes: bool, splice: &mut Splice<'_>) {
-        if passes {
-            splice.keep(count);
-        } else {
-            splice.cut(count);
+    /// Settles what a message that begins here is about, and says whether it is for the client. None if more of it
+    /// must be there first.
+    fn server_message(
+        &mut self,
+        header: &Header,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Option<bool>, Error> {
+        let Header { tag, total } = *header;
+        Ok(Some(match tag {
+            // Rows and copied data are nearly all of the traffic.
+            b'D' | b'd' => !self.in_setup(),
+            b'S' => {
+                let Some(body) = whole(splice, total)? else { return Ok(None) };
+                self.parameter(body, backend)?
+            }
+            b'C' => {
+                let Some(body) = whole(splice, total)? else { return Ok(None) };
+                self.command_complete(body, backend)
+            }
+            b'Z' => return self.ready_for_query(total, splice, backend),
+            b'E' if self.in_setup() => return self.setup_refused(total, splice),
+            b'E' => return Ok(self.error_response(total, splice, backend)),
+            b'1' => self.parse_complete(),
+            b'3' => self.close_complete(),
+            b'2' => self.settle(|front| matches!(front, Expect::Bind)),
+            b'T' | b'n' => {
+                let body = splice.rest().get(HEADER..).unwrap_or_default();
+                backend.dirt.settings |= !self.in_setup() && calls_set_config(body);
+                self.settle(|front| matches!(front, Expect::Describe))
+            }
+            b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
+            b'G' => {
+                self.copy_in();
+                true
+            }
+            // Notices of our own query are as little the client's as its results; anything else is the
+            // client's, known to us or not.
+            _ => !self.in_setup(),
+        }))
+    }
+
+    fn ready_for_query(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Option<bool>, Error> {
+        let Some(body) = whole(splice, total)? else { return Ok(None) };
+        match self.ready(body, backend) {
+            Ok(true) => Ok(Some(true)),
+            // Of a setup: what the server reported meanwhile counts.
+            Ok(false) => {
+                self.put_news(backend, splice.out());
+                Ok(Some(false))
+            }
+            // Whoever reclaims the connection must not take it for another's.
+            Err(error) => {
+                splice.cut(total);
+                Err(error)
+            }
         }
+    }
+
+    /// The error that a query of ours ended with.
+    fn setup_refused(&mut self, total: usize, splice: &mut Splice<'_>) -> Result<Option<bool>, Error> {
+        let Some(body) = whole(splice, total)? else { return Ok(None) };
+        let refusal = Bytes::copy_from_slice(body);
+        splice.cut(total);
+        self.setup_failed = true;
+        Err(Error::Refused(refusal))
+    }
+
+    /// The error that something of the client's ended with. It may be too long to be looked at.
+    fn error_response(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Option<bool> {
+        let whole = splice.rest().get(..total);
+        if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
+            return None;
+        }
+        let body = whole.and_then(|message| message.get(HEADER..));
+        self.told_fatal |= is_fatal(body);
+        let in_use = has_code(body, b"42P05");
+        backend.dirt.prepared |= self.is_shared() && misses_ours(body);
+        let duplicate = self.error(backend).filter(|_| in_use);
+        let passes = duplicate.is_none();
+        if let Some(name) = duplicate {
+            reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
+        }
+        Some(passes)
     }
 
     fn say_local_if_due(&mut self, splice: &mut Splice<'_>) {
@@ -332,6 +349,14 @@ impl Machine {
         }
         self.copying_in = end.is_none();
     }
+}
+
+/// The body of a message that is looked at whole; none until it is there.
+fn whole<'s>(splice: &'s Splice<'_>, total: usize) -> Result<Option<&'s [u8]>, Error> {
+    if total > READ_MAX {
+        return Err(Error::Upstream(DecodeError::Length));
+    }
+    Ok(splice.rest().get(..total).and_then(|message| message.get(HEADER..)))
 }
 
 fn is_fatal(error: Option<&[u8]>) -> bool {
