@@ -1,6 +1,7 @@
 //! A retrieval of several keys that is asked for with one question a server: put together when all have answered.
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use super::Machine;
 use crate::error::Failure;
@@ -15,7 +16,7 @@ pub(super) const KEYS_MAX: usize = 32;
 pub struct Gather {
     /// In the client's order.
     keys: Vec<Key>,
-    parts: Vec<Part>,
+    parts: SmallVec<[Part; 2]>,
     missing: usize,
 }
 
@@ -83,7 +84,7 @@ impl Machine {
     /// Tells the values that are there, in the client's order.
     pub(super) fn emit_gathered(&mut self, gather: &Gather, words_len: usize) {
         let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
-        let mut asked = vec![0; gather.parts.len()];
+        let mut asked: SmallVec<[usize; 8]> = smallvec![0; gather.parts.len()];
         let from = gather.span().unwrap_or_default().start;
         for Key { span, owner } in &gather.keys {
             let key = words.get(span.start - from..span.end - from).unwrap_or_default();

@@ -11,6 +11,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::DecodeError;
 use crate::wire::Limits;
@@ -18,22 +19,22 @@ use crate::wire::meta::LINE_LEN_MAX;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
 use crate::wire::words::{Span, bytes_of, next_token};
 
-/// Room that keys get at first.
-const KEYS_LEN_GUESS: usize = 256;
+/// Keys that are longer together, and places that are more, have an allocation of their own.
+const KEYS_LEN: usize = 232;
+const PLACES: usize = 16;
 
 /// The keys of one `get`, one space between them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
-    text: Vec<u8>,
+    text: SmallVec<[u8; KEYS_LEN]>,
     count: usize,
 }
 
 impl Keys {
     /// Asks for another key.
     pub fn push(&mut self, key: &[u8]) {
-        match self.count {
-            0 => self.text.reserve(KEYS_LEN_GUESS),
-            _ => self.text.push(b' '),
+        if self.count > 0 {
+            self.text.push(b' ');
         }
         self.text.extend_from_slice(key);
         self.count += 1;
@@ -52,12 +53,37 @@ impl Keys {
     }
 }
 
+/// Where items are in their text. Nowhere: not there.
+type Places = SmallVec<[Place; PLACES]>;
+
+/// From the byte behind the key to the last of the item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    start: u32,
+    end: u32,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { start: 0, end: 0 };
+
+    fn new(start: usize, end: usize) -> Result<Self, DecodeError> {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Ok(Self { start, end }),
+            (_, _) => Err(DecodeError::BadValue),
+        }
+    }
+
+    fn span(self) -> Option<Span> {
+        (self != Self::NOWHERE).then_some(Span { start: self.start as usize, end: self.end as usize })
+    }
+}
+
 /// What a server has of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Items {
     text: Bytes,
     /// By key, in the order of asking.
-    places: Vec<Option<Span>>,
+    places: Places,
     /// The longest value.
     pub value_len_max: usize,
     /// One was over the limit, and has been thrown away.
@@ -68,12 +94,12 @@ impl Items {
     /// What is to be told of the key that was asked for as the `number`th: flags, length and value, with a space before
     /// them and a line end behind.
     pub fn of(&self, number: usize) -> Option<&[u8]> {
-        self.places.get(number).copied().flatten().map(|place| bytes_of(&self.text, place))
+        self.place(number).map(|place| bytes_of(&self.text, place))
     }
 
     /// Appends it to what a client hears.
     pub fn push_to(&self, number: usize, key: &[u8], out: &mut Output) -> bool {
-        let Some(place) = self.places.get(number).copied().flatten() else { return false };
+        let Some(place) = self.place(number) else { return false };
         let tail = out.tail();
         if place.len() < BY_REFERENCE_LEN_MIN {
             tail.reserve(b"VALUE ".len() + key.len() + place.len());
@@ -85,6 +111,10 @@ impl Items {
             _ => out.push(&self.text.slice(place.start..place.end)),
         }
         true
+    }
+
+    fn place(&self, number: usize) -> Option<Span> {
+        self.places.get(number)?.span()
     }
 
     /// Bytes that it holds.
@@ -112,7 +142,7 @@ pub enum Answer {
 pub struct Decoder {
     /// Bytes of the input that have been looked at.
     at: usize,
-    places: Vec<Option<Span>>,
+    places: Places,
     /// Where the key that was found last ends in what was asked.
     asked_at: usize,
     value_len_max: usize,
@@ -165,7 +195,7 @@ impl Decoder {
             }
             let from = self.before.len() + self.at;
             let key_end = VALUE.len() + key_len;
-            let place = Span { start: from + key_end, end: from + end };
+            let place = Place::new(from + key_end, from + end)?;
             self.found(rest.get(VALUE.len()..key_end).unwrap_or_default(), keys, place)?;
             self.value_len_max = self.value_len_max.max(value_len);
             self.at += end;
@@ -173,17 +203,14 @@ impl Decoder {
     }
 
     /// Notes where an item is, and that those that were asked for between it and the one before are not there.
-    fn found(&mut self, key: &[u8], keys: &Keys, place: Span) -> Result<(), DecodeError> {
-        if self.places.is_empty() {
-            self.places.reserve(keys.count);
-        }
+    fn found(&mut self, key: &[u8], keys: &Keys, place: Place) -> Result<(), DecodeError> {
         while let Some(asked) = next_token(&keys.text, self.asked_at) {
             self.asked_at = asked.end;
             if bytes_of(&keys.text, asked) == key {
-                self.places.push(Some(place));
+                self.places.push(place);
                 return Ok(());
             }
-            self.places.push(None);
+            self.places.push(Place::NOWHERE);
         }
         Err(DecodeError::OtherKey)
     }
