@@ -103,7 +103,7 @@ pub struct Fairness {
 
 impl Default for Fairness {
     fn default() -> Self {
-        Self { window: 64 }
+        Self { window: 16 }
     }
 }
 
