@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use groove_memcached::wire::Limits;
+use groove_memcached::wire::classic::{self, items};
 use groove_memcached::wire::meta::{DecodeError, Decoder, Reply};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,8 +23,27 @@ fn decode(text: &[u8], step: usize) -> Result<Vec<Reply>, DecodeError> {
     Ok(replies)
 }
 
+/// The answer to a retrieval of several keys.
+fn decode_items(text: &[u8], step: usize) -> Result<Option<items::Answer>, classic::DecodeError> {
+    let (mut decoder, mut input, mut keys) =
+        (items::Decoder::default(), BytesMut::new(), items::Keys::default());
+    [&b"a"[..], b"b", b"a"].into_iter().for_each(|key| keys.push(key));
+    for piece in text.chunks(step.max(1)) {
+        input.extend_from_slice(piece);
+        if let Some(answer) = decoder.decode(&mut input, &keys, &LIMITS)? {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
+}
+
 fuzz_target!(|input: (u8, &[u8])| {
     let (step, text) = input;
+    if let Ok(Some(answer)) = decode_items(text, text.len())
+        && text.len() <= 2048
+    {
+        assert_eq!(decode_items(text, usize::from(step)), Ok(Some(answer)));
+    }
     if let Ok(replies) = decode(text, text.len()) {
         if text.len() <= 2048 {
             assert_eq!(decode(text, usize::from(step)).as_ref(), Ok(&replies));

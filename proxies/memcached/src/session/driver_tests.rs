@@ -93,6 +93,41 @@ fn a_token_of_another_life_of_the_server_is_no_good() {
 }
 
 #[test]
+fn keys_of_one_get_are_one_question_a_server_and_one_answer() {
+    run(async {
+        let scene = Scene::new(2, "");
+        let agreement = scene.agreement();
+        let [first, second] = keys();
+        agreement.publish(scene.plain(1, &[0, 1]));
+        settle().await;
+        let mut client = scene.client();
+        client.send(format!("get {first} {second}  {first}\r\nget {first}\r\n")).await;
+        let (mut one, mut two) = (scene.accept(0).await, scene.accept(1).await);
+        one.expect(format!("get {first} {first}\r\nmg {first} k f v\r\n")).await;
+        two.expect(format!("get {second}\r\n")).await;
+        one.send(format!("VALUE {first} 7 1\r\nx\r\nVALUE {first} 7 1\r\nx\r\nEND\r\nEN\r\n")).await;
+        settle().await;
+        two.send("END\r\n").await;
+        let value = format!("VALUE {first} 7 1\r\nx\r\n");
+        client.expect(format!("{value}{value}END\r\nEND\r\n")).await;
+    });
+}
+
+#[test]
+fn a_server_that_gives_another_keys_value_is_not_believed() {
+    run(async {
+        let scene = Scene::new(1, "");
+        let mut client = scene.client();
+        client.send("get a b\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("get a b\r\n").await;
+        server.send("VALUE a 0 1\r\nx\r\nVALUE c 0 1\r\nx\r\nEND\r\n").await;
+        let heard = client.expect_until("\r\n").await;
+        assert!(heard.starts_with(b"SERVER_ERROR "), "{heard:?}");
+    });
+}
+
+#[test]
 fn a_client_that_does_not_read_gets_no_more_when_all_leave_too_much() {
     run(async {
         let scene = Scene::new(1, "");

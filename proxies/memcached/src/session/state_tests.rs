@@ -68,6 +68,25 @@ fn a_value_is_told_as_soon_as_those_before_it_are() {
 }
 
 #[test]
+fn the_beginning_of_a_retrieval_waits_for_its_end_unless_it_is_long_or_ends_another() {
+    let mut machine = Machine::new();
+    send(&mut machine, "get a b\r\nget c d\r\n");
+    machine.answer(0, reply(meta::Status::Value, "VA 1 ka f0", "x"));
+    assert!(machine.may_wait());
+    machine.answer(1, reply(meta::Status::Miss, "EN", ""));
+    machine.answer(3, reply(meta::Status::Value, "VA 1 kc f0", "x"));
+    assert!(!machine.may_wait(), "the first has ended");
+    drain(&mut machine);
+    machine.written();
+    assert!(machine.may_wait(), "there is nothing to write");
+    let long =
+        Reply::new(meta::Status::Value, Bytes::from("VA 40000 kd f0"), Bytes::from(vec![b'x'; 40_000]));
+    send(&mut machine, "get e\r\n");
+    machine.answer(4, Answer::Reply(long));
+    assert!(!machine.may_wait());
+}
+
+#[test]
 fn a_part_that_failed_is_missing_and_the_others_are_told() {
     let mut machine = Machine::new();
     let several = |machine: &mut Machine| {
@@ -218,12 +237,12 @@ fn any_requests(dice: &mut Dice) -> String {
         text += &match dice.below(12) {
             0 => format!("get {}\r\n", keys[..dice.below(5) + 1].join(" ")),
             1 => format!("gets {key} {key}\r\n"),
-            2 => format!("gat {number} {key}\r\n"),
+            2 => format!("gat {} {key}\r\n", 1000 + number),
             3 => format!("add {key} 1 0 2{noreply}\r\n{:02}\r\n", number),
             4 => format!("append {key} 0 0 1{noreply}\r\n7\r\n"),
             5 => format!("incr {key} {number}{noreply}\r\n"),
             6 => format!("delete {key}{noreply}\r\n"),
-            7 => format!("touch {key} {number}\r\n"),
+            7 => format!("touch {key} {}\r\n", 1000 + number),
             8 => format!("cas {key} 0 0 1 {number}{noreply}\r\n5\r\n"),
             9 => "nonsense\r\n".to_owned(),
             10 => format!("set {key} 0 0 1200{noreply}\r\n{}\r\n", "z".repeat(1200)),

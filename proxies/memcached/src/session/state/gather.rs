@@ -93,6 +93,7 @@ impl Machine {
             match part {
                 Part::Came(items) => match items.push_to(*asked, key, &mut self.output) {
                     true => self.gathered.hits += 1,
+                    false if items.is_short => self.gathered.failure = Some(Failure::TooLarge),
                     false => self.gathered.misses += 1,
                 },
                 Part::Refused(words) => self.gathered.words = Some(words.clone()),

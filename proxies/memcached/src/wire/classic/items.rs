@@ -86,7 +86,7 @@ pub struct Items {
     places: Places,
     /// The longest value.
     pub value_len_max: usize,
-    /// One was over the limit, and has been thrown away.
+    /// One was over the limit, and has been thrown away: it is not known which of those that are not there.
     pub is_short: bool,
 }
 
