@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::client::Protocol;
 use super::history::Report;
@@ -173,6 +173,10 @@ impl Plan {
                 scope.spawn(|| steady::run(&sidecars, self.steady_keys, begun, &ready, &missed, &stop));
             while !ready.load(Ordering::Relaxed) && !steady.is_finished() {
                 std::thread::sleep(Duration::from_millis(5));
+            }
+            if !ready.load(Ordering::Relaxed) {
+                let series = steady.join().unwrap_or_else(|_| bail!("the steady load panicked"));
+                return Err(series.err().unwrap_or_else(|| anyhow!("the steady set was not stored")));
             }
             let load = scope.spawn(|| options.run(&shared));
             let played = stage.play(self, &shared, &|| load.is_finished());
