@@ -114,6 +114,24 @@ fn keys_of_one_get_are_one_question_a_server_and_one_answer() {
 }
 
 #[test]
+fn what_is_left_of_a_value_over_the_limit_is_no_part_of_the_next_answer() {
+    run(async {
+        let scene = Scene::new(1, "limits: {value: 1KiB}\n");
+        let mut client = scene.client();
+        client.send("get a\r\nget b c\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg a k f v\r\nget b c\r\n").await;
+        let large = "VALUE b 0 1\r\nx\r\nEND\r\n".repeat(60);
+        server.send(format!("VA {} ka f0\r\n{}", large.len(), &large[..1000])).await;
+        settle().await;
+        server.send(format!("{}\r\nVALUE c 0 1\r\ny\r\nEND\r\n", &large[1000..])).await;
+        let heard = client.expect_until("\r\n").await;
+        assert!(heard.starts_with(b"SERVER_ERROR "), "{heard:?}");
+        client.expect("VALUE c 0 1\r\ny\r\nEND\r\n").await;
+    });
+}
+
+#[test]
 fn a_server_that_gives_another_keys_value_is_not_believed() {
     run(async {
         let scene = Scene::new(1, "");

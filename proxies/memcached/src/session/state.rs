@@ -340,12 +340,8 @@ impl Machine {
             }
         }
         let ticket = self.first + self.slots.len() as Ticket;
-        let keys_max = self.keys_max();
-        Ok(self
-            .current
-            .as_ref()
-            .and_then(|request| step_of(request, keys_max))
-            .map(|step| Next { ticket, step }))
+        let step = self.current.as_ref().and_then(|request| step_of(request, || self.keys_max()));
+        Ok(step.map(|step| Next { ticket, step }))
     }
 
     /// Nothing more of what the client sends is looked at.

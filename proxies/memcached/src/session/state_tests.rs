@@ -346,12 +346,23 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
     (output, machine.finished().count())
 }
 
+/// With CAS values counted from the first that is told: a store begins at what the clock says.
+fn since_the_first(heard: &str) -> Vec<String> {
+    let mut first = None;
+    let word = |word: &str| match word.parse::<u64>() {
+        Ok(token) if token > 1 << 32 => token.wrapping_sub(*first.get_or_insert(token)).to_string(),
+        Ok(_) | Err(_) => word.to_owned(),
+    };
+    heard.split(['\r', '\n', ' ']).map(word).collect()
+}
+
 #[test]
 fn whatever_the_schedule_the_client_hears_the_same() {
     for seed in 0..300 {
         let mut dice = Dice::seeded(seed);
         let text = any_requests(&mut dice);
         let (heard, exchanges) = simulate(&text, Some(&mut dice));
-        assert_eq!((&heard, exchanges), (&simulate(&text, None).0, 30), "seed {seed}");
+        let straight = simulate(&text, None).0;
+        assert_eq!((since_the_first(&heard), exchanges), (since_the_first(&straight), 30), "seed {seed}");
     }
 }

@@ -82,12 +82,15 @@ impl Broadcast<'_> {
 }
 
 /// What a request asks for next, of so many keys at most; none if it asks for nothing.
-pub(super) fn step_of(request: &Request, keys_max: usize) -> Option<Step<'_>> {
+pub(super) fn step_of(request: &Request, keys_max: impl FnOnce() -> usize) -> Option<Step<'_>> {
     Some(match request {
-        Request::Get(get) if keys_max > 1 && get.is_of_several() => {
-            Step::Keys { first: get.request()?, get, max: keys_max }
+        Request::Get(get) => {
+            let first = get.request()?;
+            match if get.is_of_several() { keys_max() } else { 1 } {
+                0 | 1 => Step::Key(first),
+                max => Step::Keys { first, get, max },
+            }
         }
-        Request::Get(get) => Step::Key(get.request()?),
         Request::One(one) => Step::Key(one.request()),
         Request::Oversized(store) => Step::Key(meta::Request {
             key: store.key.as_bytes(),

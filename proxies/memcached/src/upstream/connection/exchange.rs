@@ -112,6 +112,7 @@ impl<'a> Exchange<'a> {
         loop {
             let mut pipe = connection.pipe.borrow_mut();
             if let Some(Waiting { recipient: Recipient::Part(part), .. }) = pipe.in_flight.front() {
+                self.decoder.swallow(&mut self.input);
                 let limits = &connection.settings.limits;
                 let told = self.items.decode(&mut self.input, &part.keys, limits);
                 let Some(told) = told.map_err(|_| Failure::Nonsense)? else { break };

@@ -235,11 +235,7 @@ impl Decoder {
     ///
     /// See [`DecodeError`]; none of them can be recovered from.
     pub fn find(&mut self, input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
-        if self.swallow_len > 0 {
-            let taken = self.swallow_len.min(input.len());
-            input.advance(taken);
-            self.swallow_len -= taken;
-        }
+        self.swallow(input);
         let Some(feed) = memchr(b'\n', input) else {
             return if input.len() > LINE_LEN_MAX { Err(DecodeError::LineTooLong) } else { Ok(None) };
         };
@@ -252,6 +248,16 @@ impl Decoder {
             return self.value(input, line_len, feed + 1, limits);
         }
         Ok(Some(Frame { status, line_len, value_at: feed + 1, value_len: 0, len: feed + 1 }))
+    }
+
+    /// Throws away what is left of a value over the limit, as far as it has come. To be called before anybody else
+    /// reads on: none of it is theirs.
+    pub fn swallow(&mut self, input: &mut BytesMut) {
+        if self.swallow_len > 0 {
+            let taken = self.swallow_len.min(input.len());
+            input.advance(taken);
+            self.swallow_len -= taken;
+        }
     }
 
     fn value(
