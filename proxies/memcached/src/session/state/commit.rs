@@ -39,7 +39,7 @@ impl Machine {
         }
     }
 
-    /// The step has been sent: its answer will have the ticket that [`Next`] told.
+    /// The step has been sent: its answer will have the ticket that [`Next`](super::Next) told.
     pub fn commit(&mut self, now: Instant) {
         if let Some(request @ Request::Get(_)) = &self.current {
             let (command, to) = (command_of(request), to_of(request));
@@ -77,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// A [`Step::Keys`] has been sent, as far as `gather` goes.
+    /// A [`Step::Keys`](super::Step::Keys) has been sent, as far as `gather` goes.
     pub fn commit_keys(&mut self, gather: Gather, now: Instant) {
         let Some(request) = &mut self.current else { return };
         let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
@@ -130,7 +130,7 @@ impl Machine {
         self.push(expect, one.command, one.to, words_from, now);
     }
 
-    /// A [`Step::Everyone`] has been sent to so many servers, whose answers have as many tickets in a row.
+    /// A [`Step::Everyone`](super::Step::Everyone) has been sent to so many servers, whose answers have as many tickets in a row.
     /// `own` is added to statistics.
     pub fn commit_everyone(&mut self, servers: usize, own: Option<Bytes>, now: Instant) {
         let Some(request) = self.current.take() else { return };
