@@ -36,7 +36,13 @@ impl<T: Send + 'static> Writer<T> {
     /// Starts a thread of this name; up to `waiting_max` wait for it.
     pub(super) fn start(name: &str, waiting_max: usize, sink: impl Sink<T>) -> io::Result<Self> {
         let (queue, messages) = sync_channel(waiting_max);
-        let run = move || write_all(&messages, sink).unwrap_or_default();
+        let run = move || {
+            let mut asked = None;
+            write_all(&messages, sink, &mut asked).unwrap_or_default();
+            // Whoever waits for a flush that failed finds afterwards that all is refused.
+            drop(messages);
+            drop(asked);
+        };
         thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(Self { queue })
     }
@@ -65,14 +71,20 @@ impl<T: Send + 'static> Writer<T> {
     }
 }
 
-fn write_all<T>(messages: &Receiver<Message<T>>, mut sink: impl Sink<T>) -> io::Result<()> {
+/// Writes what comes. `asked` is who waits for the flush that has failed.
+fn write_all<T>(
+    messages: &Receiver<Message<T>>,
+    mut sink: impl Sink<T>,
+    asked: &mut Option<SyncSender<()>>,
+) -> io::Result<()> {
     while let Ok(first) = messages.recv() {
         for message in std::iter::once(first).chain(messages.try_iter()) {
             match message {
                 Message::Item(item) => sink.write(item)?,
                 Message::Flush(done) => {
+                    *asked = Some(done);
                     sink.flush()?;
-                    drop(done);
+                    *asked = None;
                 }
             }
         }

@@ -24,6 +24,8 @@ use super::mailbox::Mailbox;
 use super::spare::Busy;
 use super::state::{Answer, Machine, Step, Ticket};
 use crate::tenant::guest::Guest;
+use crate::upstream::view::View;
+use crate::wire::Limits;
 use crate::wire::request::DecodeError;
 use crate::worker::Worker;
 
@@ -199,27 +201,11 @@ impl Session {
         let now = *now.get_or_insert_with(Instant::now);
         let view = &mut *worker.view.borrow_mut();
         view.refresh();
-        if self.generation != view.generation() {
-            // Keys may have gone elsewhere: what is sent there now could overtake what was sent before.
-            if machine.is_waiting() {
-                return Ok(Sent::Stuck);
-            }
-            self.generation = view.generation();
-        }
-        if self.mailbox.programs().borrow().is_about_all() {
-            return Ok(Sent::Stuck);
-        }
-        let mut limits = view.topology().limits;
+        let limits = match admit(&self.mailbox, machine, view, &mut self.generation) {
+            Ok(limits) => limits,
+            Err(held_up) => return Ok(held_up),
+        };
         let guest = self.mailbox.guest();
-        if let Some(guest) = guest {
-            if !guest.renew(&view.topology().directory) {
-                return Ok(Sent::Revoked);
-            }
-            if guest.is_flushing() {
-                return Ok(Sent::Stuck);
-            }
-            limits = guest.limits(limits);
-        }
         let mut steps = 0;
         while machine.admits() && self.mailbox.has_room() {
             let Some(next) = machine.step(input, &limits, now)? else { return Ok(Sent::All) };
@@ -318,6 +304,27 @@ impl Drop for Session {
         drop(self.mailbox.take_stream());
         self.mailbox.worker().metrics.sessions.dec();
     }
+}
+
+/// The codecs' limits for a session that may send in this turn; else what holds it up. `generation` is that of what it
+/// has sent, see [`View::generation`].
+fn admit(mailbox: &Mailbox, machine: &Machine, view: &View, generation: &mut u64) -> Result<Limits, Sent> {
+    if *generation != view.generation() {
+        // Keys may have gone elsewhere: what is sent there now could overtake what was sent before.
+        if machine.is_waiting() {
+            return Err(Sent::Stuck);
+        }
+        *generation = view.generation();
+    }
+    if mailbox.programs().borrow().is_about_all() {
+        return Err(Sent::Stuck);
+    }
+    let limits = view.topology().limits;
+    let Some(guest) = mailbox.guest() else { return Ok(limits) };
+    if !guest.renew(&view.topology().directory) {
+        return Err(Sent::Revoked);
+    }
+    if guest.is_flushing() { Err(Sent::Stuck) } else { Ok(guest.limits(limits)) }
 }
 
 /// Answers that were there at once.

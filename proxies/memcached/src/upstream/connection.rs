@@ -132,10 +132,8 @@ pub enum Shape {
     /// One reply, and if it has a key then the one with this fingerprint: a server and a proxy that have lost count
     /// of each other's words must never give a client another's value.
     Item(u32),
-    /// Lines, up to `END` or anything that is no statistic.
+    /// Lines, up to `END` or an error.
     UntilEnd,
-    /// Values of several keys, up to `END` or an error. For a [`Recipient::Part`].
-    Items,
 }
 
 impl Shape {

@@ -8,8 +8,8 @@ use groove_common::balance::{Dice, Hasher, Placement};
 use groove_common::discovery::{Cluster, Snapshot};
 use groove_common::telemetry::{Counter, Registry};
 
+use super::local::Link;
 use super::plan::{Seat, now_s};
-use super::view::Link;
 use crate::error::Failure;
 use crate::program::chunks::At;
 use crate::program::{Event, Node};

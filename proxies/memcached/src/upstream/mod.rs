@@ -15,6 +15,7 @@ pub mod changes;
 pub mod connection;
 pub mod fleet;
 mod flush;
+mod local;
 pub mod plan;
 mod probe;
 pub mod view;

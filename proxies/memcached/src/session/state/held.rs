@@ -48,9 +48,10 @@ impl SmallReplies {
     /// Copies a reply that is only lent.
     pub(super) fn keep(&mut self, reply: &Reply<&[u8]>) -> Held {
         let (line, value) = (reply.line(), reply.value());
-        let place = (u32::try_from(self.buffer.len()), u32::try_from(line.len()), u32::try_from(value.len()));
-        let (Ok(at), Ok(line_len), Ok(value_len), true) =
-            (place.0, place.1, place.2, self.buffer.len() + line.len() + value.len() <= KEPT_LEN_MAX)
+        let has_room = self.buffer.len() + line.len() + value.len() <= KEPT_LEN_MAX;
+        let number = |len: usize| u32::try_from(len).ok().filter(|_| has_room);
+        let (Some(at), Some(line_len), Some(value_len)) =
+            (number(self.buffer.len()), number(line.len()), number(value.len()))
         else {
             return Held::Answer(Box::new(Answer::Reply(reply.to_owned())));
         };

@@ -129,7 +129,7 @@ impl Connection {
     pub fn send_part(&self, part: Box<Part>, now: Instant) -> Result<(), Failure> {
         self.push(false, |out| {
             part.keys.encode(out);
-            Waiting { recipient: Recipient::Part(part), sent: now, shape: Shape::Items }
+            Waiting { recipient: Recipient::Part(part), sent: now, shape: Shape::UntilEnd }
         })
     }
 

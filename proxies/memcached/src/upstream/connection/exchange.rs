@@ -112,14 +112,14 @@ impl<'a> Exchange<'a> {
         loop {
             let mut pipe = connection.pipe.borrow_mut();
             if let Some(Waiting { recipient: Recipient::Part(part), .. }) = pipe.in_flight.front() {
+                // Nobody else's value is read as this one's items.
                 self.decoder.swallow(&mut self.input);
-                let limits = &connection.settings.limits;
-                let told = self.items.decode(&mut self.input, &part.keys, limits);
+                let told = self.items.decode(&mut self.input, &part.keys, &connection.settings.limits);
                 let Some(told) = told.map_err(|_| Failure::Nonsense)? else { break };
                 let (waiting, latency) = self.take(&mut pipe, now);
                 drop(pipe);
                 latest = latency;
-                if let Some(Waiting { recipient: Recipient::Part(part), .. }) = waiting {
+                if let Some(Recipient::Part(part)) = waiting.map(|waiting| waiting.recipient) {
                     part.deliver(Ok(told), &mut self.touched);
                 }
                 continue;

@@ -10,12 +10,11 @@
 //! was not asked for, or not yet, is a sign of lost count.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::DecodeError;
+use super::reply::{Head, VALUE, head};
 use crate::wire::Limits;
-use crate::wire::meta::LINE_LEN_MAX;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
 use crate::wire::words::{Span, bytes_of, next_token};
 
@@ -27,17 +26,15 @@ const PLACES: usize = 16;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
     text: SmallVec<[u8; KEYS_LEN]>,
-    count: usize,
 }
 
 impl Keys {
     /// Asks for another key.
     pub fn push(&mut self, key: &[u8]) {
-        if self.count > 0 {
+        if !self.text.is_empty() {
             self.text.push(b' ');
         }
         self.text.extend_from_slice(key);
-        self.count += 1;
     }
 
     /// The key behind the one that ends there.
@@ -93,7 +90,8 @@ pub struct Items {
 impl Items {
     /// What is to be told of the key that was asked for as the `number`th: flags, length and value, with a space before
     /// them and a line end behind.
-    pub fn of(&self, number: usize) -> Option<&[u8]> {
+    #[cfg(test)]
+    fn of(&self, number: usize) -> Option<&[u8]> {
         self.place(number).map(|place| bytes_of(&self.text, place))
     }
 
@@ -248,59 +246,6 @@ impl Decoder {
         input.advance(taken_len);
         Answer::Items(Items { text, places, value_len_max, is_short })
     }
-}
-
-const VALUE: &[u8] = b"VALUE ";
-
-/// A line of an answer.
-enum Head {
-    /// It has not come whole.
-    Partial,
-    /// An item's, which is so long with its end.
-    Item { len: usize, key_len: usize, value_len: usize },
-    /// Another: the last.
-    Last { line_len: usize, len: usize },
-}
-
-/// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
-fn head(rest: &[u8], expected: &[u8]) -> Result<Head, DecodeError> {
-    let Some(told) = rest.strip_prefix(VALUE) else {
-        let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
-        let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
-        return Ok(Head::Last { line_len, len: feed + 1 });
-    };
-    let is_expected = told.strip_prefix(expected).is_some_and(|behind| behind.first() == Some(&b' '));
-    let key_len = match is_expected {
-        true => expected.len(),
-        false => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
-            None => return partial(rest),
-            Some(key_len) => key_len,
-        },
-    };
-    // ` <flags> <length>`, and the line's end.
-    let (mut spaces, mut digits, mut value_len) = (0, 0, 0);
-    for (index, byte) in (VALUE.len() + key_len..).zip(told.get(key_len..).unwrap_or_default()) {
-        match byte {
-            b' ' => (spaces, digits, value_len) = (spaces + 1, 0, 0),
-            // Ten digits are more than a gigabyte, the most a memcached item can have.
-            b'0'..=b'9' if digits < 10 => {
-                (digits, value_len) = (digits + 1, value_len * 10 + usize::from(byte - b'0'));
-            }
-            b'\r' if spaces == 2 && digits > 0 => {
-                return match rest.get(index + 1) {
-                    None => partial(rest),
-                    Some(b'\n') => Ok(Head::Item { len: index + 2, key_len, value_len }),
-                    Some(_) => Err(DecodeError::BadValue),
-                };
-            }
-            _ => return Err(DecodeError::BadValue),
-        }
-    }
-    partial(rest)
-}
-
-fn partial(rest: &[u8]) -> Result<Head, DecodeError> {
-    if rest.len() > LINE_LEN_MAX { Err(DecodeError::LineTooLong) } else { Ok(Head::Partial) }
 }
 
 #[cfg(test)]

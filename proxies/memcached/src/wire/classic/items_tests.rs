@@ -60,7 +60,7 @@ fn what_was_not_asked_for_is_found_out() {
         &b"VALUE a\r\n"[..],
         b"VALUE a 0 x\r\n",
         b"VALUE a 0 \r\n",
-        b"VALUE a 0 1 2\r\n",
+        b"VALUE a 0 1 2 3\r\n",
         b"VALUE a 0 1\r\nxy\r\n",
         b"VALUE a 0 99999999999\r\n",
     ] {

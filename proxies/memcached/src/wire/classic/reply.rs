@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
+use crate::wire::meta::LINE_LEN_MAX;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output, Piece};
 use crate::wire::{Limits, number};
 
@@ -65,24 +66,19 @@ pub enum DecodeError {
 ///
 /// See [`DecodeError`]; none of them can be recovered from.
 pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
-    let Some(feed) = memchr(b'\n', input) else {
-        return if input.len() > limits.line_len_max { Err(DecodeError::LineTooLong) } else { Ok(None) };
+    let (line_len, value_at, value_len) = match head(input, b"")? {
+        Head::Partial => return Ok(None),
+        Head::Last { line_len, len } => {
+            let mut line = input.split_to(len).freeze();
+            line.truncate(line_len);
+            return Ok(Some(Frame::Line(line)));
+        }
+        Head::Item { len, value_len, .. } => (len - 2, len, value_len),
     };
-    let line_len = feed - usize::from(feed > 0 && input.get(feed - 1) == Some(&b'\r'));
-    let line = input.get(..line_len).unwrap_or_default();
-    if !line.starts_with(b"VALUE ") {
-        let mut line = input.split_to(feed + 1).freeze();
-        line.truncate(line_len);
-        return Ok(Some(Frame::Line(line)));
+    if value_len > limits.value_len_max {
+        return Err(DecodeError::BadValue);
     }
-    let value_len = line
-        .split(|byte| *byte == b' ')
-        .nth(3)
-        .and_then(number::unsigned)
-        .and_then(|len| usize::try_from(len).ok())
-        .filter(|len| *len <= limits.value_len_max)
-        .ok_or(DecodeError::BadValue)?;
-    let (value_at, end) = (feed + 1, feed + 1 + value_len + 2);
+    let end = value_at + value_len + 2;
     let Some(line_end) = input.get(end - 2..end) else {
         return Ok(None);
     };
@@ -93,6 +89,68 @@ pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, De
     let value = line.slice(value_at..end - 2);
     line.truncate(line_len);
     Ok(Some(Frame::Value { line, value }))
+}
+
+/// How an item's line begins.
+pub(super) const VALUE: &[u8] = b"VALUE ";
+
+/// A line of an answer.
+pub(super) enum Head {
+    /// It has not come whole.
+    Partial,
+    /// An item's, which is so long with its end.
+    Item { len: usize, key_len: usize, value_len: usize },
+    /// Another: the last.
+    Last { line_len: usize, len: usize },
+}
+
+/// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
+pub(super) fn head(rest: &[u8], expected: &[u8]) -> Result<Head, DecodeError> {
+    let Some(told) = rest.strip_prefix(VALUE) else {
+        let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
+        let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
+        return if feed > LINE_LEN_MAX {
+            Err(DecodeError::LineTooLong)
+        } else {
+            Ok(Head::Last { line_len, len: feed + 1 })
+        };
+    };
+    let is_expected = told.strip_prefix(expected).is_some_and(|behind| behind.first() == Some(&b' '));
+    let key_len = match is_expected {
+        true => expected.len(),
+        false => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
+            None => return partial(rest),
+            Some(key_len) => key_len,
+        },
+    };
+    // ` <flags> <length>[ <cas>]`, and the line's end.
+    let (mut word, mut digits, mut value_len) = (0, 0, 0);
+    for (index, byte) in (VALUE.len() + key_len..).zip(told.get(key_len..).unwrap_or_default()) {
+        match byte {
+            b' ' if word < 3 => (word, digits) = (word + 1, 0),
+            // Ten digits are more than a gigabyte, the most a memcached item can have; a CAS value may have twenty.
+            b'0'..=b'9' if digits < if word == 3 { 20 } else { 10 } => {
+                digits += 1;
+                if word == 2 {
+                    value_len = value_len * 10 + usize::from(byte - b'0');
+                }
+            }
+            b'\r' if word >= 2 && digits > 0 => {
+                return match rest.get(index + 1) {
+                    None => partial(rest),
+                    Some(b'\n') if index >= LINE_LEN_MAX => Err(DecodeError::LineTooLong),
+                    Some(b'\n') => Ok(Head::Item { len: index + 2, key_len, value_len }),
+                    Some(_) => Err(DecodeError::BadValue),
+                };
+            }
+            _ => return Err(DecodeError::BadValue),
+        }
+    }
+    partial(rest)
+}
+
+fn partial(rest: &[u8]) -> Result<Head, DecodeError> {
+    if rest.len() > LINE_LEN_MAX { Err(DecodeError::LineTooLong) } else { Ok(Head::Partial) }
 }
 
 #[cfg(test)]

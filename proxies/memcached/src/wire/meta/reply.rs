@@ -113,7 +113,6 @@ impl Reply<&[u8]> {
 
 impl Reply {
     /// The same reply, lent.
-    #[cfg(test)]
     pub fn lent(&self) -> Reply<&[u8]> {
         Reply::new(self.status, self.line(), self.value()).of(self.epoch)
     }
@@ -147,10 +146,7 @@ impl Reply {
 
     /// A copy that keeps no read buffer alive, unless the value is large.
     pub fn detached(self) -> Self {
-        if self.value.len() >= BY_REFERENCE_LEN_MIN {
-            return self;
-        }
-        Self { line: Bytes::copy_from_slice(&self.line), value: Bytes::copy_from_slice(&self.value), ..self }
+        if self.value.len() >= BY_REFERENCE_LEN_MIN { self } else { self.lent().to_owned() }
     }
 }
 
