@@ -1,12 +1,13 @@
 //! A tenant that asks now and then, beside one that never stops.
 
 use std::net::SocketAddr;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
 use super::Measure;
+use super::processors::{Apart, yield_to_all};
 use crate::load::{memcached, paced};
 
 /// Between two requests of the quiet tenant.
@@ -59,7 +60,13 @@ impl Flood {
     }
 
     /// Latencies are the quiet tenant's; the throughput is the flood's, if there is one.
-    pub(super) fn measure(&self, address: SocketAddr, has_tenants: bool, seconds: u64) -> Result<Measure> {
+    pub(super) fn measure(
+        &self,
+        address: SocketAddr,
+        has_tenants: bool,
+        apart: &Apart,
+        seconds: u64,
+    ) -> Result<Measure> {
         let measured = Duration::from_secs(seconds);
         let quiet =
             paced::Options { address, login: has_tenants.then_some(QUIET), every: QUIET_EVERY, measured };
@@ -67,16 +74,18 @@ impl Flood {
             let flood = (self.connections > 0).then(|| {
                 let load = self.load(address, has_tenants, measured + WARM_UP);
                 scope.spawn(move || -> Result<_> {
-                    // Of this thread alone: what is to be seen is the proxy's queues, not those for the processors.
-                    rustix::process::setpriority_process(None, 19)?;
+                    apart.join_others()?;
+                    yield_to_all()?;
                     memcached::run(&load, &mut || Ok(()))
                 })
             });
-            thread::sleep(WARM_UP);
-            let quiet = paced::run(&quiet);
-            let flood =
-                flood.map(|flood| flood.join().map_err(|_| anyhow!("the flood panicked"))?).transpose();
-            Ok::<_, anyhow::Error>((quiet?, flood?))
+            let quiet = scope.spawn(move || {
+                apart.join_others()?;
+                thread::sleep(WARM_UP);
+                paced::run(&quiet)
+            });
+            let quiet = ended(quiet)?;
+            Ok::<_, anyhow::Error>((quiet, flood.map(ended).transpose()?))
         })?;
         Ok(Measure {
             throughput: flood.as_ref().unwrap_or(&quiet).throughput(),
@@ -86,4 +95,8 @@ impl Flood {
             errors: quiet.errors + flood.map_or(0, |flood| flood.errors),
         })
     }
+}
+
+fn ended<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a load panicked"))?
 }

@@ -44,7 +44,8 @@ fn nginx(settings: &Settings, values: &[(&'static str, String)]) -> Result<Candi
         values.push(("LISTEN", listen.to_string()));
         filled("nginx.conf", &values).unwrap_or_default()
     })?;
-    Ok(Candidate::peer("nginx", server.address(), move || server.usage()))
+    let pid = server.pid();
+    Ok(Candidate::peer("nginx", server.address(), pid, move || server.usage()))
 }
 
 fn haproxy(values: Vec<(&'static str, String)>) -> Result<Candidate> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::fairness::FLOODS;
+use super::processors::Apart;
 use super::{Candidate, Measure, Settings, Suite};
 use crate::load::{count, memcached as load};
 use crate::process::Usage;
@@ -34,7 +35,7 @@ const fn many(name: &'static str, value_bytes: usize) -> Case {
     Case { name, depth: 1, value_bytes, keys_per_get: 24, set_percent: 0, has_tenants: false }
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     case("64 bytes, 1 in flight", 1, 64),
     case("64 bytes, 16 in flight", 16, 64),
     many("64 bytes, 24 keys a get", 64),
@@ -43,6 +44,8 @@ const CASES: [Case; 8] = [
     many("1 KiB, 24 keys a get", 1024),
     Case { has_tenants: true, ..case("64 bytes, 1 in flight, two tenants", 1, 64) },
     Case { has_tenants: true, ..case("64 bytes, 16 in flight, two tenants", 16, 64) },
+    Case { has_tenants: true, ..many("64 bytes, 24 keys a get, two tenants", 64) },
+    Case { has_tenants: true, ..many("1 KiB, 24 keys a get, two tenants", 1024) },
 ];
 
 /// As in `groove-memcached-tenants.yaml`.
@@ -69,7 +72,7 @@ pub(super) struct Memcacheds {
     candidates: Vec<Candidate>,
     /// Ours again, with tenants.
     tenants: Candidate,
-    _servers: Vec<Memcached>,
+    servers: Vec<Memcached>,
 }
 
 impl Memcacheds {
@@ -84,7 +87,7 @@ impl Memcacheds {
         candidates.push(nutcracker(values.clone())?);
         candidates.push(Candidate::ours(Kind::Memcached, &values)?);
         let tenants = Candidate::configured(Kind::Memcached, "groove-memcached-tenants.yaml", &values)?;
-        let suite = Self { candidates, tenants, _servers: servers };
+        let suite = Self { candidates, tenants, servers };
         for case in CASES.iter().filter(|case| case.keys_per_get > 1 || case.has_tenants) {
             for index in 0..suite.candidates.len() {
                 suite.fill(case, index)?;
@@ -141,8 +144,10 @@ impl Suite for Memcacheds {
         let Some(case) = CASES.get(scenario) else {
             let flood = FLOODS.get(scenario - CASES.len()).context("no such case")?;
             let is_ours = self.is_ours(candidate);
-            let address = if is_ours { self.tenants.address } else { candidate.address };
-            return flood.measure(address, is_ours, settings.seconds);
+            let candidate = if is_ours { &self.tenants } else { candidate };
+            let servers: Vec<u32> = self.servers.iter().map(Memcached::pid).collect();
+            let apart = Apart::place(candidate.pid, &servers)?;
+            return flood.measure(candidate.address, is_ours, &apart, settings.seconds);
         };
         let (candidate, is_ours) = self.of(case, candidate);
         let options = case.load(candidate.address, settings.seconds, is_ours);

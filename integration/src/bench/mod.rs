@@ -7,6 +7,7 @@ mod http;
 mod memcached;
 mod plot;
 mod postgres;
+mod processors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -50,18 +51,20 @@ impl Settings {
 pub(crate) struct Candidate {
     name: String,
     address: SocketAddr,
+    /// The process that listens, and is the parent of others of the proxy's; `None` for the server itself.
+    pid: Option<u32>,
     /// CPU and memory of the proxy; `None` for the server itself.
     usage: Option<Box<dyn Fn() -> Result<Usage>>>,
 }
 
 impl Candidate {
     fn direct(address: SocketAddr) -> Self {
-        Self { name: "no proxy".to_owned(), address, usage: None }
+        Self { name: "no proxy".to_owned(), address, pid: None, usage: None }
     }
 
     /// A peer: a process that listens on `address`, which lives as long as the candidate.
-    fn peer(name: &str, address: SocketAddr, usage: impl Fn() -> Result<Usage> + 'static) -> Self {
-        Self { name: name.to_owned(), address, usage: Some(Box::new(usage)) }
+    fn peer(name: &str, address: SocketAddr, pid: u32, usage: impl Fn() -> Result<Usage> + 'static) -> Self {
+        Self { name: name.to_owned(), address, pid: Some(pid), usage: Some(Box::new(usage)) }
     }
 
     /// A peer that is a program with a file of `integration/bench/`, in which `$LISTEN`, `$LISTEN_PORT` and `$DIR`
@@ -81,7 +84,8 @@ impl Candidate {
         let mut process = Process::spawn(name, command(folder.path(), another.number())?)?;
         let address = port.address();
         process.until("accepting", || TcpStream::connect(address).is_ok())?;
-        Ok(Self::peer(name, address, move || {
+        let pid = process.pid();
+        Ok(Self::peer(name, address, pid, move || {
             let _held = (&port, &another, &folder);
             process.usage()
         }))
@@ -99,7 +103,7 @@ impl Candidate {
             builder = builder.set(name, value);
         }
         let proxy = builder.start()?;
-        Ok(Self::peer(kind.name(), proxy.address(), move || proxy.usage()))
+        Ok(Self::peer(kind.name(), proxy.address(), proxy.pid(), move || proxy.usage()))
     }
 
     fn usage(&self) -> Result<Usage> {

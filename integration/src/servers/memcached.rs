@@ -72,6 +72,12 @@ impl Memcached {
         self.port.address()
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Ends it with SIGKILL.
     ///
     /// # Errors

@@ -73,6 +73,12 @@ impl Nginx {
         self.port.address()
     }
 
+    /// Its first process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The folder it lives in.
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use futures_util::FutureExt;
 use groove_common::app::Context;
 use groove_common::config::{Endpoint, check_text};
-use groove_common::net::Drain;
+use groove_common::net::{Drain, LocalService};
 use groove_common::telemetry::{AccessLog, Registry};
 use groove_common::testing::{ScriptedPeer, downstream};
 use tokio::net::UnixListener;
@@ -19,7 +18,6 @@ use tokio::runtime::Handle;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::resize::{Agreement, Phase, View};
-use crate::session::driver;
 use crate::tap::{Hub, Probe};
 use crate::tenant::counters::LoginMetrics;
 use crate::tenant::directory::Makings;
@@ -129,7 +127,7 @@ impl Scene {
     /// A client, served by the worker.
     pub(crate) fn client(&self) -> ScriptedPeer {
         let (conn, client, _drain) = downstream().unwrap();
-        tokio::task::spawn_local(driver::serve(Rc::clone(&self.worker), conn, None, BytesMut::new()));
+        tokio::task::spawn_local(Rc::clone(&self.worker).serve(conn));
         client
     }
 

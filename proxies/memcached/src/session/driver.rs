@@ -214,8 +214,7 @@ impl Session {
             let exchange = Exchange { session, worker, mailbox: &self.mailbox, ticket, now, noted };
             match next.step {
                 Step::Keys { get, max, .. }
-                    if guest.is_none()
-                        && let Some(gather) = exchange.several(get, max, view, cx) =>
+                    if let Some(gather) = exchange.several(guest, get, max, view, cx) =>
                 {
                     machine.commit_keys(gather, now);
                 }

@@ -114,6 +114,37 @@ fn keys_of_one_get_are_one_question_a_server_and_one_answer() {
 }
 
 #[test]
+fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
+    run(async {
+        let scene = Scene::new(1, "tenants: {shop: {limits: {in_flight: 2}}}\ndefault_tenant: shop\n");
+        let mut client = scene.client();
+        client.send("get a b a\r\nget c\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("get shop/0:a shop/0:b\r\n").await;
+        settle().await;
+        server.send("VALUE shop/0:a 7 1\r\nx\r\nEND\r\n").await;
+        server.expect("mg shop/0:a k f v\r\nmg shop/0:c k f v\r\n").await;
+        server.send("VA 1 kshop/0:a f7\r\nx\r\nEN\r\n").await;
+        client.expect("VALUE a 7 1\r\nx\r\nVALUE a 7 1\r\nx\r\nEND\r\nEND\r\n").await;
+    });
+}
+
+#[test]
+fn keys_that_cost_their_tenant_something_are_asked_for_one_by_one() {
+    run(async {
+        let limits = "{requests_per_second: 1000}";
+        let scene =
+            Scene::new(1, &format!("tenants: {{shop: {{limits: {limits}}}}}\ndefault_tenant: shop\n"));
+        let mut client = scene.client();
+        client.send("get a b\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg shop/0:a k f v\r\nmg shop/0:b k f v\r\n").await;
+        server.send("EN\r\nEN\r\n").await;
+        client.expect("END\r\n").await;
+    });
+}
+
+#[test]
 fn what_is_left_of_a_value_over_the_limit_is_no_part_of_the_next_answer() {
     run(async {
         let scene = Scene::new(1, "limits: {value: 1KiB}\n");

@@ -182,21 +182,27 @@ impl Mailbox {
         if self.worker.tap.is_waiting() {
             self.worker.tap.answered(std::ptr::from_ref(self).addr(), ticket, &answer);
         }
-        self.take_in(answer.value_len(), |machine| machine.answer(ticket, answer))
+        self.take_in(1, answer.value_len(), |machine| machine.answer(ticket, answer))
     }
 
     /// The same for a small reply that is only lent. Only while [`Self::takes_lent`].
     pub fn hear(&self, ticket: Ticket, reply: &Reply<&[u8]>) -> bool {
-        self.take_in(reply.value.len(), |machine| machine.hear(ticket, reply))
+        self.take_in(1, reply.value.len(), |machine| machine.hear(ticket, reply))
     }
 
-    /// An answer to one of the questions for several keys.
-    pub fn hear_part(&self, ticket: Ticket, number: u8, told: Result<items::Answer, Failure>) -> bool {
+    /// An answer to one of the questions for several keys, which was for so many of them.
+    pub fn hear_part(
+        &self,
+        ticket: Ticket,
+        number: u8,
+        keys: usize,
+        told: Result<items::Answer, Failure>,
+    ) -> bool {
         let value_len = match &told {
             Ok(items::Answer::Items(items)) => items.len(),
             Ok(items::Answer::Refused(_)) | Err(_) => 0,
         };
-        self.take_in(value_len, |machine| machine.hear_part(ticket, number, told))
+        self.take_in(keys, value_len, |machine| machine.hear_part(ticket, number, told))
     }
 
     /// May a reply be lent to it? Not while somebody watches.
@@ -204,9 +210,10 @@ impl Mailbox {
         !self.worker.tap.is_waiting()
     }
 
-    fn take_in(&self, value_len: usize, answer: impl FnOnce(&mut Machine)) -> bool {
+    fn take_in(&self, requests: usize, value_len: usize, answer: impl FnOnce(&mut Machine)) -> bool {
         if let Some(guest) = &self.guest {
-            guest.answered(value_len, &self.worker.fair, || self.worker.since_start(Instant::now()));
+            guest
+                .answered(requests, value_len, &self.worker.fair, || self.worker.since_start(Instant::now()));
         }
         // Of an idle session nothing was outstanding.
         let Some(busy) = &mut *self.busy.borrow_mut() else { return false };

@@ -230,11 +230,11 @@ impl<W: Clone> Fair<W> {
         self.call_up(tenant, wake);
     }
 
-    /// A request was answered, with so many bytes of value.
-    pub fn answered(&mut self, tenant: usize, value_len: usize, wake: impl FnMut(W)) {
+    /// So many requests were answered at a time, with so many bytes of value each.
+    pub fn answered(&mut self, tenant: usize, requests: usize, value_len: usize, wake: impl FnMut(W)) {
         let Some(line) = self.lines.get_mut(tenant) else { return };
-        debug_assert!(line.in_flight > 0, "an answer that nobody asked for");
-        line.in_flight = line.in_flight.saturating_sub(1);
+        debug_assert!(line.in_flight >= requests, "an answer that nobody asked for");
+        line.in_flight = line.in_flight.saturating_sub(requests);
         line.value_len = value_len.max(line.value_len - line.value_len.div_ceil(8));
         if !line.places.is_empty() {
             self.call_up(tenant, wake);

@@ -33,7 +33,7 @@ fn with_two_each_has_half_and_the_line_moves_in_order() {
     }
     assert!(fair.may_send(ask(1, 500, US), || 500), "the other is not held up");
     let mut woken = Vec::new();
-    fair.answered(0, 0, |session| woken.push(session));
+    fair.answered(0, 1, 0, |session| woken.push(session));
     assert_eq!(woken, [4]);
     // Nobody barges, not even one who comes while the first in line has not moved yet.
     assert!(!fair.may_send(ask(0, 7, US), || 7));
@@ -52,7 +52,7 @@ fn who_leaves_the_line_lets_the_next_go() {
         assert!(!fair.may_send(ask(0, session, US), || session));
     }
     let mut woken = Vec::new();
-    fair.answered(0, 0, |session| woken.push(session));
+    fair.answered(0, 1, 0, |session| woken.push(session));
     fair.leave(0, 1, |session| woken.push(session));
     assert_eq!(woken, [1, 2]);
     assert!(fair.may_send(ask(0, 2, US), || 2));
@@ -65,8 +65,8 @@ fn what_was_sent_without_asking_counts_too() {
     fair.sent(3, 0, 0);
     assert!(fair.may_send(ask(3, 0, US), || 0));
     fair.sent(3, 0, 0);
-    fair.answered(3, 0, |session| panic!("{session} was not in line"));
-    fair.answered(3, 0, |session| panic!("{session} was not in line"));
+    fair.answered(3, 1, 0, |session| panic!("{session} was not in line"));
+    fair.answered(3, 1, 0, |session| panic!("{session} was not in line"));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn the_tenants_own_bound_holds_alone_too() {
     }
     assert!(!fair.may_send(ask(2), || 2));
     let mut woken = Vec::new();
-    fair.answered(0, 0, |session| woken.push(session));
+    fair.answered(0, 1, 0, |session| woken.push(session));
     assert_eq!(woken, [2]);
     assert!(fair.may_send(ask(2), || 2));
 }
@@ -154,7 +154,7 @@ impl Simulation {
                 self.asks.push(Reverse((self.now + client.pause, number)));
                 let (tenant, value_len) = (client.tenant, client.value_len);
                 let mut woken = Vec::new();
-                self.fair.answered(tenant, value_len, |session| woken.push(session));
+                self.fair.answered(tenant, 1, value_len, |session| woken.push(session));
                 woken.into_iter().for_each(|number| self.try_send(number));
             } else if let Some(Reverse((_, number))) = self.asks.pop() {
                 self.clients[number].asked_at = self.now;

@@ -140,6 +140,11 @@ impl Guest {
         may_send
     }
 
+    /// Is each of its requests to be looked at for itself? They cost tokens, which may not be there.
+    pub fn pays(&self) -> bool {
+        !self.member.borrow().tenant.rates.is_unbounded()
+    }
+
     /// Takes the tokens of the request at hand, once, and tells from when on they are there.
     fn pay(&self, member: &Member, request: &Request<'_>, at: Duration) -> Result<Duration, Failure> {
         if let Some(due) = self.paid.get() {
@@ -179,6 +184,11 @@ impl Guest {
         Ok(Request { key: mapped.key, is_coded, op: request.op })
     }
 
+    /// The key of a classic request as servers know it, in `room`. `None` while the tenant's generation is not known.
+    pub fn rename_key<'a>(&self, key: &[u8], room: &'a mut Room) -> Option<&'a [u8]> {
+        self.member.borrow().tenant.head().as_ref().map(|head| head.map(key, room).key)
+    }
+
     /// The request at hand has been sent: its answer will come to [`Self::answered`].
     pub fn sent(&self, value_len: usize, fair: &RefCell<Fair<Waker>>) {
         self.paid.set(None);
@@ -205,10 +215,18 @@ impl Guest {
         }
     }
 
-    /// An answer, with so many bytes of value, to something that was sent. `at` tells the time since the worker's origin.
-    pub fn answered(&self, len: usize, fair: &RefCell<Fair<Waker>>, at: impl FnOnce() -> Duration) {
+    /// An answer, with so many bytes of value in all, to as many requests as were sent. `at` tells the time since the
+    /// worker's origin.
+    pub fn answered(
+        &self,
+        requests: usize,
+        len: usize,
+        fair: &RefCell<Fair<Waker>>,
+        at: impl FnOnce() -> Duration,
+    ) {
         let member = self.member.borrow();
-        fair.borrow_mut().answered(member.tenant.number(), len, Waker::wake);
+        let value_len = len / requests.max(1);
+        fair.borrow_mut().answered(member.tenant.number(), requests, value_len, Waker::wake);
         if member.tenant.rates.counts_bytes() {
             member.tenant.rates.charge(at(), len);
         }

@@ -74,8 +74,8 @@ pub struct Part {
 impl Part {
     /// Hands the answer over, as [`Recipient::deliver`].
     pub(super) fn deliver(self, told: Result<items::Answer, Failure>, touched: &mut Vec<Rc<Mailbox>>) {
-        let Self { mailbox, ticket, number, keys: _ } = self;
-        if mailbox.hear_part(ticket, number, told) {
+        let Self { mailbox, ticket, number, keys } = self;
+        if mailbox.hear_part(ticket, number, keys.count(), told) {
             touched.push(mailbox);
         }
     }

@@ -26,6 +26,7 @@ const PLACES: usize = 16;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
     text: SmallVec<[u8; KEYS_LEN]>,
+    count: usize,
 }
 
 impl Keys {
@@ -35,6 +36,12 @@ impl Keys {
             self.text.push(b' ');
         }
         self.text.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// The key behind the one that ends there.

@@ -1,0 +1,67 @@
+//! Who may run where. On two processors a load, the servers and a proxy wait for each other longer than for what the
+//! proxy does; what is to be seen of its queues is seen when it has a processor of its own.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+
+use crate::{paths, process};
+
+/// A proxy on one processor, other processes on the others, until this is dropped.
+pub(super) struct Apart {
+    all: CpuSet,
+    /// All but the proxy's.
+    others: CpuSet,
+    placed: Vec<u32>,
+}
+
+impl Apart {
+    /// With one processor in all, nothing is placed anywhere.
+    pub(super) fn place(proxy: Option<u32>, others: &[u32]) -> Result<Self> {
+        let all = sched_getaffinity(None)?;
+        let (mut own, mut rest) = (CpuSet::new(), all);
+        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| all.is_set(*cpu)).unwrap_or_default();
+        own.set(last);
+        rest.unset(last);
+        if rest.count() == 0 {
+            return Ok(Self { all, others: all, placed: Vec::new() });
+        }
+        let apart = Self { all, others: rest, placed: others.iter().copied().chain(proxy).collect() };
+        others.iter().try_for_each(|pid| place(*pid, &rest))?;
+        proxy.map_or(Ok(()), |pid| place(pid, &own))?;
+        Ok(apart)
+    }
+
+    /// Keeps the calling thread off the proxy's processor.
+    pub(super) fn join_others(&self) -> Result<()> {
+        Ok(sched_setaffinity(None, &self.others)?)
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        for pid in &self.placed {
+            let _gone = place(*pid, &self.all);
+        }
+    }
+}
+
+/// Places every thread that the process has.
+fn place(pid: u32, cpus: &CpuSet) -> Result<()> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = entry?.file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        sched_setaffinity(Some(thread.context("a thread without a number")?), cpus)?;
+    }
+    Ok(())
+}
+
+/// The calling thread runs only when nobody else wants its processor.
+pub(super) fn yield_to_all() -> Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let output = process::run(Command::new(paths::program("chrt")?).args(["--idle", "--pid", "0", &thread]))?;
+    ensure!(output.status.success(), "chrt: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
