@@ -130,6 +130,27 @@ fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
 }
 
 #[test]
+fn keys_that_fail_at_once_leave_their_tenant_its_room() {
+    run(async {
+        let scene = Scene::new(1, "tenants: {shop: {limits: {in_flight: 2}}}\ndefault_tenant: shop\n");
+        let mut client = scene.client();
+        client.send("get a b\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("get shop/0:a shop/0:b\r\n").await;
+        drop(server);
+        client.expect("SERVER_ERROR the connection to the server for this key broke\r\n").await;
+        // It has not been dialled again.
+        client.send("get a b\r\n").await;
+        client.expect("SERVER_ERROR the server for this key is down\r\n").await;
+        let mut server = scene.accept(0).await;
+        client.send("get a b\r\n").await;
+        server.expect("get shop/0:a shop/0:b\r\n").await;
+        server.send("END\r\n").await;
+        client.expect("END\r\n").await;
+    });
+}
+
+#[test]
 fn keys_that_cost_their_tenant_something_are_asked_for_one_by_one() {
     run(async {
         let limits = "{requests_per_second: 1000}";
