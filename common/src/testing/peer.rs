@@ -1,6 +1,7 @@
 //! The other end of a connection, in a test's hands.
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, timeout};
 
@@ -54,6 +55,11 @@ impl ScriptedPeer {
                 panic!("expected {}, got {} and the end", end.escape_ascii(), self.read.escape_ascii());
             }
         }
+    }
+
+    /// Has nothing come that was not expected, so far?
+    pub fn is_silent(&mut self) -> bool {
+        self.read.is_empty() && self.stream.fill(&mut self.read).now_or_never().is_none()
     }
 
     /// The other end closes, and sends nothing before that.

@@ -164,7 +164,7 @@ impl Session {
         }
         let worker = self.mailbox.worker();
         let at = worker.since_start(Instant::now());
-        self.mailbox.guest().is_some_and(|guest| !guest.may_send(&worker.fair, at, cx))
+        self.mailbox.guest().is_some_and(|guest| !guest.may_send(1, &worker.fair, at, cx))
     }
 
     /// It wants to send nothing more for now.
@@ -213,20 +213,17 @@ impl Session {
             let (session, noted) = (self.id, None);
             let exchange = Exchange { session, worker, mailbox: &self.mailbox, ticket, now, noted };
             match next.step {
-                Step::Keys { get, max, .. }
-                    if let Some(gather) = exchange.several(guest, get, max, view, cx) =>
-                {
-                    machine.commit_keys(gather, now);
+                Step::Keys { first, get, max } => {
+                    let several = exchange.several(guest, get, max, view, cx);
+                    let asked = several.unwrap_or_else(|| exchange.key(guest, &first, view, cx));
+                    if let Err(held_up) = commit(machine, ticket, asked, now) {
+                        return Ok(held_up);
+                    }
                 }
-                Step::Keys { first: request, .. } | Step::Key(request) => {
-                    match exchange.key(guest, &request, view, cx) {
-                        Asked::Waiting => machine.commit(now),
-                        Asked::Answered(answer) => {
-                            machine.commit(now);
-                            machine.answer(ticket, answer);
-                        }
-                        Asked::Busy => return Ok(Sent::Stuck),
-                        Asked::InLine => return Ok(Sent::InLine),
+                Step::Key(request) => {
+                    let asked = exchange.key(guest, &request, view, cx);
+                    if let Err(held_up) = commit(machine, ticket, asked, now) {
+                        return Ok(held_up);
                     }
                 }
                 Step::Everyone(broadcast) if let Some(guest) = guest => {
@@ -257,7 +254,7 @@ impl Session {
                     machine.commit(now);
                     match (asked, guest) {
                         (Some(answer), _) => machine.answer(ticket, answer),
-                        (None, Some(guest)) => guest.sent(0, &worker.fair),
+                        (None, Some(guest)) => guest.sent(1, 0, &worker.fair),
                         (None, None) => (),
                     }
                 }
@@ -324,6 +321,21 @@ fn admit(mailbox: &Mailbox, machine: &Machine, view: &View, generation: &mut u64
         return Err(Sent::Revoked);
     }
     if guest.is_flushing() { Err(Sent::Stuck) } else { Ok(guest.limits(limits)) }
+}
+
+/// A step for one key, or for several, is over; else what holds it up.
+fn commit(machine: &mut Machine, ticket: Ticket, asked: Asked, now: Instant) -> Result<(), Sent> {
+    match asked {
+        Asked::Waiting => machine.commit(now),
+        Asked::Together(gather) => machine.commit_keys(gather, now),
+        Asked::Answered(answer) => {
+            machine.commit(now);
+            machine.answer(ticket, answer);
+        }
+        Asked::Busy => return Err(Sent::Stuck),
+        Asked::InLine => return Err(Sent::InLine),
+    }
+    Ok(())
 }
 
 /// Answers that were there at once.

@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use super::mailbox::Mailbox;
 use super::programs;
 use super::reading::Reading;
-use super::state::{Answer, Broadcast, Ticket};
+use super::state::{Answer, Broadcast, Gather, Ticket};
 use crate::error::Failure;
 use crate::failover;
 use crate::hot::{Desk, Errand, Look, Part};
@@ -33,6 +33,8 @@ use crate::worker::Worker;
 /// What became of a request that was to be sent.
 pub(super) enum Asked {
     Waiting,
+    /// As the first of several keys, which are all on their way.
+    Together(Gather),
     Answered(Answer),
     Busy,
     /// The tenant may have no more on their way.

@@ -64,9 +64,9 @@ impl Exchange<'_> {
         };
         let asked = self.one(request.key, &renamed, view, cx);
         match &asked {
-            Asked::Waiting => guest.sent(value_len(request), fair),
+            Asked::Waiting => guest.sent(1, value_len(request), fair),
             Asked::Answered(answer) => guest.done_with(answer, now.1),
-            Asked::Busy | Asked::InLine => (),
+            Asked::Together(_) | Asked::Busy | Asked::InLine => (),
         }
         asked
     }
@@ -97,7 +97,7 @@ impl Exchange<'_> {
     /// Begins another generation of the tenant's keys. The session waits for it.
     fn flush(&self, guest: &Guest, delay: i32) {
         guest.set_flushing(true);
-        guest.sent(0, &self.worker.fair);
+        guest.sent(1, 0, &self.worker.fair);
         let (prefix, at) = (guest.prefix(), flush_at(delay));
         let (worker, mailbox, ticket) = (Rc::clone(self.worker), Rc::clone(self.mailbox), self.ticket);
         tokio::task::spawn_local(async move {

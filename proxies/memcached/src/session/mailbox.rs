@@ -190,19 +190,19 @@ impl Mailbox {
         self.take_in(1, reply.value.len(), |machine| machine.hear(ticket, reply))
     }
 
-    /// An answer to one of the questions for several keys, which was for so many of them.
+    /// An answer to one of the questions for several keys, which counted as so many requests.
     pub fn hear_part(
         &self,
         ticket: Ticket,
         number: u8,
-        keys: usize,
+        requests: usize,
         told: Result<items::Answer, Failure>,
     ) -> bool {
         let value_len = match &told {
             Ok(items::Answer::Items(items)) => items.len(),
             Ok(items::Answer::Refused(_)) | Err(_) => 0,
         };
-        self.take_in(keys, value_len, |machine| machine.hear_part(ticket, number, told))
+        self.take_in(requests, value_len, |machine| machine.hear_part(ticket, number, told))
     }
 
     /// May a reply be lent to it? Not while somebody watches.

@@ -5,15 +5,17 @@ use std::task::Context;
 
 use smallvec::SmallVec;
 
-use super::exchange::Exchange;
-use super::state::{Gather, Key};
+use super::exchange::{Asked, Exchange};
+use super::state::{Gather, Owners};
 use crate::error::Failure;
+use crate::tenant::fair::requests_of;
 use crate::tenant::guest::Guest;
-use crate::tenant::key::ROOM;
+use crate::tenant::key::{Head, ROOM};
 use crate::upstream::connection::{Connection, Part};
-use crate::upstream::view::{Lease, View};
+use crate::upstream::view::View;
 use crate::wire::classic::items::Keys;
 use crate::wire::request::Get;
+use crate::wire::words::Span;
 
 /// What one connection is asked for.
 struct Question {
@@ -22,75 +24,85 @@ struct Question {
 }
 
 impl Exchange<'_> {
-    /// Asks the servers of the keys at hand, up to `max` of them: as far as there is no more to a key than its server,
-    /// and room for it beside what else its tenant has on its way. `None`: not even the first.
+    /// Asks the servers of the keys at hand, up to `max` of them: as far as there is no more to a key than its server.
+    /// `None`: there is more to the first of them, which is to be asked for by itself.
     pub(super) fn several(
         &self,
         guest: Option<&Guest>,
         get: &Get,
         max: usize,
-        view: &mut View,
+        view: &View,
         cx: &mut Context<'_>,
-    ) -> Option<Gather> {
+    ) -> Option<Asked> {
         if self.worker.tap.is_watched() || guest.is_some_and(Guest::pays) {
             return None;
         }
-        let mut questions: SmallVec<[Question; 4]> = SmallVec::new();
-        let mut keys = Vec::with_capacity(max);
         let fair = &self.worker.fair;
-        let at = self.worker.since_start(self.now);
-        for (span, own) in get.keys().take(max) {
-            let mut room;
-            let key = match guest {
-                None => own,
-                Some(guest) if guest.may_send(fair, at, cx) => {
-                    room = ROOM;
-                    let Some(key) = guest.rename_key(own, &mut room) else { break };
-                    key
+        let head = match guest {
+            None => None,
+            Some(guest) => {
+                let requests = requests_of(get.keys().take(max).count());
+                if !guest.may_send(requests, fair, self.worker.since_start(self.now), cx) {
+                    return Some(Asked::InLine);
                 }
-                Some(_) => break,
-            };
-            let route = view.route(own, key);
-            if !view.is_plain(route) {
-                break;
+                Some(guest.head()?)
             }
-            let Lease::Connection { connection, is_trial: false, ttl_max_s: None } =
-                view.lease(route, self.session, cx.waker())
-            else {
-                break;
-            };
-            let known = questions.iter().position(|question| Rc::ptr_eq(&question.connection, &connection));
+        };
+        let (span, owners, questions) = self.questions(head.as_deref(), get, max, view, cx);
+        if owners.is_empty() {
+            return None;
+        }
+        let mut gather = Gather::new(span, owners, questions.len(), guest.is_some());
+        for (number, question) in (0..).zip(questions) {
+            let requests = requests_of(question.keys.count());
+            match (self.ask_for(number, question), guest) {
+                (Ok(()), Some(guest)) => guest.sent(requests, 0, fair),
+                (Ok(()), None) => (),
+                (Err(failure), _) => gather.set(number, Err(failure)),
+            }
+        }
+        Some(Asked::Together(gather))
+    }
+
+    /// Which connection is to be asked for which keys, and which of these questions each key is in.
+    fn questions(
+        &self,
+        head: Option<&Head>,
+        get: &Get,
+        max: usize,
+        view: &View,
+        cx: &mut Context<'_>,
+    ) -> (Span, Owners, SmallVec<[Question; 4]>) {
+        let mut questions: SmallVec<[Question; 4]> = SmallVec::new();
+        let (mut span, mut owners) = (Span::default(), Owners::new());
+        let mut room = ROOM;
+        for (place, own) in get.keys().take(max) {
+            let key = head.map_or(own, |head| head.map(own, &mut room).key);
+            let Some(connection) = view.plain(view.route(own, key), self.session) else { break };
+            let known = questions.iter().position(|question| Rc::ptr_eq(&question.connection, connection));
             let number = known.unwrap_or(questions.len());
             // No cluster has so many servers that a retrieval could be spread over.
             let Ok(owner) = u8::try_from(number) else { break };
             if known.is_none() {
-                questions.push(Question { connection, keys: Keys::default() });
+                if !connection.is_ready(cx.waker()) {
+                    break;
+                }
+                questions.push(Question { connection: Rc::clone(connection), keys: Keys::default() });
             }
             if let Some(question) = questions.get_mut(number) {
                 question.keys.push(key);
             }
-            keys.push(Key { span, owner });
-            if let Some(guest) = guest {
-                guest.sent(0, fair);
+            if owners.is_empty() {
+                span.start = place.start;
             }
+            span.end = place.end;
+            owners.push(owner);
         }
-        if keys.is_empty() {
-            return None;
-        }
-        let mut gather = Gather::new(keys, questions.len());
-        for (number, Question { connection, keys }) in (0..).zip(questions) {
-            let count = keys.count();
-            if let Err(failure) = self.ask_for(number, &connection, keys) {
-                gather.set(number, Err(failure));
-                if let Some(guest) = guest {
-                    guest.answered(count, 0, fair, || at);
-                }
-            }
-        }
-        Some(gather)
+        (span, owners, questions)
     }
 
-    fn ask_for(&self, number: u8, connection: &Connection, keys: Keys) -> Result<(), Failure> {
+    fn ask_for(&self, number: u8, question: Question) -> Result<(), Failure> {
+        let Question { connection, keys } = question;
         let part = Box::new(Part { mailbox: Rc::clone(self.mailbox), ticket: self.ticket, number, keys });
         connection.send_part(part, self.now)
     }

@@ -27,7 +27,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 pub use command::Finished;
-pub use gather::{Gather, Key};
+pub use gather::{Gather, Owners};
 pub use step::{Broadcast, Next, Step};
 
 pub use crate::wire::request::Command;
@@ -107,7 +107,7 @@ struct Slot {
 enum Expect {
     /// One key of a classic retrieval. Its words are the key.
     Value { cas: bool },
-    /// Several keys of one. Its words are they, as the client wrote them.
+    /// Several keys of one. Its words are they, as the client wrote them, if servers know them by other names.
     Values,
     /// The end of a classic retrieval. Needs no answer.
     ValuesEnd,

@@ -93,13 +93,14 @@ fn a_part_that_failed_is_missing_and_the_others_are_told() {
         let (mut input, now) = (BytesMut::from("get a b c\r\n"), Instant::now());
         let next = machine.step(&mut input, &LIMITS, now).unwrap().unwrap();
         let (Step::Keys { get, .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
-        let keys = get.keys().zip([0, 1, 0]).map(|((span, _), owner)| Key { span, owner }).collect();
-        machine.commit_keys(Gather::new(keys, 2), now);
+        let spans: Vec<Span> = get.keys().map(|(span, _)| span).collect();
+        let span = Span { start: spans[0].start, end: spans[2].end };
+        machine.commit_keys(Gather::new(span, Owners::from_slice(&[0, 1, 0]), 2, false), now);
         ticket
     };
     let store = Store::small();
     let ticket = several(&mut machine);
-    machine.hear_part(ticket, 1, Ok(items_of(&store, &[b"b"])));
+    machine.hear_part(ticket, 1, Ok(items_of(&store, "", &[b"b"])));
     machine.hear_part(ticket, 1, Err(Failure::Lost));
     assert_eq!(drain(&mut machine), "", "the second word on a part is none");
     machine.hear_part(ticket, 0, Err(Failure::Down));
@@ -252,17 +253,17 @@ fn any_requests(dice: &mut Dice) -> String {
     text
 }
 
-/// What a server has of these keys.
-fn items_of(store: &Store, keys: &[&[u8]]) -> items::Answer {
+/// What a server has of these keys, which it knows by their names behind `prefix`.
+fn items_of(store: &Store, prefix: &str, keys: &[&[u8]]) -> items::Answer {
     let (mut asked, mut text) = (items::Keys::default(), BytesMut::new());
     for key in keys {
         let op = meta::Op::Get(meta::Get { wants: meta::Wants::ITEM, ..Default::default() });
         let reply = store.ask(&meta::Request { key, is_coded: false, op });
-        asked.push(key);
+        let name = format!("{prefix}{}", String::from_utf8_lossy(key));
+        asked.push(name.as_bytes());
         if reply.status == meta::Status::Value {
             let flags = String::from_utf8_lossy(reply.flag(b'f').unwrap());
-            let key = String::from_utf8_lossy(key);
-            text.extend_from_slice(format!("VALUE {key} {flags} {}\r\n", reply.value.len()).as_bytes());
+            text.extend_from_slice(format!("VALUE {name} {flags} {}\r\n", reply.value.len()).as_bytes());
             text.extend_from_slice(&reply.value);
             text.extend_from_slice(b"\r\n");
         }
@@ -276,11 +277,15 @@ enum Told {
     Part(u8, items::Answer),
 }
 
-/// Asks for several keys at once: those of each server together.
-fn ask_for_several(store: &Store, keys: &[(Span, &[u8])]) -> (Gather, Vec<(usize, u8, items::Answer)>) {
+/// Asks for several keys at once: those of each server together, which knows them by names behind `prefix`.
+fn ask_for_several(
+    store: &Store,
+    prefix: &str,
+    keys: &[(Span, &[u8])],
+) -> (Gather, Vec<(usize, u8, items::Answer)>) {
     let mut parts: Vec<(usize, Vec<&[u8]>)> = Vec::new();
-    let mut asked = Vec::new();
-    for (span, key) in keys {
+    let mut owners = Owners::new();
+    for (_, key) in keys {
         let server = usize::from(key[0]) % 3;
         let known = parts.iter().position(|(known, _)| *known == server);
         let number = known.unwrap_or(parts.len());
@@ -288,10 +293,12 @@ fn ask_for_several(store: &Store, keys: &[(Span, &[u8])]) -> (Gather, Vec<(usize
             parts.push((server, Vec::new()));
         }
         parts[number].1.push(key);
-        asked.push(Key { span: *span, owner: u8::try_from(number).unwrap() });
+        owners.push(u8::try_from(number).unwrap());
     }
-    let told = parts.iter().zip(0..).map(|((server, keys), number)| (*server, number, items_of(store, keys)));
-    (Gather::new(asked, parts.len()), told.collect())
+    let items = |keys| items_of(store, prefix, keys);
+    let told = parts.iter().zip(0..).map(|((server, keys), number)| (*server, number, items(keys)));
+    let span = Span { start: keys[0].0.start, end: keys[keys.len() - 1].0.end };
+    (Gather::new(span, owners, parts.len(), !prefix.is_empty()), told.collect())
 }
 
 /// Runs `text` through a machine in front of three servers that answer each in its own order but when they
@@ -315,7 +322,8 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
             let request = match next.step {
                 Step::Keys { get, max, .. } if !is_straight && dice.below(4) > 0 => {
                     let keys: Vec<_> = get.keys().take(max.min(2 + dice.below(4))).collect();
-                    let (gather, parts) = ask_for_several(&store, &keys);
+                    let prefix = if dice.below(2) == 0 { "" } else { "shop/0:" };
+                    let (gather, parts) = ask_for_several(&store, prefix, &keys);
                     machine.commit_keys(gather, now);
                     for (server, number, told) in parts {
                         servers[server].push_back((ticket, Told::Part(number, told)));

@@ -34,7 +34,7 @@ impl Exchange<'_> {
         match &asked {
             Asked::Waiting => tap.wait(Rc::as_ptr(self.mailbox).addr(), self.ticket, begun),
             Asked::Answered(answer) => tap.tell(begun, answer),
-            Asked::Busy | Asked::InLine => (),
+            Asked::Together(_) | Asked::Busy | Asked::InLine => (),
         }
         asked
     }

@@ -18,6 +18,8 @@
 //! of the quiet only, and tenants that are all busy keep the batches that make them cheap.
 //!
 //! A tenant's own sessions take turns: the line is in order of asking, and each turn a few requests.
+//!
+//! Several keys of one `get` go together, and cost far less than as many requests: see [`requests_of`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,7 +36,15 @@ const ACTIVE_FOR: Duration = Duration::from_millis(50);
 const SWEEP_EVERY: Duration = Duration::from_millis(5);
 
 /// Requests that a session sends in its turn while others of its tenant are in line.
-const TURN_REQUESTS: u32 = 8;
+const TURN_REQUESTS: usize = 8;
+
+/// Keys of one `get` that count as a request: for proxy and server such a key is a tenth of one, and has a value.
+const KEYS_A_REQUEST: usize = 4;
+
+/// As how many requests so many keys count that a server is asked for together.
+pub fn requests_of(keys: usize) -> usize {
+    keys.div_ceil(KEYS_A_REQUEST)
+}
 
 /// The tenants of one worker. `W` wakes a session. Times are durations since any fixed origin.
 #[derive(Debug)]
@@ -76,7 +86,8 @@ struct Line<W> {
     /// Whose turn is next: session and ticket. Who left the line meanwhile has no place of this ticket.
     order: VecDeque<(usize, u64)>,
     next_ticket: u64,
-    /// Places that were called.
+    /// Requests of all that have a place, and of those that were called.
+    waiting: usize,
     called: usize,
 }
 
@@ -84,8 +95,10 @@ struct Line<W> {
 struct Place<W> {
     ticket: u64,
     waker: W,
+    /// What it wants to send counts as so many.
+    requests: usize,
     /// Requests that it may send in this turn; 0 while it has not been called.
-    turn: u32,
+    turn: usize,
 }
 
 impl<W> Default for Line<W> {
@@ -100,6 +113,7 @@ impl<W> Default for Line<W> {
             places: HashMap::new(),
             order: VecDeque::new(),
             next_ticket: 0,
+            waiting: 0,
             called: 0,
         }
     }
@@ -113,21 +127,25 @@ impl<W: Clone> Line<W> {
 
     /// Takes note of how much it wants just now.
     fn note_wanted(&mut self) {
-        self.wanted = self.wanted.max(self.in_flight + self.places.len());
+        self.wanted = self.wanted.max(self.in_flight + self.waiting);
     }
 
-    fn join(&mut self, session: usize, waker: W) {
+    fn join(&mut self, session: usize, requests: usize, waker: W) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.order.push_back((session, ticket));
-        self.places.insert(session, Place { ticket, waker, turn: 0 });
+        self.places.insert(session, Place { ticket, waker, requests, turn: 0 });
+        self.waiting += requests;
         self.note_wanted();
     }
 
     /// Takes a session out, wherever it stands.
     fn remove(&mut self, session: usize) {
         let Some(place) = self.places.remove(&session) else { return };
-        self.called -= usize::from(place.turn > 0);
+        self.waiting -= place.requests;
+        if place.turn > 0 {
+            self.called -= place.requests;
+        }
         if self.places.is_empty() {
             self.order.clear();
         } else if self.order.len() > 2 * self.places.len() + 16 {
@@ -143,7 +161,7 @@ impl<W: Clone> Line<W> {
             let Some(place) = self.places.get_mut(&session) else { continue };
             if place.ticket == ticket && place.turn == 0 {
                 place.turn = TURN_REQUESTS;
-                self.called += 1;
+                self.called += place.requests;
                 return Some((session, place.waker.clone()));
             }
         }
@@ -160,6 +178,8 @@ pub struct Ask {
     pub session: usize,
     /// The most that the tenant may have on their way on this worker, whoever else is there.
     pub in_flight_max: usize,
+    /// What it wants to send counts as so many requests.
+    pub requests: usize,
     /// Now.
     pub now: Duration,
 }
@@ -191,32 +211,32 @@ impl<W: Clone> Fair<W> {
             return true;
         }
         let Some(place) = line.places.get_mut(&ask.session) else {
-            line.join(ask.session, waker());
+            line.join(ask.session, ask.requests, waker());
             return false;
         };
         place.waker = waker();
         if place.turn > 0 && !has_room {
             // Called, but others were quicker: it stays the first in line.
             place.turn = 0;
-            line.called -= 1;
+            line.called -= place.requests;
             line.order.push_front((ask.session, place.ticket));
             return false;
         }
         place.turn > 0
     }
 
-    /// The session has sent a request with so many bytes of value.
-    pub fn sent(&mut self, tenant: usize, session: usize, value_len: usize) {
+    /// The session has sent what counts as so many requests, with so many bytes of value each.
+    pub fn sent(&mut self, tenant: usize, session: usize, requests: usize, value_len: usize) {
         self.make_room(tenant);
         let Some(line) = self.lines.get_mut(tenant) else { return };
-        line.in_flight += 1;
+        line.in_flight += requests;
         line.value_len = line.value_len.max(value_len);
         line.note_wanted();
         let Some(place) = line.places.get_mut(&session) else { return };
-        match place.turn {
-            0 => (),
-            1 => line.remove(session),
-            _ => place.turn -= 1,
+        match place.turn.checked_sub(requests) {
+            _ if place.turn == 0 => (),
+            None | Some(0) => line.remove(session),
+            Some(left) => place.turn = left,
         }
     }
 
@@ -230,7 +250,7 @@ impl<W: Clone> Fair<W> {
         self.call_up(tenant, wake);
     }
 
-    /// So many requests were answered at a time, with so many bytes of value each.
+    /// What counts as so many requests was answered, with so many bytes of value each.
     pub fn answered(&mut self, tenant: usize, requests: usize, value_len: usize, wake: impl FnMut(W)) {
         let Some(line) = self.lines.get_mut(tenant) else { return };
         debug_assert!(line.in_flight >= requests, "an answer that nobody asked for");

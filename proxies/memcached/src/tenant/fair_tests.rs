@@ -6,7 +6,7 @@ use super::*;
 const US: Duration = Duration::from_micros(1);
 
 fn ask(tenant: usize, session: usize, now: Duration) -> Ask {
-    Ask { tenant, session, in_flight_max: usize::MAX, now }
+    Ask { tenant, session, in_flight_max: usize::MAX, requests: 1, now }
 }
 
 #[test]
@@ -14,7 +14,7 @@ fn alone_there_is_no_bound() {
     let mut fair = Fair::new(8);
     for session in 0..100 {
         assert!(fair.may_send(ask(0, session, US), || session));
-        fair.sent(0, session, 0);
+        fair.sent(0, session, 1, 0);
     }
     assert!(!fair.is_shared());
 }
@@ -23,10 +23,10 @@ fn alone_there_is_no_bound() {
 fn with_two_each_has_half_and_the_line_moves_in_order() {
     let mut fair = Fair::new(8);
     assert!(fair.may_send(ask(1, 500, US), || 500));
-    fair.sent(1, 500, 0);
+    fair.sent(1, 500, 1, 0);
     for session in 0..4 {
         assert!(fair.may_send(ask(0, session, US), || session));
-        fair.sent(0, session, 0);
+        fair.sent(0, session, 1, 0);
     }
     for session in 4..7 {
         assert!(!fair.may_send(ask(0, session, US), || session));
@@ -38,7 +38,7 @@ fn with_two_each_has_half_and_the_line_moves_in_order() {
     // Nobody barges, not even one who comes while the first in line has not moved yet.
     assert!(!fair.may_send(ask(0, 7, US), || 7));
     assert!(fair.may_send(ask(0, 4, US), || 4));
-    fair.sent(0, 4, 0);
+    fair.sent(0, 4, 1, 0);
     assert!(!fair.may_send(ask(0, 4, US), || 4), "there is no more room");
 }
 
@@ -47,7 +47,7 @@ fn who_leaves_the_line_lets_the_next_go() {
     let mut fair = Fair::new(2);
     assert!(fair.may_send(ask(1, 9, US), || 9));
     assert!(fair.may_send(ask(0, 0, US), || 0));
-    fair.sent(0, 0, 0);
+    fair.sent(0, 0, 1, 0);
     for session in [1, 2] {
         assert!(!fair.may_send(ask(0, session, US), || session));
     }
@@ -62,9 +62,9 @@ fn who_leaves_the_line_lets_the_next_go() {
 fn what_was_sent_without_asking_counts_too() {
     let mut fair = Fair::new(8);
     // `version` and `flush_all` wait for nobody, and may be the first of their tenant.
-    fair.sent(3, 0, 0);
+    fair.sent(3, 0, 1, 0);
     assert!(fair.may_send(ask(3, 0, US), || 0));
-    fair.sent(3, 0, 0);
+    fair.sent(3, 0, 1, 0);
     fair.answered(3, 1, 0, |session| panic!("{session} was not in line"));
     fair.answered(3, 1, 0, |session| panic!("{session} was not in line"));
 }
@@ -75,7 +75,7 @@ fn the_tenants_own_bound_holds_alone_too() {
     let ask = |session| Ask { in_flight_max: 2, ..ask(0, session, US) };
     for session in 0..2 {
         assert!(fair.may_send(ask(session), || session));
-        fair.sent(0, session, 0);
+        fair.sent(0, session, 1, 0);
     }
     assert!(!fair.may_send(ask(2), || 2));
     let mut woken = Vec::new();
@@ -131,7 +131,7 @@ impl Simulation {
         while let Some(number) = numbers.pop() {
             let (tenant, value_len) = (self.clients[number].tenant, self.clients[number].value_len);
             if self.fair.may_send(ask(tenant, number, self.now), || number) {
-                self.fair.sent(tenant, number, 0);
+                self.fair.sent(tenant, number, 1, 0);
                 let takes = SERVICE * u32::try_from(1 + value_len / COST_LEN).unwrap();
                 self.queue.push_back((number, self.clients[number].asked_at, takes));
                 self.fair.leave(tenant, number, |session| numbers.push(session));

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::directory::{Directory, Member};
 use super::fair::{Ask, Fair};
-use super::key::{Back, Room};
+use super::key::{Back, Head, Room};
 use crate::error::Failure;
 use crate::session::state::{Answer, Finished};
 use crate::wire::Limits;
@@ -124,17 +124,24 @@ impl Guest {
             }
         }
         drop(member);
-        if self.may_send(fair, at, cx) { Admit::Go } else { Admit::Wait }
+        if self.may_send(1, fair, at, cx) { Admit::Go } else { Admit::Wait }
     }
 
-    /// Has its tenant room for a request of this session? If not, the session is in line, and woken when it may.
-    pub fn may_send(&self, fair: &RefCell<Fair<Waker>>, at: Duration, cx: &mut Context<'_>) -> bool {
+    /// Has its tenant room for what counts as so many requests of this session? If not, the session is in line, and
+    /// woken when it may.
+    pub fn may_send(
+        &self,
+        requests: usize,
+        fair: &RefCell<Fair<Waker>>,
+        at: Duration,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let member = self.member.borrow();
         let share =
             |in_flight: u32| usize::try_from(in_flight).unwrap_or(usize::MAX).div_ceil(self.workers.max(1));
         let in_flight_max = member.tenant.limits().in_flight.map_or(usize::MAX, share);
         let tenant = member.tenant.number();
-        let ask = Ask { tenant, session: self.session, in_flight_max, now: at };
+        let ask = Ask { tenant, session: self.session, in_flight_max, requests, now: at };
         let may_send = fair.borrow_mut().may_send(ask, || cx.waker().clone());
         self.is_in_line.set(self.is_in_line.get() || !may_send);
         may_send
@@ -184,16 +191,16 @@ impl Guest {
         Ok(Request { key: mapped.key, is_coded, op: request.op })
     }
 
-    /// The key of a classic request as servers know it, in `room`. `None` while the tenant's generation is not known.
-    pub fn rename_key<'a>(&self, key: &[u8], room: &'a mut Room) -> Option<&'a [u8]> {
-        self.member.borrow().tenant.head().as_ref().map(|head| head.map(key, room).key)
+    /// What its keys begin with. `None` while the tenant's generation is not known.
+    pub fn head(&self) -> Option<Arc<Head>> {
+        self.member.borrow().tenant.head().clone()
     }
 
-    /// The request at hand has been sent: its answer will come to [`Self::answered`].
-    pub fn sent(&self, value_len: usize, fair: &RefCell<Fair<Waker>>) {
+    /// What counts as so many requests has been sent: the answer will come to [`Self::answered`].
+    pub fn sent(&self, requests: usize, value_len: usize, fair: &RefCell<Fair<Waker>>) {
         self.paid.set(None);
         let number = self.member.borrow().tenant.number();
-        fair.borrow_mut().sent(number, self.session, value_len);
+        fair.borrow_mut().sent(number, self.session, requests, value_len);
     }
 
     /// The request at hand needs nothing more.
@@ -215,7 +222,7 @@ impl Guest {
         }
     }
 
-    /// An answer, with so many bytes of value in all, to as many requests as were sent. `at` tells the time since the
+    /// An answer, with so many bytes of value in all, to what was sent as so many requests. `at` tells the time since the
     /// worker's origin.
     pub fn answered(
         &self,

@@ -118,6 +118,20 @@ impl LocalServers {
         }
     }
 
+    /// The connection for a request for this place, if its server is well and the key stays there.
+    pub(super) fn plain(&self, route: Route<'_>, session: usize) -> Option<&Rc<Connection>> {
+        let view = &self.agreed.view;
+        let member = if view.step == 0 {
+            self.snapshot.at_slot(self.placement.1.owner(route.part, route.hash)?)
+        } else if let Place::One(server) = view.place(route.part, route.hash) {
+            self.agreed.member(server, &self.snapshot)
+        } else {
+            None
+        };
+        let member = member.filter(|member| member.health == Health::Up)?;
+        self.links.get(member.endpoint.slot)?.as_ref()?.of(session)
+    }
+
     /// The connections to every server there is, well or not, that are this session's.
     pub(super) fn everyone(&self, session: usize) -> impl Iterator<Item = &Rc<Connection>> {
         self.links.iter().flatten().filter_map(move |link| link.of(session))

@@ -154,6 +154,14 @@ impl View {
         self.locals.get(route.cluster).is_some_and(|local| local.is_plain)
     }
 
+    /// The connection for a request for this place, if there is no more to it than its server, and that is well.
+    pub fn plain(&self, route: Route<'_>, session: usize) -> Option<&Rc<Connection>> {
+        match self.locals.get(route.cluster)? {
+            Local { is_plain: true, kind: LocalKind::Servers(local), .. } => local.plain(route, session),
+            Local { .. } => None,
+        }
+    }
+
     /// What to send a request for this place with. A session always gets the same of several connections,
     /// so that its requests stay in order.
     pub fn lease(&mut self, route: Route<'_>, session: usize, waker: &Waker) -> Lease {

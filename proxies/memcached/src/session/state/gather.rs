@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 use super::Machine;
 use crate::error::Failure;
 use crate::wire::classic::items::{Answer, Items};
-use crate::wire::words::Span;
+use crate::wire::words::{Span, bytes_of, next_token};
 
 /// Keys that are asked for with one question at most: their values are held until all have come.
 pub(super) const KEYS_MAX: usize = 32;
@@ -14,20 +14,18 @@ pub(super) const KEYS_MAX: usize = 32;
 /// Values of several keys, from several servers.
 #[derive(Debug)]
 pub struct Gather {
-    /// In the client's order.
-    keys: Vec<Key>,
+    /// From the first of the keys to the last, in the client's line.
+    span: Span,
+    /// By key, in the client's order: the number of the part that it is in.
+    owners: Owners,
+    /// The servers know them by other names than the client.
+    is_renamed: bool,
     parts: SmallVec<[Part; 2]>,
     missing: usize,
 }
 
-/// A key: where it is in the client's line, and the number of the part that it is in.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Its place.
-    pub span: Span,
-    /// Its part.
-    pub owner: u8,
-}
+/// Which part each of several keys is in.
+pub type Owners = SmallVec<[u8; KEYS_MAX]>;
 
 #[derive(Debug)]
 enum Part {
@@ -38,20 +36,24 @@ enum Part {
 }
 
 impl Gather {
-    /// Keys that are in so many parts.
-    pub fn new(keys: Vec<Key>, parts: usize) -> Self {
-        Self { keys, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
+    /// All keys of a part of the client's line, that are in so many parts.
+    pub fn new(span: Span, owners: Owners, parts: usize, is_renamed: bool) -> Self {
+        Self { span, owners, is_renamed, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
     }
 
     /// How many keys.
     pub fn keys(&self) -> usize {
-        self.keys.len()
+        self.owners.len()
     }
 
     /// From the first of the keys to the last.
-    pub(super) fn span(&self) -> Option<Span> {
-        let (first, last) = (self.keys.first()?, self.keys.last()?);
-        Some(Span { start: first.span.start, end: last.span.end })
+    pub(super) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Do the client's names of the keys have to be kept?
+    pub(super) fn is_renamed(&self) -> bool {
+        self.is_renamed
     }
 
     /// Has everything come?
@@ -85,13 +87,17 @@ impl Machine {
     pub(super) fn emit_gathered(&mut self, gather: &Gather, words_len: usize) {
         let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
         let mut asked: SmallVec<[usize; 8]> = smallvec![0; gather.parts.len()];
-        let from = gather.span().unwrap_or_default().start;
-        for Key { span, owner } in &gather.keys {
-            let key = words.get(span.start - from..span.end - from).unwrap_or_default();
+        let mut at = 0;
+        for owner in &gather.owners {
+            let own = gather.is_renamed.then(|| {
+                let own = next_token(words, at).unwrap_or_default();
+                at = own.end;
+                bytes_of(words, own)
+            });
             let owner = usize::from(*owner);
             let (Some(part), Some(asked)) = (gather.parts.get(owner), asked.get_mut(owner)) else { continue };
             match part {
-                Part::Came(items) => match items.push_to(*asked, key, &mut self.output) {
+                Part::Came(items) => match items.push_to(*asked, own, &mut self.output) {
                     true => self.gathered.hits += 1,
                     false if items.is_short => self.gathered.failure = Some(Failure::TooLarge),
                     false => self.gathered.misses += 1,

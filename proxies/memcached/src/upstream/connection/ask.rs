@@ -13,6 +13,7 @@ use crate::program::{Link, Told};
 use crate::session::mailbox::Mailbox;
 use crate::session::reading::Reading;
 use crate::session::state::{Answer, Ticket};
+use crate::tenant::fair::requests_of;
 use crate::wire::Output;
 use crate::wire::classic::items;
 use crate::wire::meta::{Reply, Request};
@@ -75,7 +76,7 @@ impl Part {
     /// Hands the answer over, as [`Recipient::deliver`].
     pub(super) fn deliver(self, told: Result<items::Answer, Failure>, touched: &mut Vec<Rc<Mailbox>>) {
         let Self { mailbox, ticket, number, keys } = self;
-        if mailbox.hear_part(ticket, number, keys.count(), told) {
+        if mailbox.hear_part(ticket, number, requests_of(keys.count()), told) {
             touched.push(mailbox);
         }
     }

@@ -1,6 +1,7 @@
 //! Classic command lines: what each command makes of its words.
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memrchr;
 
 use crate::wire::decoder::Swallow;
 use crate::wire::meta::{self, Mode, Wants};
@@ -96,14 +97,21 @@ fn get(line: Bytes, name: Span, cas: bool, touches: bool) -> Result<Request, Dec
     {
         return Ok(Request::Nodes(Nodes::Key));
     }
-    let mut key = first;
-    while let Some(span) = key {
-        if span.len() > KEY_LEN_MAX {
-            return Err(DecodeError::refused(Refusal::BadFormat));
-        }
-        key = next_token(&line, span.end);
+    if first.is_some_and(|first| has_long_word(&line, first.start)) {
+        return Err(DecodeError::refused(Refusal::BadFormat));
     }
     Ok(Request::Get(Get { line, key: first, cas, touch }))
+}
+
+/// Is any word from `at` on too long for a key? Looks at a space in each stretch that is as long as a key may be.
+fn has_long_word(line: &[u8], mut at: usize) -> bool {
+    while let Some(stretch) = line.get(at..=at + KEY_LEN_MAX) {
+        match memrchr(b' ', stretch) {
+            Some(space) => at += space + 1,
+            None => return true,
+        }
+    }
+    false
 }
 
 fn arith(line: Bytes, decrement: bool) -> Result<Request, DecodeError> {

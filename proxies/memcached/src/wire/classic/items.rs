@@ -3,7 +3,7 @@
 //! ```text
 //!   get a b c      ─►
 //!                  ◄─   VALUE a 0 1 / x / VALUE c 0 2 / yz / END
-//!                             └───────┘         └────────┘    places: behind the key, up to the value's line end
+//!                    └────────────────┘ └────────────────┘     places
 //! ```
 //!
 //! Half the bytes of as many `mg`, and one answer instead of as many. Servers answer in the order of asking; a key that
@@ -18,40 +18,41 @@ use crate::wire::Limits;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
 use crate::wire::words::{Span, bytes_of, next_token};
 
-/// Keys that are longer together, and places that are more, have an allocation of their own.
+/// Keys that are longer together or more, and places that are more, have an allocation of their own.
 const KEYS_LEN: usize = 232;
+const KEYS: usize = 24;
 const PLACES: usize = 16;
 
 /// The keys of one `get`, one space between them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
     text: SmallVec<[u8; KEYS_LEN]>,
-    count: usize,
+    /// How long each is.
+    lens: SmallVec<[u8; KEYS]>,
 }
 
 impl Keys {
-    /// Asks for another key.
+    /// Asks for another key, of no more than [`KEY_LEN_MAX`](crate::wire::KEY_LEN_MAX) bytes.
     pub fn push(&mut self, key: &[u8]) {
-        if !self.text.is_empty() {
-            self.text.push(b' ');
-        }
+        self.text.push(b' ');
         self.text.extend_from_slice(key);
-        self.count += 1;
+        self.lens.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
     }
 
     /// How many they are.
     pub fn count(&self) -> usize {
-        self.count
+        self.lens.len()
     }
 
-    /// The key behind the one that ends there.
-    fn at(&self, end: usize) -> &[u8] {
-        next_token(&self.text, end).map_or(b"", |span| bytes_of(&self.text, span))
+    /// The `number`th of them, which is behind those that end at `end`.
+    fn get(&self, number: usize, end: usize) -> Option<&[u8]> {
+        let len = usize::from(*self.lens.get(number)?);
+        self.text.get(end + 1..end + 1 + len)
     }
 
     /// Appends the request.
     pub fn encode(&self, out: &mut Output) {
-        out.extend_from_slice(b"get ");
+        out.extend_from_slice(b"get");
         out.extend_from_slice(&self.text);
         out.extend_from_slice(b"\r\n");
     }
@@ -60,7 +61,7 @@ impl Keys {
 /// Where items are in their text. Nowhere: not there.
 type Places = SmallVec<[Place; PLACES]>;
 
-/// From the byte behind the key to the last of the item.
+/// From the first byte of the item's line to the last of the value's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     start: u32,
@@ -95,24 +96,28 @@ pub struct Items {
 }
 
 impl Items {
-    /// What is to be told of the key that was asked for as the `number`th: flags, length and value, with a space before
-    /// them and a line end behind.
+    /// What is told of the key that was asked for as the `number`th.
     #[cfg(test)]
     fn of(&self, number: usize) -> Option<&[u8]> {
         self.place(number).map(|place| bytes_of(&self.text, place))
     }
 
-    /// Appends it to what a client hears.
-    pub fn push_to(&self, number: usize, key: &[u8], out: &mut Output) -> bool {
-        let Some(place) = self.place(number) else { return false };
-        let tail = out.tail();
-        if place.len() < BY_REFERENCE_LEN_MIN {
-            tail.reserve(b"VALUE ".len() + key.len() + place.len());
+    /// Appends it to what a client hears, which knows the key by its `own` name if not by the server's.
+    pub fn push_to(&self, number: usize, own: Option<&[u8]>, out: &mut Output) -> bool {
+        let Some(mut place) = self.place(number) else { return false };
+        if let Some(own) = own {
+            let key_end =
+                next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
+            place.start = key_end;
+            let tail = out.tail();
+            if place.len() < BY_REFERENCE_LEN_MIN {
+                tail.reserve(VALUE.len() + own.len() + place.len());
+            }
+            tail.extend_from_slice(VALUE);
+            tail.extend_from_slice(own);
         }
-        tail.extend_from_slice(b"VALUE ");
-        tail.extend_from_slice(key);
         match place.len() {
-            ..BY_REFERENCE_LEN_MIN => tail.extend_from_slice(bytes_of(&self.text, place)),
+            ..BY_REFERENCE_LEN_MIN => out.extend_from_slice(bytes_of(&self.text, place)),
             _ => out.push(&self.text.slice(place.start..place.end)),
         }
         true
@@ -148,7 +153,7 @@ pub struct Decoder {
     /// Bytes of the input that have been looked at.
     at: usize,
     places: Places,
-    /// Where the key that was found last ends in what was asked.
+    /// Where the keys that have been found, or are not there, end in what was asked: as many as there are places.
     asked_at: usize,
     value_len_max: usize,
     /// Items that came before one over the limit, which is not kept.
@@ -177,13 +182,15 @@ impl Decoder {
                 self.swallow_len -= taken;
             }
             let rest = input.get(self.at..).unwrap_or_default();
-            let (head_len, key_len, value_len) = match head(rest, keys.at(self.asked_at))? {
+            // Most keys are there.
+            let next = keys.get(self.places.len(), self.asked_at);
+            let (head_len, key_len, value_len, is_next) = match head(rest, next)? {
                 Head::Partial => return Ok(None),
                 Head::Last { line_len, len } => {
                     let is_end = rest.get(..line_len) == Some(b"END");
                     return Ok(Some(self.end(input, is_end, line_len, len)));
                 }
-                Head::Item { len, key_len, value_len } => (len, key_len, value_len),
+                Head::Item { len, key_len, value_len, is_expected } => (len, key_len, value_len, is_expected),
             };
             if value_len > limits.value_len_max {
                 self.pass_over(input, head_len, value_len);
@@ -199,9 +206,14 @@ impl Decoder {
                 Some(_) => return Err(DecodeError::BadValue),
             }
             let from = self.before.len() + self.at;
-            let key_end = VALUE.len() + key_len;
-            let place = Place::new(from + key_end, from + end)?;
-            self.found(rest.get(VALUE.len()..key_end).unwrap_or_default(), keys, place)?;
+            let place = Place::new(from, from + end)?;
+            if is_next {
+                self.asked_at += 1 + key_len;
+                self.places.push(place);
+            } else {
+                let key = rest.get(VALUE.len()..VALUE.len() + key_len).unwrap_or_default();
+                self.found(key, keys, place)?;
+            }
             self.value_len_max = self.value_len_max.max(value_len);
             self.at += end;
         }
@@ -209,9 +221,9 @@ impl Decoder {
 
     /// Notes where an item is, and that those that were asked for between it and the one before are not there.
     fn found(&mut self, key: &[u8], keys: &Keys, place: Place) -> Result<(), DecodeError> {
-        while let Some(asked) = next_token(&keys.text, self.asked_at) {
-            self.asked_at = asked.end;
-            if bytes_of(&keys.text, asked) == key {
+        while let Some(asked) = keys.get(self.places.len(), self.asked_at) {
+            self.asked_at += 1 + asked.len();
+            if asked == key {
                 self.places.push(place);
                 return Ok(());
             }

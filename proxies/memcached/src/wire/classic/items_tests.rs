@@ -43,8 +43,8 @@ fn keys_are_found_in_the_order_of_asking_and_others_are_not_there() {
     for step in 1..text.len() {
         let items = items(text, &asked, &Limits::default(), step);
         let told: Vec<_> = (0..5).map(|number| items.of(number)).collect();
-        let b = Some(&b" 0 2\r\n\r\n\r\n"[..]);
-        assert_eq!(told, [Some(&b" 7 1\r\nx\r\n"[..]), b, None, b, None]);
+        let b = Some(&b"VALUE b 0 2\r\n\r\n\r\n"[..]);
+        assert_eq!(told, [Some(&b"VALUE a 7 1\r\nx\r\n"[..]), b, None, b, None]);
         assert_eq!((items.value_len_max, items.is_short), (2, false));
     }
     let nothing = items(b"END\r\n", &asked, &Limits::default(), 5);
@@ -85,9 +85,9 @@ fn a_value_over_the_limit_is_thrown_away_and_the_others_are_kept() {
     let text = b"VALUE a 0 1\r\nx\r\nVALUE b 0 5\r\nEND\r\n\r\nVALUE c 0 3\r\nxyz\r\nEND\r\n";
     for step in 1..text.len() {
         let items = items(text, &keys(&["a", "b", "c"]), &limits, step);
-        assert_eq!(items.of(0), Some(&b" 0 1\r\nx\r\n"[..]));
+        assert_eq!(items.of(0), Some(&b"VALUE a 0 1\r\nx\r\n"[..]));
         assert_eq!((items.of(1), items.is_short), (None, true));
-        assert_eq!(items.of(2), Some(&b" 0 3\r\nxyz\r\n"[..]));
+        assert_eq!(items.of(2), Some(&b"VALUE c 0 3\r\nxyz\r\n"[..]));
     }
 }
 
@@ -105,21 +105,25 @@ proptest! {
     fn what_a_client_hears_is_what_was_stored(
         values in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..9000)), 2..9),
         step in 1usize..5000,
+        own in prop::option::of(Just("anothers")),
     ) {
         let names: Vec<String> = (0..values.len()).map(|number| format!("key{number}")).collect();
         let asked = keys(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut text = Vec::new();
-        for (name, value) in names.iter().zip(&values) {
-            let Some(value) = value else { continue };
-            text.extend(format!("VALUE {name} 3 {}\r\n", value.len()).into_bytes());
-            text.extend(value);
-            text.extend(b"\r\n");
-        }
-        let wanted = text.clone();
+        let told = |called: Option<&str>| {
+            let mut text = Vec::new();
+            for (name, value) in names.iter().zip(&values) {
+                let (Some(value), name) = (value, called.unwrap_or(name)) else { continue };
+                text.extend(format!("VALUE {name} 3 {}\r\n", value.len()).into_bytes());
+                text.extend(value);
+                text.extend(b"\r\n");
+            }
+            text
+        };
+        let (mut text, wanted) = (told(None), told(own));
         text.extend(b"END\r\n");
         let (items, mut out, mut heard) = (items(&text, &asked, &Limits::default(), step), Output::new(), Vec::new());
-        for (number, (name, value)) in names.iter().zip(&values).enumerate() {
-            prop_assert_eq!(items.push_to(number, name.as_bytes(), &mut out), value.is_some());
+        for (number, value) in values.iter().enumerate() {
+            prop_assert_eq!(items.push_to(number, own.map(str::as_bytes), &mut out), value.is_some());
         }
         while !out.is_empty() {
             let len = out.front().len();

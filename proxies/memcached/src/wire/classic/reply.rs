@@ -66,7 +66,7 @@ pub enum DecodeError {
 ///
 /// See [`DecodeError`]; none of them can be recovered from.
 pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
-    let (line_len, value_at, value_len) = match head(input, b"")? {
+    let (line_len, value_at, value_len) = match head(input, None)? {
         Head::Partial => return Ok(None),
         Head::Last { line_len, len } => {
             let mut line = input.split_to(len).freeze();
@@ -99,13 +99,19 @@ pub(super) enum Head {
     /// It has not come whole.
     Partial,
     /// An item's, which is so long with its end.
-    Item { len: usize, key_len: usize, value_len: usize },
+    Item {
+        len: usize,
+        key_len: usize,
+        value_len: usize,
+        /// It is the expected key's.
+        is_expected: bool,
+    },
     /// Another: the last.
     Last { line_len: usize, len: usize },
 }
 
 /// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
-pub(super) fn head(rest: &[u8], expected: &[u8]) -> Result<Head, DecodeError> {
+pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeError> {
     let Some(told) = rest.strip_prefix(VALUE) else {
         let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
         let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
@@ -115,38 +121,46 @@ pub(super) fn head(rest: &[u8], expected: &[u8]) -> Result<Head, DecodeError> {
             Ok(Head::Last { line_len, len: feed + 1 })
         };
     };
-    let is_expected = told.strip_prefix(expected).is_some_and(|behind| behind.first() == Some(&b' '));
-    let key_len = match is_expected {
-        true => expected.len(),
-        false => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
+    let expected = expected
+        .filter(|expected| told.strip_prefix(*expected).is_some_and(|behind| behind.first() == Some(&b' ')));
+    let key_len = match expected {
+        Some(key) => key.len(),
+        None => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
             None => return partial(rest),
             Some(key_len) => key_len,
         },
     };
-    // ` <flags> <length>[ <cas>]`, and the line's end.
-    let (mut word, mut digits, mut value_len) = (0, 0, 0);
-    for (index, byte) in (VALUE.len() + key_len..).zip(told.get(key_len..).unwrap_or_default()) {
-        match byte {
-            b' ' if word < 3 => (word, digits) = (word + 1, 0),
-            // Ten digits are more than a gigabyte, the most a memcached item can have; a CAS value may have twenty.
-            b'0'..=b'9' if digits < if word == 3 { 20 } else { 10 } => {
-                digits += 1;
-                if word == 2 {
-                    value_len = value_len * 10 + usize::from(byte - b'0');
-                }
-            }
-            b'\r' if word >= 2 && digits > 0 => {
-                return match rest.get(index + 1) {
-                    None => partial(rest),
-                    Some(b'\n') if index >= LINE_LEN_MAX => Err(DecodeError::LineTooLong),
-                    Some(b'\n') => Ok(Head::Item { len: index + 2, key_len, value_len }),
-                    Some(_) => Err(DecodeError::BadValue),
-                };
-            }
-            _ => return Err(DecodeError::BadValue),
-        }
+    // ` <flags> <length>[ <cas>]`, and the line's end. Ten digits are more than a gigabyte, the most a memcached item
+    // can have; a CAS value may have twenty.
+    let Some((_, at)) = number_at(rest, VALUE.len() + key_len, 10)? else { return partial(rest) };
+    let Some((value_len, mut at)) = number_at(rest, at, 10)? else { return partial(rest) };
+    if rest.get(at) == Some(&b' ') {
+        let Some((_, end)) = number_at(rest, at, 20)? else { return partial(rest) };
+        at = end;
     }
-    partial(rest)
+    match rest.get(at..at + 2) {
+        None if rest.len() == at + 1 && rest.last() == Some(&b'\r') => partial(rest),
+        Some(b"\r\n") if at >= LINE_LEN_MAX => Err(DecodeError::LineTooLong),
+        Some(b"\r\n") => Ok(Head::Item { len: at + 2, key_len, value_len, is_expected: expected.is_some() }),
+        None | Some(_) => Err(DecodeError::BadValue),
+    }
+}
+
+/// The space at `at` and the number behind it: what it is, and where it ends. `None` if that has not come.
+fn number_at(rest: &[u8], at: usize, digits_max: usize) -> Result<Option<(usize, usize)>, DecodeError> {
+    let digits_at = at + 1;
+    let (mut number, mut end) = (0_usize, digits_at);
+    while let Some(digit @ b'0'..=b'9') = rest.get(end) {
+        number = number.wrapping_mul(10).wrapping_add(usize::from(digit - b'0'));
+        end += 1;
+    }
+    let is_number = end > digits_at && end - digits_at <= digits_max;
+    match (rest.get(at), is_number) {
+        (Some(b' '), true) if end < rest.len() => Ok(Some((number, end))),
+        (Some(b' '), _) if end >= rest.len() && end - digits_at <= digits_max => Ok(None),
+        (None, _) => Ok(None),
+        (Some(_), _) => Err(DecodeError::BadValue),
+    }
 }
 
 fn partial(rest: &[u8]) -> Result<Head, DecodeError> {
