@@ -1,22 +1,33 @@
 //! Jump consistent hash over stable slots (Lamping, Veach 2014, arXiv:1406.2294).
 
-/// The key whose first step `key × 2862933555777941757 + 1` is 2⁶⁴. The crate adds with
-/// overflow checks where the build has them; in wrapping arithmetic the answer is 0.
-///
-/// Later steps of other keys can meet the same state (with a chance of about 2⁻⁶⁰ a key):
-/// the workspace builds the crate without overflow checks for their sake.
-const OVERFLOWS: u64 = 0x2019_97f8_6663_13ab;
+/// The multiplier of Knuth's generator, as in the paper.
+const STEP: u64 = 2_862_933_555_777_941_757;
 
 /// The slot of `0..slots` that owns a key with this hash; `None` when there are none.
 ///
 /// Only the tail may grow or shrink: a slot in the middle keeps its number when its server
 /// is replaced or away, or nearly every key would move.
-pub fn jump(hash: u64, slots: usize) -> Option<usize> {
-    if slots == 0 {
-        return None;
+pub fn jump(mut hash: u64, slots: usize) -> Option<usize> {
+    let last = slots.checked_sub(1)?;
+    let mut slot = 0;
+    // From the last slot on, every jump ends beyond it: a division less for each key.
+    while slot < last {
+        hash = hash.wrapping_mul(STEP).wrapping_add(1);
+        let stretch = f64::from(1_u32 << 31) / ((hash >> 33) + 1) as f64;
+        let next = (slot + 1) as f64 * stretch;
+        if next >= slots as f64 {
+            break;
+        }
+        slot = whole(next);
     }
-    if hash == OVERFLOWS {
-        return Some(0);
-    }
-    usize::try_from(jump_consistent_hash::hash(hash, slots)).ok()
+    Some(slot)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "less than the number of slots, and its whole part is meant"
+)]
+fn whole(next: f64) -> usize {
+    next as usize
 }

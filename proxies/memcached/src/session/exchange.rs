@@ -34,7 +34,7 @@ use crate::worker::Worker;
 pub(super) enum Asked {
     Waiting,
     /// As the first of several keys, which are all on their way.
-    Together(Gather),
+    Together(Box<Gather>),
     Answered(Answer),
     Busy,
     /// The tenant may have no more on their way.

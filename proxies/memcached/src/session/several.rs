@@ -7,7 +7,6 @@ use smallvec::SmallVec;
 
 use super::exchange::{Asked, Exchange};
 use super::state::{Gather, Owners};
-use crate::error::Failure;
 use crate::tenant::fair::requests_of;
 use crate::tenant::guest::Guest;
 use crate::tenant::key::{Head, ROOM};
@@ -20,7 +19,7 @@ use crate::wire::words::Span;
 /// What one connection is asked for.
 struct Question {
     connection: Rc<Connection>,
-    keys: Keys,
+    part: Box<Part>,
 }
 
 impl Exchange<'_> {
@@ -52,10 +51,10 @@ impl Exchange<'_> {
         if owners.is_empty() {
             return None;
         }
-        let mut gather = Gather::new(span, owners, questions.len(), guest.is_some());
-        for (number, question) in (0..).zip(questions) {
-            let requests = requests_of(question.keys.count());
-            match (self.ask_for(number, question), guest) {
+        let mut gather = Box::new(Gather::new(span, owners, questions.len(), guest.is_some()));
+        for (number, Question { connection, part }) in (0..).zip(questions) {
+            let requests = requests_of(part.keys.count());
+            match (connection.send_part(part, self.now), guest) {
                 (Ok(()), Some(guest)) => guest.sent(requests, 0, fair),
                 (Ok(()), None) => (),
                 (Err(failure), _) => gather.set(number, Err(failure)),
@@ -87,10 +86,12 @@ impl Exchange<'_> {
                 if !connection.is_ready(cx.waker()) {
                     break;
                 }
-                questions.push(Question { connection: Rc::clone(connection), keys: Keys::default() });
+                let (mailbox, ticket) = (Rc::clone(self.mailbox), self.ticket);
+                let part = Box::new(Part { mailbox, ticket, number: owner, keys: Keys::default() });
+                questions.push(Question { connection: Rc::clone(connection), part });
             }
             if let Some(question) = questions.get_mut(number) {
-                question.keys.push(key);
+                question.part.keys.push(key);
             }
             if owners.is_empty() {
                 span.start = place.start;
@@ -99,11 +100,5 @@ impl Exchange<'_> {
             owners.push(owner);
         }
         (span, owners, questions)
-    }
-
-    fn ask_for(&self, number: u8, question: Question) -> Result<(), Failure> {
-        let Question { connection, keys } = question;
-        let part = Box::new(Part { mailbox: Rc::clone(self.mailbox), ticket: self.ticket, number, keys });
-        connection.send_part(part, self.now)
     }
 }

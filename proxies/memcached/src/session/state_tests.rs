@@ -95,7 +95,7 @@ fn a_part_that_failed_is_missing_and_the_others_are_told() {
         let (Step::Keys { get, .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
         let spans: Vec<Span> = get.keys().map(|(span, _)| span).collect();
         let span = Span { start: spans[0].start, end: spans[2].end };
-        machine.commit_keys(Gather::new(span, Owners::from_slice(&[0, 1, 0]), 2, false), now);
+        machine.commit_keys(Box::new(Gather::new(span, Owners::from_slice(&[0, 1, 0]), 2, false)), now);
         ticket
     };
     let store = Store::small();
@@ -324,7 +324,7 @@ fn simulate(text: &str, dice: Option<&mut Dice>) -> (String, usize) {
                     let keys: Vec<_> = get.keys().take(max.min(2 + dice.below(4))).collect();
                     let prefix = if dice.below(2) == 0 { "" } else { "shop/0:" };
                     let (gather, parts) = ask_for_several(&store, prefix, &keys);
-                    machine.commit_keys(gather, now);
+                    machine.commit_keys(Box::new(gather), now);
                     for (server, number, told) in parts {
                         servers[server].push_back((ticket, Told::Part(number, told)));
                     }

@@ -78,7 +78,7 @@ impl Machine {
     }
 
     /// A [`Step::Keys`](super::Step::Keys) has been sent, as far as `gather` goes.
-    pub fn commit_keys(&mut self, gather: Gather, now: Instant) {
+    pub fn commit_keys(&mut self, gather: Box<Gather>, now: Instant) {
         let Some(request) = &mut self.current else { return };
         let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
         let Request::Get(get) = request else { return };
@@ -90,7 +90,7 @@ impl Machine {
         self.more_values += gather.keys() - 1;
         self.push(Expect::Values, command, to, words_from, now);
         if let Some(slot) = self.slots.back_mut() {
-            slot.held = Some(Held::Gather(Box::new(gather)));
+            slot.held = Some(Held::Gather(gather));
         }
         if is_last {
             self.current = None;

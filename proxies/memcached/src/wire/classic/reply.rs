@@ -92,7 +92,7 @@ pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, De
 }
 
 /// How an item's line begins.
-pub(super) const VALUE: &[u8] = b"VALUE ";
+pub(super) const VALUE: &[u8; 6] = b"VALUE ";
 
 /// A line of an answer.
 pub(super) enum Head {
@@ -112,7 +112,7 @@ pub(super) enum Head {
 
 /// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
 pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeError> {
-    let Some(told) = rest.strip_prefix(VALUE) else {
+    let Some((VALUE, told)) = rest.split_first_chunk() else {
         let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
         let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
         return if feed > LINE_LEN_MAX {
@@ -121,46 +121,46 @@ pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeE
             Ok(Head::Last { line_len, len: feed + 1 })
         };
     };
-    let expected = expected
-        .filter(|expected| told.strip_prefix(*expected).is_some_and(|behind| behind.first() == Some(&b' ')));
+    let is_expected =
+        expected.is_some_and(|key| told.get(..key.len()) == Some(key) && told.get(key.len()) == Some(&b' '));
     let key_len = match expected {
-        Some(key) => key.len(),
-        None => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
+        Some(key) if is_expected => key.len(),
+        Some(_) | None => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
             None => return partial(rest),
             Some(key_len) => key_len,
         },
     };
     // ` <flags> <length>[ <cas>]`, and the line's end. Ten digits are more than a gigabyte, the most a memcached item
     // can have; a CAS value may have twenty.
-    let Some((_, at)) = number_at(rest, VALUE.len() + key_len, 10)? else { return partial(rest) };
-    let Some((value_len, mut at)) = number_at(rest, at, 10)? else { return partial(rest) };
-    if rest.get(at) == Some(&b' ') {
-        let Some((_, end)) = number_at(rest, at, 20)? else { return partial(rest) };
-        at = end;
+    let flags_at = VALUE.len() + key_len + 1;
+    let (_, flags_end) = number_at(rest, flags_at);
+    let (value_len, mut end) = number_at(rest, flags_end + 1);
+    let mut is_well = told.get(key_len) == Some(&b' ')
+        && rest.get(flags_end) == Some(&b' ')
+        && matches!(flags_end - flags_at, 1..=10)
+        && matches!(end - flags_end, 2..=11);
+    if rest.get(end) == Some(&b' ') {
+        let (_, cas_end) = number_at(rest, end + 1);
+        is_well &= matches!(cas_end - end, 2..=21);
+        end = cas_end;
     }
-    match rest.get(at..at + 2) {
-        None if rest.len() == at + 1 && rest.last() == Some(&b'\r') => partial(rest),
-        Some(b"\r\n") if at >= LINE_LEN_MAX => Err(DecodeError::LineTooLong),
-        Some(b"\r\n") => Ok(Head::Item { len: at + 2, key_len, value_len, is_expected: expected.is_some() }),
-        None | Some(_) => Err(DecodeError::BadValue),
+    match rest.get(end..end + 2) {
+        Some(b"\r\n") if is_well && end < LINE_LEN_MAX => {
+            Ok(Head::Item { len: end + 2, key_len, value_len, is_expected })
+        }
+        None if !rest.contains(&b'\n') => partial(rest),
+        Some(_) | None => Err(DecodeError::BadValue),
     }
 }
 
-/// The space at `at` and the number behind it: what it is, and where it ends. `None` if that has not come.
-fn number_at(rest: &[u8], at: usize, digits_max: usize) -> Result<Option<(usize, usize)>, DecodeError> {
-    let digits_at = at + 1;
-    let (mut number, mut end) = (0_usize, digits_at);
-    while let Some(digit @ b'0'..=b'9') = rest.get(end) {
+/// The number that begins at `at`, and where it ends. What it is says nothing if it has too many digits.
+fn number_at(text: &[u8], at: usize) -> (usize, usize) {
+    let (mut number, mut end) = (0_usize, at);
+    while let Some(digit @ b'0'..=b'9') = text.get(end) {
         number = number.wrapping_mul(10).wrapping_add(usize::from(digit - b'0'));
         end += 1;
     }
-    let is_number = end > digits_at && end - digits_at <= digits_max;
-    match (rest.get(at), is_number) {
-        (Some(b' '), true) if end < rest.len() => Ok(Some((number, end))),
-        (Some(b' '), _) if end >= rest.len() && end - digits_at <= digits_max => Ok(None),
-        (None, _) => Ok(None),
-        (Some(_), _) => Err(DecodeError::BadValue),
-    }
+    (number, end)
 }
 
 fn partial(rest: &[u8]) -> Result<Head, DecodeError> {
