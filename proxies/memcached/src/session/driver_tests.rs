@@ -135,6 +135,10 @@ fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
         server.expect("mg shop/0:h k f v\r\n").await;
         server.send("EN\r\n").await;
         client.expect("END\r\nEND\r\nEND\r\n").await;
+        client.send("get a b c d\r\nget e\r\n").await;
+        server.expect("get shop/0:a shop/0:b shop/0:c shop/0:d\r\nmg shop/0:e k f v\r\n").await;
+        server.send("END\r\nEN\r\n").await;
+        client.expect("END\r\nEND\r\n").await;
     });
 }
 

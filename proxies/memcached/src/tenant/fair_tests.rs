@@ -70,6 +70,27 @@ fn what_was_sent_without_asking_counts_too() {
 }
 
 #[test]
+fn several_keys_take_the_room_of_as_many_requests_as_they_count_for() {
+    assert_eq!([1, 4, 5, 32].map(requests_of), [1, 1, 2, 8]);
+    let mut fair = Fair::new(8);
+    let several = |session| Ask { requests: 4, ..ask(0, session, US) };
+    assert!(fair.may_send(ask(1, 9, US), || 9));
+    assert!(fair.may_send(several(0), || 0));
+    fair.sent(0, 0, 4, 0);
+    for session in 1..4 {
+        assert!(!fair.may_send(several(session), || session));
+    }
+    let mut woken = Vec::new();
+    fair.answered(0, 4, 0, |session| woken.push(session));
+    assert_eq!(woken, [1], "who was called takes all of the room");
+    assert!(fair.may_send(several(1), || 1));
+    fair.sent(0, 1, 4, 0);
+    fair.leave(0, 1, |session| woken.push(session));
+    fair.answered(0, 2, 0, |session| woken.push(session));
+    assert_eq!(woken, [1, 2]);
+}
+
+#[test]
 fn the_tenants_own_bound_holds_alone_too() {
     let mut fair = Fair::new(64);
     let ask = |session| Ask { in_flight_max: 2, ..ask(0, session, US) };
