@@ -120,15 +120,7 @@ impl LocalServers {
 
     /// The connection for a request for this place, if its server is well and the key stays there.
     pub(super) fn plain(&self, route: Route<'_>, session: usize) -> Option<&Rc<Connection>> {
-        let view = &self.agreed.view;
-        let member = if view.step == 0 {
-            self.snapshot.at_slot(self.placement.1.owner(route.part, route.hash)?)
-        } else if let Place::One(server) = view.place(route.part, route.hash) {
-            self.agreed.member(server, &self.snapshot)
-        } else {
-            None
-        };
-        let member = member.filter(|member| member.health == Health::Up)?;
+        let member = self.only_owner(route).filter(|member| member.health == Health::Up)?;
         self.links.get(member.endpoint.slot)?.as_ref()?.of(session)
     }
 
@@ -200,18 +192,19 @@ impl LocalServers {
 
     /// The server of a key that has copies. None while the key moves: copies are not moved.
     pub(super) fn copy(&self, node: Node, route: Route<'_>, session: usize) -> Option<Seat> {
+        self.seat_of(node, self.only_owner(route)?, session)
+    }
+
+    /// The server of a key that does not move.
+    fn only_owner(&self, route: Route<'_>) -> Option<&Member> {
         let view = &self.agreed.view;
-        let member = match view.step {
-            0 => {
-                let slot = self.placement.1.owner(route.part, route.hash)?;
-                self.snapshot.at_slot(slot)
-            }
-            _ => match view.place(route.part, route.hash) {
-                Place::One(server) => self.agreed.member(server, &self.snapshot),
-                Place::Moving { .. } | Place::Nowhere => None,
-            },
-        };
-        self.seat_of(node, member?, session)
+        if view.step == 0 {
+            return self.snapshot.at_slot(self.placement.1.owner(route.part, route.hash)?);
+        }
+        match view.place(route.part, route.hash) {
+            Place::One(server) => self.agreed.member(server, &self.snapshot),
+            Place::Moving { .. } | Place::Nowhere => None,
+        }
     }
 
     fn seat_of(&self, node: Node, member: &Member, session: usize) -> Option<Seat> {
