@@ -1,24 +1,30 @@
 //! One operation on a key that lives in two tiers: a front server that evicts, an overflow server behind it.
 //!
-//! What is read and not in front is looked for behind and copied to the front. What is written goes to the
-//! front, once the copy behind is dead: the version in front is seen first (an empty stub if there is none), then
-//! the other copy is killed, then the value is stored on that version. So an older copy behind never outlives a
-//! newer one in front, whatever is evicted and whoever else is at it. Writing through ([`Spill::Write`]) then puts
-//! the new value behind as well, before the client is answered: stock memcached tells nobody what it evicts.
+//! What is read and not in front is looked for behind and copied to the front. What is written goes to both, as
+//! stock memcached tells nobody what it evicts: the version in front is seen first (an empty stub if there is none),
+//! then the copy behind is killed and a stub left in its place, then the value is stored on that version in front,
+//! and then in that stub behind, before the client is answered. So
+//!
+//! - an older copy behind never outlives a newer one in front: it is dead before the newer one is there;
+//! - nor does this one: whoever sees it in front, and writes after it, kills the stub or the copy, and who has seen
+//!   the version before cannot write;
+//! - and whatever the front evicts meanwhile, the copy does not depend on it.
 //!
 //! | | front | overflow | then |
 //! |---|---|---|---|
 //! | get | `mg N30`: value | | |
 //! | | stub of mine | `mg` | `ms C` in front; nothing: `md C` in front, and look once more |
 //! | | stub of others | `mg` | look in front once more |
-//! | set | `mg N30` | `md` | `ms C` in front |
+//! | set | `mg N30` | `md`, `mg N30`: a stub | `ms C` in front, `ms C` behind |
 //! | delete | `mg N30` | `md` | `md C` in front |
-//! | change | as get, and no value is a miss | `md` | `ms C` or `ma C` in front |
-//! | spill | version | `mg N30`: my stub | bump in front, `ms C` behind |
+//! | change | as get, and no value is a miss | `md`, `mg N30`: a stub | `ms C` or `ma C` in front, `ms C` behind |
 //!
-//! A failed comparison begins the operation again. Clients' own stubs and stale marks (`N`, `R`, `I`) have no
-//! meaning here, as they would be mistaken for those of the tiers: `N` and `R` of a retrieval are left out, and
-//! what is to be marked stale is deleted.
+//! A failed comparison in front begins the operation again. Clients' own stubs and stale marks (`N`, `R`, `I`) have no
+//! meaning here, as they would be mistaken for those of the tiers: `N` and `R` of a retrieval are left out, and what
+//! is to be marked stale is deleted.
+//!
+//! What a change needs of the old item is lost if the front evicts it after the copy behind has been killed: it may as
+//! well have been deleted by somebody who will be told so. It is a miss then, and counted.
 
 use std::cell::Cell;
 
@@ -26,28 +32,9 @@ use bytes::Bytes;
 
 use super::found::{Found, Look, WHOLE, bare, done, wants_of};
 use super::steps::{Steps, Stop, Swap, again, attempts, pin_of};
-use super::{Event, Node, Nodes, Outcome, Pin, Told};
+use super::{Event, Link, Node, Nodes, Outcome, Pin, Told};
 use crate::error::Failure;
 use crate::wire::meta::{Arith, Get, Mode, Op, Reply, Request, Status, Store, Wants};
-use crate::wire::number;
-
-/// When what is written comes to be behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spill {
-    /// At once.
-    Write,
-    /// Never by this operation.
-    Later,
-}
-
-/// When and how a program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At {
-    /// What becomes of written values.
-    pub spill: Spill,
-    /// The Unix time in seconds.
-    pub now_s: u64,
-}
 
 /// A client's CAS token, by whose it is. The epoch in it has been checked and taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,28 +46,36 @@ pub enum Token {
 }
 
 /// Carries out what a client asked. `token` stands for the client's CAS token, whatever `compare` in the request
-/// says; a request without one has none.
+/// says; a request without one has none. `now_s` is the Unix time in seconds.
 ///
 /// # Errors
 ///
 /// Why nothing can be told. Nothing was acknowledged; it may have been done all the same, now or a little later.
 pub async fn run<N: Nodes>(
     nodes: &N,
-    at: At,
+    now_s: u64,
     request: &Request<'_>,
     token: Option<Token>,
 ) -> Result<Outcome, Failure> {
-    let tiered = Tiered { steps: Steps::of(nodes, request), at, request, was_there: Cell::new(false) };
+    let tiered = Tiered {
+        steps: Steps::of(nodes, request),
+        now_s,
+        request,
+        was_there: Cell::new(false),
+        owes: Cell::new(false),
+    };
     attempts(|| tiered.operation(token)).await
 }
 
 /// An operation on a key in two tiers.
 struct Tiered<'a, N> {
     steps: Steps<'a, N>,
-    at: At,
+    now_s: u64,
     request: &'a Request<'a>,
-    /// A delete that begins again has deleted something before.
+    /// There was an item: what begins again has killed it behind, or has seen it in front to delete it.
     was_there: Cell<bool>,
+    /// It has killed what was behind, or was about to come there, and has stored nothing yet.
+    owes: Cell<bool>,
 }
 
 impl<N: Nodes> Tiered<'_, N> {
@@ -120,7 +115,7 @@ impl<N: Nodes> Tiered<'_, N> {
         };
         match self.behind(wants.and(WHOLE)).await? {
             // It has been read, and that is what was asked: a promotion that fails does no harm.
-            Some(found) => match self.steps.store_if(Node::Front, stub, again(&found, self.at.now_s)).await {
+            Some(found) => match self.steps.store_if(Node::Front, stub, again(&found, self.now_s)).await {
                 Ok(Swap::Done(told)) => {
                     let pin = pin_of(&told)?;
                     Ok(Some(found.at(Node::Front, pin)))
@@ -156,13 +151,16 @@ impl<N: Nodes> Tiered<'_, N> {
 
     async fn set(&self, store: Store<'_>) -> Result<Outcome, Stop> {
         let pin = self.steps.claim(Node::Front, Wants::NOTHING).await?.claimed()?;
-        self.steps.kill(Node::Overflow).await?;
         self.put(pin, store).await
     }
 
     async fn add(&self, store: Store<'_>) -> Result<Outcome, Stop> {
-        let (pin, is_mine) = match self.steps.claim(Node::Front, Wants::NOTHING).await? {
-            Look::Value(_) => return Ok(self.bare(store.wants, Status::NotStored)),
+        let wants = if self.owes.get() { WHOLE } else { Wants::NOTHING };
+        let (pin, is_mine) = match self.steps.claim(Node::Front, wants).await? {
+            Look::Value(found) => {
+                self.make_good(&found).await?;
+                return Ok(self.bare(store.wants, Status::NotStored));
+            }
             Look::Stub { pin, is_mine } => (pin, is_mine),
             Look::Nothing => return Err(Stop::Again),
         };
@@ -172,67 +170,72 @@ impl<N: Nodes> Tiered<'_, N> {
             }
             return Ok(self.bare(store.wants, Status::NotStored));
         }
-        self.steps.kill(Node::Overflow).await?;
-        self.put(pin, Store { mode: Mode::Set, ..store }).await
+        self.put(pin, store).await
     }
 
     /// Stores on this version in front, and behind.
     async fn put(&self, pin: Pin, store: Store<'_>) -> Result<Outcome, Stop> {
-        let told = self.steps.store_if(Node::Front, pin, store).await?.or_again()?;
-        let stored = pin_of(&told)?;
-        let copy = Store { mode: Mode::Set, compare: None, invalidate: false, vivify: None, ..store };
-        let told = match self.spill(stored, copy).await {
-            Some(bumped) => Told { reply: with_cas(bumped.cas), link: bumped.link },
-            None => told,
-        };
+        let told = self.store(pin, Store { mode: Mode::Set, ..store }).await?;
         Ok(done(self.request, store.wants, Node::Front, &told))
     }
 
-    /// Puts a copy behind what has this version in front. It has a new version then. What fails leaves no copy: the
-    /// older one has been killed before, and this one goes into the stub that was left for it or nowhere, however
-    /// late it comes. So the value is stored all the same, and lost once the front evicts it, which is counted.
-    async fn spill(&self, pin: Pin, copy: Store<'_>) -> Option<Pin> {
-        if self.at.spill == Spill::Later {
-            return None;
-        }
-        let lost = || self.steps.nodes.note(Event::SpillLost);
-        let stub = match self.steps.claim(Node::Overflow, Wants::NOTHING).await {
-            Ok(Look::Stub { pin: stub, is_mine: true }) => stub,
-            // Somebody else has stored something newer.
-            Ok(Look::Value(_)) => return None,
-            Ok(Look::Stub { is_mine: false, .. } | Look::Nothing) | Err(_) => {
-                lost();
-                return None;
-            }
-        };
-        // Whoever has seen the old version begins again, and kills this copy first.
-        let bumped = self.steps.bump(Node::Front, pin).await;
-        let copied = match &bumped {
-            Ok(Some(_)) => self.steps.store_if(Node::Overflow, stub, copy).await.map(drop),
-            // There is something newer in front.
-            Ok(None) => {
-                _ = self.steps.kill_if(Node::Overflow, stub).await;
-                Ok(())
-            }
-            Err(_) => self.steps.kill_if(Node::Overflow, stub).await.and(Err(Stop::Again)),
-        };
-        if copied.is_err() {
-            lost();
-        }
-        bumped.ok().flatten()
+    async fn store(&self, pin: Pin, store: Store<'_>) -> Result<Told, Stop> {
+        let place = self.clear().await?;
+        let told = self.steps.store_if(Node::Front, pin, store).await?.or_again()?;
+        self.copy(place, store).await;
+        Ok(told)
     }
 
-    /// Puts behind what is in front, as it is now.
-    async fn spill_again(&self) {
-        if let Ok(Look::Value(found)) = self.steps.look(Node::Front, WHOLE).await {
-            self.spill(found.pin, again(&found, self.at.now_s)).await;
+    /// Kills the copy behind and leaves a stub as the place for the next one; none if there is no memory for it. What
+    /// somebody else puts there meanwhile will do: only one of us can store in front.
+    async fn clear(&self) -> Result<Option<Pin>, Stop> {
+        self.kill_behind().await?;
+        Ok(self.steps.claim(Node::Overflow, Wants::NOTHING).await?.pin())
+    }
+
+    async fn kill_behind(&self) -> Result<(), Stop> {
+        let was_there = self.steps.kill(Node::Overflow).await?;
+        self.was_there.set(self.was_there.get() || was_there);
+        self.owes.set(true);
+        Ok(())
+    }
+
+    /// Before an operation ends that has killed a copy behind, and then found that it may not store anything: what is
+    /// in front is put behind again.
+    async fn make_good(&self, found: &Found) -> Result<(), Stop> {
+        if self.owes.get() {
+            self.store(found.pin, again(found, self.now_s)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts behind what has been stored in front, into the place that was made for it or nowhere, however late it
+    /// comes. If it fails the value is stored all the same, and lost once the front evicts it.
+    async fn copy(&self, place: Option<Pin>, copy: Store<'_>) {
+        self.owes.set(false);
+        let copied = match place {
+            Some(stub) => self.steps.store_if(Node::Overflow, stub, copy).await,
+            None => Ok(Swap::Nothing),
+        };
+        let is_lost = match copied {
+            // Somebody has made a place for something newer.
+            Ok(Swap::Done(_) | Swap::Exists) => false,
+            // The stub was evicted; or killed by somebody who will write, or make it good.
+            Ok(Swap::Nothing) => !matches!(
+                self.steps.look(Node::Overflow, Wants::NOTHING).await,
+                Ok(Look::Value(_) | Look::Stub { .. })
+            ),
+            Err(_) => true,
+        };
+        if is_lost {
+            self.steps.nodes.note(Event::SpillLost);
         }
     }
 
     async fn delete(&self, wants: Wants) -> Result<Outcome, Stop> {
         let seen = self.steps.claim(Node::Front, Wants::NOTHING).await?;
-        let was_behind = self.steps.kill(Node::Overflow).await?;
-        self.was_there.set(self.was_there.get() || was_behind || seen.is_value());
+        self.was_there.set(self.was_there.get() || seen.is_value());
+        self.kill_behind().await?;
         self.steps.kill_if(Node::Front, seen.claimed()?).await?.or_again()?;
         let status = if self.was_there.get() { Status::Done } else { Status::NotFound };
         Ok(self.bare(wants, status))
@@ -246,7 +249,7 @@ impl<N: Nodes> Tiered<'_, N> {
         };
         match self.steps.look(Node::Overflow, wants.and(WHOLE)).await? {
             Look::Value(found) => {
-                let swap = self.steps.store_if(Node::Front, stub, again(&found, self.at.now_s)).await?;
+                let swap = self.steps.store_if(Node::Front, stub, again(&found, self.now_s)).await?;
                 let pin = pin_of(&swap.or_again()?)?;
                 Ok(Some(found.at(Node::Front, pin)))
             }
@@ -264,67 +267,85 @@ impl<N: Nodes> Tiered<'_, N> {
         match token {
             None => (),
             Some(Token::Front(pin)) if pin == found.pin => (),
-            // Nothing has been touched: the item stays where it is.
-            Some(Token::Front(_) | Token::Foreign) => return Ok(self.bare(wants, Status::Exists)),
+            Some(Token::Front(_) | Token::Foreign) => {
+                self.make_good(&found).await?;
+                return Ok(self.bare(wants, Status::Exists));
+            }
         }
-        if let Op::Arith(arith) = self.request.op
-            && number::unsigned(found.value()).is_none()
-        {
-            // The server's own words; this version cannot be counted on.
-            self.steps.count_if(Node::Front, found.pin, arith).await?;
-            return Err(Stop::Again);
-        }
-        self.steps.kill(Node::Overflow).await?;
-        self.apply(found, wants).await
-    }
-
-    /// Does it to this version in front, now that there is no other copy.
-    async fn apply(&self, found: Found, wants: Wants) -> Result<Outcome, Stop> {
-        let pin = found.pin;
-        let outcome = match self.request.op {
+        match self.request.op {
             Op::Get(Get { touch, .. }) => {
                 let exptime = touch.unwrap_or_default();
-                let same = Store { exptime, ..again(&found, self.at.now_s) };
-                let told = self.steps.store_if(Node::Front, pin, same).await?.or_again()?;
-                let found = found.stored(pin_of(&told)?).touched(exptime, self.at.now_s);
-                self.hit(&found, wants)
+                let told = self.store(found.pin, Store { exptime, ..again(&found, self.now_s) }).await?;
+                let found = found.stored(pin_of(&told)?).touched(exptime, self.now_s);
+                Ok(self.hit(&found, wants))
             }
             Op::Store(store) => match store.mode {
-                Mode::Set | Mode::Replace => {
-                    return self.put(pin, Store { mode: Mode::Set, ..store }).await;
-                }
-                Mode::Append | Mode::Prepend => {
-                    match self.steps.store_if(Node::Front, pin, store).await? {
-                        Swap::Done(told) => done(self.request, wants, Node::Front, &told),
-                        Swap::Exists => return Err(Stop::Again),
-                        // No room for the longer item; the old one stays.
-                        Swap::Nothing => self.bare(wants, Status::NotStored),
-                    }
-                }
-                Mode::Add => return Err(Stop::Again),
+                Mode::Set | Mode::Replace => self.put(found.pin, store).await,
+                Mode::Append => self.extend(&found, store, [found.value(), store.value]).await,
+                Mode::Prepend => self.extend(&found, store, [store.value, found.value()]).await,
+                Mode::Add => Err(Stop::Again),
             },
-            Op::Arith(arith) => {
-                let told = self.steps.count_if(Node::Front, pin, arith).await?.or_again()?;
-                done(self.request, wants, Node::Front, &told)
-            }
+            Op::Arith(arith) => self.count(&found, arith).await,
             Op::Delete(_) => {
-                self.steps.kill_if(Node::Front, pin).await?.or_again()?;
-                return Ok(self.bare(wants, Status::Done));
+                self.kill_behind().await?;
+                self.steps.kill_if(Node::Front, found.pin).await?.or_again()?;
+                Ok(self.bare(wants, Status::Done))
             }
-            Op::Debug => return Err(Stop::Again),
-        };
-        if self.at.spill == Spill::Write {
-            self.spill_again().await;
-            // Its version is another one now, which was not told.
-            return Ok(Outcome { origin: None, ..outcome });
+            Op::Debug => Err(Stop::Again),
         }
-        Ok(outcome)
+    }
+
+    /// `ms MA` and `ms MP`, of an item that becomes `parts` in a row.
+    async fn extend(&self, found: &Found, store: Store<'_>, parts: [&Bytes; 2]) -> Result<Outcome, Stop> {
+        let place = self.clear().await?;
+        match self.steps.store_if(Node::Front, found.pin, store).await? {
+            Swap::Done(told) => {
+                let value = Bytes::from(parts.map(Bytes::as_ref).concat());
+                self.copy(place, Store { value: &value, ..again(found, self.now_s) }).await;
+                Ok(done(self.request, store.wants, Node::Front, &told))
+            }
+            Swap::Exists => Err(Stop::Again),
+            // No room for the longer item, and the old one stays, and is to be behind again; or it has just gone.
+            Swap::Nothing => {
+                self.store(found.pin, again(found, self.now_s)).await?;
+                Ok(self.bare(store.wants, Status::NotStored))
+            }
+        }
+    }
+
+    /// `ma`.
+    async fn count(&self, found: &Found, arith: Arith) -> Result<Outcome, Stop> {
+        let place = self.clear().await?;
+        let same = again(found, self.now_s);
+        let told = match self.steps.count_if(Node::Front, found.pin, arith).await {
+            // Not a number: it stays, and is to be behind again.
+            Err(stop @ Stop::Refused(_)) => {
+                self.store(found.pin, same).await?;
+                return Err(stop);
+            }
+            swap => swap?.or_again()?,
+        };
+        let exptime = arith.touch.unwrap_or(same.exptime);
+        self.copy(place, Store { value: &told.reply.value, exptime, ..same }).await;
+        Ok(done(self.request, arith.wants, Node::Front, &told))
     }
 
     /// There is nothing to change.
     async fn missing(&self, wants: Wants) -> Result<Outcome, Stop> {
+        if self.was_there.replace(false) {
+            // Evicted in front just when its copy behind was dead already; or deleted by somebody else.
+            self.steps.nodes.note(Event::SpillLost);
+        }
         let status = match self.request.op {
             Op::Get(_) | Op::Debug => Status::Miss,
+            Op::Store(
+                store @ Store {
+                    mode: Mode::Append | Mode::Prepend, vivify: Some(exptime), compare: None, ..
+                },
+            ) => {
+                let stored = self.add(Store { exptime, ..store }).await?;
+                return if stored.reply.status == Status::Done { Ok(stored) } else { Err(Stop::Again) };
+            }
             Op::Store(Store { mode: Mode::Append | Mode::Prepend, .. }) => Status::NotStored,
             Op::Store(Store { mode: Mode::Replace, compare: None, .. }) => Status::NotStored,
             Op::Store(_) | Op::Delete(_) => Status::NotFound,
@@ -343,10 +364,8 @@ impl<N: Nodes> Tiered<'_, N> {
         if self.add(store).await?.reply.status != Status::Done {
             return Err(Stop::Again);
         }
-        let told = Told {
-            reply: Reply::new(Status::Value, Bytes::from_static(b"VA"), digits),
-            link: super::Link(0),
-        };
+        let told =
+            Told { reply: Reply::new(Status::Value, Bytes::from_static(b"VA"), digits), link: Link(0) };
         Ok(Outcome { origin: None, ..done(self.request, wants, Node::Front, &told) })
     }
 
@@ -358,10 +377,6 @@ impl<N: Nodes> Tiered<'_, N> {
         }
         Ok(Outcome { reply: told.reply, origin: None })
     }
-}
-
-fn with_cas(cas: u64) -> Reply {
-    Reply::new(Status::Done, Bytes::from(format!("HD c{cas}")), Bytes::new())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use groove_common::balance::Dice;
 
 use super::*;
-use crate::program::Link;
+use crate::program;
 use crate::store::{self};
 use crate::wire::meta::Delete;
 
@@ -15,6 +15,21 @@ use crate::wire::meta::Delete;
 struct World {
     front: Arc<store::Store>,
     overflow: Arc<store::Store>,
+    /// Values that are said to be lost.
+    lost: Cell<usize>,
+    /// The front has no room for longer items.
+    is_full: Cell<bool>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            front: store::Store::small(),
+            overflow: store::Store::small(),
+            lost: Cell::new(0),
+            is_full: Cell::new(false),
+        }
+    }
 }
 
 struct Turn(bool);
@@ -40,14 +55,24 @@ impl Nodes for World {
                 return Err(Failure::NoServer);
             }
         };
-        let reply = store.ask(request);
+        let is_longer = matches!(request.op, Op::Store(Store { mode: Mode::Append, .. }));
+        let reply = match node == Node::Front && is_longer && self.is_full.get() {
+            true => Reply::new(Status::NotStored, Bytes::from_static(b"NS"), Bytes::new()),
+            false => store.ask(request),
+        };
         // The reply travels: others may come first.
         Turn(false).await;
         Ok(Told { reply, link: Link(7) })
     }
+
+    fn note(&self, event: program::Event) {
+        assert_eq!(event, program::Event::SpillLost);
+        self.lost.set(self.lost.get() + 1);
+    }
 }
 
 const KEY: &[u8] = b"k";
+const NOW_S: u64 = 1_700_000_000;
 
 fn request(op: Op<'_>) -> Request<'_> {
     Request { key: KEY, is_coded: false, op }
@@ -73,30 +98,30 @@ enum What {
     Saw(Option<Bytes>),
 }
 
-async fn client(world: &World, at: At, mut dice: Dice, name: usize, log: &RefCell<Log>) {
+async fn client(world: &World, changes: bool, mut dice: Dice, name: usize, log: &RefCell<Log>) {
     let mut seen = None;
     for step in 0..6 {
         let value = Bytes::from(format!("{name}.{step}"));
         let begun = log.borrow_mut().tick();
-        let what = match dice.below(8) {
+        let what = match dice.below(if changes { 8 } else { 7 }) {
             0..=2 => {
-                let outcome = run(world, at, &request(get_op()), None).await.unwrap();
+                let outcome = run(world, NOW_S, &request(get_op()), None).await.unwrap();
                 let hit = outcome.reply.status == Status::Value;
                 seen = outcome.reply.cas().filter(|_| hit).zip(outcome.origin);
                 What::Saw(hit.then_some(outcome.reply.value))
             }
             3 | 4 => {
                 let op = Op::Store(Store::new(Mode::Set, &value));
-                assert_eq!(run(world, at, &request(op), None).await.unwrap().reply.status, Status::Done);
+                assert_eq!(run(world, NOW_S, &request(op), None).await.unwrap().reply.status, Status::Done);
                 What::Wrote(Some(value))
             }
             5 => {
-                run(world, at, &request(Op::Delete(Delete::default())), None).await.unwrap();
+                run(world, NOW_S, &request(Op::Delete(Delete::default())), None).await.unwrap();
                 What::Wrote(None)
             }
             6 => {
                 let op = Op::Store(Store::new(Mode::Add, &value));
-                if run(world, at, &request(op), None).await.unwrap().reply.status != Status::Done {
+                if run(world, NOW_S, &request(op), None).await.unwrap().reply.status != Status::Done {
                     continue;
                 }
                 What::Wrote(Some(value))
@@ -110,7 +135,7 @@ async fn client(world: &World, at: At, mut dice: Dice, name: usize, log: &RefCel
                     None => continue,
                 };
                 let op = Op::Store(Store { compare: Some(1), ..Store::new(Mode::Set, &value) });
-                if run(world, at, &request(op), Some(token)).await.unwrap().reply.status != Status::Done {
+                if run(world, NOW_S, &request(op), Some(token)).await.unwrap().reply.status != Status::Done {
                     continue;
                 }
                 What::Wrote(Some(value))
@@ -153,21 +178,33 @@ impl Log {
             assert!(newer.is_none(), "seed {seed}: {event:?} is stale, written by {write:?}, then {newer:?}");
         }
     }
+
+    /// In the end there is nothing only if a delete may have been the last write.
+    fn check_nothing_lost(&self, is_there: bool, seed: u64) {
+        let is_write = |event: &&Event| matches!(event.what, What::Wrote(_));
+        let is_last =
+            |event: &Event| self.events.iter().filter(is_write).all(|other| other.begun < event.ended);
+        let mut writes = self.events.iter().filter(is_write).peekable();
+        let may_be_gone =
+            writes.peek().is_none() || writes.any(|write| write.what == What::Wrote(None) && is_last(write));
+        assert!(is_there || may_be_gone, "seed {seed}: what was written is lost: {:?}", self.events);
+    }
 }
 
-/// Clients at random, their requests in any order, and now and then the front evicts.
-fn simulate(seed: u64, spill: Spill) {
+/// Clients at random, their requests in any order, and now and then a server evicts.
+fn simulate(seed: u64, evicting: Evicting) {
     let mut dice = Dice::seeded(seed);
-    let world = World { front: store::Store::small(), overflow: store::Store::small() };
-    let (log, at) = (RefCell::new(Log::default()), At { spill, now_s: 1_700_000_000 });
-    let mut clients: Vec<Pinned<Box<dyn Future<Output = ()> + '_>>> =
-        (0..3).map(|name| Box::pin(client(&world, at, Dice::seeded(dice.bits()), name, &log)) as _).collect();
+    let (world, log) = (World::new(), RefCell::new(Log::default()));
+    let changes = evicting != Evicting::FrontOnly;
+    let mut clients: Vec<Pinned<Box<dyn Future<Output = ()> + '_>>> = (0..3)
+        .map(|name| Box::pin(client(&world, changes, Dice::seeded(dice.bits()), name, &log)) as _)
+        .collect();
     let mut cx = Context::from_waker(Waker::noop());
     while !clients.is_empty() {
         if dice.below(25) == 0 {
             world.front.ask(&request(Op::Delete(Delete::default())));
         }
-        if spill == Spill::Later && dice.below(40) == 0 {
+        if evicting == Evicting::Both && dice.below(40) == 0 {
             world.overflow.ask(&request(Op::Delete(Delete::default())));
         }
         let index = dice.below(clients.len());
@@ -175,21 +212,41 @@ fn simulate(seed: u64, spill: Spill) {
             drop(clients.swap_remove(index));
         }
     }
-    log.borrow().check(seed);
+    let last = block_on(run(&world, NOW_S, &request(get_op()), None)).unwrap();
+    let last = (last.reply.status == Status::Value).then_some(last.reply.value);
+    let mut log = log.borrow_mut();
+    let may_be_lost = match evicting {
+        Evicting::FrontOnly => false,
+        Evicting::Front => world.lost.get() > 0,
+        Evicting::Both => true,
+    };
+    log.check_nothing_lost(may_be_lost || last.is_some(), seed);
+    let begun = log.tick();
+    log.events.push(Event { what: What::Saw(last), begun, ended: begun + 1 });
+    log.check(seed);
+}
+
+/// Which servers lose what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Evicting {
+    /// The front, and no client changes what is there: nothing may be lost.
+    FrontOnly,
+    /// The front: nothing may be lost that is not counted.
+    Front,
+    Both,
 }
 
 /// Does a value come back that is flushed in this order while a read brings it to the front?
 fn comes_back(order: [Node; 2]) -> bool {
-    let at = At { spill: Spill::Write, now_s: 1_700_000_000 };
     let value = Bytes::from_static(b"flushed");
     let turns = (0..10).flat_map(|before| (0..10).map(move |between| [before, between, 100]));
     turns.into_iter().any(|turns| {
-        let world = World { front: store::Store::small(), overflow: store::Store::small() };
+        let world = World::new();
         let get = || request(get_op());
-        block_on(run(&world, at, &request(Op::Store(Store::new(Mode::Set, &value))), None)).unwrap();
+        block_on(run(&world, NOW_S, &request(Op::Store(Store::new(Mode::Set, &value))), None)).unwrap();
         world.front.ask(&request(Op::Delete(Delete::default())));
         let first = get();
-        let mut reading = Some(Box::pin(run(&world, at, &first, None)));
+        let mut reading = Some(Box::pin(run(&world, NOW_S, &first, None)));
         for (turns, node) in turns.into_iter().zip(order.into_iter().map(Some).chain([None])) {
             for _ in 0..turns {
                 let mut cx = Context::from_waker(Waker::noop());
@@ -203,7 +260,7 @@ fn comes_back(order: [Node; 2]) -> bool {
                 None => (),
             }
         }
-        block_on(run(&world, at, &get(), None)).unwrap().reply.status == Status::Value
+        block_on(run(&world, NOW_S, &get(), None)).unwrap().reply.status == Status::Value
     })
 }
 
@@ -215,10 +272,49 @@ fn what_was_flushed_does_not_come_back_if_it_is_flushed_behind_first() {
 }
 
 #[test]
-fn nothing_stale_is_seen_whatever_the_order_and_whatever_is_evicted() {
+fn nothing_stale_is_seen_and_nothing_lost_whatever_the_order_and_whatever_is_evicted() {
     for seed in 0..3000 {
-        simulate(seed, Spill::Write);
-        simulate(seed, Spill::Later);
+        simulate(seed, Evicting::FrontOnly);
+        simulate(seed, Evicting::Front);
+        simulate(seed, Evicting::Both);
+    }
+}
+
+/// A `set` and another operation, one after the other stopped in the middle: is there something when both have ended
+/// and the front has evicted it?
+fn outlives(other: Op<'_>, is_there: bool, turns: [usize; 2]) -> bool {
+    let world = World::new();
+    let [first, second] = ["first", "second"].map(|value| Bytes::from_static(value.as_bytes()));
+    if is_there {
+        block_on(run(&world, NOW_S, &request(Op::Store(Store::new(Mode::Set, &first))), None)).unwrap();
+    }
+    let seen = block_on(run(&world, NOW_S, &request(get_op()), None)).unwrap();
+    let pin = seen.origin.zip(seen.reply.cas()).map(|(origin, cas)| Pin { cas, link: origin.link });
+    let (set, other) = (request(Op::Store(Store::new(Mode::Set, &second))), request(other));
+    let token = other.compare().and(pin).map(Token::Front);
+    let mut both =
+        [Some(Box::pin(run(&world, NOW_S, &set, None))), Some(Box::pin(run(&world, NOW_S, &other, token)))];
+    for (running, turns) in both.iter_mut().zip(turns) {
+        let mut cx = Context::from_waker(Waker::noop());
+        if (0..turns).any(|_| running.as_mut().is_some_and(|it| it.as_mut().poll(&mut cx).is_ready())) {
+            *running = None;
+        }
+    }
+    for running in both.into_iter().flatten() {
+        block_on(running).unwrap();
+    }
+    world.front.ask(&request(Op::Delete(Delete::default())));
+    block_on(run(&world, NOW_S, &request(get_op()), None)).unwrap().reply.status == Status::Value
+}
+
+#[test]
+fn who_kills_a_copy_and_then_may_not_store_makes_it_good() {
+    let value = Bytes::from_static(b"other");
+    let compared = Store { compare: Some(1), ..Store::new(Mode::Set, &value) };
+    for turns in (0..20).flat_map(|set| (0..20).map(move |other| [set, other])) {
+        assert!(outlives(Op::Store(compared), true, turns), "cas, {turns:?}");
+        assert!(outlives(Op::Store(Store::new(Mode::Add, &value)), false, turns), "add, {turns:?}");
+        assert!(outlives(Op::Store(Store::new(Mode::Append, &value)), true, turns), "append, {turns:?}");
     }
 }
 
@@ -233,9 +329,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn what_is_written_through_outlives_the_front() {
-    let world = World { front: store::Store::small(), overflow: store::Store::small() };
-    let at = At { spill: Spill::Write, now_s: 1_700_000_000 };
-    let ask = |op: Op<'_>| block_on(run(&world, at, &request(op), None)).unwrap().reply;
+    let world = World::new();
+    let ask = |op: Op<'_>| block_on(run(&world, NOW_S, &request(op), None)).unwrap().reply;
     let evict = || world.front.ask(&request(Op::Delete(Delete::default())));
     let number = Bytes::from_static(b"41");
     assert_eq!(ask(Op::Store(Store::new(Mode::Set, &number))).status, Status::Done);
@@ -248,9 +343,16 @@ fn what_is_written_through_outlives_the_front() {
     evict();
     assert_eq!(ask(Op::Store(Store::new(Mode::Add, &number))).status, Status::NotStored);
     assert_eq!(ask(get_op()).value, "4241");
+    world.is_full.set(true);
+    assert_eq!(ask(Op::Store(Store::new(Mode::Append, &number))).status, Status::NotStored);
+    world.is_full.set(false);
+    evict();
+    assert_eq!(ask(get_op()).value, "4241");
     let words = Bytes::from_static(b"words");
     assert_eq!(ask(Op::Store(Store::new(Mode::Replace, &words))).status, Status::Done);
     assert_eq!(ask(Op::Arith(Arith::up(1))).status, Status::Error);
+    evict();
+    assert_eq!(ask(get_op()).value, "words");
     evict();
     assert_eq!(ask(Op::Get(Get { touch: Some(100), ..Get::default() })).status, Status::Done);
     evict();
@@ -261,4 +363,14 @@ fn what_is_written_through_outlives_the_front() {
     assert_eq!(ask(Op::Delete(Delete::default())).status, Status::NotFound);
     assert_eq!(ask(get_op()).status, Status::Miss);
     assert_eq!(ask(Op::Arith(Arith { vivify: Some(0), initial: Some(7), ..Arith::up(1) })).value, "7");
+    assert_eq!(ask(Op::Delete(Delete::default())).status, Status::Done);
+    assert_eq!(ask(Op::Store(Store::new(Mode::Prepend, &words))).status, Status::NotStored);
+    assert_eq!(
+        ask(Op::Store(Store { vivify: Some(0), ..Store::new(Mode::Prepend, &words) })).status,
+        Status::Done
+    );
+    assert_eq!(ask(Op::Store(Store::new(Mode::Prepend, &number))).status, Status::Done);
+    evict();
+    assert_eq!(ask(get_op()).value, "41words");
+    assert_eq!(world.lost.get(), 0);
 }

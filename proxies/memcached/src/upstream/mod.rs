@@ -36,7 +36,6 @@ use crate::advertise::Advertised;
 use crate::config::{self, Config, Failover};
 use crate::hot::Hot;
 use crate::metrics::{UpstreamMetrics, usual_ms};
-use crate::program::tiers;
 use crate::resize::{self, Agreement, Control};
 use crate::route::Table;
 use crate::store::{self, DiskMetrics, DiskSettings, Store};
@@ -84,8 +83,6 @@ const STEPS_MAX: u32 = 10;
 pub struct Tier {
     /// The cluster behind it, by its number.
     pub cluster: usize,
-    /// When what is written comes to be there.
-    pub spill: tiers::Spill,
     /// What was written and is not there.
     pub lost: Counter,
 }
@@ -210,7 +207,7 @@ impl Topology {
             let config::Overflow { cluster, spill: config::Spill::Write } = section.overflow.as_ref()?;
             let help = "Values that were stored in front and could not be copied to the tier behind";
             let lost = cx.registry.counter("groove_memcached_spills_lost", help, &[("cluster", name)]);
-            Some(Tier { cluster: number(cluster), spill: tiers::Spill::Write, lost })
+            Some(Tier { cluster: number(cluster), lost })
         };
         let tiers = config.clusters.iter().map(tier).collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

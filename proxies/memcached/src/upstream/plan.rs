@@ -50,7 +50,7 @@ pub enum Kind {
     /// The key has copies. Which, and when to ask a second one for an answer.
     Replicas(Copies, Option<Duration>),
     /// The key lives in two tiers.
-    Tiers(tiers::Spill),
+    Tiers,
     /// The key's value may be in parts.
     Chunks(chunks::At),
 }
@@ -109,7 +109,7 @@ impl Plan {
                 };
                 resize::run(&seats, At { phase, now_s: now_s() }, &request, token).await
             }
-            Kind::Tiers(spill) => {
+            Kind::Tiers => {
                 let token = match request.compare() {
                     None => None,
                     Some(token) => {
@@ -117,7 +117,7 @@ impl Plan {
                         Some(pin.map_or(tiers::Token::Foreign, tiers::Token::Front))
                     }
                 };
-                tiers::run(&seats, tiers::At { spill, now_s: now_s() }, &request, token).await
+                tiers::run(&seats, now_s(), &request, token).await
             }
             Kind::Chunks(at) => match request.compare() {
                 None => chunks::run(&seats, at, &request, None).await,

@@ -264,7 +264,7 @@ impl View {
         let seats = Seats::new([Some(seat), behind.ok()].into_iter().flatten(), None);
         let seats = seats.counting(tier.lost.clone());
         let running = front.begin();
-        Lease::Program(Box::new(Plan { kind: Program::Tiers(tier.spill), seats, running }))
+        Lease::Program(Box::new(Plan { kind: Program::Tiers, seats, running }))
     }
 
     /// The servers of this place's cluster, if values may be in parts there.
