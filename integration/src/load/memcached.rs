@@ -20,6 +20,13 @@ pub const DEPTH_MAX: usize = 64;
 pub const KEYS_PER_GET_MAX: u32 = 100;
 
 const KEYS: u32 = 10_000;
+
+/// From one key of a get to the next. Neighbours by name are mostly one server's in a ring of FNV hashes: a proxy with
+/// such a ring would be asked for less than one that spreads them.
+const STRIDE: u32 = 7_919;
+
+/// `STRIDE * STRIDE_INVERSE` is 1 in a world of [`KEYS`] numbers.
+const STRIDE_INVERSE: u32 = 7_679;
 /// From this size on values have a hundredth of the keys, which leaves the others their room.
 const LARGE_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 64 * 1024;
@@ -165,7 +172,7 @@ impl Tally {
 
 #[derive(Clone, Copy)]
 enum Asked {
-    /// So many keys from the first, whose values have so many bytes.
+    /// So many keys from the first, a stride apart, whose values have so many bytes.
     Get {
         first: u32,
         keys: u32,
@@ -216,7 +223,7 @@ impl Connection {
                 self.request.extend_from_slice(b"get");
                 for number in 0..options.keys_per_get {
                     self.request.push(b' ');
-                    push_key(&mut self.request, (key + number) % KEYS, options.value_bytes);
+                    push_key(&mut self.request, (key + number * STRIDE) % KEYS, options.value_bytes);
                 }
                 self.request.extend_from_slice(b"\r\n");
                 let (keys, value_bytes) = (options.keys_per_get, options.value_bytes);
@@ -283,7 +290,7 @@ fn reply(bytes: &[u8], asked: Asked) -> Option<(usize, bool)> {
                     return Some((used, right && is_end && (seen == keys || seen == 0)));
                 };
                 let (number, is_one) = key_of(header, value_bytes);
-                right &= is_one && (number + KEYS - first) % KEYS < keys;
+                right &= is_one && (number + KEYS - first) % KEYS * STRIDE_INVERSE % KEYS < keys;
                 seen += 1;
                 used += value_bytes + 2;
                 right &= bytes.get(..used)?.ends_with(b"\r\n");
@@ -367,10 +374,12 @@ mod tests {
         assert_eq!(reply(b"STORED\r\n", Asked::Set), Some((8, true)));
         assert_eq!(reply(b"SERVER_ERROR x\r\n", Asked::Set), Some((16, false)));
         // Three keys around the end of the numbers, in any order; two of them are not enough.
-        let two = [value("kib:00000", 1024), value("kib:09999", 1024)].concat();
-        let three = [two.clone(), value("kib:00001", 1024), b"END\r\n".to_vec()].concat();
+        let two = [value("kib:07918", 1024), value("kib:09999", 1024)].concat();
+        let three = [two.clone(), value("kib:05837", 1024), b"END\r\n".to_vec()].concat();
         assert_eq!(reply(&three, get(9999, 3, 1024)), Some((three.len(), true)));
         let two = [two, b"END\r\n".to_vec()].concat();
         assert_eq!(reply(&two, get(9999, 3, 1024)), Some((two.len(), false)));
+        let other = [value("kib:00000", 1024), b"END\r\n".to_vec()].concat();
+        assert_eq!(reply(&other, get(9999, 1, 1024)), Some((other.len(), false)), "a neighbour's value");
     }
 }

@@ -121,7 +121,7 @@ impl Session {
                 continue;
             }
             reads += 1;
-            if sent == Sent::Yield || (reads > TURN_READS_MAX && self.is_to_yield()) {
+            if sent == Sent::Yield || (reads > TURN_READS_MAX && self.is_to_yield() && self.has_more(cx)) {
                 cx.waker().wake_by_ref();
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
@@ -156,10 +156,15 @@ impl Session {
         self.mailbox.guest().is_some() && self.mailbox.worker().fair.borrow().is_shared()
     }
 
+    /// Has the client sent more than has been read, or gone?
+    fn has_more(&self, cx: &mut Context<'_>) -> bool {
+        self.mailbox.poll_readable(cx).is_ready()
+    }
+
     /// Is what the client has sent left where it is, as its tenant has no room for more? While others share the
     /// worker, reading costs them more than it is good for.
     fn is_held_back(&self, cx: &mut Context<'_>) -> bool {
-        if !self.is_to_yield() || self.mailbox.poll_readable(cx).is_pending() {
+        if !self.is_to_yield() || !self.has_more(cx) {
             return false;
         }
         let worker = self.mailbox.worker();

@@ -5,7 +5,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::Machine;
 use crate::error::Failure;
-use crate::wire::classic::items::{Answer, Items};
+use crate::wire::classic::items::{Answer, Items, Telling};
 use crate::wire::words::{Span, bytes_of, next_token};
 
 /// Keys that are asked for with one question at most: their values are held until all have come.
@@ -88,6 +88,7 @@ impl Machine {
         let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
         let mut asked: SmallVec<[usize; 8]> = smallvec![0; gather.parts.len()];
         let mut at = 0;
+        let mut telling = Telling::default();
         for owner in &gather.owners {
             let own = gather.is_renamed.then(|| {
                 let own = next_token(words, at).unwrap_or_default();
@@ -97,10 +98,13 @@ impl Machine {
             let owner = usize::from(*owner);
             let (Some(part), Some(asked)) = (gather.parts.get(owner), asked.get_mut(owner)) else { continue };
             match part {
-                Part::Came(items) => match items.push_to(*asked, own, &mut self.output) {
-                    true => self.gathered.hits += 1,
-                    false if items.is_short => self.gathered.failure = Some(Failure::TooLarge),
-                    false => self.gathered.misses += 1,
+                Part::Came(items) => match items.place(*asked) {
+                    Some(place) => {
+                        self.gathered.hits += 1;
+                        telling.tell(items, place, own, &mut self.output);
+                    }
+                    None if items.is_short => self.gathered.failure = Some(Failure::TooLarge),
+                    None => self.gathered.misses += 1,
                 },
                 Part::Refused(words) => self.gathered.words = Some(words.clone()),
                 Part::Failed(failure) => self.gathered.failure = Some(*failure),
@@ -108,5 +112,6 @@ impl Machine {
             }
             *asked += 1;
         }
+        telling.end(&mut self.output);
     }
 }

@@ -13,20 +13,22 @@ use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::DecodeError;
-use super::reply::{Head, VALUE, head};
+use super::reply::{Head, VALUE, head, head_of};
 use crate::wire::Limits;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
 use crate::wire::words::{Span, bytes_of, next_token};
 
-/// Keys that are longer together or more, and places that are more, have an allocation of their own.
-const KEYS_LEN: usize = 232;
+/// Keys that are more, and places that are more, have an allocation of their own.
 const KEYS: usize = 24;
 const PLACES: usize = 16;
+
+/// Room for so many bytes of keys is made at once.
+const KEYS_LEN: usize = 256;
 
 /// The keys of one `get`, one space between them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
-    text: SmallVec<[u8; KEYS_LEN]>,
+    text: Vec<u8>,
     /// How long each is.
     lens: SmallVec<[u8; KEYS]>,
 }
@@ -34,6 +36,9 @@ pub struct Keys {
 impl Keys {
     /// Asks for another key, of no more than [`KEY_LEN_MAX`](crate::wire::KEY_LEN_MAX) bytes.
     pub fn push(&mut self, key: &[u8]) {
+        if self.text.capacity() - self.text.len() <= key.len() {
+            self.text.reserve(KEYS_LEN);
+        }
         self.text.push(b' ');
         self.text.extend_from_slice(key);
         self.lens.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
@@ -102,28 +107,8 @@ impl Items {
         self.place(number).map(|place| bytes_of(&self.text, place))
     }
 
-    /// Appends it to what a client hears, which knows the key by its `own` name if not by the server's.
-    pub fn push_to(&self, number: usize, own: Option<&[u8]>, out: &mut Output) -> bool {
-        let Some(mut place) = self.place(number) else { return false };
-        if let Some(own) = own {
-            let key_end =
-                next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
-            place.start = key_end;
-            let tail = out.tail();
-            if place.len() < BY_REFERENCE_LEN_MIN {
-                tail.reserve(VALUE.len() + own.len() + place.len());
-            }
-            tail.extend_from_slice(VALUE);
-            tail.extend_from_slice(own);
-        }
-        match place.len() {
-            ..BY_REFERENCE_LEN_MIN => out.extend_from_slice(bytes_of(&self.text, place)),
-            _ => out.push(&self.text.slice(place.start..place.end)),
-        }
-        true
-    }
-
-    fn place(&self, number: usize) -> Option<Span> {
+    /// Where the item is of the key that was asked for as the `number`th; `None`: it is not there.
+    pub fn place(&self, number: usize) -> Option<Span> {
         self.places.get(number)?.span()
     }
 
@@ -135,6 +120,59 @@ impl Items {
     /// Is nothing there?
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+}
+
+/// Tells a client items of several servers, in the client's order. What one server told in a row, and the client is told
+/// in a row, is copied in one piece.
+#[derive(Debug, Default)]
+pub struct Telling<'a> {
+    /// Not told yet.
+    run: Option<(&'a Items, Span)>,
+}
+
+impl<'a> Telling<'a> {
+    /// Tells the item at this place, by its `own` name if the client calls it by another than the server.
+    pub fn tell(&mut self, items: &'a Items, place: Span, own: Option<&[u8]>, out: &mut Output) {
+        match (&mut self.run, own) {
+            (_, Some(own)) => items.push_renamed(place, own, out),
+            (Some((of, run)), None) if std::ptr::eq(*of, items) && run.end == place.start => {
+                run.end = place.end;
+            }
+            (run, None) => {
+                if let Some((of, run)) = run.replace((items, place)) {
+                    of.push(run, out);
+                }
+            }
+        }
+    }
+
+    /// Everything is told.
+    pub fn end(self, out: &mut Output) {
+        if let Some((of, run)) = self.run {
+            of.push(run, out);
+        }
+    }
+}
+
+impl Items {
+    fn push(&self, place: Span, out: &mut Output) {
+        match place.len() {
+            ..BY_REFERENCE_LEN_MIN => out.extend_from_slice(bytes_of(&self.text, place)),
+            _ => out.push(&self.text.slice(place.start..place.end)),
+        }
+    }
+
+    fn push_renamed(&self, place: Span, own: &[u8], out: &mut Output) {
+        let key_end = next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
+        let rest = Span { start: key_end, ..place };
+        let tail = out.tail();
+        if rest.len() < BY_REFERENCE_LEN_MIN {
+            tail.reserve(VALUE.len() + own.len() + rest.len());
+        }
+        tail.extend_from_slice(VALUE);
+        tail.extend_from_slice(own);
+        self.push(rest, out);
     }
 }
 
@@ -184,13 +222,17 @@ impl Decoder {
             let rest = input.get(self.at..).unwrap_or_default();
             // Most keys are there.
             let next = keys.get(self.places.len(), self.asked_at);
-            let (head_len, key_len, value_len, is_next) = match head(rest, next)? {
-                Head::Partial => return Ok(None),
-                Head::Last { line_len, len } => {
-                    let is_end = rest.get(..line_len) == Some(b"END");
-                    return Ok(Some(self.end(input, is_end, line_len, len)));
-                }
-                Head::Item { len, key_len, value_len, is_expected } => (len, key_len, value_len, is_expected),
+            let expected = next.and_then(|key| Some((key, head_of(rest, key)?)));
+            let (head_len, key_len, value_len) = match expected {
+                Some((key, (len, value_len))) => (len, key.len(), value_len),
+                None => match head(rest)? {
+                    Head::Partial => return Ok(None),
+                    Head::Last { line_len, len } => {
+                        let is_end = rest.get(..line_len) == Some(b"END");
+                        return Ok(Some(self.end(input, is_end, line_len, len)));
+                    }
+                    Head::Item { len, key_len, value_len } => (len, key_len, value_len),
+                },
             };
             if value_len > limits.value_len_max {
                 self.pass_over(input, head_len, value_len);
@@ -207,7 +249,7 @@ impl Decoder {
             }
             let from = self.before.len() + self.at;
             let place = Place::new(from, from + end)?;
-            if is_next {
+            if expected.is_some() {
                 self.asked_at += 1 + key_len;
                 self.places.push(place);
             } else {

@@ -122,9 +122,15 @@ proptest! {
         let (mut text, wanted) = (told(None), told(own));
         text.extend(b"END\r\n");
         let (items, mut out, mut heard) = (items(&text, &asked, &Limits::default(), step), Output::new(), Vec::new());
+        let mut telling = Telling::default();
         for (number, value) in values.iter().enumerate() {
-            prop_assert_eq!(items.push_to(number, own.map(str::as_bytes), &mut out), value.is_some());
+            let place = items.place(number);
+            prop_assert_eq!(place.is_some(), value.is_some());
+            if let Some(place) = place {
+                telling.tell(&items, place, own.map(str::as_bytes), &mut out);
+            }
         }
+        telling.end(&mut out);
         while !out.is_empty() {
             let len = out.front().len();
             heard.extend_from_slice(out.front());

@@ -66,7 +66,7 @@ pub enum DecodeError {
 ///
 /// See [`DecodeError`]; none of them can be recovered from.
 pub fn decode(input: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, DecodeError> {
-    let (line_len, value_at, value_len) = match head(input, None)? {
+    let (line_len, value_at, value_len) = match head(input)? {
         Head::Partial => return Ok(None),
         Head::Last { line_len, len } => {
             let mut line = input.split_to(len).freeze();
@@ -99,19 +99,42 @@ pub(super) enum Head {
     /// It has not come whole.
     Partial,
     /// An item's, which is so long with its end.
-    Item {
-        len: usize,
-        key_len: usize,
-        value_len: usize,
-        /// It is the expected key's.
-        is_expected: bool,
-    },
+    Item { len: usize, key_len: usize, value_len: usize },
     /// Another: the last.
     Last { line_len: usize, len: usize },
 }
 
-/// Looks at the line at the front of `rest`. `expected` is the key that it is most likely about.
-pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeError> {
+/// Digits and words of an item's line behind its key that [`head_of`] looks at.
+const NUMBERS_LEN: usize = 24;
+
+/// The line of an item at the front of `rest`, if it is about `key` and no other than most are: how long it is with its
+/// end, and how long the value.
+#[inline]
+pub(super) fn head_of(rest: &[u8], key: &[u8]) -> Option<(usize, usize)> {
+    let told = rest.strip_prefix(VALUE)?.strip_prefix(key)?;
+    let numbers: &[u8; NUMBERS_LEN] = told.first_chunk()?;
+    let mut rest = numbers.iter();
+    let b' ' = rest.next()? else { return None };
+    let mut number = || {
+        let (mut number, mut digits) = (0_usize, 0);
+        loop {
+            match rest.next()? {
+                digit @ b'0'..=b'9' => {
+                    number = 10 * number + usize::from(digit - b'0');
+                    digits += 1;
+                }
+                end => return matches!(digits, 1..=9).then_some((number, digits, *end)),
+            }
+        }
+    };
+    let (_, flags_len, b' ') = number()? else { return None };
+    let (value_len, digits, b'\r') = number()? else { return None };
+    let b'\n' = rest.next()? else { return None };
+    Some((VALUE.len() + key.len() + flags_len + digits + 4, value_len))
+}
+
+/// Looks at the line at the front of `rest`.
+pub(super) fn head(rest: &[u8]) -> Result<Head, DecodeError> {
     let Some((VALUE, told)) = rest.split_first_chunk() else {
         let Some(feed) = memchr(b'\n', rest) else { return partial(rest) };
         let line_len = feed - usize::from(feed > 0 && rest.get(feed - 1) == Some(&b'\r'));
@@ -121,14 +144,8 @@ pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeE
             Ok(Head::Last { line_len, len: feed + 1 })
         };
     };
-    let is_expected =
-        expected.is_some_and(|key| told.get(..key.len()) == Some(key) && told.get(key.len()) == Some(&b' '));
-    let key_len = match expected {
-        Some(key) if is_expected => key.len(),
-        Some(_) | None => match told.iter().position(|byte| matches!(byte, b' ' | b'\n')) {
-            None => return partial(rest),
-            Some(key_len) => key_len,
-        },
+    let Some(key_len) = told.iter().position(|byte| matches!(byte, b' ' | b'\n')) else {
+        return partial(rest);
     };
     // ` <flags> <length>[ <cas>]`, and the line's end. Ten digits are more than a gigabyte, the most a memcached item
     // can have; a CAS value may have twenty.
@@ -145,9 +162,7 @@ pub(super) fn head(rest: &[u8], expected: Option<&[u8]>) -> Result<Head, DecodeE
         end = cas_end;
     }
     match rest.get(end..end + 2) {
-        Some(b"\r\n") if is_well && end < LINE_LEN_MAX => {
-            Ok(Head::Item { len: end + 2, key_len, value_len, is_expected })
-        }
+        Some(b"\r\n") if is_well && end < LINE_LEN_MAX => Ok(Head::Item { len: end + 2, key_len, value_len }),
         None if !rest.contains(&b'\n') => partial(rest),
         Some(_) | None => Err(DecodeError::BadValue),
     }

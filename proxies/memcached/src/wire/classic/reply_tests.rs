@@ -31,6 +31,36 @@ proptest! {
     }
 }
 
+proptest! {
+    /// The quick look at a line sees what the thorough one does, or nothing.
+    #[test]
+    fn a_quick_look_sees_the_same(
+        key in "[a-c]{1,3}",
+        asked in "[a-c]{1,3}",
+        flags in "( |[0-9]{1,3}|[0-9]{9,11}|x|)",
+        length in "([0-9]{1,3}|[0-9]{9,11}|-1|)",
+        end in "( 7)?(\r\n|\n|\r| )",
+        rest in "[a-z]{0,30}",
+    ) {
+        let text = format!("VALUE {key} {flags} {length}{end}{rest}");
+        if let Some((quick_len, quick_value_len)) = head_of(text.as_bytes(), asked.as_bytes()) {
+            let Ok(Head::Item { len, key_len, value_len }) = head(text.as_bytes()) else {
+                panic!("{text:?} is no item");
+            };
+            prop_assert_eq!((quick_len, asked.len(), quick_value_len), (len, key_len, value_len));
+            prop_assert_eq!(asked, key);
+        }
+    }
+}
+
+#[test]
+fn most_lines_are_seen_at_once() {
+    let text = b"VALUE key:04284 0 64\r\nxxxxxxxxxxxxxxxxxxxxxxxx";
+    assert_eq!(head_of(text, b"key:04284"), Some((22, 64)));
+    assert_eq!(head_of(text, b"key:0428"), None);
+    assert_eq!(head_of(&text[..30], b"key:04284"), None);
+}
+
 #[test]
 fn values_that_lie_about_their_length() {
     for text in ["VALUE a 0 2\r\nabcd", "VALUE a 0 x\r\n", "VALUE a\r\n", "VALUE a 0 99999999\r\n"] {
