@@ -37,6 +37,8 @@ pub(super) struct LocalServers {
     placement: (u64, Arc<Placement>),
     /// By slot.
     links: Vec<Option<Link>>,
+    /// The same of those that are well: all that most requests need to know.
+    well: Vec<Option<Link>>,
     /// All of them, if values may be in parts.
     fleet: Option<Rc<Fleet>>,
 }
@@ -67,6 +69,7 @@ impl LocalServers {
             agreed: Agreed { view: Arc::new(resize::View::unknown()), seats: Vec::new() },
             placement: (0, Arc::default()),
             links: Vec::new(),
+            well: Vec::new(),
             fleet: None,
         }
     }
@@ -120,8 +123,11 @@ impl LocalServers {
 
     /// The connection for a request for this place, if its server is well and the key stays there.
     pub(super) fn plain(&self, route: Route<'_>, session: usize) -> Option<&Rc<Connection>> {
-        let member = self.only_owner(route).filter(|member| member.health == Health::Up)?;
-        self.links.get(member.endpoint.slot)?.as_ref()?.of(session)
+        let slot = match self.agreed.view.step {
+            0 => self.placement.1.owner(route.part, route.hash)?,
+            _ => self.only_owner(route)?.endpoint.slot,
+        };
+        self.well.get(slot)?.as_ref()?.of(session)
     }
 
     /// The connections to every server there is, well or not, that are this session's.
@@ -162,6 +168,9 @@ impl LocalServers {
         self.snapshot = Arc::clone(snapshot);
         let snapshot = &self.snapshot;
         relink(&mut self.links, snapshot, &self.servers, &self.changes, dice);
+        let is_well = |slot| snapshot.at_slot(slot).is_some_and(|member| member.health == Health::Up);
+        self.well =
+            (0..).zip(&self.links).map(|(slot, link)| link.clone().filter(|_| is_well(slot))).collect();
         if self.placement.0 != snapshot.set {
             self.placement = (snapshot.set, self.servers.placement(snapshot));
         }

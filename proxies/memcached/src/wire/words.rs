@@ -84,8 +84,10 @@ const SHORT_LEN: usize = 32;
 
 /// How many bytes come before the first space.
 fn word_len(word: &[u8]) -> usize {
-    let (eights, _) = word.get(..SHORT_LEN).unwrap_or(word).as_chunks();
-    for (at, eight) in (0..).step_by(8).zip(eights) {
+    let (mut at, mut rest) = (0, word);
+    while at < SHORT_LEN
+        && let Some((eight, behind)) = rest.split_first_chunk()
+    {
         // What was a space is 0 in `other`, and the lowest such byte's highest bit is the lowest that is left of it.
         let other = u64::from_le_bytes(*eight) ^ u64::from_le_bytes([b' '; 8]);
         let spaces =
@@ -93,9 +95,8 @@ fn word_len(word: &[u8]) -> usize {
         if spaces != 0 {
             return at + spaces.trailing_zeros() as usize / 8;
         }
+        (at, rest) = (at + 8, behind);
     }
-    let at = 8 * eights.len();
-    let rest = word.get(at..).unwrap_or_default();
     at + memchr(b' ', rest).unwrap_or(rest.len())
 }
 
