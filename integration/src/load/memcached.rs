@@ -27,6 +27,7 @@ const STRIDE: u32 = 7_919;
 
 /// `STRIDE * STRIDE_INVERSE` is 1 in a world of [`KEYS`] numbers.
 const STRIDE_INVERSE: u32 = 7_679;
+
 /// From this size on values have a hundredth of the keys, which leaves the others their room.
 const LARGE_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 64 * 1024;

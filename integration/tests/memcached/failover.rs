@@ -61,6 +61,18 @@ fn count(client: &mut Client, value: &str) -> Result<(usize, usize)> {
     Ok((found, missing))
 }
 
+/// The same, asked for with one `get`.
+fn count_at_once(client: &mut Client, value: &str) -> Result<(usize, usize)> {
+    let keys: String = (0..KEYS).map(|number| format!(" key{number}")).collect();
+    let heard = client.ask_all(&format!("get{keys}\r\n"))?;
+    let (end, items) = heard.split_last().context("no answer")?;
+    ensure!(end == "END", "{heard:?}");
+    let (items, rest) = items.as_chunks();
+    let is_right = |[line, told]: &[String; 2]| line.starts_with("VALUE key") && told == value;
+    ensure!(rest.is_empty() && items.iter().all(is_right), "{heard:?}");
+    Ok((items.len(), KEYS - items.len()))
+}
+
 /// Two servers with "old" values; the first stops, everything is written anew, and the first goes on where it was.
 fn returned(more: &str) -> Result<(Vec<Memcached>, Proxy, Client)> {
     let servers = Memcached::start_many(2)?;
@@ -72,6 +84,7 @@ fn returned(more: &str) -> Result<(Vec<Memcached>, Proxy, Client)> {
     until_states(&proxy, &["down", "up"])?;
     set_all(&mut client, "new")?;
     assert_eq!(count(&mut client, "new")?, (KEYS, 0), "the other server stands in");
+    assert_eq!(count_at_once(&mut client, "new")?, (KEYS, 0));
     first.signal(Signal::CONT)?;
     Ok((servers, proxy, client))
 }
@@ -129,6 +142,7 @@ fn keys_of_a_server_that_is_away_can_miss() -> Result<()> {
     until_states(&proxy, &["down", "up"])?;
     let (found, missing) = count(&mut client, "old")?;
     assert!(found > 0 && missing > 0, "{found} and {missing}");
+    assert_eq!(count_at_once(&mut client, "old")?, (found, missing));
     let mut lost = 0;
     for number in 0..KEYS {
         let key = format!("key{number}");
@@ -165,6 +179,7 @@ fn keys_of_a_server_that_is_away_can_go_to_a_gutter() -> Result<()> {
     until_states(&proxy, &["down", "up"])?;
     set_all(&mut client, "new")?;
     assert_eq!(count(&mut client, "new")?, (KEYS, 0));
+    assert_eq!(count_at_once(&mut client, "new")?, (KEYS, 0));
     let mut beside = Client::connect(gutter.address())?;
     let lives = |heard: &str| heard.strip_prefix("HD t").and_then(|ttl| ttl.parse::<i64>().ok());
     let mut held = 0;

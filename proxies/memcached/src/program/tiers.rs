@@ -64,7 +64,12 @@ pub async fn run<N: Nodes>(
         was_there: Cell::new(false),
         owes: Cell::new(false),
     };
-    attempts(|| tiered.operation(token)).await
+    let outcome = attempts(|| tiered.operation(token)).await;
+    if outcome.is_err() && tiered.owes.get() {
+        // What is still in front has no copy any more.
+        nodes.note(Event::SpillLost);
+    }
+    outcome
 }
 
 /// An operation on a key in two tiers.
@@ -342,10 +347,7 @@ impl<N: Nodes> Tiered<'_, N> {
                 store @ Store {
                     mode: Mode::Append | Mode::Prepend, vivify: Some(exptime), compare: None, ..
                 },
-            ) => {
-                let stored = self.add(Store { exptime, ..store }).await?;
-                return if stored.reply.status == Status::Done { Ok(stored) } else { Err(Stop::Again) };
-            }
+            ) => return self.make(Store { exptime, ..store }).await,
             Op::Store(Store { mode: Mode::Append | Mode::Prepend, .. }) => Status::NotStored,
             Op::Store(Store { mode: Mode::Replace, compare: None, .. }) => Status::NotStored,
             Op::Store(_) | Op::Delete(_) => Status::NotFound,
@@ -357,13 +359,17 @@ impl<N: Nodes> Tiered<'_, N> {
         Ok(self.bare(wants, status))
     }
 
+    /// Stores what is not there.
+    async fn make(&self, store: Store<'_>) -> Result<Outcome, Stop> {
+        let outcome = self.add(store).await?;
+        if outcome.reply.status == Status::Done { Ok(outcome) } else { Err(Stop::Again) }
+    }
+
     /// `ma N J` of a counter that is not there.
     async fn make_counter(&self, exptime: i32, initial: u64, wants: Wants) -> Result<Outcome, Stop> {
         let digits = Bytes::from(initial.to_string());
         let store = Store { exptime, ..Store::new(Mode::Add, &digits) };
-        if self.add(store).await?.reply.status != Status::Done {
-            return Err(Stop::Again);
-        }
+        self.make(store).await?;
         let told =
             Told { reply: Reply::new(Status::Value, Bytes::from_static(b"VA"), digits), link: Link(0) };
         Ok(Outcome { origin: None, ..done(self.request, wants, Node::Front, &told) })

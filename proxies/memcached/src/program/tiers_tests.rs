@@ -19,6 +19,8 @@ struct World {
     lost: Cell<usize>,
     /// The front has no room for longer items.
     is_full: Cell<bool>,
+    /// Requests that the server behind will still answer.
+    answers_left: Cell<usize>,
 }
 
 impl World {
@@ -28,6 +30,7 @@ impl World {
             overflow: store::Store::small(),
             lost: Cell::new(0),
             is_full: Cell::new(false),
+            answers_left: Cell::new(usize::MAX),
         }
     }
 }
@@ -50,7 +53,11 @@ impl Nodes for World {
         Turn(false).await;
         let store = match node {
             Node::Front => &self.front,
-            Node::Overflow => &self.overflow,
+            Node::Overflow => {
+                let left = self.answers_left.get().checked_sub(1).ok_or(Failure::Down)?;
+                self.answers_left.set(left);
+                &self.overflow
+            }
             Node::Old | Node::New | Node::Replica(_) | Node::Home | Node::Part => {
                 return Err(Failure::NoServer);
             }
@@ -315,6 +322,27 @@ fn who_kills_a_copy_and_then_may_not_store_makes_it_good() {
         assert!(outlives(Op::Store(compared), true, turns), "cas, {turns:?}");
         assert!(outlives(Op::Store(Store::new(Mode::Add, &value)), false, turns), "add, {turns:?}");
         assert!(outlives(Op::Store(Store::new(Mode::Append, &value)), true, turns), "append, {turns:?}");
+    }
+}
+
+#[test]
+fn a_server_behind_that_goes_away_loses_nothing_uncounted() {
+    let value = Bytes::from_static(b"4");
+    let stores =
+        [Mode::Set, Mode::Add, Mode::Replace, Mode::Append].map(|mode| Op::Store(Store::new(mode, &value)));
+    let touch = Op::Get(Get { touch: Some(0), ..Get::default() });
+    for op in stores.into_iter().chain([Op::Arith(Arith::up(1)), touch]) {
+        for answers in 0..4 {
+            let world = World::new();
+            let ask = |op| block_on(run(&world, NOW_S, &request(op), None));
+            ask(Op::Store(Store::new(Mode::Set, &value))).unwrap();
+            world.answers_left.set(answers);
+            let told = ask(op);
+            world.answers_left.set(usize::MAX);
+            world.front.ask(&request(Op::Delete(Delete::default())));
+            let is_there = ask(get_op()).unwrap().reply.status == Status::Value;
+            assert!(is_there || world.lost.get() > 0, "{op:?} with {answers} answers: {told:?}");
+        }
     }
 }
 

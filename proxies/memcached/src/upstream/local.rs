@@ -123,11 +123,7 @@ impl LocalServers {
 
     /// The connection for a request for this place, if its server is well and the key stays there.
     pub(super) fn plain(&self, route: Route<'_>, session: usize) -> Option<&Rc<Connection>> {
-        let slot = match self.agreed.view.step {
-            0 => self.placement.1.owner(route.part, route.hash)?,
-            _ => self.only_owner(route)?.endpoint.slot,
-        };
-        self.well.get(slot)?.as_ref()?.of(session)
+        self.well.get(self.only_slot(route)?)?.as_ref()?.of(session)
     }
 
     /// The connections to every server there is, well or not, that are this session's.
@@ -201,17 +197,17 @@ impl LocalServers {
 
     /// The server of a key that has copies. None while the key moves: copies are not moved.
     pub(super) fn copy(&self, node: Node, route: Route<'_>, session: usize) -> Option<Seat> {
-        self.seat_of(node, self.only_owner(route)?, session)
+        self.seat_of(node, self.snapshot.at_slot(self.only_slot(route)?)?, session)
     }
 
-    /// The server of a key that does not move.
-    fn only_owner(&self, route: Route<'_>) -> Option<&Member> {
+    /// The slot of a key that does not move.
+    fn only_slot(&self, route: Route<'_>) -> Option<usize> {
         let view = &self.agreed.view;
         if view.step == 0 {
-            return self.snapshot.at_slot(self.placement.1.owner(route.part, route.hash)?);
+            return self.placement.1.owner(route.part, route.hash);
         }
         match view.place(route.part, route.hash) {
-            Place::One(server) => self.agreed.member(server, &self.snapshot),
+            Place::One(server) => Some(self.agreed.member(server, &self.snapshot)?.endpoint.slot),
             Place::Moving { .. } | Place::Nowhere => None,
         }
     }

@@ -121,6 +121,25 @@ impl Items {
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
+
+    fn push(&self, place: Span, out: &mut Output) {
+        match place.len() {
+            ..BY_REFERENCE_LEN_MIN => out.extend_from_slice(bytes_of(&self.text, place)),
+            _ => out.push(&self.text.slice(place.start..place.end)),
+        }
+    }
+
+    fn push_renamed(&self, place: Span, own: &[u8], out: &mut Output) {
+        let key_end = next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
+        let rest = Span { start: key_end, ..place };
+        let tail = out.tail();
+        if rest.len() < BY_REFERENCE_LEN_MIN {
+            tail.reserve(VALUE.len() + own.len() + rest.len());
+        }
+        tail.extend_from_slice(VALUE);
+        tail.extend_from_slice(own);
+        self.push(rest, out);
+    }
 }
 
 /// Tells a client items of several servers, in the client's order. What one server told in a row, and the client is told
@@ -152,27 +171,6 @@ impl<'a> Telling<'a> {
         if let Some((of, run)) = self.run {
             of.push(run, out);
         }
-    }
-}
-
-impl Items {
-    fn push(&self, place: Span, out: &mut Output) {
-        match place.len() {
-            ..BY_REFERENCE_LEN_MIN => out.extend_from_slice(bytes_of(&self.text, place)),
-            _ => out.push(&self.text.slice(place.start..place.end)),
-        }
-    }
-
-    fn push_renamed(&self, place: Span, own: &[u8], out: &mut Output) {
-        let key_end = next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
-        let rest = Span { start: key_end, ..place };
-        let tail = out.tail();
-        if rest.len() < BY_REFERENCE_LEN_MIN {
-            tail.reserve(VALUE.len() + own.len() + rest.len());
-        }
-        tail.extend_from_slice(VALUE);
-        tail.extend_from_slice(own);
-        self.push(rest, out);
     }
 }
 

@@ -104,33 +104,18 @@ pub(super) enum Head {
     Last { line_len: usize, len: usize },
 }
 
-/// Digits and words of an item's line behind its key that [`head_of`] looks at.
-const NUMBERS_LEN: usize = 24;
-
-/// The line of an item at the front of `rest`, if it is about `key` and no other than most are: how long it is with its
-/// end, and how long the value.
+/// The line of an item at the front of `rest`, if it is `key`'s and like most: how long it is with its end, and how long
+/// the value.
 #[inline]
 pub(super) fn head_of(rest: &[u8], key: &[u8]) -> Option<(usize, usize)> {
-    let told = rest.strip_prefix(VALUE)?.strip_prefix(key)?;
-    let numbers: &[u8; NUMBERS_LEN] = told.first_chunk()?;
-    let mut rest = numbers.iter();
-    let b' ' = rest.next()? else { return None };
-    let mut number = || {
-        let (mut number, mut digits) = (0_usize, 0);
-        loop {
-            match rest.next()? {
-                digit @ b'0'..=b'9' => {
-                    number = 10 * number + usize::from(digit - b'0');
-                    digits += 1;
-                }
-                end => return matches!(digits, 1..=9).then_some((number, digits, *end)),
-            }
-        }
-    };
-    let (_, flags_len, b' ') = number()? else { return None };
-    let (value_len, digits, b'\r') = number()? else { return None };
-    let b'\n' = rest.next()? else { return None };
-    Some((VALUE.len() + key.len() + flags_len + digits + 4, value_len))
+    let told = rest.strip_prefix(VALUE)?.strip_prefix(key)?.strip_prefix(b" ")?;
+    let (_, flags_len) = number_at(told, 0);
+    let (value_len, end) = number_at(told, flags_len + 1);
+    let is_line = matches!(flags_len, 1..=10)
+        && matches!(end - flags_len, 2..=11)
+        && told.get(flags_len) == Some(&b' ')
+        && told.get(end..end + 2) == Some(b"\r\n");
+    is_line.then_some((VALUE.len() + key.len() + 1 + end + 2, value_len))
 }
 
 /// Looks at the line at the front of `rest`.
