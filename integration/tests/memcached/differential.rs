@@ -228,10 +228,26 @@ fn token(said: &[u8]) -> u64 {
     line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().and_then(number).unwrap_or_default()
 }
 
+/// In tens what is told in seconds, of which one may pass between the two: those left (`t99`) rounded up, those since
+/// the last access (`l1`, `la=1`) down.
+fn in_tens(bytes: &[u8]) -> Vec<u8> {
+    let seconds = |word: &[u8], name: &str| word.strip_prefix(name.as_bytes()).and_then(number);
+    let words = bytes.split_inclusive(|byte| byte.is_ascii_whitespace()).map(|word| {
+        let told = word.trim_ascii_end();
+        let past = ["l", "la="].into_iter().find_map(|name| Some((name, seconds(told, name)? / 10 * 10)));
+        match past.or_else(|| Some(("t", seconds(told, "t")?.next_multiple_of(10)))) {
+            Some((name, tens)) => format!("{name}{tens} ").into_bytes(),
+            None => word.to_vec(),
+        }
+    });
+    words.collect::<Vec<_>>().concat()
+}
+
 pub(crate) fn compare(pair: &Pair, bytes: &[u8]) -> Result<()> {
     let wanted = Client::connect(pair.real)?.exchange(bytes)?;
+    let wanted = (in_tens(&wanted.0), wanted.1);
     let (seen, closed) = Client::connect(pair.ours)?.exchange(&pair.to_ours(bytes))?;
-    let seen = (pair.with_own_tokens(&seen), closed);
+    let seen = (in_tens(&pair.with_own_tokens(&seen)), closed);
     let same = wanted.0.iter().zip(&seen.0).take_while(|(wanted, seen)| wanted == seen).count();
     let shown = |(bytes, closed): &(Vec<u8>, bool)| {
         let near = bytes.get(same.saturating_sub(100)..bytes.len().min(same + 100)).unwrap_or_default();

@@ -149,7 +149,8 @@ fn any_conversation(dice: &mut Dice) -> String {
             12 => format!("set counter 0 0 1\r\n{}\r\n", dice.below(10)),
             13 => format!("incr counter {}\r\n", dice.of(&["1", "7", "x"])),
             14 => "touch d 100\r\nset d 1 0 1\r\nx\r\n".to_owned(),
-            _ => format!("md {key} I {}\r\n", dice.of(&["", "T30", "q", "T30 k"])),
+            // Never as many seconds as `R30` asks for: one may pass between the two.
+            _ => format!("md {key} I {}\r\n", dice.of(&["", "T60", "q", "T60 k"])),
         };
     }
     text + &"\r\n".repeat(12)
