@@ -1,12 +1,16 @@
 //! Who may run where. On two processors a load, the servers and a proxy wait for each other longer than for what the
 //! proxy does; what is to be seen of its queues is seen when it has a processor of its own.
 
+use std::hint;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
+use super::ended;
 use crate::{paths, process};
 
 /// A proxy on one processor, other processes on the others, until this is dropped.
@@ -32,6 +36,31 @@ impl Apart {
         others.iter().try_for_each(|pid| place(*pid, &rest))?;
         proxy.map_or(Ok(()), |pid| place(pid, &own))?;
         Ok(apart)
+    }
+
+    /// Keeps every processor awake while this runs, with threads that stand back for all others. One that falls asleep
+    /// is slow to wake, which would be taken for the proxy's.
+    pub(super) fn awake<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        let is_over = AtomicBool::new(false);
+        let spin = |cpu| -> Result<()> {
+            let mut own = CpuSet::new();
+            own.set(cpu);
+            sched_setaffinity(None, &own)?;
+            yield_to_all()?;
+            while !is_over.load(Ordering::Relaxed) {
+                hint::spin_loop();
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| self.all.is_set(*cpu));
+            let spin = &spin;
+            let spinning: Vec<_> = cpus.map(|cpu| scope.spawn(move || spin(cpu))).collect();
+            let told = run();
+            is_over.store(true, Ordering::Relaxed);
+            spinning.into_iter().try_for_each(ended)?;
+            told
+        })
     }
 
     /// Keeps the calling thread off the proxy's processor.

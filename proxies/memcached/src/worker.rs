@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use crate::metrics::Metrics;
 use crate::reply;
 use crate::session::driver;
+use crate::session::late::Late;
 use crate::session::programs::Room;
 use crate::session::spare::Spare;
 use crate::session::state::Broadcast;
@@ -65,6 +66,8 @@ pub struct Worker {
     pub fair: RefCell<Fair<Waker>>,
     /// Where tenants' clients are received.
     pub reception: Reception,
+    /// Answers that are written later.
+    pub late: Late,
     /// What somebody may watch of it.
     pub tap: Probe,
     started: Instant,
@@ -85,6 +88,7 @@ impl Worker {
         Rc::new(Self {
             fair: RefCell::new(Fair::new(view.topology().window)),
             reception,
+            late: Late::default(),
             view: RefCell::new(view),
             spare: Spare::default(),
             room: Room::default(),

@@ -143,6 +143,50 @@ fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
 }
 
 #[test]
+fn answers_of_who_wants_more_than_its_part_come_after_others() {
+    run(async {
+        let tenant = |name: &str| format!("{name}: {{credentials: [{{user: {name}, password: secret}}]}}");
+        let (news, shop) = (tenant("news"), tenant("shop"));
+        let scene = Scene::new(1, &format!("tenants: {{{news}, {shop}}}\nfairness: {{window: 8}}\n"));
+        let client = async |name: &str| {
+            let mut client = scene.client();
+            client.send(format!("set auth 0 0 11\r\n{name} secret\r\n")).await;
+            client.expect("STORED\r\n").await;
+            client
+        };
+        let mut quiet = client("shop").await;
+        quiet.send("get q\r\n").await;
+        let mut server = scene.accept(0).await;
+        server.expect("mg shop/0:q k f v\r\n").await;
+        server.send("EN\r\n").await;
+        quiet.expect("END\r\n").await;
+        // Half of the window, and two in line.
+        let mut busy = Vec::new();
+        for _ in 0..6 {
+            busy.push(client("news").await);
+        }
+        for client in &mut busy {
+            client.send("get b\r\n").await;
+        }
+        server.expect("mg news/0:b k f v\r\n".repeat(4)).await;
+        settle().await;
+        quiet.send("get q\r\n").await;
+        server.expect("mg shop/0:q k f v\r\n").await;
+        server.send("EN\r\n".repeat(5)).await;
+        quiet.expect("END\r\n").await;
+        assert!(
+            busy[2].is_silent() && busy[3].is_silent(),
+            "the worker has looked at its sockets once since"
+        );
+        server.expect("mg news/0:b k f v\r\n".repeat(2)).await;
+        server.send("EN\r\n".repeat(2)).await;
+        for client in &mut busy {
+            client.expect("END\r\n").await;
+        }
+    });
+}
+
+#[test]
 fn keys_that_fail_at_once_leave_their_tenant_its_room() {
     run(async {
         let scene = Scene::new(1, "tenants: {shop: {limits: {in_flight: 1}}}\ndefault_tenant: shop\n");

@@ -212,8 +212,7 @@ impl Mailbox {
 
     fn take_in(&self, requests: usize, value_len: usize, answer: impl FnOnce(&mut Machine)) -> bool {
         if let Some(guest) = &self.guest {
-            guest
-                .answered(requests, value_len, &self.worker.fair, || self.worker.since_start(Instant::now()));
+            guest.heard(requests, value_len);
         }
         // Of an idle session nothing was outstanding.
         let Some(busy) = &mut *self.busy.borrow_mut() else { return false };
@@ -256,6 +255,16 @@ impl Mailbox {
         }
     }
 
+    /// Does the same in its turn: later, if its tenant wants more than its part.
+    pub fn flush_in_turn(self: Rc<Self>) {
+        if self.guest().is_some_and(|guest| guest.is_over(&self.worker.fair)) {
+            let worker = Rc::clone(&self.worker);
+            worker.late.put(self);
+        } else {
+            self.flush();
+        }
+    }
+
     /// Counts what is answered and writes it. Ready when all of it is written.
     pub fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = self.release(|output, stream| match output.poll_write(stream, cx) {
@@ -275,6 +284,9 @@ impl Mailbox {
         &self,
         write: impl FnOnce(&mut Output, &mut Stream) -> io::Result<bool>,
     ) -> Option<io::Result<bool>> {
+        if let Some(guest) = &self.guest {
+            guest.settle(&self.worker.fair, || self.worker.since_start(Instant::now()));
+        }
         let mut slot = self.busy.borrow_mut();
         let busy = slot.as_mut()?;
         let machine = &mut busy.machine;

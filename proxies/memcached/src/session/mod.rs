@@ -4,6 +4,7 @@ pub mod driver;
 mod exchange;
 mod flush;
 mod guests;
+pub mod late;
 pub mod mailbox;
 pub mod programs;
 pub mod reading;

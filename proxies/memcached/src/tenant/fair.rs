@@ -266,6 +266,11 @@ impl<W: Clone> Fair<W> {
         self.active.len() > 1
     }
 
+    /// Does the tenant want more than its part, while others share the worker?
+    pub fn is_over(&self, tenant: usize) -> bool {
+        self.is_shared() && self.lines.get(tenant).is_some_and(|line| !line.places.is_empty())
+    }
+
     /// Wakes as many of the line as there is room for.
     fn call_up(&mut self, tenant: usize, mut wake: impl FnMut(W)) {
         let bound = self.bound(tenant);

@@ -32,6 +32,7 @@ fn with_two_each_has_half_and_the_line_moves_in_order() {
         assert!(!fair.may_send(ask(0, session, US), || session));
     }
     assert!(fair.may_send(ask(1, 500, US), || 500), "the other is not held up");
+    assert!(fair.is_over(0) && !fair.is_over(1));
     let mut woken = Vec::new();
     fair.answered(0, 1, 0, |session| woken.push(session));
     assert_eq!(woken, [4]);

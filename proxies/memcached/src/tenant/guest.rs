@@ -28,6 +28,15 @@ pub enum Admit {
     Refused(Failure),
 }
 
+/// Answers that have come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Due {
+    /// What they were sent as.
+    requests: usize,
+    /// Bytes of value in all of them.
+    len: usize,
+}
+
 /// A session's tenant.
 #[derive(Debug)]
 pub struct Guest {
@@ -43,6 +52,8 @@ pub struct Guest {
     alarm: RefCell<Option<Pin<Box<Sleep>>>>,
     /// It may be in line for its part of the window.
     is_in_line: Cell<bool>,
+    /// What is answered and not settled.
+    due: Cell<Due>,
     /// Nothing is sent before the `flush_all` that runs has been answered.
     is_flushing: Cell<bool>,
 }
@@ -58,6 +69,7 @@ impl Guest {
             paid: Cell::new(None),
             alarm: RefCell::default(),
             is_in_line: Cell::new(false),
+            due: Cell::default(),
             is_flushing: Cell::new(false),
         }
     }
@@ -196,7 +208,7 @@ impl Guest {
         self.member.borrow().tenant.head().clone()
     }
 
-    /// What counts as so many requests has been sent: the answer will come to [`Self::answered`].
+    /// What counts as so many requests has been sent: the answer will come to [`Self::heard`].
     pub fn sent(&self, requests: usize, value_len: usize, fair: &RefCell<Fair<Waker>>) {
         self.paid.set(None);
         let number = self.member.borrow().tenant.number();
@@ -222,21 +234,29 @@ impl Guest {
         }
     }
 
-    /// An answer, with so many bytes of value in all, to what was sent as so many requests. `at` tells the time since the
-    /// worker's origin.
-    pub fn answered(
-        &self,
-        requests: usize,
-        len: usize,
-        fair: &RefCell<Fair<Waker>>,
-        at: impl FnOnce() -> Duration,
-    ) {
+    /// An answer, with so many bytes of value in all, to what was sent as so many requests. They count as on their way
+    /// until [`Self::settle`].
+    pub fn heard(&self, requests: usize, len: usize) {
+        let due = self.due.get();
+        self.due.set(Due { requests: due.requests + requests, len: due.len + len });
+    }
+
+    /// What was answered is about to be written. `at` tells the time since the worker's origin.
+    pub fn settle(&self, fair: &RefCell<Fair<Waker>>, at: impl FnOnce() -> Duration) {
+        let Due { requests, len } = self.due.take();
+        if requests == 0 {
+            return;
+        }
         let member = self.member.borrow();
-        let value_len = len / requests.max(1);
-        fair.borrow_mut().answered(member.tenant.number(), requests, value_len, Waker::wake);
+        fair.borrow_mut().answered(member.tenant.number(), requests, len / requests, Waker::wake);
         if member.tenant.rates.counts_bytes() {
             member.tenant.rates.charge(at(), len);
         }
+    }
+
+    /// Does its tenant want more than its part, while others share the worker?
+    pub fn is_over(&self, fair: &RefCell<Fair<Waker>>) -> bool {
+        fair.borrow().is_over(self.member.borrow().tenant.number())
     }
 
     /// Counts an exchange.
