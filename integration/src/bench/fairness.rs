@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::processors::{Apart, yield_to_all};
+use super::processors::{Apart, go_before_all, yield_to_all};
 use super::{Measure, ended};
 use crate::load::{memcached, paced};
 
@@ -81,6 +81,8 @@ impl Flood {
             });
             let quiet = scope.spawn(move || {
                 apart.join_others()?;
+                // What is measured is not how long this client waits for its processor.
+                go_before_all()?;
                 thread::sleep(WARM_UP);
                 paced::run(&quiet)
             });

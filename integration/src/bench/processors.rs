@@ -89,8 +89,18 @@ fn place(pid: u32, cpus: &CpuSet) -> Result<()> {
 
 /// The calling thread runs only when nobody else wants its processor.
 pub(super) fn yield_to_all() -> Result<()> {
+    schedule("--idle", "0")
+}
+
+/// The calling thread runs as soon as it can.
+pub(super) fn go_before_all() -> Result<()> {
+    schedule("--fifo", "1")
+}
+
+fn schedule(policy: &str, priority: &str) -> Result<()> {
     let thread = gettid().as_raw_nonzero().to_string();
-    let output = process::run(Command::new(paths::program("chrt")?).args(["--idle", "--pid", "0", &thread]))?;
+    let mut command = Command::new(paths::program("chrt")?);
+    let output = process::run(command.args([policy, "--pid", priority, &thread]))?;
     ensure!(output.status.success(), "chrt: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

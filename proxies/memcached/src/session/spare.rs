@@ -6,8 +6,9 @@ use bytes::BytesMut;
 
 use super::state::{Machine, Rest};
 
-/// Those that are kept for the next session that has something to do.
-const SPARE_MAX: usize = 32;
+/// Those that are kept for the next session that has something to do: as many as may be busy at a time where clients
+/// have one request in flight. Most hold a few kilobytes, none more than an answer's buffer.
+const SPARE_MAX: usize = 128;
 
 /// A session's buffer that has grown beyond this is not kept.
 const INPUT_SPARE_LEN_MAX: usize = 16 << 10;
