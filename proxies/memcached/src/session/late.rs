@@ -1,4 +1,4 @@
-//! Answers that may come later: those of a tenant that wants more than its part, while others share the worker.
+//! Answers that may come later: those of a tenant that is held back for the sake of one that wants less than its part.
 //!
 //! Nothing that a worker does for a request takes as long as writing its answer. Whoever asks meanwhile waits until the
 //! worker looks at its sockets again, so only a few such answers are written between two looks. Until then they count
@@ -44,7 +44,7 @@ async fn write(worker: Rc<Worker>) {
     loop {
         for _ in 0..AT_ONCE {
             let Some(mailbox) = worker.late.next() else { return };
-            mailbox.flush();
+            mailbox.write();
         }
         // Until the worker has looked at its sockets, and behind all that was there.
         yield_now().await;

@@ -243,8 +243,18 @@ impl Mailbox {
         patient.into_iter().for_each(Waker::wake);
     }
 
+    /// Has what was delivered written: at once, or in its turn if its tenant is held back for another's sake.
+    pub fn flush(self: Rc<Self>) {
+        if self.guest().is_some_and(|guest| guest.is_over(&self.worker.fair)) {
+            let worker = Rc::clone(&self.worker);
+            worker.late.put(self);
+        } else {
+            self.write();
+        }
+    }
+
     /// Writes what was delivered, or wakes the driver to do it.
-    pub fn flush(&self) {
+    pub(super) fn write(&self) {
         self.is_touched.set(false);
         let written = self.release(|output, stream| Ok(output.try_write(stream)));
         let is_written = matches!(written, Some(Ok(true)) | None);
@@ -252,16 +262,6 @@ impl Mailbox {
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
-        }
-    }
-
-    /// Does the same in its turn: later, if its tenant wants more than its part.
-    pub fn flush_in_turn(self: Rc<Self>) {
-        if self.guest().is_some_and(|guest| guest.is_over(&self.worker.fair)) {
-            let worker = Rc::clone(&self.worker);
-            worker.late.put(self);
-        } else {
-            self.flush();
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::state::{Machine, Rest};
 
 /// Those that are kept for the next session that has something to do: as many as may be busy at a time where clients
-/// have one request in flight. Most hold a few kilobytes, none more than an answer's buffer.
+/// have one request in flight. Most hold a few kilobytes, none a hundred.
 const SPARE_MAX: usize = 128;
 
 /// A session's buffer that has grown beyond this is not kept.

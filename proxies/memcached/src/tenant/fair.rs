@@ -266,9 +266,14 @@ impl<W: Clone> Fair<W> {
         self.active.len() > 1
     }
 
-    /// Does the tenant want more than its part, while others share the worker?
+    /// Does the tenant want more than its part, and is held back for the sake of one that wants less?
     pub fn is_over(&self, tenant: usize) -> bool {
-        self.is_shared() && self.lines.get(tenant).is_some_and(|line| !line.places.is_empty())
+        self.is_shared()
+            && self.wanted_beside(tenant) < self.part()
+            && self
+                .lines
+                .get(tenant)
+                .is_some_and(|line| !line.places.is_empty() && self.bound(tenant) < line.in_flight_max)
     }
 
     /// Wakes as many of the line as there is room for.
@@ -287,10 +292,19 @@ impl<W: Clone> Fair<W> {
         if self.active.len() < 2 {
             return line.in_flight_max;
         }
+        let room = self.part().max(self.wanted_beside(tenant)) / line.weight();
+        room.max(1).min(line.in_flight_max)
+    }
+
+    /// What each of those that share the window has of it, in small requests.
+    fn part(&self) -> usize {
+        self.window / self.active.len().max(1)
+    }
+
+    /// What the least of the others wants, in small requests.
+    fn wanted_beside(&self, tenant: usize) -> usize {
         let [least, second] = self.least;
-        let wanted = if least.tenant == tenant { second.cost } else { least.cost };
-        let part = (self.window / self.active.len()).max(wanted) / line.weight();
-        part.max(1).min(line.in_flight_max)
+        if least.tenant == tenant { second.cost } else { least.cost }
     }
 
     fn make_room(&mut self, tenant: usize) {

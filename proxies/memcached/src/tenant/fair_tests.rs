@@ -104,6 +104,10 @@ fn the_tenants_own_bound_holds_alone_too() {
     fair.answered(0, 1, 0, |session| woken.push(session));
     assert_eq!(woken, [2]);
     assert!(fair.may_send(ask(2), || 2));
+    // Nor is it for another's sake that it waits when there is one.
+    assert!(!fair.may_send(ask(3), || 3));
+    assert!(fair.may_send(Ask { tenant: 1, ..ask(9) }, || 9));
+    assert!(fair.is_shared() && !fair.is_over(0));
 }
 
 /// A worker and one server that takes requests in order, in virtual time. Clients ask, wait for the answer and ask
@@ -278,9 +282,11 @@ fn as_long_as_nobody_is_quiet_each_may_have_what_the_least_wants() {
     assert!(mine.abs_diff(theirs) * 20 < mine, "{mine} and {theirs}");
     // Their p99 is theirs alone, and as much again of the other's.
     assert!(simulation.p99(0) <= SERVICE * 64, "{:?}", simulation.p99(0));
+    assert!(![0, 1].map(|tenant| simulation.fair.is_over(tenant)).contains(&true), "a line is no reason");
     simulation.clients(2, 1, Duration::from_millis(1), 0);
     simulation.run(SECOND / 2);
     assert!(simulation.queue.len() <= 6, "{}", simulation.queue.len());
+    assert_eq!([0, 1, 2].map(|tenant| simulation.fair.is_over(tenant)), [true, true, false]);
     assert!(simulation.p99(2) <= SERVICE * 64, "it comes among sixty");
     let third = simulation.latencies(2);
     assert!(third[third.len() / 2] <= SERVICE * 8, "and then among six");

@@ -254,7 +254,7 @@ impl Guest {
         }
     }
 
-    /// Does its tenant want more than its part, while others share the worker?
+    /// Is its tenant held back for the sake of one that wants less than its part?
     pub fn is_over(&self, fair: &RefCell<Fair<Waker>>) -> bool {
         fair.borrow().is_over(self.member.borrow().tenant.number())
     }

@@ -38,6 +38,7 @@ use tracing::{debug, info};
 use crate::error::Failure;
 use crate::metrics::{ServerMetrics, UpstreamMetrics};
 use crate::program;
+use crate::session::mailbox::Mailbox;
 use crate::wire::meta::Request;
 use crate::wire::{Limits, Output};
 use exchange::{Ended, Exchange};
@@ -404,7 +405,7 @@ impl Connection {
         for Waiting { recipient, .. } in waiting {
             recipient.deliver(Err(failure), &mut touched);
         }
-        touched.iter().for_each(|mailbox| mailbox.flush());
+        touched.into_iter().for_each(Mailbox::flush);
         blocked.into_iter().for_each(Waker::wake);
     }
 

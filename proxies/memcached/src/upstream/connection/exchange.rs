@@ -82,7 +82,7 @@ impl<'a> Exchange<'a> {
                     let now = *now.get_or_insert_with(Instant::now);
                     let delivered = self.deliver(now);
                     // What came before a failure is written too.
-                    self.touched.drain(..).for_each(Mailbox::flush_in_turn);
+                    self.touched.drain(..).for_each(Mailbox::flush);
                     if let Err(failure) = delivered {
                         return Poll::Ready(Ended::Failed(failure));
                     }
