@@ -17,9 +17,11 @@ mod watch;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, pending};
+use parking_lot::Mutex;
 
 use self::folder::Folder;
 use self::value::Kind;
@@ -119,7 +121,8 @@ impl Store for Files {
             folder.sweep()?;
             let Some(lease) = folder.take_lease(&name)? else { return Ok(None) };
             folder.write(&mut lock, &name, &value, Kind::Leased)?;
-            let held = Held { folder: Arc::clone(folder), name, _lease: lease };
+            let (asked, written) = (AtomicU64::new(0), Mutex::new(0));
+            let held = Held { folder: Arc::clone(folder), name, asked, written, _lease: lease };
             Ok(Some(Box::new(FilePresence { held: Arc::new(held) }) as Box<dyn Presence>))
         })
     }
@@ -135,6 +138,10 @@ impl Store for Files {
 struct Held {
     folder: Arc<Folder>,
     name: String,
+    /// Counts updates. One that is given up goes on to its end, and the next one may begin before.
+    asked: AtomicU64,
+    /// The last update that is done; locked while one is written.
+    written: Mutex<u64>,
     /// Locked, for as long as it is open.
     _lease: File,
 }
@@ -158,11 +165,18 @@ struct FilePresence {
 impl Presence for FilePresence {
     fn update(&self, value: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
         let held = Arc::clone(&self.held);
+        let number = held.asked.fetch_add(1, Ordering::Relaxed) + 1;
         Files { folder: Arc::clone(&held.folder) }.run(move |folder| {
             check_value(&held.name, &value)?;
+            let mut written = held.written.lock();
+            if number < *written {
+                return Ok(());
+            }
             // Nobody else writes it: a process that is stopped here holds up nobody.
             let known = folder.read(&held.name)?.map_or(0, |found| found.entry.revision.0);
-            folder.place(&held.name, Revision(known + 1), &value, Kind::Leased)
+            folder.place(&held.name, Revision(known + 1), &value, Kind::Leased)?;
+            *written = number;
+            Ok(())
         })
     }
 

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -101,6 +102,36 @@ async fn a_presence_lasts_as_long_as_its_holder() {
     assert_eq!(value(&store, "who/me").await.as_deref(), Some("4"));
 }
 
+/// As the stores of one process are, and of two containers that share a folder and have the same process number.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_are_there_do_not_write_into_each_others_files() {
+    let (folder, store) = open();
+    let writers = (0..4).map(|writer| {
+        let store = Files::open(folder.path()).unwrap();
+        tokio::spawn(async move {
+            let name = format!("who/{writer}");
+            let held = store.present(&name, Bytes::new()).await.unwrap().unwrap();
+            for round in 0..100 {
+                // Those that are given up go on, but are not written over one that came after them.
+                for _ in 0..3 {
+                    _ = held.update(Bytes::from("given up")).now_or_never();
+                }
+                let text = format!("{writer} ").repeat(round);
+                held.update(Bytes::from(text.clone())).await.unwrap();
+                assert_eq!(value(&store, &name).await, Some(text));
+            }
+            held
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    while !writers.iter().all(|writer| writer.is_finished()) {
+        names(&store, "who/").await;
+    }
+    for writer in writers {
+        drop(writer.await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn a_watch_tells_of_what_others_change() {
     let (folder, store) = open();
@@ -145,7 +176,7 @@ async fn what_is_torn_is_told_and_never_taken_for_a_value() {
     store.put("x", Bytes::from("new"), Expect::Anything).await.unwrap();
     assert_eq!(value(&store, "x").await.as_deref(), Some("new"));
     // And what a writer left that ended in the middle is no name, and goes.
-    let left = folder.path().join("data/.4294967295-0");
+    let left = folder.path().join("data/.who+was");
     std::fs::write(&left, "groove-st").unwrap();
     assert_eq!(names(&store, "").await, ["x"]);
     let _held = store.present("y", Bytes::new()).await.unwrap();

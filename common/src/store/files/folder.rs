@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::{Entry, Expect, Revision, StoreError};
@@ -16,14 +15,15 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// Somebody who only looks whether a lease is held holds it for a moment.
 const LEASE_WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// Before the name of a file that is not whole yet; no name of a value begins so.
+const UNFINISHED: char = '.';
+
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) root: PathBuf,
     pub(super) data: PathBuf,
     pub(super) leases: PathBuf,
     lock: PathBuf,
-    /// Makes the names of unfinished files this process's own.
-    written: AtomicU64,
 }
 
 impl Folder {
@@ -33,7 +33,7 @@ impl Folder {
         for folder in [&data, &leases] {
             fs::create_dir_all(folder).map_err(away(folder))?;
         }
-        let folder = Self { root, data, leases, lock, written: AtomicU64::new(0) };
+        let folder = Self { root, data, leases, lock };
         drop(folder.open_lock()?);
         Ok(folder)
     }
@@ -44,6 +44,10 @@ impl Folder {
 
     fn lease_of(&self, name: &str) -> PathBuf {
         self.leases.join(file_name(name))
+    }
+
+    fn unfinished_of(&self, name: &str) -> PathBuf {
+        self.data.join(format!("{UNFINISHED}{}", file_name(name)))
     }
 
     fn open_lock(&self) -> Result<File, StoreError> {
@@ -140,7 +144,9 @@ impl Folder {
         Ok(revision)
     }
 
-    /// Puts a file in its place, whole.
+    /// Puts a file in its place, whole. Only under the lock, or by who has the name's lease: until it is
+    /// renamed, the file's name is made of this one alone. (A process's number would not tell two stores of
+    /// one process apart, nor those of two containers.)
     pub(super) fn place(
         &self,
         name: &str,
@@ -148,9 +154,7 @@ impl Folder {
         value: &[u8],
         kind: Kind,
     ) -> Result<(), StoreError> {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.data.join(format!(".{}-{number}", std::process::id()));
-        let path = self.data_of(name);
+        let (unfinished, path) = (self.unfinished_of(name), self.data_of(name));
         let write = || {
             let mut file = File::create(&unfinished)?;
             file.write_all(&header(revision, value, kind))?;
@@ -183,7 +187,10 @@ impl Folder {
             }
         }
         for entry in fs::read_dir(&self.data).map_err(away(&self.data))?.flatten() {
-            if is_left_unfinished(&entry.file_name().to_string_lossy()) {
+            let file = entry.file_name();
+            let unfinished = file.to_str().and_then(|file| file.strip_prefix(UNFINISHED));
+            // Whoever has the lease may be writing it at this moment.
+            if unfinished.is_some_and(|name| !self.is_held(&self.leases.join(name))) {
                 self.remove(&entry.path())?;
             }
         }
@@ -198,13 +205,6 @@ impl Folder {
     }
 }
 
-/// Is it a file that a process has begun which is no more? Another one may have its number by now: then the
-/// file stays until the next time.
-fn is_left_unfinished(file: &str) -> bool {
-    let process = file.strip_prefix('.').and_then(|rest| rest.split('-').next());
-    process.is_some_and(|process| !Path::new("/proc").join(process).exists())
-}
-
 /// Names hold no `+`.
 fn file_name(name: &str) -> String {
     name.replace('/', "+")
@@ -214,7 +214,7 @@ fn file_name(name: &str) -> String {
 fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     let entries = fs::read_dir(folder).map_err(away(folder))?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter(|name| !name.starts_with('.')).map(|name| name.replace('+', "/")).collect())
+    Ok(names.filter(|name| !name.starts_with(UNFINISHED)).map(|name| name.replace('+', "/")).collect())
 }
 
 /// Tries for a lock until it is had or the time is over.
