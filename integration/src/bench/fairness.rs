@@ -1,19 +1,22 @@
 //! A tenant that asks now and then, beside one that never stops.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
 
 use super::processors::{Apart, go_before_all, yield_to_all};
-use super::{Measure, ended};
-use crate::load::{memcached, paced};
+use super::{Measure, ended, stalls};
+use crate::load::paced::{self, Exchange};
+use crate::load::{Report, count, memcached, nanoseconds, quantile_us};
 
 /// Between two requests of the quiet tenant.
 const QUIET_EVERY: Duration = Duration::from_millis(1);
 
-/// The flood has begun by then.
+/// After this the flood is what it will be.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Users of two tenants, as in `groove-memcached-tenants.yaml`.
@@ -68,34 +71,61 @@ impl Flood {
         seconds: u64,
     ) -> Result<Measure> {
         let measured = Duration::from_secs(seconds);
+        let load = self.load(address, has_tenants, measured + WARM_UP);
         let quiet =
             paced::Options { address, login: has_tenants.then_some(QUIET), every: QUIET_EVERY, measured };
-        let (quiet, flood) = thread::scope(|scope| {
-            let flood = (self.connections > 0).then(|| {
-                let load = self.load(address, has_tenants, measured + WARM_UP);
-                scope.spawn(move || -> Result<_> {
-                    apart.join_others()?;
-                    yield_to_all()?;
-                    memcached::run(&load, &mut || Ok(()))
-                })
-            });
-            let quiet = scope.spawn(move || {
-                apart.join_others()?;
-                // What is measured is not how long this client waits for its processor.
-                go_before_all()?;
-                thread::sleep(WARM_UP);
-                paced::run(&quiet)
-            });
-            // A flood keeps the processors busy; so that it is not the better for that, they are awake without one too.
-            let quiet = if flood.is_none() { apart.awake(|| ended(quiet))? } else { ended(quiet)? };
-            Ok::<_, anyhow::Error>((quiet, flood.map(ended).transpose()?))
-        })?;
+        let ((quiet, flood), stalls) = apart.watched(|| beside(&quiet, &load, apart))?;
+        let undelayed = stalls::undelayed(&quiet, &stalls);
+        let mut latency_ns = Histogram::new(3)?;
+        for exchange in &undelayed {
+            latency_ns.record(nanoseconds(exchange.answered.duration_since(exchange.asked)))?;
+        }
+        let asked = count(quiet.len() as u64);
         Ok(Measure {
-            throughput: flood.as_ref().unwrap_or(&quiet).throughput(),
-            p50_us: quiet.quantile_us(0.5),
-            p99_us: quiet.quantile_us(0.99),
+            throughput: flood.as_ref().map_or(asked / measured.as_secs_f64(), Report::throughput),
+            p50_us: quantile_us(&latency_ns, 0.5),
+            p99_us: quantile_us(&latency_ns, 0.99),
             cpu_us: 0.0,
-            errors: quiet.errors + flood.map_or(0, |flood| flood.errors),
+            errors: quiet.iter().filter(|exchange| !exchange.is_right).count() as u64
+                + flood.map_or(0, |flood| flood.errors),
+            left_out_percent: 100.0 - 100.0 * count(undelayed.len() as u64) / asked,
         })
     }
+}
+
+/// What the quiet one hears, once the flood is there, and what the flood does, if it has connections.
+fn beside(
+    quiet: &paced::Options,
+    flood: &memcached::Options,
+    apart: &Apart,
+) -> Result<(Vec<Exchange>, Option<Report>)> {
+    let has_flood = flood.connections > 0;
+    let (begun, has_begun) = mpsc::channel();
+    thread::scope(|scope| {
+        let flood = has_flood.then(|| {
+            scope.spawn(move || {
+                apart.join_others()?;
+                yield_to_all()?;
+                memcached::run(flood, &mut || {
+                    // At the end nobody waits for it any more.
+                    _ = begun.send(());
+                    Ok(())
+                })
+            })
+        });
+        let quiet = scope.spawn(move || {
+            apart.join_others()?;
+            // What is measured is not how long this client waits for its processor.
+            go_before_all()?;
+            if has_flood {
+                has_begun.recv().context("the flood has not begun")?;
+            }
+            paced::run(quiet)
+        });
+        // A flood keeps the processors busy; so that it is not the better for that, they are awake without one too.
+        let quiet = if has_flood { ended(quiet) } else { apart.awake(|| ended(quiet)) };
+        // Why the flood failed says more than that it did not begin.
+        let flood = flood.map(ended).transpose()?;
+        Ok((quiet?, flood))
+    })
 }

@@ -107,6 +107,7 @@ impl Suite for Balancers {
             p99_us: probed.quantile_us(0.99),
             cpu_us: (after.cpu_s - before.cpu_s) * 1e6 / all.max(1.0),
             errors: wrk.errors + probed.errors,
+            ..Measure::default()
         })
     }
 

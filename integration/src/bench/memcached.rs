@@ -164,6 +164,7 @@ impl Suite for Memcacheds {
             p99_us: report.quantile_us(0.99),
             cpu_us: cpu_s * 1e6 / count(report.operations.max(1)),
             errors: report.errors,
+            ..Measure::default()
         })
     }
 

@@ -9,6 +9,7 @@ mod plot;
 mod postgres;
 mod processors;
 mod report;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -125,6 +126,8 @@ pub struct Measure {
     pub cpu_us: f64,
     /// Operations that failed.
     pub errors: u64,
+    /// Of a hundred operations, those whose latency does not count because the machine stood still.
+    pub left_out_percent: f64,
 }
 
 /// What one candidate did in one scenario.
@@ -279,6 +282,7 @@ impl Row {
             p99_us: median(|m| m.p99_us),
             cpu_us: median(|m| m.cpu_us),
             errors: self.rounds.iter().map(|m| m.errors).sum(),
+            left_out_percent: median(|m| m.left_out_percent),
         };
     }
 }
@@ -291,8 +295,8 @@ impl std::fmt::Display for Row {
             }
             (None, Some(m)) => write!(
                 f,
-                "{} {:.0}/s, p50 {:.0} us, p99 {:.0} us, CPU {:.2} us, {} errors",
-                self.candidate, m.throughput, m.p50_us, m.p99_us, m.cpu_us, m.errors
+                "{} {:.0}/s, p50 {:.0} us, p99 {:.0} us, CPU {:.2} us, {} errors, {:.1} % left out",
+                self.candidate, m.throughput, m.p50_us, m.p99_us, m.cpu_us, m.errors, m.left_out_percent
             ),
             (None, None) => write!(f, "{} not measured", self.candidate),
         }

@@ -104,6 +104,7 @@ impl Suite for Poolers {
             p99_us,
             cpu_us: (after.cpu_s - before.cpu_s) * 1e6 / transactions.max(1.0),
             errors: progress.iter().map(|line| line.failed).sum(),
+            ..Measure::default()
         })
     }
 

@@ -79,7 +79,9 @@ fn figures(row: &Row, ours: Option<&Row>) -> String {
         ("–".to_owned(), "–".to_owned())
     };
     let errors = if m.errors > 0 { format!(" ({} errors)", m.errors) } else { String::new() };
-    format!("{:.0}{errors} | {:.0} | {:.0} | {cpu} | {ratio}", m.throughput, m.p50_us, m.p99_us)
+    let left_out = m.left_out_percent;
+    let left_out = if left_out > 0.0 { format!(" ({left_out:.1} % left out)") } else { String::new() };
+    format!("{:.0}{errors} | {:.0} | {:.0}{left_out} | {cpu} | {ratio}", m.throughput, m.p50_us, m.p99_us)
 }
 
 #[cfg(test)]
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     fn row(candidate: &str, cpu_us: f64) -> Row {
-        let median = Measure { throughput: 1000.0, p50_us: 10.0, p99_us: 20.0, cpu_us, errors: 0 };
+        let median = Measure { throughput: 1000.0, p50_us: 10.0, p99_us: 20.0, cpu_us, ..Measure::default() };
         Row { candidate: candidate.to_owned(), median, rounds: vec![median], failure: None }
     }
 

@@ -31,7 +31,7 @@ impl Report {
     /// A quantile of the latency in microseconds; 0.5 is the median.
     #[must_use]
     pub fn quantile_us(&self, quantile: f64) -> f64 {
-        count(self.latency_ns.value_at_quantile(quantile)) / 1000.0
+        quantile_us(&self.latency_ns, quantile)
     }
 }
 
@@ -57,7 +57,12 @@ pub fn count(number: u64) -> f64 {
     number as f64
 }
 
+/// A quantile of a histogram of nanoseconds, in microseconds.
+pub(crate) fn quantile_us(latency_ns: &Histogram<u64>, quantile: f64) -> f64 {
+    count(latency_ns.value_at_quantile(quantile)) / 1000.0
+}
+
 /// A duration in nanoseconds, for a histogram.
-fn nanoseconds(span: Duration) -> u64 {
+pub(crate) fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
