@@ -9,6 +9,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use groove_common::net::{Downstream, Drain};
 use tokio::io::AsyncWriteExt;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -44,6 +46,8 @@ struct Session {
     drain: Drain,
     /// The client will send nothing more.
     is_read_closed: bool,
+    /// The worker has looked at its sockets since this was last held back, or read.
+    has_looked: bool,
     mailbox: Rc<Mailbox>,
     /// What its outstanding requests were sent by, see [`View::generation`].
     generation: u64,
@@ -94,6 +98,7 @@ impl Session {
             id: guest.as_ref().map_or_else(|| worker.next_session(), |guest| guest.session()),
             drain,
             is_read_closed: false,
+            has_looked: false,
             mailbox: Mailbox::new(worker, stream, peer, guest, input),
             generation: 0,
         }
@@ -138,6 +143,11 @@ impl Session {
                 self.mailbox.end_turn(true);
                 return Poll::Pending;
             }
+            if !self.has_looked && self.gives_way() {
+                self.has_looked = true;
+                return self.look(cx);
+            }
+            self.has_looked = false;
             if self.read(cx)?.is_pending() {
                 self.leave_line();
                 // All that came has been answered and written, and nothing more is here.
@@ -148,7 +158,24 @@ impl Session {
                 self.mailbox.end_turn(is_draining);
                 return Poll::Pending;
             }
+            if self.gives_way() {
+                return self.look(cx);
+            }
         }
+    }
+
+    /// Is its tenant held back for the sake of one that wants less than its part? Then reading and sending are a turn
+    /// each, so that the other's request is seen between them.
+    fn gives_way(&self) -> bool {
+        self.mailbox.guest().is_some_and(|guest| guest.is_over(&self.mailbox.worker().fair))
+    }
+
+    /// Goes on once the worker has looked at its sockets, and behind all that was there.
+    fn look(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Only this future has the runtime look first; whom it wakes it knows from here on.
+        _ = pin!(yield_now()).poll(cx);
+        self.mailbox.end_turn(true);
+        Poll::Pending
     }
 
     /// Do other tenants wait for the worker while this session keeps it?

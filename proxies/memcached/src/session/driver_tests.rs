@@ -1,6 +1,8 @@
 //! Sessions between clients and servers that follow a script.
 
 use groove_common::balance::jump;
+use groove_common::testing::ScriptedPeer;
+use tokio::task::yield_now;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::resize::Phase;
@@ -142,34 +144,40 @@ fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
     });
 }
 
+/// A quiet tenant's client that has asked once, and six of another that have four requests on their way, which is half
+/// of the window, and two in line.
+async fn crowd() -> (Scene, ScriptedPeer, Vec<ScriptedPeer>, ScriptedPeer) {
+    let tenant = |name: &str| format!("{name}: {{credentials: [{{user: {name}, password: secret}}]}}");
+    let (news, shop) = (tenant("news"), tenant("shop"));
+    let scene = Scene::new(1, &format!("tenants: {{{news}, {shop}}}\nfairness: {{window: 8}}\n"));
+    let client = async |name: &str| {
+        let mut client = scene.client();
+        client.send(format!("set auth 0 0 11\r\n{name} secret\r\n")).await;
+        client.expect("STORED\r\n").await;
+        client
+    };
+    let mut quiet = client("shop").await;
+    quiet.send("get q\r\n").await;
+    let mut server = scene.accept(0).await;
+    server.expect("mg shop/0:q k f v\r\n").await;
+    server.send("EN\r\n").await;
+    quiet.expect("END\r\n").await;
+    let mut busy = Vec::new();
+    for _ in 0..6 {
+        busy.push(client("news").await);
+    }
+    for client in &mut busy {
+        client.send("get b\r\n").await;
+    }
+    server.expect("mg news/0:b k f v\r\n".repeat(4)).await;
+    settle().await;
+    (scene, quiet, busy, server)
+}
+
 #[test]
 fn answers_of_who_wants_more_than_its_part_come_after_others() {
     run(async {
-        let tenant = |name: &str| format!("{name}: {{credentials: [{{user: {name}, password: secret}}]}}");
-        let (news, shop) = (tenant("news"), tenant("shop"));
-        let scene = Scene::new(1, &format!("tenants: {{{news}, {shop}}}\nfairness: {{window: 8}}\n"));
-        let client = async |name: &str| {
-            let mut client = scene.client();
-            client.send(format!("set auth 0 0 11\r\n{name} secret\r\n")).await;
-            client.expect("STORED\r\n").await;
-            client
-        };
-        let mut quiet = client("shop").await;
-        quiet.send("get q\r\n").await;
-        let mut server = scene.accept(0).await;
-        server.expect("mg shop/0:q k f v\r\n").await;
-        server.send("EN\r\n").await;
-        quiet.expect("END\r\n").await;
-        // Half of the window, and two in line.
-        let mut busy = Vec::new();
-        for _ in 0..6 {
-            busy.push(client("news").await);
-        }
-        for client in &mut busy {
-            client.send("get b\r\n").await;
-        }
-        server.expect("mg news/0:b k f v\r\n".repeat(4)).await;
-        settle().await;
+        let (_scene, mut quiet, mut busy, mut server) = crowd().await;
         quiet.send("get q\r\n").await;
         server.expect("mg shop/0:q k f v\r\n").await;
         server.send("EN\r\n".repeat(5)).await;
@@ -182,6 +190,26 @@ fn answers_of_who_wants_more_than_its_part_come_after_others() {
         server.send("EN\r\n".repeat(2)).await;
         for client in &mut busy {
             client.expect("END\r\n").await;
+        }
+    });
+}
+
+#[test]
+fn requests_of_who_wants_more_than_its_part_come_after_others() {
+    // So often are the sockets looked at between an answer that makes room for one in line, and a quiet one's request:
+    // that one has its turn, reads, and sends.
+    let is_before = async |looks: usize| {
+        let (_scene, mut quiet, _busy, mut server) = crowd().await;
+        server.send("EN\r\n").await;
+        for _ in 0..looks {
+            yield_now().await;
+        }
+        quiet.send("get q\r\n").await;
+        server.expect_until("\r\n").await.starts_with(b"mg shop/")
+    };
+    run(async {
+        for looks in 0..=2 {
+            assert!(is_before(looks).await, "{looks} looks after the answer");
         }
     });
 }
