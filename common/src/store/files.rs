@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/lock           held by whoever writes; it holds the last revision
 //! DIR/data/NAME      one value: a line that tells revision, length and checksum, then the value itself
+//! DIR/data/.NAME     the next one, until it is whole
 //! DIR/leases/NAME    locked by the process whose presence the value of that name is
 //! ```
 //!

@@ -46,7 +46,7 @@ struct Session {
     drain: Drain,
     /// The client will send nothing more.
     is_read_closed: bool,
-    /// The worker has looked at its sockets since this was last held back, or read.
+    /// It has given way since it read last, and may read.
     has_looked: bool,
     mailbox: Rc<Mailbox>,
     /// What its outstanding requests were sent by, see [`View::generation`].
