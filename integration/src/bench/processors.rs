@@ -118,7 +118,7 @@ pub(super) fn yield_to_all() -> Result<()> {
     schedule(&["--idle"], "0", this_thread())
 }
 
-/// The calling thread runs as soon as it can, before what is placed too.
+/// The calling thread runs as soon as it can: before what is placed, and behind who watches the processors alone.
 pub(super) fn go_before_all() -> Result<()> {
     schedule(&["--fifo"], "2", this_thread())
 }
