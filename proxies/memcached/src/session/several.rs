@@ -9,7 +9,7 @@ use super::exchange::{Asked, Exchange};
 use super::state::{Gather, Owners};
 use crate::tenant::fair::requests_of;
 use crate::tenant::guest::Guest;
-use crate::tenant::key::{Head, ROOM};
+use crate::tenant::key::{Head, Namer};
 use crate::upstream::connection::{Connection, Part};
 use crate::upstream::view::View;
 use crate::wire::classic::items::Keys;
@@ -47,11 +47,12 @@ impl Exchange<'_> {
                 Some(guest.head()?)
             }
         };
+        let cut_len = head.as_ref().map_or(0, |head| head.bytes().len());
         let (span, owners, questions) = self.questions(head.as_deref(), get, max, view, cx);
         if owners.is_empty() {
             return None;
         }
-        let mut gather = Box::new(Gather::new(span, owners, questions.len(), guest.is_some()));
+        let mut gather = Box::new(Gather::new(span, owners, questions.len(), cut_len));
         for (number, Question { connection, part }) in (0..).zip(questions) {
             let requests = requests_of(part.keys.count());
             match (connection.send_part(part, self.now), guest) {
@@ -74,9 +75,10 @@ impl Exchange<'_> {
     ) -> (Span, Owners, SmallVec<[Question; 4]>) {
         let mut questions: SmallVec<[Question; 4]> = SmallVec::new();
         let (mut span, mut owners) = (Span::default(), Owners::new());
-        let mut room = ROOM;
+        let mut namer = head.map(Namer::new);
         for (place, own) in get.keys().take(max) {
-            let key = head.map_or(own, |head| head.map(own, &mut room).key);
+            // One that is hashed is asked for by itself: what the client calls it by is not in its answer.
+            let Some(key) = namer.as_mut().map_or(Some(own), |namer| namer.whole(own)) else { break };
             let Some(connection) = view.plain(view.route(own, key), self.session) else { break };
             let known = questions.iter().position(|question| Rc::ptr_eq(&question.connection, connection));
             let number = known.unwrap_or(questions.len());

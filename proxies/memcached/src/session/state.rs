@@ -445,9 +445,7 @@ impl Machine {
                 Some(Held::Answer(answer)) => self.emit(&slot, Some(answer.told())),
                 Some(Held::Gather(gather)) => {
                     self.more_values -= gather.keys() - 1;
-                    let len = slot.words_len as usize;
-                    self.emit_gathered(gather, len);
-                    self.drop_words(len);
+                    self.emit_gathered(gather);
                 }
             }
         }

@@ -95,7 +95,7 @@ fn a_part_that_failed_is_missing_and_the_others_are_told() {
         let (Step::Keys { get, .. }, ticket) = (next.step, next.ticket) else { panic!("no keys") };
         let spans: Vec<Span> = get.keys().map(|(span, _)| span).collect();
         let span = Span { start: spans[0].start, end: spans[2].end };
-        machine.commit_keys(Box::new(Gather::new(span, Owners::from_slice(&[0, 1, 0]), 2, false)), now);
+        machine.commit_keys(Box::new(Gather::new(span, Owners::from_slice(&[0, 1, 0]), 2, 0)), now);
         ticket
     };
     let store = Store::small();
@@ -298,7 +298,7 @@ fn ask_for_several(
     let items = |keys| items_of(store, prefix, keys);
     let told = parts.iter().zip(0..).map(|((server, keys), number)| (*server, number, items(keys)));
     let span = Span { start: keys[0].0.start, end: keys[keys.len() - 1].0.end };
-    (Gather::new(span, owners, parts.len(), !prefix.is_empty()), told.collect())
+    (Gather::new(span, owners, parts.len(), prefix.len()), told.collect())
 }
 
 /// Runs `text` through a machine in front of three servers that answer each in its own order but when they

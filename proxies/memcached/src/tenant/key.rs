@@ -83,15 +83,19 @@ impl Head {
     /// The key that servers know a client's key by. What is no key (longer than [`KEY_LEN_MAX`]) is cut off;
     /// the codecs let none through.
     pub fn map<'a>(&self, key: &[u8], room: &'a mut Room) -> Mapped<'a> {
-        let head_len = self.whole.len();
-        let len = head_len + key.len();
-        let fits = len <= ENCODED_KEY_LEN_MAX || (len <= KEY_LEN_MAX && key.iter().all(is_plain));
-        let back = if fits { Back::Cut(head_len) } else { Back::Keep };
+        let fits = self.fits(key);
+        let back = if fits { Back::Cut(self.whole.len()) } else { Back::Keep };
         let written = match fits {
             true => fill(room, [&self.whole[..], key]),
             false => self.hash(key, room),
         };
         Mapped { key: room.get(..written).unwrap_or_default(), back }
+    }
+
+    /// Can a server's key hold this one whole?
+    fn fits(&self, key: &[u8]) -> bool {
+        let len = self.whole.len() + key.len();
+        len <= ENCODED_KEY_LEN_MAX || (len <= KEY_LEN_MAX && key.iter().all(is_plain))
     }
 
     #[cold]
@@ -107,6 +111,31 @@ impl Head {
             .map(|byte| if is_plain(byte) { *byte } else { UNREADABLE })
             .collect();
         fill(room, [head, b"~", &readable, b"~", hash.as_bytes()])
+    }
+}
+
+/// Names many keys of one tenant, each whole: the head is written once.
+pub struct Namer<'a> {
+    head: &'a Head,
+    room: Room,
+}
+
+impl<'a> Namer<'a> {
+    /// Of the keys behind this head.
+    pub fn new(head: &'a Head) -> Self {
+        let mut room = ROOM;
+        fill(&mut room, [&head.whole]);
+        Self { head, room }
+    }
+
+    /// The key that servers know a client's key by, as [`Head::map`]; `None` if it has to be hashed.
+    pub fn whole(&mut self, key: &[u8]) -> Option<&[u8]> {
+        if !self.head.fits(key) {
+            return None;
+        }
+        let (from, to) = (self.head.whole.len(), self.head.whole.len() + key.len());
+        self.room.get_mut(from..to)?.copy_from_slice(key);
+        self.room.get(..to)
     }
 }
 

@@ -51,6 +51,20 @@ fn a_key_that_no_line_can_hold_is_hashed_where_its_base64_would_be_too_long() {
     assert!(key.iter().all(is_plain), "what is hashed can always be told in a line");
 }
 
+proptest! {
+    #[test]
+    fn whole_keys_of_one_tenant_are_named_as_each_by_itself(
+        keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..=KEY_LEN_MAX), 1..9),
+    ) {
+        let head = Head::new("shop", 7);
+        let mut namer = Namer::new(&head);
+        for key in &keys {
+            let (name, back) = mapped("shop", 7, key);
+            prop_assert_eq!(namer.whole(key), (back != Back::Keep).then_some(&name[..]));
+        }
+    }
+}
+
 /// Keys that try: those of another tenant, heads, hashed forms, neighbours in one byte.
 fn crafty() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![

@@ -118,10 +118,9 @@ impl Get {
         })
     }
 
-    /// Goes on behind these keys, and tells them: as they stand in the line.
-    pub fn pass(&mut self, keys: Span) -> &[u8] {
+    /// Goes on behind these keys.
+    pub fn pass(&mut self, keys: Span) {
         self.key = next_token(&self.line, keys.end);
-        bytes_of(&self.line, keys)
     }
 
     /// Is it about the values of more keys than the one at hand, and about nothing else?

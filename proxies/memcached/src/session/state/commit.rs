@@ -82,10 +82,7 @@ impl Machine {
         let Some(request) = &mut self.current else { return };
         let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
         let Request::Get(get) = request else { return };
-        let keys = get.pass(gather.span());
-        if gather.is_renamed() {
-            self.words.extend_from_slice(keys);
-        }
+        get.pass(gather.span());
         let is_last = get.key().is_none();
         self.more_values += gather.keys() - 1;
         self.push(Expect::Values, command, to, words_from, now);

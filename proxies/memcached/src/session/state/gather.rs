@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 use super::Machine;
 use crate::error::Failure;
 use crate::wire::classic::items::{Answer, Items, Telling};
-use crate::wire::words::{Span, bytes_of, next_token};
+use crate::wire::words::Span;
 
 /// Keys that are asked for with one question at most: their values are held until all have come.
 pub(super) const KEYS_MAX: usize = 32;
@@ -18,8 +18,8 @@ pub struct Gather {
     span: Span,
     /// By key, in the client's order: the number of the part that it is in.
     owners: Owners,
-    /// The servers know them by other names than the client.
-    is_renamed: bool,
+    /// So many bytes of the servers' names come before the client's.
+    cut_len: usize,
     parts: SmallVec<[Part; 2]>,
     missing: usize,
 }
@@ -36,9 +36,10 @@ enum Part {
 }
 
 impl Gather {
-    /// All keys of a part of the client's line, that are in so many parts.
-    pub fn new(span: Span, owners: Owners, parts: usize, is_renamed: bool) -> Self {
-        Self { span, owners, is_renamed, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
+    /// All keys of a part of the client's line, that are in so many parts, and that servers know by names of which the
+    /// client's is what is behind `cut_len` bytes.
+    pub fn new(span: Span, owners: Owners, parts: usize, cut_len: usize) -> Self {
+        Self { span, owners, cut_len, parts: (0..parts).map(|_| Part::Awaited).collect(), missing: parts }
     }
 
     /// How many keys.
@@ -49,11 +50,6 @@ impl Gather {
     /// From the first of the keys to the last.
     pub(super) fn span(&self) -> Span {
         self.span
-    }
-
-    /// Do the client's names of the keys have to be kept?
-    pub(super) fn is_renamed(&self) -> bool {
-        self.is_renamed
     }
 
     /// Has everything come?
@@ -84,24 +80,17 @@ impl Gather {
 
 impl Machine {
     /// Tells the values that are there, in the client's order.
-    pub(super) fn emit_gathered(&mut self, gather: &Gather, words_len: usize) {
-        let words = self.words.get(self.words_at..self.words_at + words_len).unwrap_or_default();
+    pub(super) fn emit_gathered(&mut self, gather: &Gather) {
         let mut asked: SmallVec<[usize; 8]> = smallvec![0; gather.parts.len()];
-        let mut at = 0;
-        let mut telling = Telling::default();
+        let mut telling = Telling::new(gather.cut_len);
         for owner in &gather.owners {
-            let own = gather.is_renamed.then(|| {
-                let own = next_token(words, at).unwrap_or_default();
-                at = own.end;
-                bytes_of(words, own)
-            });
             let owner = usize::from(*owner);
             let (Some(part), Some(asked)) = (gather.parts.get(owner), asked.get_mut(owner)) else { continue };
             match part {
                 Part::Came(items) => match items.place(*asked) {
                     Some(place) => {
                         self.gathered.hits += 1;
-                        telling.tell(items, place, own, &mut self.output);
+                        telling.tell(items, place, &mut self.output);
                     }
                     None if items.is_short => self.gathered.failure = Some(Failure::TooLarge),
                     None => self.gathered.misses += 1,

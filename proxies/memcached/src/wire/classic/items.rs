@@ -16,7 +16,7 @@ use super::DecodeError;
 use super::reply::{Head, VALUE, head, head_of};
 use crate::wire::Limits;
 use crate::wire::output::{BY_REFERENCE_LEN_MIN, Output};
-use crate::wire::words::{Span, bytes_of, next_token};
+use crate::wire::words::{Span, bytes_of};
 
 /// Keys that are more, and places that are more, have an allocation of their own.
 const KEYS: usize = 24;
@@ -129,36 +129,41 @@ impl Items {
         }
     }
 
-    fn push_renamed(&self, place: Span, own: &[u8], out: &mut Output) {
-        let key_end = next_token(&self.text, place.start + VALUE.len()).map_or(place.start, |key| key.end);
-        let rest = Span { start: key_end, ..place };
+    fn push_cut(&self, place: Span, cut_len: usize, out: &mut Output) {
+        let rest = Span { start: place.start + VALUE.len() + cut_len, ..place };
         let tail = out.tail();
         if rest.len() < BY_REFERENCE_LEN_MIN {
-            tail.reserve(VALUE.len() + own.len() + rest.len());
+            tail.reserve(VALUE.len() + rest.len());
         }
         tail.extend_from_slice(VALUE);
-        tail.extend_from_slice(own);
         self.push(rest, out);
     }
 }
 
 /// Tells a client items of several servers, in the client's order. What one server told in a row, and the client is told
 /// in a row, is copied in one piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Telling<'a> {
+    /// So many bytes of each key are not the client's, who calls it by what is behind them.
+    cut_len: usize,
     /// Not told yet.
     run: Option<(&'a Items, Span)>,
 }
 
 impl<'a> Telling<'a> {
-    /// Tells the item at this place, by its `own` name if the client calls it by another than the server.
-    pub fn tell(&mut self, items: &'a Items, place: Span, own: Option<&[u8]>, out: &mut Output) {
-        match (&mut self.run, own) {
-            (_, Some(own)) => items.push_renamed(place, own, out),
-            (Some((of, run)), None) if std::ptr::eq(*of, items) && run.end == place.start => {
+    /// Of items whose keys have so many bytes before what the client calls them by.
+    pub fn new(cut_len: usize) -> Self {
+        Self { cut_len, run: None }
+    }
+
+    /// Tells the item at this place.
+    pub fn tell(&mut self, items: &'a Items, place: Span, out: &mut Output) {
+        match &mut self.run {
+            _ if self.cut_len > 0 => items.push_cut(place, self.cut_len, out),
+            Some((of, run)) if std::ptr::eq(*of, items) && run.end == place.start => {
                 run.end = place.end;
             }
-            (run, None) => {
+            run => {
                 if let Some((of, run)) = run.replace((items, place)) {
                     of.push(run, out);
                 }
