@@ -6,6 +6,7 @@ use tokio::task::yield_now;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::resize::Phase;
+use crate::tenant::key::{Head, ROOM};
 use crate::testing::{Scene, run, settle};
 
 /// A key of each server of two.
@@ -141,6 +142,27 @@ fn a_tenants_keys_of_one_get_are_one_question_within_its_bounds() {
         server.expect("get shop/0:a shop/0:b shop/0:c shop/0:d\r\nmg shop/0:e k f v\r\n").await;
         server.send("END\r\nEN\r\n").await;
         client.expect("END\r\nEND\r\n").await;
+    });
+}
+
+#[test]
+fn a_key_that_has_to_be_hashed_is_asked_for_by_itself_among_a_tenants_others() {
+    run(async {
+        let scene = Scene::new(1, "tenants: {shop: {}}\ndefault_tenant: shop\n");
+        let (mut client, long, mut room) = (scene.client(), "k".repeat(250), ROOM);
+        let hashed = Head::new("shop", 0).map(long.as_bytes(), &mut room).key;
+        let hashed = std::str::from_utf8(hashed).unwrap();
+        client.send(format!("get a b {long} c d\r\n")).await;
+        let mut server = scene.accept(0).await;
+        server
+            .expect(format!("get shop/0:a shop/0:b\r\nmg {hashed} k f v\r\nget shop/0:c shop/0:d\r\n"))
+            .await;
+        server.send("VALUE shop/0:a 0 1\r\nx\r\nEND\r\n").await;
+        server.send(format!("VA 1 k{hashed} f0\r\ny\r\n")).await;
+        server.send("VALUE shop/0:d 0 1\r\nz\r\nEND\r\n").await;
+        client
+            .expect(format!("VALUE a 0 1\r\nx\r\nVALUE {long} 0 1\r\ny\r\nVALUE d 0 1\r\nz\r\nEND\r\n"))
+            .await;
     });
 }
 

@@ -80,12 +80,12 @@ impl Machine {
     /// A [`Step::Keys`](super::Step::Keys) has been sent, as far as `gather` goes.
     pub fn commit_keys(&mut self, gather: Box<Gather>, now: Instant) {
         let Some(request) = &mut self.current else { return };
-        let (command, to, words_from) = (command_of(request), to_of(request), self.words.len());
+        let (command, to) = (command_of(request), to_of(request));
         let Request::Get(get) = request else { return };
         get.pass(gather.span());
         let is_last = get.key().is_none();
         self.more_values += gather.keys() - 1;
-        self.push(Expect::Values, command, to, words_from, now);
+        self.push(Expect::Values, command, to, self.words.len(), now);
         if let Some(slot) = self.slots.back_mut() {
             slot.held = Some(Held::Gather(gather));
         }
