@@ -9,6 +9,7 @@ mod proxy;
 pub mod reply;
 pub mod route;
 pub mod session;
+pub mod sql;
 pub mod upstream;
 pub mod wire;
 

@@ -1,0 +1,159 @@
+//! SQL as tokens, by the rules of PostgreSQL's scanner (chapter "Lexical Structure"). It never fails: what is not
+//! closed ends with the text, and the server says what is wrong with it.
+
+/// A token, without its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A keyword or a name, as written.
+    Word(&'a [u8]),
+    /// A name in double quotes; quotes within are still doubled.
+    Quoted(&'a [u8]),
+    /// A string, in quotes or dollars; escapes and doubled quotes are still as written.
+    Text(&'a [u8]),
+    /// Any other character; a digit stands for a number or a parameter.
+    Other(u8),
+}
+
+/// Walks a text token by token.
+pub(super) struct Lexer<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Lexer<'a> {
+    /// Starts at the front of `text`.
+    pub(super) fn new(text: &'a [u8]) -> Lexer<'a> {
+        Lexer { rest: text }
+    }
+
+    /// What has not been read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at_checked(count).unwrap_or((self.rest, &[]));
+        self.rest = rest;
+        taken
+    }
+
+    fn skip_space(&mut self) {
+        loop {
+            self.rest = self.rest.trim_ascii_start();
+            if self.rest.starts_with(b"--") {
+                let end = memchr::memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len());
+                self.take(end);
+            } else if self.rest.starts_with(b"/*") {
+                self.skip_comment();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Comments nest.
+    fn skip_comment(&mut self) {
+        let mut depth = 0usize;
+        loop {
+            if self.rest.starts_with(b"/*") {
+                depth += 1;
+                self.take(2);
+            } else if self.rest.starts_with(b"*/") {
+                depth -= 1;
+                self.take(2);
+                if depth == 0 {
+                    return;
+                }
+            } else if self.rest.is_empty() {
+                return;
+            } else {
+                self.take(1);
+                let next = memchr::memchr2(b'/', b'*', self.rest).unwrap_or(self.rest.len());
+                self.take(next);
+            }
+        }
+    }
+
+    /// What is between quotes; a doubled quote ends nothing, nor does an escaped one where there are escapes.
+    fn quoted(&mut self, quote: u8, escapes: bool) -> &'a [u8] {
+        self.take(1);
+        let all = self.rest;
+        let mut end = 0;
+        while let Some(rest) = all.get(end..) {
+            let Some(at) = memchr::memchr2(quote, b'\\', rest) else { break };
+            end += at;
+            let here = all.get(end).copied();
+            let is_doubled = all.get(end + 1).copied() == Some(quote);
+            if here == Some(b'\\') {
+                end += if escapes { 2 } else { 1 };
+            } else if is_doubled {
+                end += 2;
+            } else {
+                self.rest = all.get(end + 1..).unwrap_or_default();
+                return all.get(..end).unwrap_or_default();
+            }
+        }
+        self.rest = &[];
+        all
+    }
+
+    /// `$tag$ … $tag$`, or a parameter like `$1`, or a lone dollar.
+    fn dollar(&mut self) -> Token<'a> {
+        let tag_end = self.rest.get(1..).and_then(|rest| rest.iter().position(|byte| !continues(*byte)));
+        let tag = tag_end.and_then(|end| self.rest.get(..end + 2)).filter(|tag| {
+            tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit)
+        });
+        let Some(tag) = tag else {
+            self.take(1);
+            let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            self.take(digits);
+            return Token::Other(if digits > 0 { b'0' } else { b'$' });
+        };
+        self.take(tag.len());
+        let end = memchr::memmem::find(self.rest, tag);
+        let text = self.take(end.unwrap_or(self.rest.len()));
+        self.take(tag.len());
+        Token::Text(text)
+    }
+
+    fn word(&mut self) -> Token<'a> {
+        let end = self.rest.iter().position(|byte| !continues(*byte) && *byte != b'$');
+        let word = self.take(end.unwrap_or(self.rest.len()));
+        // E'…', B'…', X'…', N'…', U&'…' and U&"…".
+        match (word, self.rest.first()) {
+            ([b'e' | b'E'], Some(b'\'')) => Token::Text(self.quoted(b'\'', true)),
+            ([b'b' | b'B' | b'x' | b'X' | b'n' | b'N'], Some(b'\'')) => {
+                Token::Text(self.quoted(b'\'', false))
+            }
+            _ => Token::Word(word),
+        }
+    }
+}
+
+/// Whether a byte may stand within a name.
+fn continues(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
+impl<'a> Iterator for Lexer<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.skip_space();
+        let first = *self.rest.first()?;
+        Some(match first {
+            b'\'' => Token::Text(self.quoted(b'\'', false)),
+            b'"' => Token::Quoted(self.quoted(b'"', false)),
+            b'$' => self.dollar(),
+            b'0'..=b'9' => {
+                let end = self.rest.iter().position(|byte| !continues(*byte) && *byte != b'.');
+                self.take(end.unwrap_or(self.rest.len()));
+                Token::Other(b'0')
+            }
+            byte if continues(byte) => self.word(),
+            byte => {
+                self.take(1);
+                Token::Other(byte)
+            }
+        })
+    }
+}

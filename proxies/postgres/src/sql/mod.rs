@@ -1,0 +1,9 @@
+//! As much of SQL as a pooler has to understand: where statements begin, and what they may leave behind in a
+//! server session. It errs on the side of "may": the server is asked afterwards what is there.
+
+mod lexer;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+pub use reading::{Block, Kinds, Prepared, Reading, read};

@@ -1,0 +1,540 @@
+//! What a text may do to a server session beyond its transaction.
+
+use super::lexer::{Lexer, Token};
+
+bitflags::bitflags! {
+    /// What a server session keeps beyond a transaction.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct Kinds: u8 {
+        /// Settings, by SET or set_config; and as whom the session acts.
+        const SETTINGS = 1;
+        /// Statements prepared by SQL.
+        const PREPARED = 1 << 1;
+        /// Cursors WITH HOLD.
+        const CURSORS = 1 << 2;
+        /// LISTEN.
+        const LISTENS = 1 << 3;
+        /// Session-level advisory locks.
+        const LOCKS = 1 << 4;
+        /// Temporary tables, and whatever else is in pg_temp.
+        const TEMPORARY = 1 << 5;
+        /// LOAD: nothing takes that back.
+        const LIBRARIES = 1 << 6;
+    }
+}
+
+impl Kinds {
+    /// What a statement may leave whose text does not say what it does (DO, CALL).
+    pub const ANYTHING: Kinds = Kinds::all().difference(Kinds::LIBRARIES);
+}
+
+/// What becomes of a statement that is prepared by SQL. Names are as the server knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// `PREPARE name`, and nothing else in the text.
+    Made(Box<str>),
+    /// `EXECUTE name`, wherever it stands.
+    Used(Box<str>),
+    /// `DEALLOCATE name`.
+    Dropped(Box<str>),
+}
+
+/// A text that is one transaction command and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Block {
+    /// BEGIN or START TRANSACTION, with any modes.
+    Begin,
+    /// COMMIT or END.
+    Commit,
+    /// ROLLBACK or ABORT.
+    Rollback,
+}
+
+/// What a text may do to a server session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What it may leave behind; settings only where it does not tell their names.
+    pub leaves: Kinds,
+    /// What it may take back of what was left before.
+    pub releases: Kinds,
+    /// Settings it sets or resets for the session, in lower case.
+    pub settings: Vec<Box<str>>,
+    /// Those of them that it resets.
+    pub resets: Vec<Box<str>>,
+    /// RESET ALL or DISCARD ALL.
+    pub resets_all: bool,
+    /// It calls set_config with a name that is not in the text: a parameter, perhaps.
+    pub sets_by_parameter: bool,
+    /// What it does with statements that are prepared by SQL.
+    pub prepared: Vec<Prepared>,
+    /// If it is a transaction command.
+    pub block: Option<Block>,
+}
+
+impl Reading {
+    /// Of a text that nobody has read.
+    pub fn unknown() -> Reading {
+        Reading { leaves: Kinds::all(), releases: Kinds::all(), ..Reading::default() }
+    }
+
+    /// Whether the text leaves a server session as it finds it.
+    pub fn is_nothing(&self) -> bool {
+        *self == Reading { block: self.block, ..Reading::default() }
+    }
+}
+
+/// Reads a text.
+pub fn read(text: &[u8]) -> Reading {
+    let mut reader = Reader {
+        lexer: Lexer::new(text),
+        reading: Reading::default(),
+        statements: 0,
+        creates: false,
+        after_into: false,
+    };
+    while !reader.lexer.rest().is_empty() {
+        reader.statement();
+    }
+    if reader.statements != 1 {
+        reader.reading.block = None;
+        // Whoever would repeat the text elsewhere would repeat what is beside it, too.
+        let made = |prepared: &Prepared| matches!(prepared, Prepared::Made(_));
+        if reader.reading.prepared.iter().any(made) {
+            reader.reading.leaves |= Kinds::PREPARED;
+            reader.reading.prepared.retain(|prepared| !made(prepared));
+        }
+    }
+    reader.reading
+}
+
+/// A keyword in lower case, if it is short enough to be one.
+struct Keyword {
+    bytes: [u8; Keyword::MAX],
+    length: usize,
+}
+
+impl Keyword {
+    const MAX: usize = 32;
+
+    fn new(word: &[u8]) -> Keyword {
+        let mut bytes = [0; Keyword::MAX];
+        let length = word.len().min(Keyword::MAX);
+        bytes.iter_mut().zip(word).for_each(|(to, from)| *to = from.to_ascii_lowercase());
+        Keyword { bytes, length }
+    }
+
+    fn get(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+struct Reader<'a> {
+    lexer: Lexer<'a>,
+    reading: Reading,
+    statements: usize,
+    /// Words of this statement that say what TEMP means in it.
+    creates: bool,
+    after_into: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn statement(&mut self) {
+        let first = loop {
+            match self.lexer.next() {
+                Some(Token::Other(b';')) => {}
+                Some(token) => break token,
+                None => return,
+            }
+        };
+        self.statements += 1;
+        (self.creates, self.after_into) = (false, false);
+        let Token::Word(word) = first else { return self.rest(Some(first)) };
+        let next = match Keyword::new(word).get() {
+            b"set" => self.set(),
+            b"reset" => self.reset(),
+            b"prepare" => self.prepare(),
+            b"deallocate" => self.deallocate(),
+            b"discard" => self.discard(),
+            b"declare" => self.declare(),
+            b"listen" => self.leaves(Kinds::LISTENS),
+            b"unlisten" => self.releases(Kinds::LISTENS),
+            b"close" => self.releases(Kinds::CURSORS),
+            b"drop" => self.releases(Kinds::TEMPORARY),
+            b"load" => self.leaves(Kinds::LIBRARIES),
+            b"do" | b"call" => {
+                self.reading.releases |= Kinds::ANYTHING;
+                self.leaves(Kinds::ANYTHING)
+            }
+            b"begin" => self.begin(false),
+            b"start" => self.begin(true),
+            b"commit" | b"end" => self.end(Block::Commit),
+            b"rollback" | b"abort" => self.end(Block::Rollback),
+            _ => Some(first),
+        };
+        self.rest(next);
+    }
+
+    /// The rest of a statement, beginning with a token that is read already.
+    fn rest(&mut self, next: Option<Token<'a>>) {
+        let mut next = next;
+        while let Some(token) = next {
+            match token {
+                Token::Other(b';') => return,
+                Token::Word(word) | Token::Quoted(word) => self.word(word),
+                Token::Text(_) | Token::Other(_) => {}
+            }
+            next = self.lexer.next();
+        }
+    }
+
+    /// A word that may stand anywhere.
+    fn word(&mut self, word: &[u8]) {
+        let after_into = std::mem::take(&mut self.after_into);
+        let first = word.first().map(u8::to_ascii_lowercase);
+        if word.len() < 4 || !matches!(first, Some(b'c' | b'e' | b'i' | b'p' | b's' | b't')) {
+            return;
+        }
+        match Keyword::new(word).get() {
+            b"set_config" => self.set_config(),
+            b"create" => self.creates = true,
+            b"into" => self.after_into = true,
+            b"temp" | b"temporary" if self.creates || after_into => {
+                self.reading.leaves |= Kinds::TEMPORARY;
+            }
+            schema if schema.starts_with(b"pg_temp") => self.reading.leaves |= Kinds::TEMPORARY,
+            b"execute" => {
+                if let Some(name) = self.name() {
+                    self.reading.prepared.push(Prepared::Used(name));
+                }
+            }
+            lock if lock.starts_with(b"pg_advisory_unlock") => self.reading.releases |= Kinds::LOCKS,
+            b"pg_advisory_lock"
+            | b"pg_advisory_lock_shared"
+            | b"pg_try_advisory_lock"
+            | b"pg_try_advisory_lock_shared" => self.reading.leaves |= Kinds::LOCKS,
+            _ => {}
+        }
+    }
+
+    fn leaves(&mut self, kinds: Kinds) -> Option<Token<'a>> {
+        self.reading.leaves |= kinds;
+        self.lexer.next()
+    }
+
+    fn releases(&mut self, kinds: Kinds) -> Option<Token<'a>> {
+        self.reading.releases |= kinds;
+        self.lexer.next()
+    }
+
+    /// The next word in lower case; nothing else is taken.
+    fn keyword(&mut self) -> Keyword {
+        match Lexer::new(self.lexer.rest()).next() {
+            Some(Token::Word(word)) => {
+                self.lexer.next();
+                Keyword::new(word)
+            }
+            Some(Token::Quoted(_) | Token::Text(_) | Token::Other(_)) | None => Keyword::new(b""),
+        }
+    }
+
+    /// A name, as the server knows it; `None` if there is none, or one that the server would cut.
+    fn name(&mut self) -> Option<Box<str>> {
+        let name = match Lexer::new(self.lexer.rest()).next()? {
+            Token::Word(word) => String::from_utf8(word.to_ascii_lowercase()).ok()?,
+            Token::Quoted(name) => String::from_utf8(name.to_vec()).ok()?.replace("\"\"", "\""),
+            Token::Text(_) | Token::Other(_) => return None,
+        };
+        self.lexer.next();
+        (name.len() <= NAME_BYTES).then(|| name.into())
+    }
+
+    /// A setting's name, dots included, in lower case; and the token behind it.
+    fn setting(&mut self, first: Option<Token<'a>>) -> (Option<Box<str>>, Option<Token<'a>>) {
+        let mut name = String::new();
+        let mut token = first;
+        loop {
+            match token {
+                Some(Token::Word(part) | Token::Quoted(part)) => {
+                    name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
+                }
+                other => return (None, other),
+            }
+            token = self.lexer.next();
+            if token != Some(Token::Other(b'.')) {
+                return (Some(name.into()), token);
+            }
+            name.push('.');
+            token = self.lexer.next();
+        }
+    }
+
+    fn sets(&mut self, name: &str) {
+        self.reading.settings.push(name.into());
+    }
+
+    /// `SET [SESSION | LOCAL] name …` and its special forms.
+    fn set(&mut self) -> Option<Token<'a>> {
+        let mut first = self.lexer.next();
+        if let Some(Token::Word(word)) = first {
+            match Keyword::new(word).get() {
+                b"local" | b"transaction" | b"constraints" => return self.lexer.next(),
+                b"session" => first = self.lexer.next(),
+                _ => {}
+            }
+        }
+        if let Some(Token::Word(word)) = first {
+            let known = match Keyword::new(word).get() {
+                b"characteristics" => {
+                    self.reading.leaves |= Kinds::SETTINGS;
+                    return self.lexer.next();
+                }
+                b"authorization" => Some("session_authorization"),
+                b"time" => Some("timezone"),
+                b"names" => Some("client_encoding"),
+                b"schema" => Some("search_path"),
+                b"xml" => Some("xmloption"),
+                b"seed" => return self.lexer.next(),
+                _ => None,
+            };
+            if let Some(name) = known {
+                let next = self.lexer.next();
+                // `SET schema.name = …` is an extension's own setting, `SET schema = …` nobody's.
+                if !matches!(next, Some(Token::Other(_))) {
+                    self.sets(name);
+                    // `SET TIME ZONE DEFAULT`, `SET NAMES DEFAULT`.
+                    let value = if name == "timezone" { self.lexer.next() } else { next };
+                    return self.value(name, value);
+                }
+                self.reading.leaves |= Kinds::SETTINGS;
+                return next;
+            }
+        }
+        let (name, next) = self.setting(first);
+        let Some(name) = name else {
+            self.reading.leaves |= Kinds::SETTINGS;
+            return next;
+        };
+        self.sets(&name);
+        // `=` or TO; ROLE has neither.
+        let value = match next {
+            Some(Token::Other(b'=')) => self.lexer.next(),
+            Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"to") => self.lexer.next(),
+            other => other,
+        };
+        self.value(&name, value)
+    }
+
+    /// DEFAULT in place of a value resets; LOCAL in place of a time zone, too.
+    fn value(&mut self, name: &str, value: Option<Token<'a>>) -> Option<Token<'a>> {
+        if let Some(Token::Word(word)) = value
+            && (word.eq_ignore_ascii_case(b"default")
+                || (name == "timezone" && word.eq_ignore_ascii_case(b"local")))
+        {
+            self.reading.resets.push(name.into());
+        }
+        value
+    }
+
+    fn reset(&mut self) -> Option<Token<'a>> {
+        let first = self.lexer.next();
+        let keyword = if let Some(Token::Word(word)) = first { Keyword::new(word) } else { Keyword::new(b"") };
+        let name: Box<str> = match keyword.get() {
+            b"all" => {
+                self.reading.resets_all = true;
+                return self.lexer.next();
+            }
+            b"time" => "timezone".into(),
+            b"session" => "session_authorization".into(),
+            b"transaction" => return self.lexer.next(),
+            _ => {
+                let (name, next) = self.setting(first);
+                if let Some(name) = name {
+                    self.reading.resets.push(name.clone());
+                    self.reading.settings.push(name);
+                }
+                return next;
+            }
+        };
+        self.reading.resets.push(name.clone());
+        self.reading.settings.push(name);
+        self.lexer.next()
+    }
+
+    /// `set_config(name, value, is_local)`: what matters is the name, and that it is for the session.
+    fn set_config(&mut self) {
+        let mut depth = 0usize;
+        let mut argument = 0usize;
+        let mut name = None;
+        let mut is_literal = true;
+        let mut is_local = false;
+        for token in Lexer::new(self.lexer.rest()) {
+            match token {
+                Token::Other(b'(') => depth += 1,
+                Token::Other(b')') if depth <= 1 => break,
+                Token::Other(b')') => depth -= 1,
+                Token::Other(b';') => break,
+                // Without its arguments it is a name like any other.
+                _ if depth == 0 => return,
+                Token::Other(b',') if depth == 1 => argument += 1,
+                Token::Text(text) if argument == 0 && name.is_none() => {
+                    name = std::str::from_utf8(text).ok();
+                }
+                // A cast is as good as none.
+                Token::Other(b':') | Token::Word(_) if argument == 0 && name.is_some() => {}
+                _ if argument == 0 => is_literal = false,
+                Token::Word(word) if argument == 2 => {
+                    is_local = depth == 1 && word.eq_ignore_ascii_case(b"true");
+                }
+                Token::Text(text) if argument == 2 => {
+                    is_local = depth == 1 && matches!(text, b"t" | b"true" | b"on" | b"1");
+                }
+                Token::Word(_) | Token::Quoted(_) | Token::Text(_) | Token::Other(_) => {}
+            }
+        }
+        match name.filter(|_| is_literal) {
+            _ if is_local => {}
+            Some(name) => self.reading.settings.push(name.to_ascii_lowercase().into()),
+            None => {
+                self.reading.leaves |= Kinds::SETTINGS;
+                self.reading.sets_by_parameter = true;
+            }
+        }
+    }
+
+    fn prepare(&mut self) -> Option<Token<'a>> {
+        let first = Lexer::new(self.lexer.rest()).next();
+        if let Some(Token::Word(word)) = first
+            && word.eq_ignore_ascii_case(b"transaction")
+        {
+            return self.lexer.next();
+        }
+        match self.name() {
+            Some(name) => self.reading.prepared.push(Prepared::Made(name)),
+            None => self.reading.leaves |= Kinds::PREPARED,
+        }
+        self.lexer.next()
+    }
+
+    fn deallocate(&mut self) -> Option<Token<'a>> {
+        let mut rest = Lexer::new(self.lexer.rest());
+        let first = rest.next();
+        if let Some(Token::Word(word)) = first
+            && word.eq_ignore_ascii_case(b"prepare")
+            && matches!(rest.next(), Some(Token::Word(_) | Token::Quoted(_)))
+        {
+            self.lexer.next();
+        }
+        let is_all = self.lexer.rest().trim_ascii_start().get(..3).is_some_and(|word| {
+            word.eq_ignore_ascii_case(b"all")
+        });
+        match self.name() {
+            Some(name) if is_all && &*name == "all" => self.reading.releases |= Kinds::PREPARED,
+            Some(name) => {
+                self.reading.releases |= Kinds::PREPARED;
+                self.reading.prepared.push(Prepared::Dropped(name));
+            }
+            None => self.reading.releases |= Kinds::PREPARED,
+        }
+        self.lexer.next()
+    }
+
+    fn discard(&mut self) -> Option<Token<'a>> {
+        match self.keyword().get() {
+            b"all" => {
+                self.reading.resets_all = true;
+                self.reading.releases |= Kinds::ANYTHING;
+                // What the text left before it is gone.
+                self.reading.leaves = Kinds::empty();
+                self.reading.settings.clear();
+                self.reading.resets.clear();
+            }
+            b"temp" | b"temporary" => self.reading.releases |= Kinds::TEMPORARY,
+            _ => {}
+        }
+        self.lexer.next()
+    }
+
+    fn declare(&mut self) -> Option<Token<'a>> {
+        let mut next = self.lexer.next();
+        let mut before_hold = None;
+        while let Some(token) = next {
+            match token {
+                Token::Other(b';') => return next,
+                Token::Word(word) if word.eq_ignore_ascii_case(b"for") => return next,
+                Token::Word(word) if word.eq_ignore_ascii_case(b"hold") => {
+                    if before_hold.is_some_and(|word: &[u8]| word.eq_ignore_ascii_case(b"with")) {
+                        self.reading.leaves |= Kinds::CURSORS;
+                    }
+                }
+                Token::Word(word) => before_hold = Some(word),
+                Token::Quoted(_) | Token::Text(_) | Token::Other(_) => {}
+            }
+            next = self.lexer.next();
+        }
+        None
+    }
+
+    /// BEGIN or START, if nothing follows but what may follow it.
+    fn begin(&mut self, start: bool) -> Option<Token<'a>> {
+        let mut keyword = self.keyword();
+        match keyword.get() {
+            b"transaction" => keyword = self.keyword(),
+            b"work" if !start => keyword = self.keyword(),
+            _ if start => return self.lexer.next(),
+            _ => {}
+        }
+        loop {
+            let is_mode = match keyword.get() {
+                b"isolation" => self.isolation_level(),
+                b"read" => matches!(self.keyword().get(), b"only" | b"write"),
+                b"deferrable" => true,
+                b"not" => self.keyword().get() == b"deferrable",
+                b"" => return self.closes(Block::Begin),
+                _ => false,
+            };
+            if !is_mode {
+                return self.lexer.next();
+            }
+            let mut ahead = Lexer::new(self.lexer.rest());
+            if ahead.next() == Some(Token::Other(b',')) {
+                if !matches!(ahead.next(), Some(Token::Word(_))) {
+                    return self.lexer.next();
+                }
+                self.lexer.next();
+            }
+            keyword = self.keyword();
+        }
+    }
+
+    fn isolation_level(&mut self) -> bool {
+        if self.keyword().get() != b"level" {
+            return false;
+        }
+        match self.keyword().get() {
+            b"serializable" => true,
+            b"repeatable" => self.keyword().get() == b"read",
+            b"read" => matches!(self.keyword().get(), b"committed" | b"uncommitted"),
+            _ => false,
+        }
+    }
+
+    fn end(&mut self, block: Block) -> Option<Token<'a>> {
+        match self.keyword().get() {
+            b"work" | b"transaction" | b"" => self.closes(block),
+            // AND CHAIN, TO SAVEPOINT, PREPARED.
+            _ => self.lexer.next(),
+        }
+    }
+
+    /// The text is this command, if its statement ends here.
+    fn closes(&mut self, block: Block) -> Option<Token<'a>> {
+        let next = self.lexer.next();
+        if matches!(next, None | Some(Token::Other(b';'))) {
+            self.reading.block = Some(block);
+        }
+        next
+    }
+}
+
+/// PostgreSQL cuts longer names (NAMEDATALEN).
+const NAME_BYTES: usize = 63;
