@@ -17,8 +17,12 @@ pub struct PoolMetrics {
     pub connects: Counter,
     /// Cancel requests carried out.
     pub cancels: Counter,
+    /// Times that a server was asked what a session has left on its connection.
+    pub surveys: Counter,
     /// Clients that are logged in.
     pub clients: Gauge,
+    /// Sessions that keep their server connection beyond a transaction, although their pool shares.
+    pub pinned: Gauge,
     errors: [Counter; Kind::ALL.len()],
 }
 
@@ -41,7 +45,16 @@ impl PoolMetrics {
             ),
             connects: counter("groove_postgres_server_connects", "Logins on servers"),
             cancels: counter("groove_postgres_cancels", "Cancel requests carried out"),
+            surveys: counter(
+                "groove_postgres_surveys",
+                "Times a server was asked what a session has left on its connection",
+            ),
             clients: registry.gauge("groove_postgres_clients", "Clients that are logged in", &labels),
+            pinned: registry.gauge(
+                "groove_postgres_pinned",
+                "Sessions that keep their server connection for what they have left on it",
+                &labels,
+            ),
             errors: Kind::ALL.map(error),
         }
     }

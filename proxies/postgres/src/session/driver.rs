@@ -18,7 +18,7 @@ use groove_common::telemetry::Event;
 use super::Lease;
 use super::cancel::Registered;
 use super::reclaim::{Left, reclaim};
-use super::state::{Dirt, Machine, Need};
+use super::state::{Machine, Need};
 use crate::Shared;
 use crate::error::Error;
 use crate::reply;
@@ -55,6 +55,7 @@ pub struct Session {
     machine: Machine,
     registered: Registered,
     lease: Option<Lease>,
+    is_pinned: bool,
     from_client: BytesMut,
     to_client: BytesMut,
     from_server: BytesMut,
@@ -96,6 +97,7 @@ impl Session {
             machine,
             registered,
             lease,
+            is_pinned: false,
             from_client: input,
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
@@ -138,7 +140,7 @@ impl Session {
             }
             self.begin();
             match self.exchange().await? {
-                End::Free => self.release().await,
+                End::Free => self.release().await?,
                 End::Left => {
                     self.abandon().await;
                     return Ok(());
@@ -323,30 +325,53 @@ impl Session {
         }
     }
 
-    /// Gives the server connection back.
-    async fn release(&mut self) {
-        let Some(mut lease) = self.lease.take() else { return };
-        self.machine.end(&lease.backend);
+    /// Gives the server connection back, unless something of the session's is left on it that cannot go with the
+    /// session.
+    async fn release(&mut self) -> Result<(), Error> {
+        let Some(mut lease) = self.lease.take() else { return Ok(()) };
         self.pool.metrics.transactions.inc();
         self.pool.metrics.queries.add(self.machine.take_queries());
         self.log(None);
         if self.registered.canceller.released() && !self.registered.canceller.settled().await {
-            return;
+            let kept = self.machine.keeps_server() || self.machine.survey().is_some();
+            return if kept { Err(Error::Lost(io::ErrorKind::TimedOut.into())) } else { Ok(()) };
         }
-        let dirty = lease.backend.dirt != Dirt::default();
+        if let Some(survey) = self.machine.survey() {
+            let found = Box::pin(self.pool.survey(&mut lease, &survey, &mut self.to_client)).await?;
+            self.machine.surveyed(survey.kinds, found.as_ref(), &mut lease.backend);
+        }
+        self.machine.end(&mut lease.backend, &mut self.to_client);
+        self.count_pinned();
+        if self.machine.keeps_server() {
+            self.lease = Some(lease);
+            return Ok(());
+        }
+        let is_dirty = !lease.backend.dirt.is_empty();
         lease.redeem();
         match lease {
-            Lease::Pooled(lease) if dirty => self.pool.wash(lease).await,
+            Lease::Pooled(lease) if is_dirty => self.pool.wash(lease).await,
             Lease::Pooled(mut lease) => lease.vouch(),
             Lease::Own(_) => {}
+        }
+        Ok(())
+    }
+
+    fn count_pinned(&mut self) {
+        let pinned = !self.machine.pinned().is_empty();
+        if pinned != std::mem::replace(&mut self.is_pinned, pinned) {
+            match pinned {
+                true => self.pool.metrics.pinned.inc(),
+                false => self.pool.metrics.pinned.dec(),
+            }
         }
     }
 
     /// Leaves the server connection, whatever it is in the midst of.
     async fn abandon(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
+        let Some(mut lease) = self.lease.take() else { return };
         self.pool.metrics.transactions.inc();
         self.pool.metrics.queries.add(self.machine.take_queries());
+        lease.backend.dirt |= self.machine.dirt();
         let left = Left {
             machine: self.machine.take(),
             from_server: std::mem::take(&mut self.from_server),
@@ -374,6 +399,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.pool.metrics.clients.dec();
+        if self.is_pinned {
+            self.pool.metrics.pinned.dec();
+        }
     }
 }
 

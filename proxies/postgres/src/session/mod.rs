@@ -12,5 +12,6 @@ pub mod prepared;
 pub mod reclaim;
 pub mod settings;
 pub mod state;
+pub mod survey;
 
 pub use lease::Lease;

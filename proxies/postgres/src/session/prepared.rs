@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::sql::{self, Reading};
+
 /// A statement's identity within its pool.
 pub type StatementId = u64;
 
@@ -25,6 +27,8 @@ pub struct Statement {
     pub name: Box<str>,
     /// Text, terminator and parameter types, as in a Parse message.
     pub content: Bytes,
+    /// What running it may leave on a server connection, if it may leave anything.
+    pub reading: Option<Box<Reading>>,
     proven: AtomicBool,
 }
 
@@ -95,8 +99,14 @@ impl Statements {
         interned.bytes += content.len();
         let id = interned.last;
         let content = Bytes::copy_from_slice(content);
-        let statement =
-            Arc::new(Statement { id, name: server_name(id).into(), content, proven: AtomicBool::new(false) });
+        let reading = crate::wire::cstr(&content).map(|(text, _)| sql::read(text));
+        let statement = Arc::new(Statement {
+            id,
+            name: server_name(id).into(),
+            content,
+            reading: reading.filter(|reading| !reading.is_nothing()).map(Box::new),
+            proven: AtomicBool::new(false),
+        });
         interned.known.insert(ByContent(Arc::clone(&statement)));
         statement
     }
@@ -131,6 +141,11 @@ impl Parsed {
     /// None yet, and at most `max` (at least one).
     pub fn new(max: usize) -> Parsed {
         Parsed { used: HashMap::default(), uses: 0, max: max.max(1) }
+    }
+
+    /// How many there may be.
+    pub fn max(&self) -> usize {
+        self.max
     }
 
     /// Whether the statement is there; if so, it counts as used.
@@ -199,7 +214,7 @@ impl Deallocate {
 }
 
 /// What follows a keyword and the space after it.
-pub fn word<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
+fn word<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = text.split_at_checked(keyword.len())?;
     let ends = rest.first().is_none_or(|b| b.is_ascii_whitespace() || *b == b'"');
     (start.eq_ignore_ascii_case(keyword) && ends).then(|| rest.trim_ascii_start())

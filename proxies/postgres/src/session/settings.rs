@@ -1,7 +1,7 @@
 //! A session's settings (GUCs): what a client believes, what a server connection has, and what makes them equal.
 //!
 //! A server reports some settings whenever they change (ParameterStatus); those are compared by value. What a
-//! client asked for at startup and is not reported (`search_path`, `statement_timeout`, ...) is kept beside.
+//! client asked for, at startup or later, and is not reported (`search_path`, `statement_timeout`, ...) is kept beside.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ type Values = BTreeMap<Box<str>, Box<str>>;
 pub struct Settings {
     /// What the server reports, under its own spelling.
     reported: Values,
-    /// What was asked for and is not reported, in lower case.
+    /// What was asked for and is not reported, and as whom the session acts; in lower case.
     asked: Values,
 }
 
@@ -58,9 +58,64 @@ impl Settings {
         self.reported.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// Forgets what RESET ALL resets without a report.
+    /// Whether a server tells of itself when this changes; not if it says as whom the session acts.
+    pub fn is_reported(&self, name: &str) -> bool {
+        identity(name).is_none() && self.reported.keys().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether this is among them.
+    pub fn has(&self, name: &str) -> bool {
+        self.asked.contains_key(name) || self.is_reported(name)
+    }
+
+    /// Settings of an application's own, which no list of a server has.
+    pub fn custom(&self) -> impl Iterator<Item = &str> {
+        self.asked.keys().map(AsRef::as_ref).filter(|name: &&str| name.contains('.'))
+    }
+
+    /// Forgets what DISCARD ALL resets without a report.
     pub fn reset(&mut self) {
         self.asked.clear();
+    }
+
+    /// Forgets what RESET ALL resets without a report.
+    pub fn reset_all(&mut self) {
+        self.asked.retain(|name, _| identity(name).is_some());
+    }
+
+    /// Notes what a session has set, in place of what was known of it.
+    pub fn set_asked<'a>(&mut self, asked: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.asked.clear();
+        asked.for_each(|(name, value)| self.ask(name, value));
+    }
+
+    /// After a reset of what `is_named` (in lower case) and has, as its present value tells, been reset: these are as
+    /// at the `startup` of the session.
+    pub fn restore(
+        &mut self,
+        startup: &Settings,
+        is_named: impl Fn(&str) -> bool,
+        is_reset: impl Fn(&str, &str) -> bool,
+    ) {
+        for (name, value) in &mut self.reported {
+            let at_startup = startup.reported.get(name).filter(|_| !FIXED.contains(&name.as_ref()));
+            if let Some(at_startup) = at_startup
+                && is_named(&name.to_ascii_lowercase())
+                && is_reset(name, value)
+            {
+                value.clone_from(at_startup);
+            }
+        }
+        for (name, value) in &startup.asked {
+            if identity(name).is_none() && is_named(name) && !self.asked.contains_key(name) {
+                self.asked.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// What is reported otherwise by `other`.
+    pub fn reported_unlike<'a>(&'a self, other: &'a Settings) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.reported().filter(|(name, value)| other.get(name) != Some(*value))
     }
 
     /// The query that makes a connection with these settings look like `wanted`; `None` if it does already.
@@ -180,7 +235,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// An expression that reads the same whatever `standard_conforming_strings` and `client_encoding` are.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     if text.is_ascii() {
         return format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     }

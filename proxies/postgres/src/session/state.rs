@@ -12,24 +12,33 @@
 
 mod backend;
 mod between;
+mod by_sql;
+mod deferred;
 mod from_client;
 mod from_server;
 #[cfg(test)]
 mod leaks;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-pub use backend::{Backend, Dirt};
+pub use backend::Backend;
 pub use between::Need;
+pub use by_sql::ByText;
+
+use by_sql::{BySql, Change};
+use deferred::Deferred;
+use traces::Traces;
 
 use super::names::{NameBounds, Names};
 use super::prepared::{Statement, StatementId, Statements};
 use super::settings::{Settings, or_nothing};
+use crate::sql::Kinds;
 use crate::wire::backend::{
     Status, put_close_complete, put_command_complete, put_parameter_status, put_parse_complete, put_ready,
 };
@@ -58,6 +67,11 @@ pub struct Bounds {
 /// Messages in flight to a server before we read no more from the client. Their replies are larger than a
 /// server's send buffer (8 KiB), so it has to send some before this can stand still.
 const EXPECTED_MAX: usize = 10_000;
+/// What of our own one message may bring along: each name in its text takes three queries at most, and a text has no
+/// more of them than that.
+const OWN_MAX: usize = 3 * NAMES_MAX + 3;
+/// Names of statements prepared by SQL in one text that are looked at.
+const NAMES_MAX: usize = 16;
 
 /// Something the server owes, or that we owe in its place, in order.
 #[derive(Debug)]
@@ -76,17 +90,30 @@ enum Expect {
     Sync,
     /// All of a simple query's or function call's replies up to ReadyForQuery.
     Query {
-        /// The text begins with SET LOCAL, which leaves nothing behind.
-        set_local: bool,
         /// What the query destroyed, unless the server skips it.
         before: Unnamed,
+        /// What becomes of a statement prepared by SQL.
+        change: Option<Box<Change>>,
     },
     /// All replies to our own query at the begin of a lease; the client sees none.
     Setup,
+    /// The same within it, about a statement that was prepared by SQL. It may fail: then the name means nothing.
+    Aside { name: Box<str> },
+    /// BindComplete and CommandComplete of something of ours within a batch.
+    Run(Run),
     /// Nothing: marks where the client ended its side of a COPY.
     CopyEnd,
     /// Ours to say, when its turn comes.
     Local(Local),
+}
+
+/// Something of ours that the server runs within a client's batch, or before its query.
+#[derive(Debug)]
+enum Run {
+    /// A BEGIN that the client has had its answer to.
+    Begin,
+    /// About a statement that was prepared by SQL, and what its name meant before.
+    Aside { name: Box<str>, before: Option<Arc<ByText>> },
 }
 
 /// Why a Parse was sent, and so what its failure undoes.
@@ -115,6 +142,8 @@ enum CloseRole {
     Evict(StatementId),
     /// Ours: the unnamed statement on this connection is another session's.
     Foreign,
+    /// Ours, of a portal of ours.
+    Own,
 }
 
 #[derive(Debug)]
@@ -125,6 +154,9 @@ enum Local {
     CloseComplete { name: Box<[u8]>, statement: Option<Arc<Statement>> },
     /// A simple query `DEALLOCATE name` of such a name.
     Deallocated,
+    /// Nothing: a statement that was prepared by SQL is about to be dropped; the session had one by that name, and so
+    /// had the server.
+    Dropped { name: Box<str>, own: Option<Arc<ByText>>, there: Option<Arc<ByText>> },
 }
 
 /// A session's unnamed statement.
@@ -134,12 +166,14 @@ struct Unnamed {
     content: Option<Bytes>,
     /// The connection's unnamed statement (or its lack of one) is this session's.
     is_here: bool,
+    /// It sets what its parameters name.
+    sets_by_parameter: bool,
 }
 
 impl Unnamed {
     /// What is known once the connection has `content`; gives what was known before.
     fn replace(&mut self, content: Option<Bytes>) -> Unnamed {
-        std::mem::replace(self, Unnamed { content, is_here: true })
+        std::mem::replace(self, Unnamed { content, is_here: true, sets_by_parameter: false })
     }
 }
 
@@ -152,6 +186,13 @@ pub struct Machine {
     names: Names,
     unnamed: Unnamed,
     settings: Arc<Settings>,
+    /// Those it began with.
+    startup: Arc<Settings>,
+    by_sql: Option<Box<BySql>>,
+    traces: Traces,
+    /// What keeps the server connection beyond a transaction.
+    pinned: Kinds,
+    deferred: Option<Deferred>,
     expected: VecDeque<Expect>,
     status: Status,
     /// Extended messages were sent that no Sync has ended.
@@ -165,11 +206,6 @@ pub struct Machine {
     /// Bytes of a message that are still to come from the server, and whether they pass.
     server_left: usize,
     server_passes: bool,
-    /// SET commands, and reports of settings, since the last ReadyForQuery.
-    sets: usize,
-    reports: usize,
-    /// Other commands since then.
-    others: usize,
     /// Statements made only to be deallocated.
     voids: u64,
     /// Our own query at the begin of the lease failed.
@@ -190,7 +226,12 @@ impl Machine {
             statements,
             names: Names::new(),
             unnamed: Unnamed::default(),
+            startup: Arc::clone(&settings),
             settings,
+            by_sql: None,
+            traces: Traces::default(),
+            pinned: Kinds::empty(),
+            deferred: None,
             expected: VecDeque::new(),
             status: Status::Idle,
             batch_open: false,
@@ -199,9 +240,6 @@ impl Machine {
             client_left: 0,
             server_left: 0,
             server_passes: true,
-            sets: 0,
-            reports: 0,
-            others: 0,
             voids: 0,
             setup_failed: false,
             refusing: false,
@@ -211,9 +249,15 @@ impl Machine {
         }
     }
 
-    /// Takes a server connection on: its settings become the session's before anything else is said.
+    /// Takes a server connection on: its settings become the session's, and a transaction that was begun without it
+    /// begins, before anything else is said.
     pub fn begin(&mut self, backend: &mut Backend, to_server: &mut BytesMut, to_client: &mut BytesMut) {
         debug_assert!(self.expected.is_empty(), "nothing is owed before a lease");
+        self.begin_settings(backend, to_server, to_client);
+        self.begin_deferred(backend, to_server);
+    }
+
+    fn begin_settings(&mut self, backend: &mut Backend, to_server: &mut BytesMut, to_client: &mut BytesMut) {
         if Arc::ptr_eq(&self.settings, &backend.settings) {
             return;
         }
@@ -246,34 +290,29 @@ impl Machine {
         }
     }
 
-    /// Whether the settings of this session are on their way to the server.
+    /// Whether what the session needs before its first message is still under way to the server.
     pub fn in_setup(&self) -> bool {
+        // Before a BEGIN there may be its Parse, and before that the Close of what makes room.
         matches!(self.expected.front(), Some(Expect::Setup))
+            || self.expected.iter().take(3).any(|expect| matches!(expect, Expect::Run(Run::Begin)))
     }
 
-    /// Whether the server connection may go to another session now.
+    /// Whether what the server says now is for us alone.
+    fn hears_alone(&self) -> bool {
+        matches!(self.expected.front(), Some(Expect::Setup | Expect::Aside { .. } | Expect::Run(_)))
+    }
+
+    /// Whether the server is at rest, and its connection may go to another session, or something has to be done
+    /// about what this one has left on it.
     pub fn is_free(&self) -> bool {
-        self.mode != Mode::Session
-            && self.expected.is_empty()
+        self.expected.is_empty()
             && self.status == Status::Idle
             && !self.batch_open
             && !self.skipping
             && !self.copying_in
             && self.client_left == 0
             && self.server_left == 0
-    }
-
-    /// Lets go of a server connection that [`Machine::is_free`].
-    pub fn end(&mut self, backend: &Backend) {
-        if !Arc::ptr_eq(&self.settings, &backend.settings) {
-            let mut settings = Arc::clone(&backend.settings);
-            if !settings.asks_like(&self.settings) {
-                // DISCARD ALL: what was given at startup holds again after it.
-                Arc::make_mut(&mut settings).take_asked(&self.settings);
-            }
-            self.settings = settings;
-        }
-        self.unnamed.is_here = false;
+            && (!self.keeps_server() || self.has_business())
     }
 
     /// Whether the server is idle, whatever the mode: nothing is owed and no transaction is open.
@@ -346,7 +385,7 @@ impl Machine {
     fn say_local(&mut self, to_client: &mut BytesMut) {
         loop {
             match self.expected.front() {
-                Some(Expect::CopyEnd) => {}
+                Some(Expect::CopyEnd | Expect::Local(Local::Dropped { .. })) => {}
                 Some(Expect::Local(Local::ParseComplete { .. })) => put_parse_complete(to_client),
                 Some(Expect::Local(Local::CloseComplete { .. })) => put_close_complete(to_client),
                 Some(Expect::Local(Local::Deallocated)) => {
@@ -361,7 +400,9 @@ impl Machine {
                     | Expect::Close(_)
                     | Expect::Sync
                     | Expect::Query { .. }
-                    | Expect::Setup,
+                    | Expect::Setup
+                    | Expect::Aside { .. }
+                    | Expect::Run(_),
                 )
                 | None => return,
             }
@@ -371,7 +412,7 @@ impl Machine {
 
     /// Holds after each entry, or the machine is wrong.
     fn check_invariants(&self) {
-        debug_assert!(self.expected.len() <= EXPECTED_MAX + 3, "bounded");
+        debug_assert!(self.expected.len() <= EXPECTED_MAX + OWN_MAX, "bounded");
         debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
         self.names.check_invariants(self.bounds.statements);
     }

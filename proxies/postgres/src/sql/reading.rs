@@ -39,6 +39,14 @@ pub enum Prepared {
     Dropped(Box<str>),
 }
 
+impl Prepared {
+    /// The statement's name.
+    pub fn name(&self) -> &str {
+        let (Prepared::Made(name) | Prepared::Used(name) | Prepared::Dropped(name)) = self;
+        name
+    }
+}
+
 /// A text that is one transaction command and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use groove_common::admission::Refused;
 use groove_common::health::Backoff;
 use groove_common::net::Timer;
@@ -21,6 +22,8 @@ use crate::metrics::PoolMetrics;
 use crate::session::prepared::Statements;
 use crate::session::settings::{Settings, set_query};
 use crate::session::state::Mode;
+use crate::session::survey::{Found, Survey};
+use crate::sql::Kinds;
 
 /// A server connection for one session alone.
 pub type Leased = Lease<Dial>;
@@ -174,11 +177,15 @@ impl UserPool {
             lease.reset(&options.reset_query).await?;
             // What the query leaves, it leaves to the next session on purpose; but not where sessions share.
             match Mode::from(options.mode) {
-                Mode::Session => Ok(()),
-                Mode::Transaction | Mode::Statement => lease.wash().await,
+                Mode::Session => lease.backend.dirt &= Kinds::LIBRARIES,
+                Mode::Transaction | Mode::Statement => lease.wash().await?,
             }
+            Ok::<_, Error>(())
         };
-        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, reset).await {
+        // What was loaded stays as long as the connection.
+        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, reset).await
+            && lease.backend.dirt.is_empty()
+        {
             lease.redeem();
         }
     }
@@ -186,9 +193,23 @@ impl UserPool {
     /// Washes off what a transaction left behind, and gives the connection back.
     pub async fn wash(&self, mut lease: Leased) {
         lease.condemn();
-        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.wash()).await {
+        if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.wash()).await
+            && lease.backend.dirt.is_empty()
+        {
             lease.redeem();
         }
+    }
+
+    /// Asks what a session has left on a connection; `None` if the server does not say.
+    pub async fn survey(
+        &self,
+        server: &mut Server,
+        survey: &Survey,
+        to_client: &mut BytesMut,
+    ) -> Result<Option<Found>, Error> {
+        self.metrics.surveys.inc();
+        let found = timeout(HOUSEKEEPING_MAX, server.survey(survey, to_client)).await;
+        found.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?
     }
 }
 

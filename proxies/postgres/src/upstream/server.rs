@@ -12,8 +12,9 @@ use groove_common::net::Stream;
 use super::CancelTarget;
 use crate::error::Error;
 use crate::session::state::Backend;
-use crate::wire::backend::{Status, parameter_status};
-use crate::wire::{HEADER, Limits, decode, frontend};
+use crate::session::survey::{Found, Survey};
+use crate::wire::backend::{Status, data_row, parameter_status};
+use crate::wire::{Frame, HEADER, Limits, decode, frontend};
 
 /// A message of a server that is held whole outside of exchanges.
 pub(super) const LIMITS: Limits = Limits { message: 1 << 20 };
@@ -48,6 +49,11 @@ impl Server {
 
     /// Runs a query of ours, whose results nobody wants. The connection has to be idle.
     pub async fn run(&mut self, query: &str) -> Result<Status, Error> {
+        self.ask(query, |_| {}).await
+    }
+
+    /// Runs a query of ours; `on` gets what it gives that is neither its end nor known here: rows, notifications.
+    async fn ask(&mut self, query: &str, mut on: impl FnMut(Frame)) -> Result<Status, Error> {
         let mut out = BytesMut::new();
         frontend::put_query(&mut out, query);
         self.stream.send(&mut out).await.map_err(Error::Lost)?;
@@ -69,11 +75,31 @@ impl Server {
                         let status = Status::read(frame.body()).map_err(Error::Upstream)?;
                         return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
                     }
-                    _ => {}
+                    _ => on(frame),
                 }
             }
             fill(&mut self.stream, &mut input).await.map_err(Error::Lost)?;
         }
+    }
+
+    /// What there is of what a session may have left; `None` if the server does not say. Notifications that come
+    /// meanwhile are the session's.
+    pub async fn survey(&mut self, survey: &Survey, to_client: &mut BytesMut) -> Result<Option<Found>, Error> {
+        let (query, mut rows) = (survey.query(), Vec::new());
+        let answered = self.ask(&query, |frame| match frame.tag {
+            b'D' => rows.push(frame),
+            b'A' => to_client.extend_from_slice(&frame.raw),
+            _ => {}
+        });
+        match answered.await {
+            Ok(Status::Idle) => {}
+            Ok(Status::Transaction | Status::Failed) => return Err(Error::Setup),
+            // A statement_timeout that is too short, perhaps.
+            Err(Error::Refused(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let rows: Option<Vec<_>> = rows.iter().map(|frame| data_row(&frame.raw)).collect();
+        Ok(rows.and_then(|rows| Found::read(&rows)))
     }
 
     /// Makes the connection clean for another session, as far as `query` does: what it resets is known by what
@@ -85,15 +111,9 @@ impl Server {
 
     /// Washes off what the last session left, if it left anything.
     pub async fn wash(&mut self) -> Result<(), Error> {
-        let dirt = self.backend.dirt;
-        let Some(query) = dirt.query() else { return Ok(()) };
-        self.run(&query).await?;
-        self.backend.dirt = Default::default();
-        if dirt.settings {
-            Arc::make_mut(&mut self.backend.settings).reset();
-        }
-        if dirt.prepared {
-            self.backend.parsed.clear();
+        if let Some(query) = self.backend.wash_query() {
+            self.run(&query).await?;
+            self.backend.washed();
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{DecodeError, cstr, put, put_cstr};
+use super::{DecodeError, HEADER, cstr, put, put_cstr};
 
 /// Where a session stands between queries, from ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +90,25 @@ pub fn parameter_status(body: &[u8]) -> Result<(&str, &str), DecodeError> {
     let (value, _) = cstr(rest).ok_or(DecodeError::Format)?;
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| DecodeError::Text);
     Ok((text(name)?, text(value)?))
+}
+
+/// The columns of a whole DataRow; `None` if they are not what their lengths say.
+pub fn data_row(message: &Bytes) -> Option<Vec<Option<Bytes>>> {
+    let mut rest = message.get(HEADER..)?;
+    let (count, tail) = rest.split_first_chunk::<2>()?;
+    rest = tail;
+    (0..u16::from_be_bytes(*count))
+        .map(|_| {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+                rest = tail;
+                return Some(None);
+            };
+            let (value, tail) = tail.split_at_checked(length)?;
+            rest = tail;
+            Some(Some(message.slice_ref(value)))
+        })
+        .collect()
 }
 
 /// One field of an ErrorResponse or NoticeResponse, by its letter.

@@ -132,7 +132,49 @@ fn body(message: &[u8]) -> &[u8] {
 
 /// Writes a Query.
 pub fn put_query(out: &mut BytesMut, text: &str) {
-    put(out, b'Q', |out| put_cstr(out, text.as_bytes()));
+    put_query_bytes(out, text.as_bytes());
+}
+
+/// Writes a Query of a client's text, which may be in any encoding.
+pub fn put_query_bytes(out: &mut BytesMut, text: &[u8]) {
+    put(out, b'Q', |out| put_cstr(out, text));
+}
+
+/// Writes a Bind of a statement without parameters, and its Execute.
+pub fn put_run(out: &mut BytesMut, portal: &[u8], statement: &[u8]) {
+    put(out, b'B', |out| {
+        put_cstr(out, portal);
+        put_cstr(out, statement);
+        // No formats, no parameters, no formats of results.
+        out.put_slice(&[0; 6]);
+    });
+    put(out, b'E', |out| {
+        put_cstr(out, portal);
+        out.put_i32(0);
+    });
+}
+
+/// The parameters of a whole Bind message as they are on the wire, without those that are NULL.
+pub fn bind_parameters(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let after_names = cstr(body(message)).and_then(|(_, rest)| cstr(rest)).map(|(_, rest)| rest);
+    let mut rest = after_names
+        .and_then(|rest| rest.split_first_chunk::<2>())
+        .and_then(|(formats, rest)| rest.get(usize::from(u16::from_be_bytes(*formats)) * 2..))
+        .and_then(|rest| rest.get(2..))
+        .unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            match usize::try_from(i32::from_be_bytes(*length)) {
+                Ok(length) => {
+                    let (value, tail) = tail.split_at_checked(length)?;
+                    rest = tail;
+                    return Some(value);
+                }
+                Err(_) => rest = tail,
+            }
+        }
+    })
 }
 
 /// Writes a Parse of `content` (text, terminator and types) under another name.
@@ -161,6 +203,11 @@ pub fn put_describe_statement(out: &mut BytesMut, name: &[u8]) {
 /// Writes a Close of a statement.
 pub fn put_close_statement(out: &mut BytesMut, name: &[u8]) {
     put_target(out, b'C', b'S', name);
+}
+
+/// Writes a Close of a portal.
+pub fn put_close_portal(out: &mut BytesMut, name: &[u8]) {
+    put_target(out, b'C', b'P', name);
 }
 
 fn put_target(out: &mut BytesMut, tag: u8, kind: u8, name: &[u8]) {

@@ -8,7 +8,7 @@ use super::Machine;
 use crate::error::Error;
 use crate::session::prepared::Statement;
 use crate::wire::DecodeError;
-use crate::wire::backend::{Status, put_close_complete, put_parse_complete, put_ready};
+use crate::wire::backend::{put_close_complete, put_parse_complete, put_ready};
 use crate::wire::frontend::{self, Parse, Tag, Target};
 
 /// What to do with bytes that come while there is no server connection.
@@ -59,13 +59,17 @@ impl Machine {
                         Batch::ForServer => return Ok(Need::Server),
                     }
                 }
+                Tag::Query => match self.answer_block(total, input, to_client) {
+                    Some(true) => {}
+                    Some(false) => return Ok(Need::Server),
+                    None => return Ok(Need::More),
+                },
                 Tag::Bind
                 | Tag::Close
                 | Tag::Describe
                 | Tag::Execute
                 | Tag::FunctionCall
                 | Tag::Parse
-                | Tag::Query
                 | Tag::Sync => return Ok(Need::Server),
             }
         }
@@ -81,7 +85,7 @@ impl Machine {
             return Ok(if is_held { Batch::Incomplete } else { Batch::ForServer });
         };
         if tag == Tag::Sync {
-            put_ready(to_client, Status::Idle);
+            put_ready(to_client, self.status);
             let _ = input.split_to(total);
             return Ok(Batch::Answered);
         }
@@ -104,7 +108,7 @@ impl Machine {
                 put_close_complete(to_client);
             }
         }
-        put_ready(to_client, Status::Idle);
+        put_ready(to_client, self.status);
         let _ = input.split_to(total + sync_total);
         Ok(Batch::Answered)
     }
@@ -129,6 +133,7 @@ impl Machine {
 
     /// Starts to answer an exchange for which there is no server. The driver has written the error.
     pub fn refuse(&mut self) {
+        self.fail_deferred();
         self.refusing = true;
     }
 
@@ -146,11 +151,11 @@ impl Machine {
             match tag {
                 // Within a batch the server would skip queries, too; only the first message decides.
                 Tag::Query | Tag::FunctionCall if !self.skipping => {
-                    put_ready(to_client, Status::Idle);
+                    put_ready(to_client, self.status);
                     self.refusing = false;
                 }
                 Tag::Sync => {
-                    put_ready(to_client, Status::Idle);
+                    put_ready(to_client, self.status);
                     self.refusing = false;
                 }
                 Tag::Terminate => {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
 use crate::error::Error;
-use crate::session::prepared::{Deallocate, Statement, server_name, word};
+use crate::session::prepared::{Deallocate, Statement, server_name};
+use crate::sql::{self, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
-use crate::wire::{HEADER, Splice};
+use crate::wire::{HEADER, Splice, cstr};
 
-/// As much of a query's text as is looked at.
+/// As much of a query's text as is looked at in session mode.
 const PEEK: usize = 256;
 /// The largest unnamed statement that is kept, to be parsed again on another connection.
 const UNNAMED_MAX: usize = 16 << 10;
@@ -98,11 +99,12 @@ impl Machine {
             | Tag::Close
             | Tag::Execute
                 if self.skipping => {}
-            Tag::Query => return Ok(self.query(total, splice)),
+            Tag::Query => return Ok(self.query(total, splice, backend)),
             Tag::FunctionCall => {
                 self.queries += 1;
                 let before = self.unnamed.clone();
-                self.expected.push_back(Expect::Query { set_local: false, before });
+                self.note(&Reading::unknown(), backend);
+                self.expected.push_back(Expect::Query { before, change: None });
             }
             Tag::Execute => {
                 self.queries += 1;
@@ -139,28 +141,41 @@ impl Machine {
         self.expected.push_back(expect);
     }
 
-    fn query(&mut self, total: usize, splice: &mut Splice<'_>) -> Progress {
-        let rest = splice.rest();
-        if rest.len() < total.min(HEADER + PEEK) {
+    fn query(&mut self, total: usize, splice: &mut Splice<'_>, backend: &mut Backend) -> Progress {
+        // In session mode only what resets has to be seen, and no such text is long.
+        let held_max = if self.is_shared() { self.bounds.message } else { PEEK };
+        let message = splice.rest().get(..total);
+        if message.is_none() && total <= held_max {
             return Progress::Incomplete;
         }
-        let text = frontend::query_text(rest).trim_ascii_start();
         self.queries += 1;
-        if self.is_shared()
-            && self.status != Status::Failed
-            && rest.len() >= total
-            && let Some(Deallocate::One(name)) = Deallocate::read(text)
-            && self.names.remove(&name).is_some()
-        {
-            splice.cut(total);
-            self.unnamed.content = None;
-            self.expected.push_back(Expect::Local(Local::Deallocated));
-            return Progress::Taken;
+        let mut change = None;
+        if let Some(message) = message.filter(|_| total <= held_max) {
+            let text = frontend::query_text(message);
+            if self.is_shared()
+                && self.status != Status::Failed
+                && let Some(Deallocate::One(name)) = Deallocate::read(text)
+                && self.names.remove(&name).is_some()
+            {
+                splice.cut(total);
+                self.unnamed.content = None;
+                self.expected.push_back(Expect::Local(Local::Deallocated));
+                return Progress::Taken;
+            }
+            let reading = sql::read(text);
+            if !reading.is_nothing() {
+                self.note(&reading, backend);
+                if self.is_shared() && !reading.prepared.is_empty() {
+                    let text = text.to_vec();
+                    change = self.align(&text, &reading, backend, splice.out()).map(Box::new);
+                }
+            }
+        } else if self.is_shared() {
+            self.note(&Reading::unknown(), backend);
         }
-        let set_local = word(text, b"set").and_then(|rest| word(rest, b"local")).is_some();
         // A simple query destroys the unnamed statement.
         let before = self.unnamed.replace(None);
-        self.expected.push_back(Expect::Query { set_local, before });
+        self.expected.push_back(Expect::Query { before, change });
         self.pass(total, splice)
     }
 
@@ -175,7 +190,8 @@ impl Machine {
             None => return Ok(Progress::Incomplete),
             Some(first) => *first == 0,
         };
-        if unnamed && total > UNNAMED_MAX {
+        if unnamed && total > self.bounds.message {
+            self.note(&Reading::unknown(), backend);
             let before = self.unnamed.replace(None);
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
@@ -192,7 +208,11 @@ impl Machine {
             return Ok(Progress::Taken);
         }
         if unnamed {
-            let before = self.unnamed.replace(Some(Bytes::copy_from_slice(parse.content)));
+            let content = (total <= UNNAMED_MAX).then(|| Bytes::copy_from_slice(parse.content));
+            let text = parse.text.to_vec();
+            let sets_by_parameter = self.read_unnamed(&text, splice, backend);
+            let before = self.unnamed.replace(content);
+            self.unnamed.sets_by_parameter = sets_by_parameter;
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
         let name: Box<[u8]> = parse.name.into();
@@ -212,10 +232,23 @@ impl Machine {
         if backend.parsed.touch(statement.id) {
             self.extended(Expect::Local(Local::ParseComplete { name }));
         } else {
-            self.put_parse(&statement, splice, backend);
+            self.put_parse(&statement, splice.out(), backend);
             self.extended(Expect::Parse(ParseRole::Named { name, statement }));
         }
         Ok(Progress::Taken)
+    }
+
+    /// Looks at the text of an unnamed statement. Whether its parameters say what it sets.
+    fn read_unnamed(&mut self, text: &[u8], splice: &mut Splice<'_>, backend: &mut Backend) -> bool {
+        let reading = sql::read(text);
+        if reading.is_nothing() {
+            return false;
+        }
+        self.note(&reading, backend);
+        if !reading.prepared.is_empty() {
+            self.align_extended(&reading, backend, splice.out());
+        }
+        reading.sets_by_parameter
     }
 
     /// `DEALLOCATE name` as an extended query, of a statement that others share: it deallocates one made for the
@@ -248,10 +281,24 @@ impl Machine {
             return Ok(self.pass_extended(Expect::Bind, total, splice));
         };
         if name.is_empty() {
-            self.ensure_unnamed(splice);
+            if self.unnamed.sets_by_parameter {
+                let Some(message) = self.whole(rest, total)? else { return Ok(Progress::Incomplete) };
+                self.note_parameters(frontend::bind_parameters(message));
+            }
+            self.ensure_unnamed(splice, backend);
         } else if let Some(statement) = self.names.get(name).map(Arc::clone) {
-            let head = HEADER + portal.len() + name.len() + 2;
             let (portal, name) = (portal.to_vec(), name.to_vec());
+            if let Some(reading) = &statement.reading {
+                if reading.sets_by_parameter {
+                    let Some(message) = self.whole(rest, total)? else { return Ok(Progress::Incomplete) };
+                    self.note_parameters(frontend::bind_parameters(message));
+                }
+                self.note(reading, backend);
+                if !reading.prepared.is_empty() {
+                    self.align_extended(reading, backend, splice.out());
+                }
+            }
+            let head = HEADER + portal.len() + name.len() + 2;
             self.ensure(&statement, splice, backend);
             frontend::put_bind_head(splice.out(), total, &portal, &name, statement.name.as_bytes());
             splice.cut(head);
@@ -268,7 +315,7 @@ impl Machine {
     ) -> Result<Progress, Error> {
         let Some(message) = self.whole(splice.rest(), total)? else { return Ok(Progress::Incomplete) };
         match Target::read(message) {
-            Ok(Target::Statement(b"")) => self.ensure_unnamed(splice),
+            Ok(Target::Statement(b"")) => self.ensure_unnamed(splice, backend),
             Ok(Target::Statement(name)) => {
                 if let Some(statement) = self.names.get(name).map(Arc::clone) {
                     self.ensure(&statement, splice, backend);
@@ -305,19 +352,22 @@ impl Machine {
     /// Sees to it that the connection has parsed a statement, in the same write as its use.
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice<'_>, backend: &mut Backend) {
         if !backend.parsed.touch(statement.id) {
-            self.put_parse(statement, splice, backend);
+            self.put_parse(statement, splice.out(), backend);
             self.extended(Expect::Parse(ParseRole::Injected { id: Some(statement.id) }));
         }
     }
 
     /// Sees to it that the connection's unnamed statement is this session's, or none.
-    fn ensure_unnamed(&mut self, splice: &mut Splice<'_>) {
+    fn ensure_unnamed(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) {
         if self.unnamed.is_here {
             return;
         }
         self.unnamed.is_here = true;
-        if let Some(content) = &self.unnamed.content {
-            frontend::put_parse(splice.out(), b"", content);
+        if let Some(content) = self.unnamed.content.clone() {
+            if let Some((text, _)) = cstr(&content) {
+                let _ = self.read_unnamed(text, splice, backend);
+            }
+            frontend::put_parse(splice.out(), b"", &content);
             self.extended(Expect::Parse(ParseRole::Injected { id: None }));
         } else {
             frontend::put_close_statement(splice.out(), b"");
@@ -326,12 +376,17 @@ impl Machine {
     }
 
     /// Writes the Parse, and before it the Close of what has to make room.
-    fn put_parse(&mut self, statement: &Statement, splice: &mut Splice<'_>, backend: &mut Backend) {
+    pub(super) fn put_parse(
+        &mut self,
+        statement: &Statement,
+        to_server: &mut BytesMut,
+        backend: &mut Backend,
+    ) {
         if let Some(oldest) = backend.parsed.insert(statement.id) {
-            frontend::put_close_statement(splice.out(), server_name(oldest).as_bytes());
-            self.extended(Expect::Close(CloseRole::Evict(oldest)));
+            frontend::put_close_statement(to_server, server_name(oldest).as_bytes());
+            self.expected.push_back(Expect::Close(CloseRole::Evict(oldest)));
         }
-        frontend::put_parse(splice.out(), statement.name.as_bytes(), &statement.content);
+        frontend::put_parse(to_server, statement.name.as_bytes(), &statement.content);
     }
 
     /// The whole message, `None` while it is incomplete, an error if it is more than we hold.

@@ -3,12 +3,21 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
-use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole};
+use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole, Run};
 use crate::error::Error;
 use crate::reply;
 use crate::session::prepared::SERVER_NAME_PREFIX;
+use crate::sql::Kinds;
 use crate::wire::backend::{Status, error_field, parameter_status};
 use crate::wire::{DecodeError, HEADER, Header, Splice};
+
+/// Whom a ReadyForQuery is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Passes,
+    Setup,
+    Aside,
+}
 
 /// The largest message of a server that is looked at whole (ParameterStatus, CommandComplete).
 const READ_MAX: usize = 64 << 10;
@@ -62,7 +71,7 @@ impl Machine {
         let Header { tag, total } = *header;
         Ok(Some(match tag {
             // Rows and copied data are nearly all of the traffic.
-            b'D' | b'd' => !self.in_setup(),
+            b'D' | b'd' => !self.hears_alone(),
             b'S' => {
                 let Some(body) = whole(splice, total)? else { return Ok(None) };
                 self.parameter(body, backend)?
@@ -73,23 +82,25 @@ impl Machine {
             }
             b'Z' => return self.ready_for_query(total, splice, backend),
             b'E' if self.in_setup() => return self.setup_refused(total, splice),
+            b'E' if matches!(self.expected.front(), Some(Expect::Aside { .. })) => {
+                self.aside_failed(backend);
+                false
+            }
             b'E' => return Ok(self.error_response(total, splice, backend)),
             b'1' => self.parse_complete(),
             b'3' => self.close_complete(),
-            b'2' => self.settle(|front| matches!(front, Expect::Bind)),
-            b'T' | b'n' => {
-                let body = splice.rest().get(HEADER..).unwrap_or_default();
-                backend.dirt.settings |= !self.in_setup() && calls_set_config(body);
-                self.settle(|front| matches!(front, Expect::Describe))
-            }
+            b'2' => self.bind_complete(),
+            b'T' | b'n' => self.settle(|front| matches!(front, Expect::Describe)),
             b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
             b'G' => {
                 self.copy_in();
                 true
             }
+            // A notification is nobody's answer.
+            b'A' => true,
             // Notices of our own query are as little the client's as its results; anything else is the
             // client's, known to us or not.
-            _ => !self.in_setup(),
+            _ => !self.hears_alone(),
         }))
     }
 
@@ -101,9 +112,10 @@ impl Machine {
     ) -> Result<Option<bool>, Error> {
         let Some(body) = whole(splice, total)? else { return Ok(None) };
         match self.ready(body, backend) {
-            Ok(true) => Ok(Some(true)),
-            // Of a setup: what the server reported meanwhile counts.
-            Ok(false) => {
+            Ok(Heard::Passes) => Ok(Some(true)),
+            Ok(Heard::Aside) => Ok(Some(false)),
+            // What the server reported meanwhile counts.
+            Ok(Heard::Setup) => {
                 self.put_news(backend, splice.out());
                 Ok(Some(false))
             }
@@ -138,7 +150,9 @@ impl Machine {
         let body = whole.and_then(|message| message.get(HEADER..));
         self.told_fatal |= is_fatal(body);
         let in_use = has_code(body, b"42P05");
-        backend.dirt.prepared |= self.is_shared() && misses_ours(body);
+        if self.is_shared() && misses_ours(body) {
+            backend.dirt |= Kinds::PREPARED;
+        }
         let duplicate = self.error(backend).filter(|_| in_use);
         let passes = duplicate.is_none();
         if let Some(name) = duplicate {
@@ -160,13 +174,17 @@ impl Machine {
 
     /// Settles what is owed if it is this; passes unless it is our own affair.
     fn settle(&mut self, is: impl FnOnce(&Expect) -> bool) -> bool {
-        if self.in_setup() {
+        if self.hears_alone() {
             return false;
         }
         if self.expected.front().is_some_and(is) {
             self.expected.pop_front();
         }
         true
+    }
+
+    fn bind_complete(&mut self) -> bool {
+        self.settle(|front| matches!(front, Expect::Bind))
     }
 
     fn parse_complete(&mut self) -> bool {
@@ -201,74 +219,88 @@ impl Machine {
         let (name, value) = parameter_status(body).map_err(Error::Upstream)?;
         let is_identity = is_identity(name) && backend.settings.get(name) != Some(value);
         Arc::make_mut(&mut backend.settings).report(name, value);
-        if self.in_setup() {
+        if self.hears_alone() {
             return Ok(false);
         }
-        // SET ROLE and SET SESSION AUTHORIZATION: nobody but RESET brings the next session's role back.
-        backend.dirt.settings |= is_identity;
-        self.reports += 1;
+        // SET ROLE and SET SESSION AUTHORIZATION, by whatever text.
+        if is_identity {
+            self.traces.leaves |= Kinds::SETTINGS;
+        }
         Ok(true)
     }
 
     fn command_complete(&mut self, body: &[u8], backend: &mut Backend) -> bool {
-        let set_local = match self.expected.front_mut() {
-            Some(Expect::Setup) => return false,
-            // Only the first command of several.
-            Some(Expect::Query { set_local, .. }) => std::mem::take(set_local),
-            Some(Expect::Execute) => {
-                self.expected.pop_front();
-                false
-            }
-            Some(_) | None => false,
-        };
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
-        backend.completed(tag);
-        match tag {
-            b"SET" if !set_local => self.sets += 1,
-            b"RESET" | b"PREPARE" | b"DEALLOCATE" | b"DECLARE CURSOR" | b"LISTEN" => {}
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
-                self.names.clear();
-                self.unnamed.content = None;
+        match self.expected.front_mut() {
+            Some(Expect::Setup | Expect::Aside { .. }) => return false,
+            Some(Expect::Run(_)) => {
+                self.expected.pop_front();
+                return false;
             }
-            _ => self.others += 1,
+            Some(Expect::Query { change, .. }) => {
+                if matches!(tag, b"PREPARE" | b"DEALLOCATE")
+                    && let Some(change) = change.take()
+                {
+                    self.changed(*change, backend);
+                }
+            }
+            Some(Expect::Execute) => _ = self.expected.pop_front(),
+            Some(_) | None => {}
+        }
+        backend.completed(tag);
+        if matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL") {
+            self.names.clear();
+            self.by_sql = None;
+            self.unnamed.content = None;
         }
         true
     }
 
-    fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
+    fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<Heard, Error> {
         let status = Status::read(body).map_err(Error::Upstream)?;
-        let passes = match self.expected.front() {
+        let heard = match self.expected.front() {
             Some(Expect::Setup) => {
                 self.expected.pop_front();
                 if !self.setup_failed {
                     Arc::make_mut(&mut backend.settings).take_asked(&self.settings);
                 }
-                false
+                Heard::Setup
+            }
+            Some(Expect::Aside { .. }) => {
+                self.expected.pop_front();
+                Heard::Aside
             }
             Some(Expect::Sync | Expect::Query { .. }) => {
                 self.expected.pop_front();
-                true
+                Heard::Passes
             }
-            Some(_) | None => true,
+            Some(_) | None => Heard::Passes,
         };
-        self.status = status;
-        // A setting that changed and was not reported stays behind on the server. Beside other commands nobody
-        // knows whose the reports are: SET LOCAL has some, too, and so has the end of its transaction.
-        backend.dirt.settings |= self.sets > self.reports || (self.sets > 0 && self.others > 0);
-        self.sets = 0;
-        self.reports = 0;
-        self.others = 0;
+        // A setup comes before whatever the session believes begun.
+        if heard != Heard::Setup {
+            self.status = status;
+            self.traces.troubled |= status != Status::Idle;
+            // What a server would not tell the last time it may tell now.
+            self.traces.releases |= self.pinned & Kinds::SETTINGS;
+        }
         if self.mode == Mode::Statement && status != Status::Idle {
             return Err(Error::StatementMode);
         }
-        Ok(passes)
+        Ok(heard)
     }
 
     /// An error ends the batch it happens in. Gives the name if it is the failure of a duplicate Parse.
     fn error(&mut self, backend: &mut Backend) -> Option<Box<[u8]>> {
+        self.traces.troubled = true;
         match self.expected.front_mut() {
             // Their ReadyForQuery follows.
-            Some(Expect::Query { .. } | Expect::Sync | Expect::Setup) | None => {
+            Some(
+                Expect::Query { .. }
+                | Expect::Sync
+                | Expect::Setup
+                | Expect::Aside { .. },
+            )
+            | None => {
                 self.copying_in = false;
                 None
             }
@@ -283,6 +315,7 @@ impl Machine {
                 | Expect::Describe
                 | Expect::Execute
                 | Expect::Close(_)
+                | Expect::Run(_)
                 | Expect::CopyEnd
                 | Expect::Local(_),
             ) => {
@@ -316,19 +349,28 @@ impl Machine {
                 Expect::Parse(ParseRole::Unnamed { before })
                 | Expect::Close(CloseRole::Ended { before })
                 | Expect::Query { before, .. } => self.unnamed = before,
+                Expect::Run(Run::Aside { name, before }) => match before {
+                    Some(before) => _ = backend.by_sql.insert(name, before),
+                    None => _ = backend.by_sql.remove(&name),
+                },
                 Expect::Close(CloseRole::Evict(id)) => backend.parsed.restore(id),
                 Expect::Local(Local::ParseComplete { name }) => _ = self.names.remove(&name),
                 Expect::Local(Local::CloseComplete { name, statement: Some(statement) }) => {
                     self.names.insert(name, statement);
                 }
+                Expect::Local(Local::Dropped { name, own, there }) => {
+                    self.undrop(name, own, there, backend);
+                }
                 Expect::Parse(ParseRole::Plain | ParseRole::Duplicate { .. })
                 | Expect::Local(Local::CloseComplete { statement: None, .. } | Local::Deallocated)
-                | Expect::Close(CloseRole::Plain)
+                | Expect::Close(CloseRole::Plain | CloseRole::Own)
                 | Expect::Bind
                 | Expect::Describe
                 | Expect::Execute
                 | Expect::Sync
                 | Expect::Setup
+                | Expect::Aside { .. }
+                | Expect::Run(Run::Begin)
                 | Expect::CopyEnd => {}
             }
         }
@@ -376,9 +418,4 @@ fn misses_ours(error: Option<&[u8]>) -> bool {
 /// Whether a setting that is reported says as whom a session acts.
 fn is_identity(name: &str) -> bool {
     matches!(name, "is_superuser" | "session_authorization")
-}
-
-/// Whether the first column of a RowDescription is what `SELECT set_config(...)` gives: it may have set anything.
-fn calls_set_config(body: &[u8]) -> bool {
-    body.get(2..).is_some_and(|column| column.starts_with(b"set_config\0"))
 }

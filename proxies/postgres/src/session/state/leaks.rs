@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Backend, Bounds, Dirt, EXPECTED_MAX, Machine, Mode, Need};
+use super::{Backend, Bounds, EXPECTED_MAX, Machine, Mode, Need};
+use crate::sql::Kinds;
 use crate::error::Error;
 use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
@@ -62,7 +63,7 @@ fn a_role_does_not_outlive_its_transaction() {
                 put_parameter_status(out, setting, value);
             })
             .unwrap();
-        assert!(session.backend.dirt.settings, "{setting}");
+        assert_eq!(session.machine.dirt(), Kinds::SETTINGS, "{setting}");
     }
 }
 
@@ -75,9 +76,9 @@ fn a_reported_setting_needs_no_washing() {
             put_parameter_status(out, "TimeZone", "CET");
         })
         .unwrap();
-    assert!(!session.backend.dirt.settings);
+    assert!(session.machine.survey().is_none());
     session.query("SET LOCAL work_mem = '1MB'", |out| put_command_complete(out, "SET")).unwrap();
-    assert!(!session.backend.dirt.settings);
+    assert!(session.machine.survey().is_none());
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_report_of_something_else_hides_no_set() {
             put_parameter_status(out, "TimeZone", "UTC");
         })
         .unwrap();
-    assert!(session.backend.dirt.settings);
+    assert_eq!(session.machine.dirt(), Kinds::SETTINGS);
 
     let mut session = leased(settings());
     session
@@ -100,7 +101,7 @@ fn a_report_of_something_else_hides_no_set() {
             put_command_complete(out, "SET");
         })
         .unwrap();
-    assert!(session.backend.dirt.settings);
+    assert_eq!(session.machine.dirt(), Kinds::SETTINGS);
 }
 
 #[test]
@@ -116,15 +117,11 @@ fn set_config_is_noticed_by_its_column() {
             put_command_complete(out, "SELECT 1");
         })
         .unwrap();
-    assert!(session.backend.dirt.settings);
+    assert_eq!(session.machine.dirt(), Kinds::SETTINGS);
 }
 
 #[test]
 fn a_statement_deallocated_behind_our_back_is_not_believed_in() {
-    let mut session = leased(settings());
-    session.query("DEALLOCATE groove_1", |out| put_command_complete(out, "DEALLOCATE")).unwrap();
-    assert!(session.backend.dirt.prepared);
-
     let mut session = leased(settings());
     let missing = ErrorFields {
         severity: "ERROR",
@@ -134,7 +131,7 @@ fn a_statement_deallocated_behind_our_back_is_not_believed_in() {
         hint: None,
     };
     session.query("EXECUTE groove_1", |out| put_error(out, &missing)).unwrap();
-    assert!(session.backend.dirt.prepared);
+    assert_eq!(session.backend.dirt, Kinds::PREPARED);
 }
 
 #[test]
@@ -143,10 +140,11 @@ fn what_was_given_at_startup_survives_discard_all() {
     wanted.ask("search_path", "mine");
     let mut session = leased(settings());
     session.machine.settings = Arc::new(wanted.clone());
+    session.machine.startup = Arc::new(wanted.clone());
     session.backend.settings = Arc::new(wanted.clone());
     session.query("DISCARD ALL", |out| put_command_complete(out, "DISCARD ALL")).unwrap();
     assert!(session.backend.settings.asks_like(&settings()), "the connection has it no more");
-    session.machine.end(&session.backend);
+    session.machine.end(&mut session.backend, &mut session.seen);
     assert!(session.machine.settings.asks_like(&wanted), "the session has");
 }
 
@@ -187,7 +185,7 @@ fn the_client_hears_what_is_true_once_its_settings_are_there() {
     let mut told = BytesMut::new();
     put_parameter_status(&mut told, "server_version", "15");
     assert_eq!(seen, told, "and not that it acts as the pool's role");
-    assert!(!machine.in_setup() && backend.dirt == Dirt::default());
+    assert!(!machine.in_setup() && backend.dirt.is_empty());
 }
 
 #[test]

@@ -6,24 +6,31 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Backend, Bounds, Dirt, Machine, Mode, Need};
+use super::{Backend, Bounds, Machine, Mode, Need};
 use crate::error::Error;
 use crate::reply;
 use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
+use crate::session::survey::{Found, Survey};
+use crate::sql::Kinds;
 use crate::wire::backend::{
     ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready,
 };
 use crate::wire::frontend::{Parse, Target, bind_names, query_text};
 use crate::wire::{Limits, decode, frontend, put, put_cstr};
 
-/// As much of PostgreSQL as the machine deals with: statements, batches, transactions, settings, COPY.
+/// As much of PostgreSQL as the machine deals with: statements, batches, transactions, settings, locks, COPY.
 #[derive(Default)]
 struct Server {
     statements: HashMap<Vec<u8>, Vec<u8>>,
+    by_sql: HashMap<String, String>,
     portal: Option<Vec<u8>>,
     zone: String,
+    /// A setting that is not reported, and what it was before the transaction.
+    own: String,
+    own_before: String,
+    locks: usize,
     status: Status,
     skipping: bool,
     /// In COPY FROM STDIN; of an extended query.
@@ -46,39 +53,112 @@ impl Server {
     }
 
     fn run(&mut self, text: &[u8], out: &mut BytesMut, extended: bool) {
+        self.execute(text, out, extended);
+        if self.status == Status::Idle {
+            self.own_before.clone_from(&self.own);
+        }
+    }
+
+    fn execute(&mut self, text: &[u8], out: &mut BytesMut, extended: bool) {
         let text = String::from_utf8(text.to_vec()).unwrap();
         if self.status == Status::Failed && text != "rollback" {
             return self.fail(out, "25P02", extended);
         }
-        if let Some(setup) = text.strip_prefix("SET exit_on_error=on;") {
-            assert!(setup.starts_with("SELECT pg_catalog.set_config(E'TimeZone',E'"), "{setup}");
-            setup.split('\'').nth(3).unwrap().clone_into(&mut self.zone);
-            put_parameter_status(out, "TimeZone", &self.zone);
+        if let Some(setup) = text.strip_prefix("SET exit_on_error=on;SELECT ") {
+            for call in setup.split("pg_catalog.set_config(").skip(1) {
+                let mut words = call.split('\'').skip(1);
+                let (name, value) = (words.next().unwrap(), words.nth(1));
+                match name {
+                    "TimeZone" => {
+                        value.unwrap().clone_into(&mut self.zone);
+                        put_parameter_status(out, "TimeZone", &self.zone);
+                    }
+                    "my.own" => value.unwrap_or_default().clone_into(&mut self.own),
+                    "exit_on_error" => {}
+                    other => panic!("{other}"),
+                }
+            }
             return put_command_complete(out, "SELECT 1");
         }
         if let Some(name) = text.strip_prefix("DEALLOCATE ") {
-            return match self.statements.remove(name.as_bytes()) {
-                Some(_) => put_command_complete(out, "DEALLOCATE"),
+            let name = name.trim_matches('"');
+            let known = self.statements.remove(name.as_bytes()).is_some() || self.by_sql.remove(name).is_some();
+            return match known {
+                true => put_command_complete(out, "DEALLOCATE"),
+                false => self.fail(out, "26000", extended),
+            };
+        }
+        if let Some((name, text)) = text.strip_prefix("PREPARE ").and_then(|text| text.split_once(" AS ")) {
+            if self.by_sql.contains_key(name) {
+                return self.fail(out, "42P05", extended);
+            }
+            self.by_sql.insert(name.to_owned(), text.to_owned());
+            return put_command_complete(out, "PREPARE");
+        }
+        if let Some(name) = text.strip_prefix("EXECUTE ") {
+            return match self.by_sql.get(name).cloned() {
+                Some(text) => self.run(text.as_bytes(), out, extended),
                 None => self.fail(out, "26000", extended),
             };
         }
         match text.as_str() {
             "begin" => self.status = Status::Transaction,
-            "commit" | "rollback" => self.status = Status::Idle,
+            "commit" => self.status = Status::Idle,
+            "rollback" => {
+                self.status = Status::Idle;
+                self.own.clone_from(&self.own_before);
+            }
             "fail" => return self.fail(out, "22012", extended),
             "copy" => {
                 self.copying = Some(extended);
                 return put(out, b'G', |out| out.put_slice(&[0, 0, 0]));
             }
-            "DISCARD ALL" => self.statements.clear(),
+            "DISCARD ALL" => {
+                let zone = std::mem::take(&mut self.zone);
+                *self = Server { status: self.status, ..Server::default() };
+                if !zone.is_empty() {
+                    put_parameter_status(out, "TimeZone", "");
+                }
+            }
             zone if zone.starts_with("zone") => {
                 zone.clone_into(&mut self.zone);
                 put_parameter_status(out, "TimeZone", zone);
                 return put_command_complete(out, "SET");
             }
-            _ => put(out, b'D', |out| put_cstr(out, format!("{text} in {}", self.zone).as_bytes())),
+            set if set.starts_with("SET my.own = ") => {
+                set.split('\'').nth(1).unwrap().clone_into(&mut self.own);
+                return put_command_complete(out, "SET");
+            }
+            "RESET ALL" => {
+                self.own.clear();
+                if !std::mem::take(&mut self.zone).is_empty() {
+                    put_parameter_status(out, "TimeZone", "");
+                }
+                return put_command_complete(out, "RESET");
+            }
+            "SELECT pg_advisory_lock(1)" => self.locks += 1,
+            "SELECT pg_advisory_unlock(1)" => self.locks = self.locks.saturating_sub(1),
+            _ => {
+                let row = format!("{text} in {} with {} and {} locks", self.zone, self.own, self.locks);
+                put(out, b'D', |out| put_cstr(out, row.as_bytes()));
+            }
         }
         put_command_complete(out, &text.to_ascii_uppercase());
+    }
+
+    /// Answers a survey, as the driver would have it asked.
+    fn found(&self, survey: &Survey) -> Found {
+        let mut found = Found::default();
+        if survey.kinds.contains(Kinds::SETTINGS) && !self.own.is_empty() && survey.custom == ["my.own".into()] {
+            found.settings.push(("my.own".into(), self.own.clone().into()));
+        }
+        if survey.kinds.contains(Kinds::PREPARED) {
+            found.prepared = self.by_sql.keys().map(|name| name.as_str().into()).collect();
+        }
+        if survey.kinds.contains(Kinds::LOCKS) && self.locks > 0 {
+            found.others |= Kinds::LOCKS;
+        }
+        found
     }
 
     /// Takes one message.
@@ -185,11 +265,31 @@ impl Dice {
 
 /// One exchange of a client: ends with a Query or a Sync.
 fn exchange(dice: &mut Dice, out: &mut BytesMut) {
-    const TEXTS: [&str; 8] = ["begin", "commit", "fail", "one", "two", "rollback", "zoneA", "zoneB"];
+    const TEXTS: [&str; 17] = [
+        "begin",
+        "begin",
+        "commit",
+        "commit",
+        "fail",
+        "one",
+        "two",
+        "rollback",
+        "zoneA",
+        "zoneB",
+        "SET my.own = '1'",
+        "SET my.own = '2'",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_advisory_unlock(1)",
+        "PREPARE p AS one",
+        "EXECUTE p",
+        "DEALLOCATE p",
+    ];
     const NAMES: [&str; 4] = ["", "a", "b", "c"];
     if dice.roll(3) == 0 {
-        let text = match dice.roll(12) {
+        let text = match dice.roll(24) {
             0 => "DISCARD ALL",
+            1 => "RESET ALL",
+            2 | 3 => "PREPARE p AS two",
             _ => TEXTS[dice.roll(TEXTS.len())],
         };
         return frontend::put_query(out, text);
@@ -317,14 +417,16 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
     *from_server = part;
     if client.machine.is_free() && client.input.is_empty() {
         assert!(to_server.is_empty() && from_server.is_empty(), "nothing may be left on a shared connection");
-        client.machine.end(backend);
-        if backend.dirt != Dirt::default() {
-            // The driver washes; only settings can be dirty here.
-            assert_eq!(backend.dirt, Dirt { settings: true, ..Dirt::default() });
-            server.zone.clear();
-            backend.settings = Arc::new(settings());
-            backend.dirt = Dirt::default();
+        if let Some(survey) = client.machine.survey() {
+            let found = server.found(&survey);
+            client.machine.surveyed(survey.kinds, Some(&found), backend);
         }
+        client.machine.end(backend, &mut client.seen);
+        assert!(backend.dirt.is_empty());
+        if client.machine.keeps_server() {
+            return client.machine.begin(backend, to_server, &mut client.seen);
+        }
+        assert_eq!(server.locks, 0);
         client.lease = None;
         free.push(lease);
     }

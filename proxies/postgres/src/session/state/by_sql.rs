@@ -1,0 +1,216 @@
+//! Statements that are prepared by SQL (`PREPARE name AS …`) where server connections are shared.
+//!
+//! A session's are kept by their text. Before a text that names one goes to a server, the server's idea of that
+//! name is made the session's: what another session left under it is dropped, what this one had elsewhere is
+//! prepared again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Backend, CloseRole, Expect, Local, Machine, NAMES_MAX, Run};
+use crate::sql::{Kinds, Prepared, Reading};
+use crate::wire::backend::Status;
+use crate::wire::frontend;
+
+/// A statement that was prepared by SQL.
+#[derive(Debug)]
+pub struct ByText {
+    /// The whole `PREPARE`.
+    text: Bytes,
+    /// What running it may leave behind.
+    reading: Reading,
+}
+
+/// A session's statements by their names, and the bytes of their texts.
+#[derive(Debug, Default)]
+pub(super) struct BySql {
+    known: HashMap<Box<str>, Arc<ByText>>,
+    bytes: usize,
+}
+
+/// What becomes of a name if the server does what it is told.
+#[derive(Debug)]
+pub(super) enum Change {
+    Made(Box<str>, Arc<ByText>),
+    Dropped(Box<str>),
+}
+
+/// No client's portal has this name.
+const PORTAL: &[u8] = b"groove";
+
+impl BySql {
+    fn insert(&mut self, name: Box<str>, statement: Arc<ByText>) {
+        self.bytes += statement.text.len() + name.len();
+        if let Some((name, old)) = self.known.remove_entry(&name) {
+            self.bytes -= old.text.len() + name.len();
+        }
+        self.known.insert(name, statement);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some((name, old)) = self.known.remove_entry(name) {
+            self.bytes -= old.text.len() + name.len();
+        }
+    }
+}
+
+impl Machine {
+    /// Makes the server's idea of the names in a simple query the session's; says what the query then changes of them.
+    pub(super) fn align(
+        &mut self,
+        text: &[u8],
+        reading: &Reading,
+        backend: &mut Backend,
+        to_server: &mut BytesMut,
+    ) -> Option<Change> {
+        let mut change = None;
+        for prepared in reading.prepared.iter().take(NAMES_MAX) {
+            self.align_name(prepared.name(), backend, to_server);
+            match prepared {
+                Prepared::Made(_) if !self.has_room_for(text) => self.traces.leaves |= Kinds::PREPARED,
+                Prepared::Made(name) => {
+                    let reading = Reading { prepared: Vec::new(), ..reading.clone() };
+                    let statement = ByText { text: Bytes::copy_from_slice(text), reading };
+                    change = Some(Change::Made(name.clone(), Arc::new(statement)));
+                }
+                Prepared::Dropped(name) => change = Some(Change::Dropped(name.clone())),
+                Prepared::Used(name) => self.note_use(name, backend),
+            }
+        }
+        change
+    }
+
+    /// The same for a statement of the extended protocol. Whether it is run, and how often, is not to be known: what
+    /// comes of it the server is asked.
+    pub(super) fn align_extended(
+        &mut self,
+        reading: &Reading,
+        backend: &mut Backend,
+        to_server: &mut BytesMut,
+    ) {
+        for prepared in reading.prepared.iter().take(NAMES_MAX) {
+            self.align_name(prepared.name(), backend, to_server);
+            match prepared {
+                Prepared::Made(_) => self.traces.leaves |= Kinds::PREPARED,
+                Prepared::Dropped(name) => {
+                    self.traces.leaves |= Kinds::PREPARED;
+                    let own = self.by_sql.as_ref().and_then(|own| own.known.get(name)).map(Arc::clone);
+                    let there = backend.by_sql.get(name).map(Arc::clone);
+                    self.expected.push_back(Expect::Local(Local::Dropped { name: name.clone(), own, there }));
+                    self.changed(Change::Dropped(name.clone()), backend);
+                }
+                Prepared::Used(name) => self.note_use(name, backend),
+            }
+        }
+    }
+
+    fn note_use(&mut self, name: &str, backend: &Backend) {
+        if let Some(statement) = self.by_sql.as_ref().and_then(|own| own.known.get(name)) {
+            let statement = Arc::clone(statement);
+            self.note(&statement.reading, backend);
+        }
+    }
+
+    fn has_room_for(&self, text: &[u8]) -> bool {
+        let bounds = self.bounds.statements;
+        self.by_sql.as_ref().is_none_or(|own| {
+            own.known.len() < bounds.count as usize && own.bytes + text.len() <= bounds.bytes as usize
+        })
+    }
+
+    fn align_name(&mut self, name: &str, backend: &mut Backend, to_server: &mut BytesMut) {
+        if self.status == Status::Failed {
+            return;
+        }
+        let own = self.by_sql.as_ref().and_then(|own| own.known.get(name)).map(Arc::clone);
+        let there = backend.by_sql.get(name);
+        match (&own, there) {
+            (None, None) => return,
+            (Some(own), Some(there)) if Arc::ptr_eq(own, there) => return,
+            (Some(_) | None, Some(_)) => self.drop_there(name, backend, to_server),
+            (Some(_), None) => {}
+        }
+        if let Some(own) = own {
+            self.make_room(backend, to_server);
+            self.put_aside(name, &own.text, None, backend, to_server);
+            backend.by_sql.insert(name.into(), own);
+        }
+    }
+
+    /// A connection keeps as many of these as of the pool's own.
+    fn make_room(&mut self, backend: &mut Backend, to_server: &mut BytesMut) {
+        if backend.by_sql.len() >= backend.parsed.max()
+            && let Some(any) = backend.by_sql.keys().next().cloned()
+        {
+            self.drop_there(&any, backend, to_server);
+        }
+    }
+
+    fn drop_there(&mut self, name: &str, backend: &mut Backend, to_server: &mut BytesMut) {
+        let before = backend.by_sql.remove(name);
+        let text = format!("DEALLOCATE \"{}\"", name.replace('"', "\"\""));
+        self.put_aside(name, text.as_bytes(), before, backend, to_server);
+    }
+
+    /// Writes what only we hear the answer of. Within a batch it is part of it, and its failure the batch's: then
+    /// the name means what it meant `before`.
+    fn put_aside(
+        &mut self,
+        name: &str,
+        text: &[u8],
+        before: Option<Arc<ByText>>,
+        backend: &mut Backend,
+        to_server: &mut BytesMut,
+    ) {
+        let name = name.into();
+        if !self.batch_open {
+            frontend::put_query_bytes(to_server, text);
+            return self.expected.push_back(Expect::Aside { name });
+        }
+        self.put_run(text, PORTAL, backend, to_server);
+        self.expected.push_back(Expect::Run(Run::Aside { name, before }));
+        frontend::put_close_portal(to_server, PORTAL);
+        self.expected.push_back(Expect::Close(CloseRole::Own));
+    }
+
+    /// A statement was not dropped after all, nor anything before it done.
+    pub(super) fn undrop(
+        &mut self,
+        name: Box<str>,
+        own: Option<Arc<ByText>>,
+        there: Option<Arc<ByText>>,
+        backend: &mut Backend,
+    ) {
+        if let Some(there) = there {
+            backend.by_sql.insert(name.clone(), there);
+        }
+        if let Some(own) = own {
+            self.by_sql.get_or_insert_default().insert(name, own);
+        }
+    }
+
+    /// The server has not done what it was told aside: what it has under that name is not to be known.
+    pub(super) fn aside_failed(&self, backend: &mut Backend) {
+        if let Some(Expect::Aside { name }) = self.expected.front() {
+            backend.by_sql.remove(name);
+            backend.dirt |= Kinds::PREPARED;
+        }
+    }
+
+    /// The server has done what a text told it.
+    pub(super) fn changed(&mut self, change: Change, backend: &mut Backend) {
+        let own = self.by_sql.get_or_insert_default();
+        match change {
+            Change::Made(name, statement) => {
+                backend.by_sql.insert(name.clone(), Arc::clone(&statement));
+                own.insert(name, statement);
+            }
+            Change::Dropped(name) => {
+                backend.by_sql.remove(&name);
+                own.remove(&name);
+            }
+        }
+    }
+}
