@@ -138,7 +138,7 @@ impl Session {
                     continue;
                 }
             }
-            self.begin();
+            self.begin()?;
             match self.exchange().await? {
                 End::Free => self.release().await?,
                 End::Left => {
@@ -235,16 +235,23 @@ impl Session {
         Ok(())
     }
 
-    fn begin(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+    fn begin(&mut self) -> Result<(), Error> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
+        if !self.to_server.is_empty() {
+            // What the session needs first goes in one write with its first message, which the server may be waiting
+            // for before it says anything.
+            let (input, backend) = (&mut self.from_client, &mut lease.backend);
+            self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
+        }
         // A cancel request is for what the client runs: a setup that it hit would end the session.
         if self.machine.in_setup() {
             self.registered.canceller.hold_back();
         } else {
             self.registered.leased(&lease.cancel);
         }
+        Ok(())
     }
 
     async fn exchange(&mut self) -> Result<End, Error> {
