@@ -73,7 +73,7 @@ fn the_idle_do_not_notice_that_the_server_was_restarted() -> Result<()> {
         let (idle, open) = (connect(&proxy, "shop").await?, connect(&proxy, "shop").await?);
         let statement = idle.prepare("SELECT $1::int + 1").await?;
         idle.query_one(&statement, &[&1]).await?;
-        open.batch_execute("BEGIN").await?;
+        open.batch_execute("BEGIN; SELECT 1").await?;
         server.restart()?;
         assert!(open.simple_query("SELECT 1").await.is_err(), "its transaction died with the server");
         for number in 0..10 {

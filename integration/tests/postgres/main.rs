@@ -6,6 +6,7 @@ mod login;
 mod roles;
 mod sessions;
 mod suites;
+mod transparency;
 
 use std::future::Future;
 

@@ -56,8 +56,9 @@ fn what_is_not_reported_does_not_leak() -> Result<()> {
     run(async {
         let (_server, proxy) = proxy(1)?;
         let (one, other) = (connect(&proxy, "shop").await?, connect(&proxy, "shop").await?);
-        one.batch_execute("SET statement_timeout = '7s'; PREPARE p AS SELECT 1; LISTEN l").await?;
-        one.batch_execute("CREATE TEMP TABLE only_here ON COMMIT DROP AS SELECT 1").await?;
+        one.batch_execute("SET statement_timeout = '7s'; PREPARE p AS SELECT 1; DEALLOCATE p").await?;
+        one.batch_execute("LISTEN l; UNLISTEN *; CREATE TEMP TABLE only_here ON COMMIT DROP AS SELECT 1")
+            .await?;
         one.simple_query("SELECT set_config('lock_timeout', '7s', false)").await?;
         assert_eq!(text(&other, "SHOW lock_timeout").await?, "0");
         assert_eq!(text(&other, "SHOW statement_timeout").await?, "0");
@@ -209,7 +210,7 @@ fn who_waits_too_long_is_told_so_and_stays() -> Result<()> {
     run(async {
         let (_server, proxy) = proxy_with_wait(1, "300ms")?;
         let (holder, waiter) = (connect(&proxy, "shop").await?, connect(&proxy, "shop").await?);
-        holder.batch_execute("BEGIN").await?;
+        holder.batch_execute("BEGIN; SELECT 1").await?;
         let refused = waiter.simple_query("SELECT 1").await.err().context("served")?;
         let refused = refused.as_db_error().context("not told why")?.clone();
         assert_eq!(refused.code(), &SqlState::TOO_MANY_CONNECTIONS);

@@ -22,7 +22,6 @@ use super::state::{Machine, Need};
 use crate::Shared;
 use crate::error::Error;
 use crate::reply;
-use crate::route::Route;
 use crate::upstream::{UserPool, refused};
 
 /// No more is read from one side while this much waits for the other.
@@ -38,7 +37,6 @@ pub struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) conn: Downstream,
     pub(super) input: BytesMut,
-    pub(super) route: Route,
     pub(super) pool: Arc<UserPool>,
     pub(super) machine: Machine,
     pub(super) registered: Registered,
@@ -50,7 +48,6 @@ pub struct Session {
     shared: Arc<Shared>,
     conn: Downstream,
     draining: Reached,
-    route: Route,
     pool: Arc<UserPool>,
     machine: Machine,
     registered: Registered,
@@ -85,14 +82,13 @@ enum End {
 impl Session {
     /// A session whose client has been greeted. Boxed: a future that is given a value keeps room for it twice.
     pub fn new(parts: Parts) -> Box<Session> {
-        let Parts { shared, conn, input, route, pool, machine, registered, lease } = parts;
+        let Parts { shared, conn, input, pool, machine, registered, lease } = parts;
         pool.metrics.clients.inc();
         let now = Instant::now();
         Box::new(Session {
             draining: conn.drain.draining(),
             shared,
             conn,
-            route,
             pool,
             machine,
             registered,
@@ -356,7 +352,7 @@ impl Session {
         let is_dirty = !lease.backend.dirt.is_empty();
         lease.redeem();
         match lease {
-            Lease::Pooled(lease) if is_dirty => self.pool.wash(lease).await,
+            Lease::Pooled(lease) if is_dirty => Box::pin(self.pool.wash(lease)).await,
             Lease::Pooled(mut lease) => lease.vouch(),
             Lease::Own(_) => {}
         }
@@ -392,8 +388,8 @@ impl Session {
         self.shared.access.record(error.is_some(), || {
             let event = Event::new("transaction")
                 .show("peer", self.conn.peer)
-                .with("database", self.route.database.as_str())
-                .with("user", self.route.user.as_str())
+                .with("database", &*self.pool.database)
+                .with("user", &*self.pool.user)
                 .time("took_ms", self.began.elapsed());
             match error {
                 Some(error) => event.with("sqlstate", error.sqlstate()).show("error", error),

@@ -239,7 +239,7 @@ impl Handshake {
             let pid = Some(server.cancel.key.pid);
             let registered = self.shared.cancels.register(pid, long_key).map_err(Error::Client)?;
             let mode = Mode::Session;
-            return Ok(LoggedIn { route, pool, mode, settings, registered, lease: Some(server) });
+            return Ok(LoggedIn { pool, mode, settings, registered, lease: Some(server) });
         }
         let settings = pool.settings(asked).await?;
         let (lease, pid) = match mode {
@@ -251,7 +251,7 @@ impl Handshake {
             Mode::Transaction | Mode::Statement => (None, None),
         };
         let registered = self.shared.cancels.register(pid, long_key).map_err(Error::Client)?;
-        Ok(LoggedIn { route, pool, mode, settings, registered, lease })
+        Ok(LoggedIn { pool, mode, settings, registered, lease })
     }
 
     /// The session of a client that is logged in.
@@ -263,10 +263,10 @@ impl Handshake {
             bytes: u32::try_from(limits.statement_bytes.bytes()).unwrap_or(u32::MAX),
         };
         let bounds = Bounds { message: limits.message.bytes(), statements };
-        let LoggedIn { route, pool, mode, settings, registered, lease } = logged_in;
+        let LoggedIn { pool, mode, settings, registered, lease } = logged_in;
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
         let Handshake { shared, conn, input, .. } = self;
-        Session::new(Parts { shared, conn, input, route, pool, machine, registered, lease })
+        Session::new(Parts { shared, conn, input, pool, machine, registered, lease })
     }
 
     /// Tells the client why it does not get in. It may be gone, or deaf: nobody waits for it.
@@ -300,7 +300,6 @@ fn is_carried(name: &str) -> bool {
 
 /// Who a client is, and what it begins with.
 pub struct LoggedIn {
-    route: Route,
     pool: Arc<crate::upstream::UserPool>,
     mode: Mode,
     settings: Arc<Settings>,

@@ -126,7 +126,7 @@ enum ParseRole {
     /// The client's; the statement is new on this connection.
     Named { name: Box<[u8]>, statement: Arc<Statement> },
     /// Ours: the client uses what it has parsed on another connection.
-    Injected { id: Option<StatementId> },
+    Injected { statement: Option<Arc<Statement>> },
     /// The client parses a name it has already: it fails, and the error has to have the client's name.
     Duplicate { name: Box<[u8]> },
 }

@@ -31,7 +31,10 @@ pub struct Found {
 /// What each kind of row begins with, and the query for it. Operators are named in full: the session's own
 /// search_path is in force.
 const QUERIES: [(Kinds, &str); 5] = [
-    (Kinds::PREPARED, "SELECT 'p',name::pg_catalog.text,'' FROM pg_catalog.pg_prepared_statements WHERE from_sql"),
+    (
+        Kinds::PREPARED,
+        "SELECT 'p',name::pg_catalog.text,'' FROM pg_catalog.pg_prepared_statements WHERE from_sql",
+    ),
     (Kinds::CURSORS, "(SELECT 'c','','' FROM pg_catalog.pg_cursors LIMIT 1)"),
     (Kinds::LISTENS, "(SELECT 'l','','' FROM pg_catalog.pg_listening_channels() LIMIT 1)"),
     (
@@ -62,10 +65,7 @@ impl Survey {
             for name in &self.custom {
                 let name = quote(name);
                 // It cannot fail: a String takes everything.
-                let _ = write!(
-                    query,
-                    " UNION ALL SELECT 's',{name},pg_catalog.current_setting({name},true)"
-                );
+                let _ = write!(query, " UNION ALL SELECT 's',{name},pg_catalog.current_setting({name},true)");
             }
         }
         query
@@ -110,7 +110,11 @@ mod tests {
         let survey = Survey { kinds: Kinds::LOCKS, custom: vec!["a.b".into()] };
         assert!(survey.query().contains("pg_locks") && !survey.query().contains("UNION"));
         let survey = Survey { kinds: Kinds::LOCKS | Kinds::SETTINGS, custom: vec!["a'.b".into()] };
-        assert!(survey.query().ends_with("UNION ALL SELECT 's',E'a\\'.b',pg_catalog.current_setting(E'a\\'.b',true)"));
+        assert!(
+            survey
+                .query()
+                .ends_with("UNION ALL SELECT 's',E'a\\'.b',pg_catalog.current_setting(E'a\\'.b',true)")
+        );
     }
 
     #[test]

@@ -99,9 +99,9 @@ impl<'a> Lexer<'a> {
     /// `$tag$ … $tag$`, or a parameter like `$1`, or a lone dollar.
     fn dollar(&mut self) -> Token<'a> {
         let tag_end = self.rest.get(1..).and_then(|rest| rest.iter().position(|byte| !continues(*byte)));
-        let tag = tag_end.and_then(|end| self.rest.get(..end + 2)).filter(|tag| {
-            tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit)
-        });
+        let tag = tag_end
+            .and_then(|end| self.rest.get(..end + 2))
+            .filter(|tag| tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit));
         let Some(tag) = tag else {
             self.take(1);
             let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -93,13 +93,7 @@ impl Reading {
 
 /// Reads a text.
 pub fn read(text: &[u8]) -> Reading {
-    let mut reader = Reader {
-        lexer: Lexer::new(text),
-        reading: Reading::default(),
-        statements: 0,
-        creates: false,
-        after_into: false,
-    };
+    let mut reader = Reader::new(text);
     while !reader.lexer.rest().is_empty() {
         reader.statement();
     }
@@ -146,6 +140,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a [u8]) -> Reader<'a> {
+        Reader {
+            lexer: Lexer::new(text),
+            reading: Reading::default(),
+            statements: 0,
+            creates: false,
+            after_into: false,
+        }
+    }
+
     fn statement(&mut self) {
         let first = loop {
             match self.lexer.next() {
@@ -169,7 +173,8 @@ impl<'a> Reader<'a> {
             b"close" => self.releases(Kinds::CURSORS),
             b"drop" => self.releases(Kinds::TEMPORARY),
             b"load" => self.leaves(Kinds::LIBRARIES),
-            b"do" | b"call" => {
+            b"do" => self.block(),
+            b"call" => {
                 self.reading.releases |= Kinds::ANYTHING;
                 self.leaves(Kinds::ANYTHING)
             }
@@ -221,6 +226,35 @@ impl<'a> Reader<'a> {
             | b"pg_try_advisory_lock"
             | b"pg_try_advisory_lock_shared" => self.reading.leaves |= Kinds::LOCKS,
             _ => {}
+        }
+    }
+
+    /// `DO 'code'`: it may do anything; what it says of settings by name is known by name.
+    fn block(&mut self) -> Option<Token<'a>> {
+        self.reading.releases |= Kinds::ANYTHING;
+        self.reading.leaves |= Kinds::ANYTHING;
+        let mut next = self.lexer.next();
+        while let Some(token) = next {
+            match token {
+                Token::Other(b';') => return next,
+                Token::Text(code) => {
+                    // A block within is text to the one around it, so this goes no deeper.
+                    let mut inner = Reader::new(code);
+                    inner.rest_of_all();
+                    self.reading.settings.append(&mut inner.reading.settings);
+                }
+                Token::Word(_) | Token::Quoted(_) | Token::Other(_) => {}
+            }
+            next = self.lexer.next();
+        }
+        None
+    }
+
+    /// Looks at all words that may stand anywhere.
+    fn rest_of_all(&mut self) {
+        while !self.lexer.rest().is_empty() {
+            let next = self.lexer.next();
+            self.rest(next);
         }
     }
 
@@ -345,7 +379,8 @@ impl<'a> Reader<'a> {
 
     fn reset(&mut self) -> Option<Token<'a>> {
         let first = self.lexer.next();
-        let keyword = if let Some(Token::Word(word)) = first { Keyword::new(word) } else { Keyword::new(b"") };
+        let keyword =
+            if let Some(Token::Word(word)) = first { Keyword::new(word) } else { Keyword::new(b"") };
         let name: Box<str> = match keyword.get() {
             b"all" => {
                 self.reading.resets_all = true;
@@ -432,9 +467,12 @@ impl<'a> Reader<'a> {
         {
             self.lexer.next();
         }
-        let is_all = self.lexer.rest().trim_ascii_start().get(..3).is_some_and(|word| {
-            word.eq_ignore_ascii_case(b"all")
-        });
+        let is_all = self
+            .lexer
+            .rest()
+            .trim_ascii_start()
+            .get(..3)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"all"));
         match self.name() {
             Some(name) if is_all && &*name == "all" => self.reading.releases |= Kinds::PREPARED,
             Some(name) => {

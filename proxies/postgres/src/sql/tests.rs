@@ -80,6 +80,7 @@ fn settings_are_known_by_name() {
         assert_eq!(settings(text), names, "{text}");
         assert!(leaves(text).is_empty(), "{text}");
     }
+    assert_eq!(settings("DO $$BEGIN PERFORM 1; PERFORM set_config('a.b', 'c', false); END$$"), ["a.b"]);
     assert!(read(b"SELECT set_config($1, $2, false)").sets_by_parameter);
 }
 

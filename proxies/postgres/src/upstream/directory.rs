@@ -161,8 +161,7 @@ impl Directory {
             pools.remove(&longest);
         }
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
-        let name = format!("{database}.{user}");
-        let pool = Arc::new(UserPool::start(name, target, options, metrics, &self.cx.runtime));
+        let pool = Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.cx.runtime));
         pools.insert(key, Pooled { pool: Arc::clone(&pool), unused_since: None });
         Ok(pool)
     }

@@ -35,6 +35,10 @@ const HOUSEKEEPING_MAX: Duration = Duration::from_secs(10);
 pub struct UserPool {
     /// `database.user`, for logs and metrics.
     pub name: String,
+    /// The database, as clients name it.
+    pub database: String,
+    /// The user, as clients name it.
+    pub user: String,
     /// What happens in it.
     pub metrics: Arc<PoolMetrics>,
     /// Its sessions' prepared statements.
@@ -46,13 +50,14 @@ pub struct UserPool {
 
 impl UserPool {
     pub(super) fn start(
-        name: String,
+        (database, user): (String, String),
         target: Target,
         options: config::Pool,
         metrics: PoolMetrics,
         runtime: &Handle,
     ) -> UserPool {
         let metrics = Arc::new(metrics);
+        let name = format!("{database}.{user}");
         let bounds = bounds(&options, target.connect);
         let dial = Dial {
             target: Arc::new(ArcSwap::from_pointee(target)),
@@ -62,6 +67,8 @@ impl UserPool {
         UserPool {
             connections: Pool::start(name.clone(), dial.clone(), bounds, runtime),
             name,
+            database,
+            user,
             metrics,
             statements: Arc::default(),
             dial,

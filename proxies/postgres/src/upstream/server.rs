@@ -84,7 +84,11 @@ impl Server {
 
     /// What there is of what a session may have left; `None` if the server does not say. Notifications that come
     /// meanwhile are the session's.
-    pub async fn survey(&mut self, survey: &Survey, to_client: &mut BytesMut) -> Result<Option<Found>, Error> {
+    pub async fn survey(
+        &mut self,
+        survey: &Survey,
+        to_client: &mut BytesMut,
+    ) -> Result<Option<Found>, Error> {
         let (query, mut rows) = (survey.query(), Vec::new());
         let answered = self.ask(&query, |frame| match frame.tag {
             b'D' => rows.push(frame),

@@ -1,6 +1,8 @@
 //! A transaction that was begun and has done nothing needs no server. The client has its answer at once; the server
 //! hears of it with the first statement.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use super::{Backend, Expect, Machine, Mode, ParseRole, Run, Unnamed};
@@ -37,9 +39,24 @@ impl Machine {
         }
         let text = frontend::query_text(input.get(..total)?);
         // What most texts begin with needs no reading.
-        if !matches!(text.trim_ascii_start().first(), Some(b'b' | b'B' | b's' | b'S' | b'c' | b'C' | b'e' | b'E'
-            | b'r' | b'R' | b'a' | b'A' | b'-' | b'/'))
-        {
+        if !matches!(
+            text.trim_ascii_start().first(),
+            Some(
+                b'b' | b'B'
+                    | b's'
+                    | b'S'
+                    | b'c'
+                    | b'C'
+                    | b'e'
+                    | b'E'
+                    | b'r'
+                    | b'R'
+                    | b'a'
+                    | b'A'
+                    | b'-'
+                    | b'/'
+            )
+        ) {
             return Some(false);
         }
         let (tag, status, deferred) = match (sql::read(text).block, &self.deferred) {
@@ -99,7 +116,8 @@ impl Machine {
         let statement = self.statements.intern(&[text, &[0, 0, 0]].concat());
         if !backend.parsed.touch(statement.id) {
             self.put_parse(&statement, to_server, backend);
-            self.expected.push_back(Expect::Parse(ParseRole::Injected { id: Some(statement.id) }));
+            self.expected
+                .push_back(Expect::Parse(ParseRole::Injected { statement: Some(Arc::clone(&statement)) }));
         }
         frontend::put_run(to_server, portal, statement.name.as_bytes());
     }

@@ -259,7 +259,7 @@ impl Machine {
         let void = format!("groove_void_{}", self.voids);
         let text = |text: &str| [text.as_bytes(), &[0, 0, 0]].concat();
         frontend::put_parse(splice.out(), void.as_bytes(), &text(""));
-        self.extended(Expect::Parse(ParseRole::Injected { id: None }));
+        self.extended(Expect::Parse(ParseRole::Injected { statement: None }));
         frontend::put_parse(splice.out(), client_name, &text(&format!("DEALLOCATE {void}")));
         let before = self.unnamed.replace(None);
         self.extended(Expect::Parse(ParseRole::Unnamed { before }));
@@ -353,7 +353,7 @@ impl Machine {
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice<'_>, backend: &mut Backend) {
         if !backend.parsed.touch(statement.id) {
             self.put_parse(statement, splice.out(), backend);
-            self.extended(Expect::Parse(ParseRole::Injected { id: Some(statement.id) }));
+            self.extended(Expect::Parse(ParseRole::Injected { statement: Some(Arc::clone(statement)) }));
         }
     }
 
@@ -368,7 +368,7 @@ impl Machine {
                 let _ = self.read_unnamed(text, splice, backend);
             }
             frontend::put_parse(splice.out(), b"", &content);
-            self.extended(Expect::Parse(ParseRole::Injected { id: None }));
+            self.extended(Expect::Parse(ParseRole::Injected { statement: None }));
         } else {
             frontend::put_close_statement(splice.out(), b"");
             self.extended(Expect::Close(CloseRole::Foreign));

@@ -189,7 +189,10 @@ impl Machine {
 
     fn parse_complete(&mut self) -> bool {
         match self.expected.front() {
-            Some(Expect::Parse(ParseRole::Injected { .. })) => {
+            Some(Expect::Parse(ParseRole::Injected { statement })) => {
+                if let Some(statement) = statement {
+                    statement.prove();
+                }
                 self.expected.pop_front();
                 false
             }
@@ -294,13 +297,7 @@ impl Machine {
         self.traces.troubled = true;
         match self.expected.front_mut() {
             // Their ReadyForQuery follows.
-            Some(
-                Expect::Query { .. }
-                | Expect::Sync
-                | Expect::Setup
-                | Expect::Aside { .. },
-            )
-            | None => {
+            Some(Expect::Query { .. } | Expect::Sync | Expect::Setup | Expect::Aside { .. }) | None => {
                 self.copying_in = false;
                 None
             }
@@ -340,8 +337,11 @@ impl Machine {
                     self.names.remove(&name);
                     backend.parsed.remove(statement.id);
                 }
-                Expect::Parse(ParseRole::Injected { id: Some(id) }) => backend.parsed.remove(id),
-                Expect::Parse(ParseRole::Injected { id: None }) | Expect::Close(CloseRole::Foreign) => {
+                Expect::Parse(ParseRole::Injected { statement: Some(statement) }) => {
+                    backend.parsed.remove(statement.id);
+                }
+                Expect::Parse(ParseRole::Injected { statement: None })
+                | Expect::Close(CloseRole::Foreign) => {
                     self.unnamed.is_here = false;
                 }
                 // One that failed has destroyed what was before.

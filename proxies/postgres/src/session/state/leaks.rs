@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use super::{Backend, Bounds, EXPECTED_MAX, Machine, Mode, Need};
-use crate::sql::Kinds;
 use crate::error::Error;
 use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
+use crate::sql::Kinds;
 use crate::wire::backend::{
     ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready,
 };

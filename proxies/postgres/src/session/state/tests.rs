@@ -82,7 +82,8 @@ impl Server {
         }
         if let Some(name) = text.strip_prefix("DEALLOCATE ") {
             let name = name.trim_matches('"');
-            let known = self.statements.remove(name.as_bytes()).is_some() || self.by_sql.remove(name).is_some();
+            let known =
+                self.statements.remove(name.as_bytes()).is_some() || self.by_sql.remove(name).is_some();
             return match known {
                 true => put_command_complete(out, "DEALLOCATE"),
                 false => self.fail(out, "26000", extended),
@@ -149,7 +150,10 @@ impl Server {
     /// Answers a survey, as the driver would have it asked.
     fn found(&self, survey: &Survey) -> Found {
         let mut found = Found::default();
-        if survey.kinds.contains(Kinds::SETTINGS) && !self.own.is_empty() && survey.custom == ["my.own".into()] {
+        if survey.kinds.contains(Kinds::SETTINGS)
+            && !self.own.is_empty()
+            && survey.custom == ["my.own".into()]
+        {
             found.settings.push(("my.own".into(), self.own.clone().into()));
         }
         if survey.kinds.contains(Kinds::PREPARED) {

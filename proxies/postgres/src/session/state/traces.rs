@@ -21,13 +21,38 @@ pub(super) struct Traces {
     pub(super) leaves: Kinds,
     /// What may be gone.
     pub(super) releases: Kinds,
-    /// Settings with a dot in their name that may have been set.
-    custom: BTreeSet<Box<str>>,
-    /// Settings that were reset.
-    resets: Vec<Box<str>>,
+    /// Few sessions ever have any.
+    names: Option<Box<Names>>,
     resets_all: bool,
+    /// The server has said what is set.
+    is_surveyed: bool,
     /// Something failed, or there was a transaction block: what was reset may not be.
     pub(super) troubled: bool,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    /// Settings with a dot in their name that may have been set.
+    custom: BTreeSet<Box<str>>,
+    /// Settings of the startup that were reset.
+    resets: Vec<Box<str>>,
+}
+
+impl Traces {
+    fn add_custom(&mut self, name: Box<str>) {
+        let custom = &mut self.names.get_or_insert_default().custom;
+        if custom.len() < CUSTOM_MAX {
+            custom.insert(name);
+        }
+    }
+
+    fn has_resets(&self) -> bool {
+        self.resets_all || self.resets_some()
+    }
+
+    fn resets_some(&self) -> bool {
+        self.names.as_ref().is_some_and(|names| !names.resets.is_empty())
+    }
 }
 
 impl Machine {
@@ -41,20 +66,23 @@ impl Machine {
             if !backend.settings.is_reported(name) {
                 traces.leaves |= Kinds::SETTINGS;
             }
-            if name.contains('.') && traces.custom.len() < CUSTOM_MAX {
-                traces.custom.insert(name.clone());
+            if name.contains('.') {
+                traces.add_custom(name.clone());
             }
         }
         traces.resets_all |= reading.resets_all;
-        traces.resets.extend(reading.resets.iter().filter(|name| self.startup.has(name)).cloned());
+        for name in reading.resets.iter().filter(|name| self.startup.has(name)) {
+            let resets = &mut traces.names.get_or_insert_default().resets;
+            if !resets.contains(name) {
+                resets.push(name.clone());
+            }
+        }
     }
 
     /// Notes the parameters of a statement that sets what one of them names.
     pub(super) fn note_parameters<'a>(&mut self, parameters: impl Iterator<Item = &'a [u8]>) {
         for name in parameters.filter_map(custom_name) {
-            if self.traces.custom.len() < CUSTOM_MAX {
-                self.traces.custom.insert(name);
-            }
+            self.traces.add_custom(name);
         }
     }
 
@@ -79,21 +107,27 @@ impl Machine {
         if kinds.is_empty() {
             return None;
         }
-        let mut custom = self.traces.custom.clone();
+        let mut custom = self.traces.names.as_ref().map(|names| names.custom.clone()).unwrap_or_default();
         custom.extend(self.settings.custom().map(Box::from));
         Some(Survey { kinds, custom: custom.into_iter().collect() })
     }
 
     fn doubtful(&self) -> Kinds {
-        let Traces { leaves, releases, .. } = self.traces;
-        // What was reset is reset, unless it was rolled back.
-        let doubts = if self.has_resets() && self.traces.troubled { Kinds::SETTINGS } else { Kinds::empty() };
+        let Traces { leaves, releases, .. } = &self.traces;
+        // After RESET ALL all is reset, unless it was rolled back, or something was set after it.
+        let is_doubtful =
+            self.traces.troubled || leaves.contains(Kinds::SETTINGS) || self.traces.resets_some();
+        let doubts = if self.traces.has_resets() && is_doubtful { Kinds::SETTINGS } else { Kinds::empty() };
         let kinds = match self.mode {
             Mode::Session => doubts,
-            Mode::Transaction | Mode::Statement if self.pinned.is_empty() => leaves | doubts,
+            Mode::Transaction | Mode::Statement if self.pinned.is_empty() => *leaves | doubts,
             // Who keeps the connection keeps what is on it.
             Mode::Transaction | Mode::Statement => {
-                if self.pinned.intersects(releases) { leaves | self.pinned | doubts } else { doubts }
+                if self.pinned.intersects(*releases) {
+                    *leaves | self.pinned | doubts
+                } else {
+                    doubts
+                }
             }
         };
         kinds - Kinds::LIBRARIES
@@ -101,11 +135,7 @@ impl Machine {
 
     /// Whether something has to be done about what the session left, although it keeps its connection.
     pub(super) fn has_business(&self) -> bool {
-        self.has_resets() || !self.doubtful().is_empty()
-    }
-
-    fn has_resets(&self) -> bool {
-        self.traces.resets_all || !self.traces.resets.is_empty()
+        self.traces.has_resets() || !self.doubtful().is_empty()
     }
 
     /// Takes the answer to a survey of `kinds`; without one, everything may be there, and the session keeps its
@@ -124,6 +154,7 @@ impl Machine {
         self.traces.leaves -= kinds;
         self.traces.releases = Kinds::empty();
         if kinds.contains(Kinds::SETTINGS) {
+            self.traces.is_surveyed = true;
             let own_role = backend.initial.get("session_authorization").map(Box::from);
             let asked = found.settings.iter().filter(|(name, value)| match &**name {
                 "role" => &**value != "none",
@@ -145,7 +176,7 @@ impl Machine {
         if self.traces.leaves.contains(Kinds::LIBRARIES) {
             self.pinned |= Kinds::LIBRARIES;
         }
-        if self.has_resets() {
+        if self.traces.has_resets() {
             self.restore(backend, to_client);
         } else if !Arc::ptr_eq(&self.settings, &backend.settings) {
             self.settings = Arc::clone(&backend.settings);
@@ -155,14 +186,15 @@ impl Machine {
             self.unnamed.is_here = false;
         }
         self.traces.releases = Kinds::empty();
-        self.traces.troubled = false;
+        (self.traces.troubled, self.traces.is_surveyed) = (false, false);
     }
 
     fn restore(&mut self, backend: &mut Backend, to_client: &mut BytesMut) {
-        let names = std::mem::take(&mut self.traces.resets);
+        let names =
+            self.traces.names.as_mut().map(|names| std::mem::take(&mut names.resets)).unwrap_or_default();
         let all = std::mem::take(&mut self.traces.resets_all);
         let is_sure = !self.traces.troubled;
-        if all && is_sure {
+        if all && !self.traces.is_surveyed {
             Arc::make_mut(&mut backend.settings).reset_all();
         }
         let mut settings = (*backend.settings).clone();
