@@ -290,3 +290,30 @@ async fn beside_its_own(server: &Postgres, proxy: &Proxy, round: usize, number: 
     }
     Ok(())
 }
+
+#[test]
+fn what_is_altered_is_parsed_anew() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        server.sql("shop", "CREATE TABLE a (n int); INSERT INTO a VALUES (1); ALTER TABLE a OWNER TO app")?;
+        let (one, other) = (connect(&proxy, "shop").await?, connect(&proxy, "shop").await?);
+        let query = "SELECT * FROM a";
+        let before = one.prepare(query).await?;
+        one.query_one(&before, &[]).await?;
+        other.batch_execute("ALTER TABLE a ALTER n TYPE text").await?;
+        // Who has prepared it before hears what it would from the server; who does so now has what is there now.
+        assert_eq!(code(one.query(&before, &[]).await), SqlState::FEATURE_NOT_SUPPORTED);
+        for client in [&one, &other] {
+            let statement = client.prepare(query).await?;
+            assert_eq!(client.query_one(&statement, &[]).await?.get::<_, &str>(0), "1");
+        }
+        // Of what others alter, behind the proxy's back, one client hears once.
+        server.sql("shop", "ALTER TABLE a ALTER n TYPE int USING n::int")?;
+        assert_eq!(code(one.prepare(query).await), SqlState::FEATURE_NOT_SUPPORTED);
+        for client in [&one, &other] {
+            let statement = client.prepare(query).await?;
+            assert_eq!(client.query_one(&statement, &[]).await?.get::<_, i32>(0), 1);
+        }
+        Ok(())
+    })
+}

@@ -95,20 +95,27 @@ impl Statements {
         if interned.known.len() >= interned.sweep_at || interned.bytes >= interned.sweep_at_bytes {
             interned.sweep();
         }
-        interned.last += 1;
+        let statement = interned.make(content);
         interned.bytes += content.len();
-        let id = interned.last;
-        let content = Bytes::copy_from_slice(content);
-        let reading = crate::wire::cstr(&content).map(|(text, _)| sql::read(text));
-        let statement = Arc::new(Statement {
-            id,
-            name: server_name(id).into(),
-            content,
-            reading: reading.filter(|reading| !reading.is_nothing()).map(Box::new),
-            proven: AtomicBool::new(false),
-        });
         interned.known.insert(ByContent(Arc::clone(&statement)));
         statement
+    }
+
+    /// A statement with this content that nobody else gets: what it means depends on a session's temporary tables.
+    pub fn private(&self, content: &[u8]) -> Arc<Statement> {
+        self.0.lock().make(content)
+    }
+
+    /// From here on each content is a new statement, which servers parse anew: what the known ones are made of may
+    /// have changed. Those who have them keep them, and hear of it from the server as they would without a pool.
+    pub fn renew(&self) {
+        let known = {
+            let mut interned = self.0.lock();
+            interned.bytes = 0;
+            std::mem::take(&mut interned.known)
+        };
+        // Nobody waits for this.
+        drop(known);
     }
 
     /// The statement with this content, if a server has parsed it before.
@@ -120,6 +127,20 @@ impl Statements {
 }
 
 impl Interned {
+    fn make(&mut self, content: &[u8]) -> Arc<Statement> {
+        self.last += 1;
+        let id = self.last;
+        let content = Bytes::copy_from_slice(content);
+        let reading = crate::wire::cstr(&content).map(|(text, _)| sql::read(text));
+        Arc::new(Statement {
+            id,
+            name: server_name(id).into(),
+            content,
+            reading: reading.filter(|reading| !reading.is_nothing()).map(Box::new),
+            proven: AtomicBool::new(false),
+        })
+    }
+
     /// Amortised: each sweep is paid for by as many additions, or bytes of them, as it leaves.
     fn sweep(&mut self) {
         self.known.retain(|ByContent(statement)| Arc::strong_count(statement) > 1);
@@ -231,6 +252,18 @@ mod tests {
         assert_eq!(one.id, statements.intern(b"select 1\0\0\0").id);
         assert_ne!(one.id, statements.intern(b"select 1\0\0\x01\0\0\0\x17").id);
         assert_eq!(one.name.as_ref(), server_name(one.id));
+    }
+
+    #[test]
+    fn what_was_altered_is_parsed_anew() {
+        let statements = Statements::default();
+        let before = statements.intern(b"select * from t\0\0\0");
+        before.prove();
+        statements.renew();
+        assert!(statements.proven(b"select * from t\0\0\0").is_none());
+        assert_ne!(statements.intern(b"select * from t\0\0\0").id, before.id);
+        let own = statements.private(b"select * from t\0\0\0");
+        assert_ne!(statements.intern(b"select * from t\0\0\0").id, own.id);
     }
 
     #[test]

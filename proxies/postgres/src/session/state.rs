@@ -31,7 +31,7 @@ pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
 
-use by_sql::{BySql, Change};
+use by_sql::{BySql, Change, Written};
 use deferred::Deferred;
 use traces::Traces;
 
@@ -113,7 +113,7 @@ enum Run {
     /// A BEGIN that the client has had its answer to.
     Begin,
     /// About a statement that was prepared by SQL, and what its name meant before.
-    Aside { name: Box<str>, before: Option<Arc<ByText>> },
+    Aside { name: Box<str>, before: Option<ByText> },
 }
 
 /// Why a Parse was sent, and so what its failure undoes.
@@ -127,6 +127,8 @@ enum ParseRole {
     Named { name: Box<[u8]>, statement: Arc<Statement> },
     /// Ours: the client uses what it has parsed on another connection.
     Injected { statement: Option<Arc<Statement>> },
+    /// Ours: SQL of the client's names what it has prepared by protocol.
+    ByClientsName { name: Box<str> },
     /// The client parses a name it has already: it fails, and the error has to have the client's name.
     Duplicate { name: Box<[u8]> },
 }
@@ -156,7 +158,7 @@ enum Local {
     Deallocated,
     /// Nothing: a statement that was prepared by SQL is about to be dropped; the session had one by that name, and so
     /// had the server.
-    Dropped { name: Box<str>, own: Option<Arc<ByText>>, there: Option<Arc<ByText>> },
+    Dropped { name: Box<str>, own: Option<Arc<Written>>, there: Option<ByText> },
 }
 
 /// A session's unnamed statement.
@@ -210,6 +212,8 @@ pub struct Machine {
     voids: u64,
     /// Our own query at the begin of the lease failed.
     setup_failed: bool,
+    /// Something was changed that statements are made of.
+    has_altered: bool,
     /// An answer of ours to an exchange that never got a server.
     refusing: bool,
     terminated: bool,
@@ -242,6 +246,7 @@ impl Machine {
             server_passes: true,
             voids: 0,
             setup_failed: false,
+            has_altered: false,
             refusing: false,
             terminated: false,
             told_fatal: false,

@@ -17,8 +17,8 @@ pub struct Backend {
     pub initial: Arc<Settings>,
     /// The pool's statements it has parsed.
     pub parsed: Parsed,
-    /// What sessions have prepared on it by SQL, by name.
-    pub by_sql: HashMap<Box<str>, Arc<ByText>>,
+    /// What is prepared on it by a name of a client's.
+    pub by_sql: HashMap<Box<str>, ByText>,
     /// What sessions may have left on it.
     pub dirt: Kinds,
 }

@@ -1,6 +1,6 @@
 //! Statements that are prepared by SQL (`PREPARE name AS …`) where server connections are shared.
 //!
-//! A session's are kept by their text. Before a text that names one goes to a server, the server's idea of that
+//! A session's are kept by their text; what it has prepared by protocol SQL may name, too. Before a text that names one goes to a server, the server's idea of that
 //! name is made the session's: what another session left under it is dropped, what this one had elsewhere is
 //! prepared again.
 
@@ -9,31 +9,51 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Backend, CloseRole, Expect, Local, Machine, NAMES_MAX, Run};
+use super::{Backend, CloseRole, Expect, Local, Machine, NAMES_MAX, ParseRole, Run};
+use crate::session::prepared::Statement;
 use crate::sql::{Kinds, Prepared, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend;
 
+/// What SQL can name on a server connection.
+#[derive(Debug, Clone)]
+pub enum ByText {
+    /// A statement that was prepared by SQL.
+    Sql(Arc<Written>),
+    /// One that was prepared by protocol, under the name that its client has for it.
+    Protocol(Arc<Statement>),
+}
+
 /// A statement that was prepared by SQL.
 #[derive(Debug)]
-pub struct ByText {
+pub struct Written {
     /// The whole `PREPARE`.
     text: Bytes,
     /// What running it may leave behind.
     reading: Reading,
 }
 
+impl ByText {
+    fn is(&self, other: &ByText) -> bool {
+        match (self, other) {
+            (ByText::Sql(this), ByText::Sql(other)) => Arc::ptr_eq(this, other),
+            (ByText::Protocol(this), ByText::Protocol(other)) => this.id == other.id,
+            (ByText::Sql(_), ByText::Protocol(_)) | (ByText::Protocol(_), ByText::Sql(_)) => false,
+        }
+    }
+}
+
 /// A session's statements by their names, and the bytes of their texts.
 #[derive(Debug, Default)]
 pub(super) struct BySql {
-    known: HashMap<Box<str>, Arc<ByText>>,
+    known: HashMap<Box<str>, Arc<Written>>,
     bytes: usize,
 }
 
 /// What becomes of a name if the server does what it is told.
 #[derive(Debug)]
 pub(super) enum Change {
-    Made(Box<str>, Arc<ByText>),
+    Made(Box<str>, Arc<Written>),
     Dropped(Box<str>),
 }
 
@@ -41,7 +61,7 @@ pub(super) enum Change {
 const PORTAL: &[u8] = b"groove";
 
 impl BySql {
-    fn insert(&mut self, name: Box<str>, statement: Arc<ByText>) {
+    fn insert(&mut self, name: Box<str>, statement: Arc<Written>) {
         self.bytes += statement.text.len() + name.len();
         if let Some((name, old)) = self.known.remove_entry(&name) {
             self.bytes -= old.text.len() + name.len();
@@ -72,7 +92,7 @@ impl Machine {
                 Prepared::Made(_) if !self.has_room_for(text) => self.traces.leaves |= Kinds::PREPARED,
                 Prepared::Made(name) => {
                     let reading = Reading { prepared: Vec::new(), ..reading.clone() };
-                    let statement = ByText { text: Bytes::copy_from_slice(text), reading };
+                    let statement = Written { text: Bytes::copy_from_slice(text), reading };
                     change = Some(Change::Made(name.clone(), Arc::new(statement)));
                 }
                 Prepared::Dropped(name) => change = Some(Change::Dropped(name.clone())),
@@ -97,7 +117,7 @@ impl Machine {
                 Prepared::Dropped(name) => {
                     self.traces.leaves |= Kinds::PREPARED;
                     let own = self.by_sql.as_ref().and_then(|own| own.known.get(name)).map(Arc::clone);
-                    let there = backend.by_sql.get(name).map(Arc::clone);
+                    let there = backend.by_sql.get(name).cloned();
                     self.expected.push_back(Expect::Local(Local::Dropped { name: name.clone(), own, there }));
                     self.changed(Change::Dropped(name.clone()), backend);
                 }
@@ -106,11 +126,40 @@ impl Machine {
         }
     }
 
-    fn note_use(&mut self, name: &str, backend: &Backend) {
-        if let Some(statement) = self.by_sql.as_ref().and_then(|own| own.known.get(name)) {
-            let statement = Arc::clone(statement);
-            self.note(&statement.reading, backend);
+    /// The same for a name in a message that the session has no statement for by protocol.
+    pub(super) fn align_unknown(&mut self, name: &[u8], backend: &mut Backend, to_server: &mut BytesMut) {
+        if let Ok(name) = std::str::from_utf8(name) {
+            self.align_name(name, backend, to_server);
+            self.note_use(name, backend);
         }
+    }
+
+    /// The client closes what it has under a name.
+    pub(super) fn forget_by_sql(&mut self, name: &[u8]) {
+        if let Some(own) = &mut self.by_sql
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            own.remove(name);
+        }
+    }
+
+    fn note_use(&mut self, name: &str, backend: &Backend) {
+        match self.named(name) {
+            Some(ByText::Sql(statement)) => self.note(&statement.reading, backend),
+            Some(ByText::Protocol(statement)) => {
+                if let Some(reading) = &statement.reading {
+                    self.note(reading, backend);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// What the session means by a name.
+    fn named(&self, name: &str) -> Option<ByText> {
+        let by_sql = self.by_sql.as_ref().and_then(|own| own.known.get(name));
+        let by_sql = by_sql.map(|statement| ByText::Sql(Arc::clone(statement)));
+        by_sql.or_else(|| self.names.get(name.as_bytes()).map(|known| ByText::Protocol(Arc::clone(known))))
     }
 
     fn has_room_for(&self, text: &[u8]) -> bool {
@@ -124,17 +173,20 @@ impl Machine {
         if self.status == Status::Failed {
             return;
         }
-        let own = self.by_sql.as_ref().and_then(|own| own.known.get(name)).map(Arc::clone);
+        let own = self.named(name);
         let there = backend.by_sql.get(name);
         match (&own, there) {
             (None, None) => return,
-            (Some(own), Some(there)) if Arc::ptr_eq(own, there) => return,
+            (Some(own), Some(there)) if own.is(there) => return,
             (Some(_) | None, Some(_)) => self.drop_there(name, backend, to_server),
             (Some(_), None) => {}
         }
         if let Some(own) = own {
             self.make_room(backend, to_server);
-            self.put_aside(name, &own.text, None, backend, to_server);
+            match &own {
+                ByText::Sql(own) => self.put_aside(name, &own.text, None, backend, to_server),
+                ByText::Protocol(own) => self.put_parse_aside(name, own, to_server),
+            }
             backend.by_sql.insert(name.into(), own);
         }
     }
@@ -160,7 +212,7 @@ impl Machine {
         &mut self,
         name: &str,
         text: &[u8],
-        before: Option<Arc<ByText>>,
+        before: Option<ByText>,
         backend: &mut Backend,
         to_server: &mut BytesMut,
     ) {
@@ -175,12 +227,24 @@ impl Machine {
         self.expected.push_back(Expect::Close(CloseRole::Own));
     }
 
+    /// Parses a statement under the name its client has for it.
+    fn put_parse_aside(&mut self, name: &str, statement: &Statement, to_server: &mut BytesMut) {
+        frontend::put_parse(to_server, name.as_bytes(), &statement.content);
+        if self.batch_open {
+            let name = name.into();
+            self.expected.push_back(Expect::Parse(ParseRole::ByClientsName { name }));
+        } else {
+            frontend::put_sync(to_server);
+            self.expected.push_back(Expect::Aside { name: name.into() });
+        }
+    }
+
     /// A statement was not dropped after all, nor anything before it done.
     pub(super) fn undrop(
         &mut self,
         name: Box<str>,
-        own: Option<Arc<ByText>>,
-        there: Option<Arc<ByText>>,
+        own: Option<Arc<Written>>,
+        there: Option<ByText>,
         backend: &mut Backend,
     ) {
         if let Some(there) = there {
@@ -204,7 +268,7 @@ impl Machine {
         let own = self.by_sql.get_or_insert_default();
         match change {
             Change::Made(name, statement) => {
-                backend.by_sql.insert(name.clone(), Arc::clone(&statement));
+                backend.by_sql.insert(name.clone(), ByText::Sql(Arc::clone(&statement)));
                 own.insert(name, statement);
             }
             Change::Dropped(name) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name};
-use crate::sql::{self, Reading};
+use crate::sql::{self, Kinds, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
 use crate::wire::{HEADER, Splice, cstr};
@@ -226,7 +226,10 @@ impl Machine {
             return Ok(Progress::Taken);
         }
         self.names.check_room(self.bounds.statements, &name, parse.content)?;
-        let statement = self.statements.intern(parse.content);
+        let statement = match self.dirt().contains(Kinds::TEMPORARY) {
+            true => self.statements.private(parse.content),
+            false => self.statements.intern(parse.content),
+        };
         splice.cut(total);
         self.names.insert(name.clone(), Arc::clone(&statement));
         if backend.parsed.touch(statement.id) {
@@ -303,6 +306,9 @@ impl Machine {
             frontend::put_bind_head(splice.out(), total, &portal, &name, statement.name.as_bytes());
             splice.cut(head);
             return Ok(self.pass_extended(Expect::Bind, total - head, splice));
+        } else {
+            let name = name.to_vec();
+            self.align_unknown(&name, backend, splice.out());
         }
         Ok(self.pass_extended(Expect::Bind, total, splice))
     }
@@ -324,6 +330,8 @@ impl Machine {
                     self.extended(Expect::Describe);
                     return Ok(Progress::Taken);
                 }
+                let name = name.to_vec();
+                self.align_unknown(&name, backend, splice.out());
             }
             Ok(Target::Portal(_)) | Err(_) => {}
         }
@@ -336,6 +344,7 @@ impl Machine {
             Ok(Target::Statement(name)) if !name.is_empty() => {
                 let name: Box<[u8]> = name.into();
                 let statement = self.names.remove(&name);
+                self.forget_by_sql(&name);
                 splice.cut(total);
                 self.extended(Expect::Local(Local::CloseComplete { name, statement }));
                 return Ok(Progress::Taken);

@@ -153,6 +153,9 @@ impl Machine {
         if self.is_shared() && misses_ours(body) {
             backend.dirt |= Kinds::PREPARED;
         }
+        if is_outdated(body) {
+            self.statements.renew();
+        }
         let duplicate = self.error(backend).filter(|_| in_use);
         let passes = duplicate.is_none();
         if let Some(name) = duplicate {
@@ -196,6 +199,10 @@ impl Machine {
                 self.expected.pop_front();
                 false
             }
+            Some(Expect::Parse(ParseRole::ByClientsName { .. })) => {
+                self.expected.pop_front();
+                false
+            }
             Some(Expect::Parse(role)) => {
                 if let ParseRole::Named { statement, .. } = role {
                     statement.prove();
@@ -203,7 +210,7 @@ impl Machine {
                 self.expected.pop_front();
                 true
             }
-            Some(_) | None => true,
+            Some(_) | None => !self.hears_alone(),
         }
     }
 
@@ -251,6 +258,8 @@ impl Machine {
             Some(_) | None => {}
         }
         backend.completed(tag);
+        // Who has temporary tables most likely drops one of those.
+        self.has_altered |= alters(tag) && !self.dirt().contains(Kinds::TEMPORARY);
         if matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL") {
             self.names.clear();
             self.by_sql = None;
@@ -285,6 +294,9 @@ impl Machine {
             self.traces.troubled |= status != Status::Idle;
             // What a server would not tell the last time it may tell now.
             self.traces.releases |= self.pinned & Kinds::SETTINGS;
+        }
+        if status == Status::Idle && std::mem::take(&mut self.has_altered) {
+            self.statements.renew();
         }
         if self.mode == Mode::Statement && status != Status::Idle {
             return Err(Error::StatementMode);
@@ -349,6 +361,7 @@ impl Machine {
                 Expect::Parse(ParseRole::Unnamed { before })
                 | Expect::Close(CloseRole::Ended { before })
                 | Expect::Query { before, .. } => self.unnamed = before,
+                Expect::Parse(ParseRole::ByClientsName { name }) => _ = backend.by_sql.remove(&name),
                 Expect::Run(Run::Aside { name, before }) => match before {
                     Some(before) => _ = backend.by_sql.insert(name, before),
                     None => _ = backend.by_sql.remove(&name),
@@ -407,6 +420,21 @@ fn is_fatal(error: Option<&[u8]>) -> bool {
 
 fn has_code(error: Option<&[u8]>, code: &[u8]) -> bool {
     error.and_then(|body| error_field(body, b'C')) == Some(code)
+}
+
+/// Whether a statement was parsed when tables or types were others than they are.
+fn is_outdated(error: Option<&[u8]>) -> bool {
+    let says = |what: &[u8]| {
+        let message = error.and_then(|body| error_field(body, b'M'));
+        message.is_some_and(|message| memchr::memmem::find(message, what).is_some())
+    };
+    (has_code(error, b"0A000") && says(b"cached plan must not change result type"))
+        || (has_code(error, b"XX000") && says(b"cache lookup failed"))
+}
+
+/// Whether a command, by its tag, may change what statements are made of.
+fn alters(tag: &[u8]) -> bool {
+    [&b"ALTER "[..], b"DROP ", b"CREATE VIEW", b"CREATE FUNCTION"].iter().any(|start| tag.starts_with(start))
 }
 
 /// Whether a statement of the pool is gone: somebody has deallocated it behind our back.

@@ -97,7 +97,11 @@ impl Server {
             return put_command_complete(out, "PREPARE");
         }
         if let Some(name) = text.strip_prefix("EXECUTE ") {
-            return match self.by_sql.get(name).cloned() {
+            let by_protocol =
+                self.statements.get(name.as_bytes()).map(|text| String::from_utf8(text.clone()).unwrap());
+            return match self.by_sql.get(name).cloned().or(by_protocol) {
+                // As by SQL, where nothing else can be prepared.
+                Some(text) if text != "one" && text != "two" => self.fail(out, "42601", extended),
                 Some(text) => self.run(text.as_bytes(), out, extended),
                 None => self.fail(out, "26000", extended),
             };
@@ -269,7 +273,7 @@ impl Dice {
 
 /// One exchange of a client: ends with a Query or a Sync.
 fn exchange(dice: &mut Dice, out: &mut BytesMut) {
-    const TEXTS: [&str; 17] = [
+    const TEXTS: [&str; 18] = [
         "begin",
         "begin",
         "commit",
@@ -286,6 +290,7 @@ fn exchange(dice: &mut Dice, out: &mut BytesMut) {
         "SELECT pg_advisory_unlock(1)",
         "PREPARE p AS one",
         "EXECUTE p",
+        "EXECUTE a",
         "DEALLOCATE p",
     ];
     const NAMES: [&str; 4] = ["", "a", "b", "c"];
