@@ -23,6 +23,7 @@ mod app;
 pub mod bench;
 pub mod certs;
 pub mod checker;
+pub mod crates;
 pub mod http;
 pub mod invariants;
 pub mod load;

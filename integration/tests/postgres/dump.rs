@@ -38,7 +38,8 @@ fn client(program: &str, port: u16, arguments: &[&str], folder: &Path) -> Result
     Ok(format!("{said}{complained}"))
 }
 
-/// Dumps both ways, restores through the proxy, and dumps what came of it.
+/// Dumps both ways, restores both ways, and dumps what came of it. (The order of inherited columns need not survive a
+/// restoration, so only two of them can be compared.)
 fn survives(server: &Postgres, database: &str, mode: &str) -> Result<()> {
     let (proxy, folder) = (before(server, mode)?, tempfile::tempdir()?);
     let dump = |port: u16, database: &str| {
@@ -49,15 +50,19 @@ fn survives(server: &Postgres, database: &str, mode: &str) -> Result<()> {
     let original = dump(itself, database)?;
     ensure!(original.contains("CREATE TRIGGER"), "hardly a schema:\n{original}");
     same(&original, &dump(through, database)?)?;
-    server.sql("postgres", "CREATE DATABASE copy TEMPLATE template0")?;
     std::fs::write(folder.path().join("dump.sql"), &original)?;
-    client(
-        "psql",
-        through,
-        &["-Xq", "-v", "ON_ERROR_STOP=1", "-d", "copy", "-f", "dump.sql"],
-        folder.path(),
-    )?;
-    same(&original, &dump(itself, "copy")?)
+    let restored = |port: u16| -> Result<String> {
+        server.sql("postgres", "DROP DATABASE IF EXISTS copy WITH (FORCE)")?;
+        server.sql("postgres", "CREATE DATABASE copy TEMPLATE template0")?;
+        client(
+            "psql",
+            port,
+            &["-Xq", "-v", "ON_ERROR_STOP=1", "-d", "copy", "-f", "dump.sql"],
+            folder.path(),
+        )?;
+        dump(itself, "copy")
+    };
+    same(&restored(itself)?, &restored(through)?)
 }
 
 /// Names the first line that is not the same: dumps are long.
@@ -94,7 +99,6 @@ fn the_database_of_pg_regress_is_dumped_and_restored() -> Result<()> {
     regress::at(server.address())?;
     for mode in ["session", "transaction"] {
         survives(&server, "regression", mode).with_context(|| mode)?;
-        server.sql("postgres", "DROP DATABASE copy WITH (FORCE)")?;
     }
     Ok(())
 }
