@@ -124,7 +124,12 @@ impl PostgresBuilder {
         std::fs::write(data.join("postgresql.conf"), settings)?;
         std::fs::write(data.join("pg_hba.conf"), self.hba.as_deref().unwrap_or(HBA))?;
         let process = launch(self.release, folder.path(), port.number())?;
-        Ok(Postgres { port, folder, process, authority, release: self.release })
+        let server = Postgres { port, folder, process, authority, release: self.release };
+        // A comparison of two releases that were one would show no difference, and be believed.
+        let version = server.sql("postgres", "SHOW server_version")?;
+        let release = self.release.to_string();
+        ensure!(version.starts_with(&release), "asked for PostgreSQL {release}, started {version}");
+        Ok(server)
     }
 }
 
