@@ -9,7 +9,7 @@ BUILD_PACKAGES := build-essential ca-certificates
 SERVER_PACKAGES := memcached postgresql-15 nginx
 TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) openssl python3-venv curl wrk \
     ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
-SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev nodejs npm
+SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev
 BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk
 
 CARGO_DENY_VERSION := 0.18.9
@@ -39,9 +39,12 @@ suites: tools ## Run the suites of client libraries alone; target/suites has wha
 	cargo build --workspace --bins
 	GROOVE_BUILT=1 cargo test --package groove-integration suites
 
-# One after the other: each has its own servers, and pg_regress opens twenty sessions at a time.
-regress: tools ## All of PostgreSQL's differential suites, hours of others' tests; target/suites/postgres.md has the differences
+# One after the other: each has its own servers, and pg_regress opens twenty sessions at a time. The packages of two
+# libraries have no tests: GROOVE_PSYCOPG and GROOVE_NODE_POSTGRES name checkouts of their sources. GROOVE_BINARIES names
+# a folder with another groove-postgres to test. Two runs at a time in one target folder disturb each other.
+regress: tools ## Suites of PostgreSQL's and its clients', direct and proxied; target/suites/postgres.md compares
 	@scripts/packages.sh $(SUITE_PACKAGES)
+	@command -v npm >/dev/null || scripts/packages.sh nodejs npm # who has another Node.js keeps it
 	cargo build --package groove-postgres
 	@rm -f $(TARGET)/suites/*.md
 	@GROOVE_BUILT=1 cargo test --package groove-integration --test postgres --no-fail-fast -- \
