@@ -40,8 +40,9 @@ suites: tools ## Run the suites of client libraries alone; target/suites has wha
 	GROOVE_BUILT=1 cargo test --package groove-integration suites
 
 # One after the other: each has its own servers, and pg_regress opens twenty sessions at a time. The packages of two
-# libraries have no tests: GROOVE_PSYCOPG and GROOVE_NODE_POSTGRES name checkouts of their sources. GROOVE_BINARIES names
-# a folder with another groove-postgres to test. Two runs at a time in one target folder disturb each other.
+# libraries have no tests: GROOVE_PSYCOPG and GROOVE_NODE_POSTGRES name checkouts of their sources, or say `none`.
+# GROOVE_BINARIES names a folder with another groove-postgres to test. Two runs at a time in one target folder disturb
+# each other.
 regress: tools ## Suites of PostgreSQL's and its clients', direct and proxied; target/suites/postgres.md compares
 	@scripts/packages.sh $(SUITE_PACKAGES)
 	@command -v npm >/dev/null || scripts/packages.sh nodejs npm # who has another Node.js keeps it

@@ -101,6 +101,18 @@ impl Comparison {
 
 type Difference<'a> = (&'a str, Option<Outcome>, Option<Outcome>);
 
+/// Says among the pages of the others that a suite was not run.
+///
+/// # Errors
+/// When the page cannot be written.
+pub fn left_out(name: &str, why: &str) -> Result<()> {
+    let folder = paths::target()?.join("suites");
+    std::fs::create_dir_all(&folder)?;
+    let page = format!("# {name}\n\n**Not run**: {why}.\n");
+    eprintln!("{page}");
+    Ok(std::fs::write(folder.join(format!("{}-not-run.md", file_name(name))), page)?)
+}
+
 /// A suite's name as a file's.
 pub(crate) fn file_name(name: &str) -> String {
     name.replace(", ", "-").replace(' ', "-")

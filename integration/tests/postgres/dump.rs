@@ -93,7 +93,7 @@ fn a_database_is_dumped_and_restored_in_transaction_mode() -> Result<()> {
 }
 
 #[test]
-#[ignore = "a minute; make suites runs it"]
+#[ignore = "a minute; make regress runs it"]
 fn the_database_of_pg_regress_is_dumped_and_restored() -> Result<()> {
     let server = regress::server()?;
     regress::at(server.address())?;

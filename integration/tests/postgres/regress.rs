@@ -1,6 +1,6 @@
 //! PostgreSQL 15's own regression tests through the proxy: what ends otherwise than on the server itself, and why.
 //!
-//! They take minutes, so `make suites` runs them and `make test` does not.
+//! They take minutes, so `make regress` runs them and `make test` does not.
 
 use anyhow::{Result, ensure};
 use harness::{Kind, Proxy, regress};
@@ -38,13 +38,13 @@ fn passes(mode: &str, explained: &[(&str, &str)]) -> Result<()> {
 }
 
 #[test]
-#[ignore = "minutes; make suites runs it"]
+#[ignore = "minutes; make regress runs it"]
 fn pg_regress_in_session_mode() -> Result<()> {
     passes("session", &USED)
 }
 
 #[test]
-#[ignore = "minutes; make suites runs it"]
+#[ignore = "minutes; make regress runs it"]
 fn pg_regress_in_transaction_mode() -> Result<()> {
     passes("transaction", &USED)
 }

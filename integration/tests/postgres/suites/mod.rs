@@ -9,8 +9,8 @@ mod rust;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use harness::{Kind, Postgres, PostgresBuilder, Proxy, Release};
+use anyhow::{Context, Result};
+use harness::{Kind, Postgres, PostgresBuilder, Proxy, Release, suites};
 
 /// The suites want a superuser and to log in often, so without a password, and some make databases of their own.
 const CONFIG: &str = "
@@ -51,12 +51,18 @@ fn environment(port: u16) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// A checkout of a library whose published package has no tests, named by an environment variable. Without one the
-/// suite is not run, which is said.
-fn checkout(variable: &str, library: &str) -> Option<PathBuf> {
-    let found = std::env::var_os(variable).map(PathBuf::from);
-    if found.is_none() {
-        eprintln!("{library}: its packages have no tests; {variable} may name a checkout of its source");
+/// A checkout of a library whose published package has no tests, named by an environment variable; `None` where that
+/// says `none`, which the differences then tell. A suite that was merely forgotten may not pass for one that was run.
+///
+/// # Errors
+/// When nothing is named.
+fn checkout(variable: &str, library: &str) -> Result<Option<PathBuf>> {
+    let named = std::env::var_os(variable).with_context(|| {
+        format!("{library}'s packages have no tests: {variable} names a checkout of its source, or `none`")
+    })?;
+    if named != "none" {
+        return Ok(Some(named.into()));
     }
-    found
+    suites::left_out(library, "its packages have no tests, and no checkout was named")?;
+    Ok(None)
 }

@@ -20,7 +20,7 @@ const EXPLAINED: [(&str, &str); 2] =
     [("connection-pool/error-tests.js", TERMINATED), ("client/error-handling-tests.js", TERMINATED)];
 
 fn node_postgres(release: Release) -> Result<()> {
-    let Some(checkout) = checkout("GROOVE_NODE_POSTGRES", "node-postgres") else { return Ok(()) };
+    let Some(checkout) = checkout("GROOVE_NODE_POSTGRES", "node-postgres")? else { return Ok(()) };
     let folder = npm::installed("node-postgres", &PACKAGES, |folder| {
         let tests = checkout.join("packages/pg/test");
         // Beside the library's own folder lib, where they look for it.

@@ -87,7 +87,7 @@ const PSYCOPG: [(&str, &str); 16] = [
 ];
 
 fn psycopg(release: Release) -> Result<()> {
-    let Some(checkout) = checkout("GROOVE_PSYCOPG", "psycopg") else { return Ok(()) };
+    let Some(checkout) = checkout("GROOVE_PSYCOPG", "psycopg")? else { return Ok(()) };
     // By themselves, so that the installed package is tested, which has its compiled parts. Whatever a test starts out
     // of the checkout must come along: where it lacks, the test fails on the server itself and compares nothing.
     let alone = tempfile::tempdir_in(paths::target()?)?;
