@@ -26,7 +26,10 @@ const SESSION: [(&str, &str); 3] = [
     ("TestIntrospection::test_introspection_sticks_for_ps", IN_USE),
 ];
 
-const TRANSACTION: [(&str, &str); 2] = [
+/// In transaction mode another fault hides behind what is explained of `test_type_cache_invalidation_in_pool` above.
+const TRANSACTION: [(&str, &str); 4] = [
+    SESSION[0],
+    SESSION[2],
     ("test_pool_remote_close", TERMINATED),
     ("test_pool_min_size_restored_after_idle_connection_loss", TERMINATED),
 ];
@@ -54,17 +57,17 @@ fn asyncpgs_own_suite() -> Result<()> {
 #[test]
 #[ignore = "minutes; make regress runs it"]
 fn asyncpg_in_transaction_mode() -> Result<()> {
-    asyncpg(Release::V15, "transaction", &[&SESSION[..], &TRANSACTION].concat())
+    asyncpg(Release::V15, "transaction", &TRANSACTION)
 }
 
 #[test]
 #[ignore = "minutes; make regress runs it"]
 fn asyncpg_in_transaction_mode_on_18() -> Result<()> {
-    asyncpg(Release::V18, "transaction", &[&SESSION[..], &TRANSACTION].concat())
+    asyncpg(Release::V18, "transaction", &TRANSACTION)
 }
 
 /// What ends otherwise in psycopg's, by a part of the test's name.
-const PSYCOPG: [(&str, &str); 16] = [
+const PSYCOPG: [(&str, &str); 13] = [
     (
         "test_change_password",
         "logs in as a role that it has just made, which the proxy's configuration does not have",
@@ -74,11 +77,8 @@ const PSYCOPG: [(&str, &str); 16] = [
     ("test_getconn_check", TERMINATED),
     ("test_stats_check", TERMINATED),
     ("test_check_connection", TERMINATED),
-    ("test_check_idle", TERMINATED),
-    ("test_check_max_lifetime", TERMINATED),
     ("::test_broken", TERMINATED),
     ("test_right_exception_on_server_disconnect", TERMINATED),
-    ("test_right_exception_on_session_timeout", TERMINATED),
     ("test_context_inerror_rollback_no_clobber", TERMINATED),
     ("test_auto_prepare", SHARED),
     ("test_pipeline::test_prepared", SHARED),
