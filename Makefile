@@ -9,13 +9,14 @@ BUILD_PACKAGES := build-essential ca-certificates
 SERVER_PACKAGES := memcached postgresql-15 nginx
 TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) openssl python3-venv curl wrk \
     ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
+SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev
 BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk
 
 CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS := 60
 
-.PHONY: help demo test bench suites tiers histories mutants fuzz image tools
+.PHONY: help demo test bench suites regress tiers histories mutants fuzz image tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,20 @@ bench: ## Compare with nutcracker, pgbouncer, nginx and haproxy; BENCH="--only h
 suites: tools ## Run the suites of client libraries alone; target/suites has what each test did
 	cargo build --workspace --bins
 	GROOVE_BUILT=1 cargo test --package groove-integration suites
+
+# One after the other: each has its own servers, and pg_regress opens twenty sessions at a time. The packages of two
+# libraries have no tests: GROOVE_PSYCOPG and GROOVE_NODE_POSTGRES name checkouts of their sources, or say `none`.
+# GROOVE_BINARIES names a folder with another groove-postgres to test. Two runs at a time in one target folder disturb
+# each other.
+regress: tools ## Suites of PostgreSQL's and its clients', direct and proxied; target/suites/postgres.md compares
+	@scripts/packages.sh $(SUITE_PACKAGES)
+	@command -v npm >/dev/null || scripts/packages.sh nodejs npm # who has another Node.js keeps it
+	cargo build --package groove-postgres
+	@rm -f $(TARGET)/suites/*.md
+	@GROOVE_BUILT=1 cargo test --package groove-integration --test postgres --no-fail-fast -- \
+	    --include-ignored --test-threads 1 suites:: regress:: dump:: ; status=$$?; \
+	    cat $(TARGET)/suites/*.md > $(TARGET)/suites/postgres; mv $(TARGET)/suites/postgres $(TARGET)/suites/postgres.md; \
+	    exit $$status
 
 tiers: ## A gigabyte over a quarter of one in memory and a disk behind: every value is found
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)

@@ -37,8 +37,15 @@ pub fn target() -> Result<PathBuf> {
 /// When it is not installed; the message says how to get it.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    const USUAL: [&str; 5] = [
+        "/usr/sbin",
+        "/usr/bin",
+        "/usr/local/bin",
+        "/usr/lib/postgresql/15/bin",
+        "/usr/lib/postgresql/15/lib/pgxs/src/test/regress",
+    ];
     let found = std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/lib/postgresql/15/bin"].map(PathBuf::from))
+        .chain(USUAL.map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     match found {

@@ -26,6 +26,9 @@ use crate::wait::PATIENCE;
 /// Set by the Makefile when it has just built everything: then nothing is built here.
 const BUILT: &str = "GROOVE_BUILT";
 
+/// A folder with binaries to test instead of those of the source, such as a release's.
+const BINARIES: &str = "GROOVE_BINARIES";
+
 /// Whether this process has seen to it that the binaries are those of the source.
 static FRESH: Mutex<bool> = Mutex::new(false);
 
@@ -59,9 +62,15 @@ impl Kind {
     /// # Errors
     /// When it does not build.
     pub fn binary(self) -> Result<PathBuf> {
-        let profile = paths::profile()?;
-        build(&profile)?;
-        let binary = profile.join(self.name());
+        let folder = match std::env::var_os(BINARIES) {
+            Some(folder) => PathBuf::from(folder),
+            None => {
+                let profile = paths::profile()?;
+                build(&profile)?;
+                profile
+            }
+        };
+        let binary = folder.join(self.name());
         ensure!(binary.is_file(), "{} is missing", binary.display());
         Ok(binary)
     }

@@ -65,7 +65,7 @@ impl Comparison {
         let page = self.page(explained, &differences)?;
         let folder = paths::target()?.join("suites");
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join(format!("{}.md", self.name.replace(' ', "-"))), &page)?;
+        std::fs::write(folder.join(format!("{}.md", file_name(&self.name))), &page)?;
         eprintln!("{page}");
         let unexplained = differences.iter().filter(|(name, _, _)| !is_explained(name)).count();
         python::tally(&self.name, count(&self.through, Outcome::Passed), unexplained)?;
@@ -85,9 +85,12 @@ impl Comparison {
                 [Outcome::Passed, Outcome::Skipped, Outcome::Failed].map(|which| count(outcomes, which));
             writeln!(page, "| {name} | {passed} | {skipped} | {failed} |")?;
         }
+        if !differences.is_empty() {
+            page.push_str("\n| differs | the server itself | through the proxy | why |\n|---|---|---|---|\n");
+        }
         for (name, direct, through) in differences {
-            let why = explained.iter().find(|(part, _)| name.contains(part)).map_or("", |(_, why)| why);
-            writeln!(page, "\n- `{name}`: {}, {} {why}", told(*direct), told(*through))?;
+            let why = explained.iter().find(|(part, _)| name.contains(part)).map_or("**?**", |(_, why)| why);
+            writeln!(page, "| `{name}` | {} | {} | {why} |", told(*direct), told(*through))?;
         }
         for (name, _) in self.direct.iter().filter(|(_, outcome)| **outcome == Outcome::Failed) {
             writeln!(page, "\n- `{name}` fails on the server itself")?;
@@ -97,6 +100,23 @@ impl Comparison {
 }
 
 type Difference<'a> = (&'a str, Option<Outcome>, Option<Outcome>);
+
+/// Says among the pages of the others that a suite was not run.
+///
+/// # Errors
+/// When the page cannot be written.
+pub fn left_out(name: &str, why: &str) -> Result<()> {
+    let folder = paths::target()?.join("suites");
+    std::fs::create_dir_all(&folder)?;
+    let page = format!("# {name}\n\n**Not run**: {why}.\n");
+    eprintln!("{page}");
+    Ok(std::fs::write(folder.join(format!("{}-not-run.md", file_name(name))), page)?)
+}
+
+/// A suite's name as a file's.
+pub(crate) fn file_name(name: &str) -> String {
+    name.replace(", ", "-").replace(' ', "-")
+}
 
 fn told(outcome: Option<Outcome>) -> &'static str {
     match outcome {

@@ -3,4 +3,5 @@
 pub(crate) mod memcached;
 pub(crate) mod nginx;
 pub(crate) mod postgres;
+pub(crate) mod release;
 pub(crate) mod scripted;

@@ -1,4 +1,4 @@
-//! A real PostgreSQL 15, from a template made once, so that a test has its own in half a second.
+//! A real PostgreSQL, from a template made once, so that a test has its own in half a second.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use crate::certs::Authority;
 use crate::paths;
 use crate::ports::Port;
-use crate::process::{Log, Process, Usage, run, run_as, user_ids};
+use crate::process::{Log, Process, Usage, run, user_ids};
+use crate::servers::release::Release;
 
 /// Made once in the template: a superuser, and roles for each way to log in. All passwords are `secret`.
 /// Roles whose name starts with `plain` are let in without one.
@@ -55,6 +56,7 @@ pub struct Postgres {
     folder: TempDir,
     process: Process,
     authority: Option<Authority>,
+    release: Release,
 }
 
 /// How a [`Postgres`] is to be started.
@@ -63,6 +65,7 @@ pub struct PostgresBuilder {
     settings: String,
     hba: Option<String>,
     tls: bool,
+    release: Release,
 }
 
 impl PostgresBuilder {
@@ -77,6 +80,13 @@ impl PostgresBuilder {
     #[must_use]
     pub fn hba(mut self, text: &str) -> Self {
         self.hba = Some(text.to_owned());
+        self
+    }
+
+    /// Of another release than Debian's 15.
+    #[must_use]
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
         self
     }
 
@@ -95,7 +105,7 @@ impl PostgresBuilder {
         let port = Port::reserve()?;
         let folder = server_folder()?;
         let data = folder.path().join("data");
-        copy(&template()?, &data)?;
+        copy(&template(self.release)?, &data)?;
         let mut settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", folder.path().display());
         let mut authority = None;
         if self.tls {
@@ -113,8 +123,13 @@ impl PostgresBuilder {
         settings.push_str(&self.settings);
         std::fs::write(data.join("postgresql.conf"), settings)?;
         std::fs::write(data.join("pg_hba.conf"), self.hba.as_deref().unwrap_or(HBA))?;
-        let process = launch(folder.path(), port.number())?;
-        Ok(Postgres { port, folder, process, authority })
+        let process = launch(self.release, folder.path(), port.number())?;
+        let server = Postgres { port, folder, process, authority, release: self.release };
+        // A comparison of two releases that were one would show no difference, and be believed.
+        let version = server.sql("postgres", "SHOW server_version")?;
+        let release = self.release.to_string();
+        ensure!(version.starts_with(&release), "asked for PostgreSQL {release}, started {version}");
+        Ok(server)
     }
 }
 
@@ -183,7 +198,7 @@ impl Postgres {
         if self.process.is_running() {
             self.stop()?;
         }
-        self.process = launch(self.folder.path(), self.port.number())?;
+        self.process = launch(self.release, self.folder.path(), self.port.number())?;
         Ok(())
     }
 
@@ -240,10 +255,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn launch(folder: &Path, port: u16) -> Result<Process> {
-    let mut command = Command::new(paths::program("postgres")?);
+fn launch(release: Release, folder: &Path, port: u16) -> Result<Process> {
+    let mut command = release.command("postgres")?;
     command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]).current_dir(folder);
-    run_as(&mut command, "postgres")?;
     // SIGQUIT takes the children along; SIGKILL would orphan them.
     let mut process = Process::spawn(format!("postgres 127.0.0.1:{port}"), command)?.ended_by(Signal::QUIT);
     let mark = "database system is ready to accept connections";
@@ -262,17 +276,18 @@ fn psql(socket_folder: &Path, port: u16, database: &str, sql: &str) -> Result<St
 }
 
 /// The data folder every server starts from, made by the first who needs it.
-fn template() -> Result<PathBuf> {
+fn template(release: Release) -> Result<PathBuf> {
     let home = paths::target()?.join("harness");
     std::fs::create_dir_all(&home)?;
-    let template = home.join("postgres-15");
-    let lock = std::fs::File::create(home.join("postgres-15.lock"))?;
+    let name = format!("postgres-{release}");
+    let template = home.join(&name);
+    let lock = std::fs::File::create(home.join(format!("{name}.lock")))?;
     lock.lock()?;
     if !template.exists() {
         let folder = server_folder()?;
-        make_template(folder.path())?;
+        make_template(release, folder.path())?;
         // Renamed last, so that a template that exists is whole.
-        let unfinished = home.join("postgres-15.new");
+        let unfinished = home.join(format!("{name}.new"));
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished)?;
         }
@@ -282,19 +297,18 @@ fn template() -> Result<PathBuf> {
     Ok(template)
 }
 
-fn make_template(folder: &Path) -> Result<()> {
+fn make_template(release: Release, folder: &Path) -> Result<()> {
     let data = folder.join("data");
-    let mut initdb = Command::new(paths::program("initdb")?);
+    let mut initdb = release.command("initdb")?;
     initdb.arg("-D").arg(&data).args(["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"]);
     initdb.arg("--locale=C.UTF-8").current_dir(folder);
-    run_as(&mut initdb, "postgres")?;
     let output = run(&mut initdb)?;
     ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 
     let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", folder.display());
     std::fs::write(data.join("postgresql.conf"), settings)?;
     let port = Port::reserve()?;
-    let mut process = launch(folder, port.number())?;
+    let mut process = launch(release, folder, port.number())?;
     psql(folder, port.number(), "postgres", ROLES)?;
     psql(folder, port.number(), "postgres", "CREATE DATABASE shop OWNER app")?;
     psql(folder, port.number(), "shop", "GRANT ALL ON SCHEMA public TO PUBLIC")?;

@@ -1,8 +1,10 @@
 //! groove-postgres before a real PostgreSQL 15, with real clients.
 
 mod clients;
+mod dump;
 mod faults;
 mod login;
+mod regress;
 mod roles;
 mod sessions;
 mod suites;
