@@ -72,6 +72,9 @@ pub struct Database {
     /// Speak TLS to the servers; `{}` is TLS with the system's authorities.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Whether a SCRAM login on a server is bound to the server's certificate.
+    #[serde(default)]
+    pub channel_binding: ChannelBinding,
     /// How the health of servers is known.
     #[serde(default)]
     pub health: Health,
@@ -82,6 +85,19 @@ pub struct Database {
 
 fn default_connect() -> Duration {
     Duration::from_secs(5)
+}
+
+/// Whether a login is bound to the TLS connection it is on, as libpq's `channel_binding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelBinding {
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// A server that does not is an error.
+    Require,
+    /// Never.
+    Disable,
 }
 
 /// A pool of server connections, one for each pair of database and user.
@@ -259,6 +275,10 @@ impl Database {
         self.health.check(&[&at[..], &["health"]].concat(), issues);
         if let Some(tls) = &self.tls {
             tls.check(&[&at[..], &["tls"]].concat(), issues);
+        }
+        if self.channel_binding == ChannelBinding::Require && self.tls.is_none() {
+            let help = Some("add `tls: {}`, or leave it out");
+            issues.at(&[&at[..], &["channel_binding"]].concat(), "there is no TLS to bind to", help);
         }
         if self.connect.is_zero() {
             let help = Some("write a length of time, like `5s`");

@@ -28,6 +28,9 @@ pub enum Error {
     /// Something else where the proof was asked for.
     #[error("expected password response, got message type {0}")]
     ExpectedPassword(u8),
+    /// Something else in the midst of a SASL exchange.
+    #[error("expected SASL response, got message type {0}")]
+    ExpectedSasl(u8),
     /// A startup packet without a user.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -123,7 +126,10 @@ impl Error {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Error::Protocol(error) => error.sqlstate(),
-            Error::DirectTls | Error::ExpectedPassword(_) | Error::Scram(_) | Error::Mechanism => "08P01",
+            Error::Scram(error) => error.sqlstate(),
+            Error::DirectTls | Error::ExpectedPassword(_) | Error::ExpectedSasl(_) | Error::Mechanism => {
+                "08P01"
+            }
             Error::Version(_) | Error::StatementMode => "0A000",
             Error::NoUser => "28000",
             Error::Denied { .. } => "28P01",
@@ -139,6 +145,11 @@ impl Error {
             Error::DuplicateStatement(_) => "42P05",
             Error::Draining => "57P01",
         }
+    }
+
+    /// What PostgreSQL adds to the message.
+    pub fn detail(&self) -> Option<String> {
+        if let Error::Scram(error) = self { error.detail() } else { None }
     }
 
     /// What the client can do about it.
@@ -160,6 +171,7 @@ impl Error {
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Scram(_)
@@ -195,6 +207,7 @@ impl Classified for Error {
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Scram(_)
             | Error::Mechanism
@@ -234,6 +247,7 @@ impl Classified for Error {
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
             | Error::Mechanism

@@ -1,7 +1,7 @@
 //! The configuration, resolved: who may log in, which databases there are, and their pools.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -12,12 +12,12 @@ use groove_common::net::Connector;
 use parking_lot::Mutex;
 
 use super::dial::{KeyCache, Target};
+use super::login::{Credentials, Login};
 use super::pool::UserPool;
 use super::probe::SslRequestProber;
 use super::random;
-use crate::auth::Stored;
-use crate::auth::scram::{ITERATIONS, Verifier};
-use crate::config::{Auth, Config, Database, User};
+use crate::auth::scram::Verifier;
+use crate::config::{Auth, Config, Database};
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
 
@@ -36,9 +36,10 @@ pub struct Directory {
 
 type PoolKey = (String, String);
 
-/// A pool, and since when no session has been seen to use it.
+/// A pool, whom it logs in as, and since when no session has been seen to use it.
 struct Pooled {
     pool: Arc<UserPool>,
+    login: Option<Arc<Login>>,
     unused_since: Option<Instant>,
 }
 
@@ -61,33 +62,6 @@ struct Place {
     tls: Option<Connector>,
 }
 
-/// One who may log in.
-pub struct Login {
-    /// What the client has to prove; `None` only where nobody has to.
-    pub password: Option<Stored>,
-    server_user: String,
-    server_password: Option<Stored>,
-    verifier: OnceLock<Verifier>,
-}
-
-impl Login {
-    fn new(name: &str, user: &User) -> Login {
-        // What does not read as one of the kinds was refused with the configuration.
-        let stored = |text: &str| Stored::read(text).ok();
-        let password = user.password.as_ref().and_then(|password| stored(password.expose()));
-        let server_password = match &user.server_password {
-            Some(password) => stored(password.expose()),
-            None => password.clone(),
-        };
-        Login {
-            password,
-            server_user: user.server_user.clone().unwrap_or_else(|| name.to_owned()),
-            server_password,
-            verifier: OnceLock::new(),
-        }
-    }
-}
-
 impl Directory {
     /// Resolves a configuration and starts what it names.
     pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Arc<Directory>, StartError> {
@@ -108,8 +82,9 @@ impl Directory {
         let known = Arc::new(resolve(config, &before.databases, &self.cx)?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
-        for ((database, user), Pooled { pool, .. }) in pools.iter() {
-            if let Some((target, options)) = known.target(database, user) {
+        for ((database, user), Pooled { pool, login, .. }) in pools.iter_mut() {
+            *login = known.settled(user, login.take());
+            if let Some((target, options)) = known.target(database, user, login.as_deref()) {
                 let replaced = before.leads_elsewhere(&known, database, user);
                 pool.update(target, options, replaced);
             }
@@ -130,29 +105,32 @@ impl Directory {
 
     /// The SCRAM verifier for a login; one is invented for those who do not exist, or have no password.
     pub fn verifier(&self, user: &str, login: Option<&Login>) -> Verifier {
-        match login.map(|login| (&login.password, &login.verifier)) {
-            Some((Some(Stored::Scram(verifier)), _)) => verifier.clone(),
-            Some((Some(Stored::Plain(password)), derived)) => derived
-                .get_or_init(|| {
-                    let salt = Verifier::invent(&self.secret, user).salt;
-                    Verifier::derive(password, &salt, ITERATIONS)
-                })
-                .clone(),
-            Some((Some(Stored::Md5(_)) | None, _)) | None => Verifier::invent(&self.secret, user),
-        }
+        let invent = || Verifier::invent(&self.secret, user);
+        login.and_then(|login| login.verifier(|| invent().salt)).unwrap_or_else(invent)
     }
 
-    /// The pool of a database for a user; it is made if it is not there yet.
-    pub fn pool(&self, database: &str, user: &str) -> Result<Arc<UserPool>, Error> {
+    /// The pool of a database for a user that has proven who it is; it is made if it is not there yet.
+    pub fn pool(&self, database: &str, user: &str, credentials: Credentials) -> Result<Arc<UserPool>, Error> {
         let key = (database.to_owned(), user.to_owned());
         let mut pools = self.pools.lock();
-        if let Some(known) = pools.get_mut(&key) {
-            known.unused_since = None;
-            return Ok(Arc::clone(&known.pool));
-        }
         let known = self.current.load();
-        let (target, options) =
-            known.target(database, user).ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
+        let Credentials { login, keys } = credentials;
+        let login = known.settled(user, login);
+        if let Some(pooled) = pools.get_mut(&key) {
+            pooled.unused_since = None;
+            // Who is configured is taken on with the configuration, who is not with its next login.
+            if let Some(login) = login.filter(|login| login.is_found && !login.is_as(pooled.login.as_deref()))
+            {
+                if let Some((target, options)) = known.target(database, user, Some(&login)) {
+                    pooled.pool.update(target, options, true);
+                }
+                pooled.login = Some(login);
+            }
+            keys.into_iter().for_each(|keys| pooled.pool.learn(keys));
+            return Ok(Arc::clone(&pooled.pool));
+        }
+        let target = known.target(database, user, login.as_deref());
+        let (target, options) = target.ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
         if pools.len() >= known.config.limits.pools as usize {
             let unused = pools.iter().filter(|(_, pooled)| pooled.is_unused());
             let longest =
@@ -160,10 +138,11 @@ impl Directory {
             let longest = longest.map(|(key, _)| key.clone()).ok_or(Error::TooManyClients)?;
             pools.remove(&longest);
         }
+        keys.into_iter().for_each(|keys| target.keys.put(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
         let name = format!("{database}.{user}");
         let pool = Arc::new(UserPool::start(name, target, options, metrics, &self.cx.runtime));
-        pools.insert(key, Pooled { pool: Arc::clone(&pool), unused_since: None });
+        pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
         Ok(pool)
     }
 
@@ -206,19 +185,29 @@ impl Directory {
 }
 
 impl Known {
+    /// As whom a user is let in that was known as `login` until now: the configuration has the last word.
+    fn settled(&self, user: &str, login: Option<Arc<Login>>) -> Option<Arc<Login>> {
+        self.users.get(user).cloned().or_else(|| login.filter(|login| login.is_found))
+    }
+
     /// Whom a pool logs in as, and how large it is.
-    fn target(&self, database: &str, user: &str) -> Option<(Target, crate::config::Pool)> {
+    fn target(
+        &self,
+        database: &str,
+        user: &str,
+        login: Option<&Login>,
+    ) -> Option<(Target, crate::config::Pool)> {
         let (place, written) = (self.databases.get(database)?, self.config.databases.get(database)?);
-        let login = self.users.get(user);
         let target = Target {
             cluster: Arc::clone(&place.cluster),
             tls: place.tls.clone(),
+            channel_binding: written.channel_binding,
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: login.map_or_else(|| user.to_owned(), |login| login.server_user.clone()),
             password: login.and_then(|login| login.server_password.clone()),
             connect: written.connect.get(),
             statements_max: written.pool.statements as usize,
-            keys: KeyCache::default(),
+            keys: Arc::new(KeyCache::default()),
         };
         Some((target, written.pool.clone()))
     }
@@ -227,7 +216,12 @@ impl Known {
     fn leads_elsewhere(&self, next: &Known, database: &str, user: &str) -> bool {
         let place = |known: &Known| {
             let written = known.config.databases.get(database)?;
-            Some((written.endpoints.clone(), written.dbname.clone(), written.tls.clone()))
+            Some((
+                written.endpoints.clone(),
+                written.dbname.clone(),
+                written.tls.clone(),
+                written.channel_binding,
+            ))
         };
         let role = |known: &Known| {
             let login = known.users.get(user)?;

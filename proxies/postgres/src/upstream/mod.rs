@@ -4,6 +4,7 @@ mod cancel;
 mod connect;
 mod dial;
 mod directory;
+mod login;
 mod pool;
 mod probe;
 mod server;
@@ -12,7 +13,8 @@ mod welcome;
 pub use cancel::CancelTarget;
 pub use connect::connect;
 pub use dial::{Dial, Target};
-pub use directory::{Directory, Login};
+pub use directory::Directory;
+pub use login::{Credentials, Login};
 pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
 

@@ -204,13 +204,24 @@ pub fn put_sasl_response(out: &mut BytesMut, response: &[u8]) {
     put(out, b'p', |out| out.put_slice(response));
 }
 
-/// A SASLInitialResponse: the mechanism and the client's first message.
-pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+/// A SASLInitialResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaslInitial<'a> {
+    /// What the client chose.
+    pub mechanism: &'a [u8],
+    /// Its first message, if it does not wait for the server's.
+    pub first: Option<&'a [u8]>,
+}
+
+/// Reads a SASLInitialResponse.
+pub fn sasl_initial(body: &[u8]) -> Result<SaslInitial<'_>, DecodeError> {
     let (mechanism, rest) = cstr(body).ok_or(DecodeError::Format)?;
     let (length, first) = rest.split_first_chunk::<4>().ok_or(DecodeError::Format)?;
     match i32::from_be_bytes(*length) {
-        -1 if first.is_empty() => Ok((mechanism, first)),
-        length if usize::try_from(length) == Ok(first.len()) => Ok((mechanism, first)),
+        -1 if first.is_empty() => Ok(SaslInitial { mechanism, first: None }),
+        length if usize::try_from(length) == Ok(first.len()) => {
+            Ok(SaslInitial { mechanism, first: Some(first) })
+        }
         _ => Err(DecodeError::Format),
     }
 }
