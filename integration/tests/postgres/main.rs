@@ -1,5 +1,6 @@
 //! groove-postgres before a real PostgreSQL 15, with real clients.
 
+mod auth;
 mod clients;
 mod faults;
 mod login;

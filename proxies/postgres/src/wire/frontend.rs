@@ -215,7 +215,7 @@ pub struct SaslInitial<'a> {
 
 /// Reads a SASLInitialResponse.
 pub fn sasl_initial(body: &[u8]) -> Result<SaslInitial<'_>, DecodeError> {
-    let (mechanism, rest) = cstr(body).ok_or(DecodeError::Format)?;
+    let (mechanism, rest) = cstr(body).ok_or(DecodeError::Text)?;
     let (length, first) = rest.split_first_chunk::<4>().ok_or(DecodeError::Format)?;
     match i32::from_be_bytes(*length) {
         -1 if first.is_empty() => Ok(SaslInitial { mechanism, first: None }),
