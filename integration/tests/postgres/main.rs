@@ -1,6 +1,7 @@
 //! groove-postgres before a real PostgreSQL 15, with real clients.
 
 mod auth;
+mod auth_query;
 mod clients;
 mod faults;
 mod login;

@@ -40,6 +40,9 @@ pub struct Config {
     /// How clients prove who they are.
     #[serde(default)]
     pub auth: Auth,
+    /// Ask the servers about those who are not in `users`.
+    #[serde(default)]
+    pub auth_query: Option<AuthQuery>,
     /// What one client may take.
     #[serde(default)]
     pub limits: Limits,
@@ -54,6 +57,38 @@ pub enum Auth {
     Password,
     /// Not at all. Only on loopback and unix sockets.
     Trust,
+}
+
+/// Where and how the servers are asked for a user's password, as they store it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthQuery {
+    /// One of `databases`: its servers are asked.
+    pub database: String,
+    /// The role to ask as; the default query needs one that may read `pg_authid`.
+    #[schemars(length(min = 1))]
+    pub user: String,
+    /// What proves it.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// Gives name and password for the name `$1`; no row or no password for those who may not log in.
+    #[serde(default = "default_query")]
+    #[schemars(length(min = 1))]
+    pub query: String,
+    /// How long an answer counts, and how long a changed password may go unnoticed.
+    #[serde(default = "default_ttl")]
+    pub ttl: Duration,
+}
+
+/// Honours VALID UNTIL (CVE-2025-2291).
+fn default_query() -> String {
+    "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+     FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+        .to_owned()
+}
+
+fn default_ttl() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// A database as clients know it.
@@ -237,6 +272,9 @@ impl Document for Config {
             issues.at(&["databases"], "there is no database", Some(help));
         }
         self.validate_auth(issues);
+        if let Some(query) = &self.auth_query {
+            query.validate(self, issues);
+        }
         for (name, user) in &self.users {
             user.validate(name, self.auth, issues);
         }
@@ -247,7 +285,7 @@ impl Document for Config {
 impl Config {
     fn validate_auth(&self, issues: &mut Issues) {
         match self.auth {
-            Auth::Password if self.users.is_empty() => {
+            Auth::Password if self.users.is_empty() && self.auth_query.is_none() => {
                 let help = "write `users: {app: {password: {env: NAME}}}`; for local use only, `auth: trust`";
                 issues.at(&["users"], "nobody may log in", Some(help));
             }
@@ -265,6 +303,42 @@ impl Config {
                 }
             }
         }
+    }
+}
+
+impl AuthQuery {
+    fn validate(&self, config: &Config, issues: &mut Issues) {
+        match config.auth {
+            Auth::Password => {}
+            Auth::Trust => {
+                let help = Some("leave out one of the two");
+                issues.at(&["auth_query"], "nobody has to prove anything with `auth: trust`", help);
+            }
+        }
+        if !config.databases.contains_key(&self.database) {
+            let message = format!("there is no database `{}`", self.database);
+            let help = Some("write one of `databases`");
+            issues.at(&["auth_query", "database"], message, help);
+        }
+        if !self.query.contains("$1") {
+            let help = Some("write `$1` where the user's name goes");
+            issues.at(&["auth_query", "query"], "it finds the same for everybody", help);
+        }
+        if self.ttl.is_zero() || self.ttl.get() > std::time::Duration::from_secs(3600) {
+            let help = Some("write `1s` to `1h`; a changed password may go unnoticed for so long");
+            issues.at(&["auth_query", "ttl"], "outside of what makes sense", help);
+        }
+        if let Some(password) = &self.password {
+            check_server_password(password, &["auth_query", "password"], issues);
+        }
+    }
+}
+
+/// What we have to prove to a server, we have to know.
+fn check_server_password(password: &Secret, at: &[&str], issues: &mut Issues) {
+    if let Ok(Stored::Scram(_)) | Err(_) = Stored::read(password.expose()) {
+        let help = Some("write the password itself, or a server that trusts this host needs none");
+        issues.at(at, "a SCRAM verifier proves nothing to a server", help);
     }
 }
 
@@ -325,12 +399,8 @@ impl User {
             }
             None => {}
         }
-        if let Some(password) = &self.server_password
-            && let Ok(Stored::Scram(_)) | Err(_) = Stored::read(password.expose())
-        {
-            let message = "a SCRAM verifier proves nothing to a server";
-            let help = Some("write the password itself, or a server that trusts this host needs none");
-            issues.at(&["users", name, "server_password"], message, help);
+        if let Some(password) = &self.server_password {
+            check_server_password(password, &["users", name, "server_password"], issues);
         }
     }
 }

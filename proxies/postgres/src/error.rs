@@ -82,6 +82,9 @@ pub enum Error {
     /// The server's side of the SASL exchange is broken.
     #[error("server: {0}")]
     ServerScram(ScramError),
+    /// The servers could not be asked who may log in.
+    #[error("auth_query: {0}")]
+    AuthQuery(String),
     /// The server's socket failed, or the server left, in the midst of an exchange.
     #[error("server closed the connection unexpectedly: {0}")]
     Lost(io::Error),
@@ -136,7 +139,11 @@ impl Error {
             Error::NoDatabase(_) => "3D000",
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
-            Error::NoEndpoint | Error::Connect(_) | Error::ServerAuth(_) | Error::ServerScram(_) => "08001",
+            Error::NoEndpoint
+            | Error::Connect(_)
+            | Error::ServerAuth(_)
+            | Error::ServerScram(_)
+            | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
             Error::Upstream(_) => "08P01",
@@ -185,6 +192,7 @@ impl Error {
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
+            | Error::AuthQuery(_)
             | Error::Lost(_)
             | Error::Upstream(_)
             | Error::Setup
@@ -223,7 +231,7 @@ impl Classified for Error {
             Error::Setup => (Kind::Internal, Internal, Never),
             Error::Draining => (Kind::Draining, Internal, Safe),
             Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
-            Error::Connect(_) => (Kind::Connect, Upstream, Safe),
+            Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
                 (Kind::Connect, Upstream, Never)
             }
@@ -239,6 +247,7 @@ impl Classified for Error {
             Error::ServerAuth(_) | Error::ServerScram(_) => {
                 "the server did not accept the proxy's login".into()
             }
+            Error::AuthQuery(_) => "could not ask the server who may log in".into(),
             Error::Lost(_) => "server closed the connection unexpectedly".into(),
             Error::Upstream(_) => "the server sent an invalid message".into(),
             Error::Scram(error) => error.to_string().into(),

@@ -124,6 +124,14 @@ fn is_passing(error: &[u8]) -> bool {
     code == b"53300" || code.starts_with(b"57P")
 }
 
+/// Whether dialling again may help.
+pub(super) fn may_pass(error: &Error) -> bool {
+    if let Error::Refused(body) = error {
+        return is_passing(body);
+    }
+    !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_))
+}
+
 /// Makes the connections of one pool. Clones share it.
 #[derive(Clone)]
 pub struct Dial {
@@ -157,9 +165,6 @@ impl bb8::ManageConnection for Dial {
 
 impl Manager for Dial {
     fn retry(&self, error: &Error) -> bool {
-        if let Error::Refused(body) = error {
-            return is_passing(body);
-        }
-        !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_))
+        may_pass(error)
     }
 }

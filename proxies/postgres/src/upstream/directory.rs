@@ -11,6 +11,7 @@ use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 use parking_lot::Mutex;
 
+use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
 use super::login::{Credentials, Login};
 use super::pool::UserPool;
@@ -54,6 +55,7 @@ struct Known {
     config: Arc<Config>,
     users: HashMap<String, Arc<Login>>,
     databases: BTreeMap<String, Place>,
+    auth_query: Option<Arc<AuthQuery>>,
 }
 
 /// A database's servers.
@@ -65,7 +67,7 @@ struct Place {
 impl Directory {
     /// Resolves a configuration and starts what it names.
     pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Arc<Directory>, StartError> {
-        let known = resolve(config, &BTreeMap::new(), cx)?;
+        let known = resolve(config, None, cx)?;
         let directory = Arc::new(Directory {
             cx: cx.clone(),
             current: ArcSwap::from_pointee(known),
@@ -79,7 +81,7 @@ impl Directory {
     /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
     pub fn reload(&self, config: &Arc<Config>) -> Result<(), StartError> {
         let before = self.current.load_full();
-        let known = Arc::new(resolve(config, &before.databases, &self.cx)?);
+        let known = Arc::new(resolve(config, Some(&before), &self.cx)?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
         for ((database, user), Pooled { pool, login, .. }) in pools.iter_mut() {
@@ -101,6 +103,41 @@ impl Directory {
     /// The one of this name, if there is one.
     pub fn login(&self, user: &str) -> Option<Arc<Login>> {
         self.current.load().users.get(user).cloned()
+    }
+
+    /// The one of this name, if there is one; the servers are asked about those whom the configuration does not name.
+    pub async fn find(&self, user: &str) -> Result<Option<Arc<Login>>, Error> {
+        let auth_query = match self.login(user) {
+            Some(login) => return Ok(Some(login)),
+            None => self.auth_query(),
+        };
+        match auth_query {
+            Some(auth_query) => Box::pin(auth_query.find(user)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The same once more after a proof has failed: another one than `login`, if the servers say so by now.
+    pub async fn find_again(&self, user: &str, login: Option<&Login>) -> Result<Option<Arc<Login>>, Error> {
+        if !self.doubt(user).await {
+            return Ok(None);
+        }
+        Ok(self.find(user).await?.filter(|found| !found.is_as(login)))
+    }
+
+    /// Takes note of a proof that has failed: the next one to log in is looked up anew, but nobody is each time.
+    /// Whether that is so.
+    pub async fn doubt(&self, user: &str) -> bool {
+        // Who is configured is known.
+        let auth_query = if self.login(user).is_some() { None } else { self.auth_query() };
+        match auth_query {
+            Some(auth_query) => auth_query.doubt(user).await,
+            None => false,
+        }
+    }
+
+    fn auth_query(&self) -> Option<Arc<AuthQuery>> {
+        self.current.load().auth_query.clone()
     }
 
     /// The SCRAM verifier for a login; one is invented for those who do not exist, or have no password.
@@ -165,7 +202,8 @@ impl Directory {
             let since = *pooled.unused_since.get_or_insert(now);
             let Some(written) = known.config.databases.get(database) else { return false };
             let is_named = known.users.contains_key(user);
-            let may_come_back = is_named || known.config.auth == Auth::Trust;
+            let may_come_back =
+                is_named || known.config.auth == Auth::Trust || known.config.auth_query.is_some();
             let is_kept_warm = is_named && written.pool.min > 0;
             is_kept_warm || (may_come_back && now.duration_since(since) < written.pool.idle.get())
         });
@@ -214,20 +252,36 @@ impl Known {
 
     /// Whether connections made for `self` are of no use for `next`.
     fn leads_elsewhere(&self, next: &Known, database: &str, user: &str) -> bool {
-        let place = |known: &Known| {
-            let written = known.config.databases.get(database)?;
-            Some((
-                written.endpoints.clone(),
-                written.dbname.clone(),
-                written.tls.clone(),
-                written.channel_binding,
-            ))
-        };
         let role = |known: &Known| {
             let login = known.users.get(user)?;
             Some((login.server_user.clone(), login.server_password.clone()))
         };
-        place(self) != place(next) || role(self) != role(next)
+        self.is_elsewhere(next, database) || role(self) != role(next)
+    }
+
+    fn is_elsewhere(&self, next: &Known, database: &str) -> bool {
+        let place = |known: &Known| {
+            let Database { endpoints, dbname, tls, channel_binding, .. } =
+                known.config.databases.get(database)?;
+            Some((endpoints.clone(), dbname.clone(), tls.clone(), *channel_binding))
+        };
+        place(self) != place(next)
+    }
+
+    /// What looks users up: the one of before if it would ask the same of the same.
+    fn start_auth_query(&self, before: Option<&Known>, cx: &Context) -> Option<Arc<AuthQuery>> {
+        let options = self.config.auth_query.as_ref()?;
+        if let Some(before) = before
+            && before.config.auth_query.as_ref() == Some(options)
+            && !before.is_elsewhere(self, &options.database)
+            && let Some(running) = &before.auth_query
+        {
+            running.forget();
+            return Some(Arc::clone(running));
+        }
+        let login = Login::asking(options);
+        let (target, _) = self.target(&options.database, &options.user, Some(&login))?;
+        Some(Arc::new(AuthQuery::start(options, target, &cx.runtime)))
     }
 }
 
@@ -241,23 +295,22 @@ async fn reap(directory: Weak<Directory>) {
     }
 }
 
-fn resolve(
-    config: &Arc<Config>,
-    running: &BTreeMap<String, Place>,
-    cx: &Context,
-) -> Result<Known, StartError> {
+fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result<Known, StartError> {
     let users =
         config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
     let (mut databases, mut updates) = (BTreeMap::new(), Vec::new());
     for (name, database) in &config.databases {
         let tls = database.tls.as_ref().map(connector).transpose()?;
-        let (cluster, update) = cluster(name, database, running.get(name), cx)?;
+        let running = before.and_then(|before| before.databases.get(name));
+        let (cluster, update) = cluster(name, database, running, cx)?;
         databases.insert(name.clone(), Place { cluster, tls });
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);
-    Ok(Known { config: Arc::clone(config), users, databases })
+    let mut known = Known { config: Arc::clone(config), users, databases, auth_query: None };
+    known.auth_query = known.start_auth_query(before, cx);
+    Ok(known)
 }
 
 fn connector(tls: &ClientTls) -> Result<Connector, StartError> {

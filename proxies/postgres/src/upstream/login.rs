@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::auth::Stored;
 use crate::auth::scram::{ITERATIONS, SaltedKeys, Verifier};
-use crate::config::User;
+use crate::config::{AuthQuery, User};
 
 /// One who may log in.
 pub struct Login {
@@ -41,6 +41,29 @@ impl Login {
             server_user: user.server_user.clone().unwrap_or_else(|| name.to_owned()),
             server_password,
             is_found: false,
+            verifier: OnceLock::new(),
+        }
+    }
+
+    /// The one who looks up the others.
+    pub(super) fn asking(options: &AuthQuery) -> Login {
+        let password = options.password.as_ref().and_then(|password| Stored::read(password.expose()).ok());
+        Login {
+            password: None,
+            server_user: options.user.clone(),
+            server_password: password,
+            is_found: false,
+            verifier: OnceLock::new(),
+        }
+    }
+
+    /// As found out at a login: whose password proves the same to us and to the servers.
+    pub(super) fn found(server_user: &str, password: Stored) -> Login {
+        Login {
+            password: Some(password.clone()),
+            server_user: server_user.to_owned(),
+            server_password: Some(password),
+            is_found: true,
             verifier: OnceLock::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! The servers' side: who is logged in where, and the pools of those connections.
 
+mod auth_query;
 mod cancel;
 mod connect;
 mod dial;

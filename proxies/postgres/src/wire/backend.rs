@@ -92,6 +92,24 @@ pub fn parameter_status(body: &[u8]) -> Result<(&str, &str), DecodeError> {
     Ok((text(name)?, text(value)?))
 }
 
+/// The values of a DataRow; `None` is NULL.
+pub fn data_row(body: &Bytes) -> Result<Vec<Option<Bytes>>, DecodeError> {
+    let mut rest = body.clone();
+    let take = |rest: &mut Bytes, length: usize| {
+        if rest.len() < length { Err(DecodeError::Format) } else { Ok(rest.split_to(length)) }
+    };
+    let count = take(&mut rest, 2)?.get_u16();
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let length = take(&mut rest, 4)?.get_i32();
+        values.push(match usize::try_from(length) {
+            Ok(length) => Some(take(&mut rest, length)?),
+            Err(_) => None,
+        });
+    }
+    Ok(values)
+}
+
 /// One field of an ErrorResponse or NoticeResponse, by its letter.
 pub fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
     let mut rest = body;

@@ -153,6 +153,29 @@ pub fn put_bind_head(out: &mut BytesMut, total: usize, portal: &[u8], statement:
     put_cstr(out, renamed);
 }
 
+/// Writes a Bind of the unnamed statement to the unnamed portal, with these texts.
+pub fn put_bind_text(out: &mut BytesMut, values: &[&str]) {
+    put(out, b'B', |out| {
+        put_cstr(out, b"");
+        put_cstr(out, b"");
+        out.put_i16(0);
+        out.put_i16(i16::try_from(values.len()).unwrap_or(i16::MAX));
+        for value in values {
+            out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+            out.put_slice(value.as_bytes());
+        }
+        out.put_i16(0);
+    });
+}
+
+/// Writes an Execute of the unnamed portal for so many rows.
+pub fn put_execute(out: &mut BytesMut, rows_max: i32) {
+    put(out, b'E', |out| {
+        put_cstr(out, b"");
+        out.put_i32(rows_max);
+    });
+}
+
 /// Writes a Describe of a statement.
 pub fn put_describe_statement(out: &mut BytesMut, name: &[u8]) {
     put_target(out, b'D', b'S', name);

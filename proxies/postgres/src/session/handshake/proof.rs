@@ -19,25 +19,35 @@ const SASL_MAX: usize = 1024;
 impl Handshake {
     /// Asks for proof. Whether the user exists cannot be told from how this goes.
     pub(super) async fn prove(&mut self, user: &str) -> Result<Credentials, Error> {
-        let login = self.shared.directory.login(user);
+        let login = self.shared.directory.find(user).await?;
         match login.as_deref().and_then(|login| login.password.as_ref()) {
-            Some(Stored::Md5(stored)) => {
-                self.prove_md5(user, stored).await?;
-                Ok(Credentials { login, keys: None })
-            }
+            Some(Stored::Md5(_)) => self.prove_md5(user, login).await,
             Some(Stored::Plain(_) | Stored::Scram(_)) | None => self.prove_scram(user, login).await,
         }
     }
 
-    async fn prove_md5(&mut self, user: &str, stored: &str) -> Result<(), Error> {
+    async fn prove_md5(&mut self, user: &str, login: Option<Arc<Login>>) -> Result<Credentials, Error> {
         let salt = random::<4>().map_err(Error::Client)?;
         backend::put_authentication(&mut self.out, &Authentication::Md5(salt));
         self.flush().await?;
         let message = self.password_message().await?;
         let (given, _) = cstr(&message).ok_or(DecodeError::Format)?;
-        let expected = md5::response(stored, salt);
-        aws_lc_rs::constant_time::verify_slices_are_equal(given, expected.as_bytes())
-            .map_err(|_| Error::Denied { user: user.to_owned() })
+        let proves = |login: &Login| match &login.password {
+            Some(Stored::Md5(stored)) => {
+                let expected = md5::response(stored, salt);
+                aws_lc_rs::constant_time::verify_slices_are_equal(given, expected.as_bytes()).is_ok()
+            }
+            Some(Stored::Plain(_) | Stored::Scram(_)) | None => false,
+        };
+        if login.as_deref().is_some_and(proves) {
+            return Ok(Credentials { login, keys: None });
+        }
+        // The challenge is the same for a new password.
+        let again = self.shared.directory.find_again(user, login.as_deref()).await?;
+        match again.filter(|login| proves(login)) {
+            Some(login) => Ok(Credentials { login: Some(login), keys: None }),
+            None => Err(Error::Denied { user: user.to_owned() }),
+        }
     }
 
     async fn prove_scram(&mut self, user: &str, login: Option<Arc<Login>>) -> Result<Credentials, Error> {
@@ -66,10 +76,15 @@ impl Handshake {
         let (server, challenge) =
             Server::challenge(verifier, &nonce, &first, channel).map_err(Error::Scram)?;
         let last = self.challenge(&challenge).await?;
-        let proven = server.finish(&last).map_err(|error| match error {
-            ScramError::Proof => Error::Denied { user: user.to_owned() },
-            error => Error::Scram(error),
-        })?;
+        let proven = match server.finish(&last) {
+            Ok(proven) => proven,
+            Err(ScramError::Proof) => {
+                // The challenge was for the password of before: a new one is good for the client's next try.
+                self.shared.directory.doubt(user).await;
+                return Err(Error::Denied { user: user.to_owned() });
+            }
+            Err(error) => return Err(Error::Scram(error)),
+        };
         backend::put_authentication(&mut self.out, &Authentication::SaslFinal(proven.proof.into()));
         Ok(Credentials { login, keys: Some(proven.keys) })
     }
