@@ -265,3 +265,87 @@ fn whoever_takes_the_offer_of_binding_away_is_found_out() -> Result<()> {
         Ok(())
     })
 }
+
+const BY_CERTIFICATE: &str = "
+listeners: [{address: $LISTEN, tls: {certificate: $CERT, key: $KEY, client_ca: $CA, client_auth: optional}}]
+admin: {address: $ADMIN}
+databases: {shop: {endpoints: [$SERVER]}}
+users:
+  app: {certificates: [app.internal, '*.apps.internal'], server_password: secret}
+  both: {password: other, certificates: [CN=127.0.0.1], server_user: app, server_password: secret}
+  legacy: {password: secret}
+";
+
+#[test]
+fn a_certificate_logs_in_those_whom_it_names() -> Result<()> {
+    let (server, front) = (Postgres::start()?, Front::new()?);
+    let builder = Proxy::of(Kind::Postgres).config(BY_CERTIFICATE).set("SERVER", server.address());
+    let builder = builder.set("CERT", &front.certificate).set("KEY", &front.key);
+    let proxy = builder.set("CA", front.authority.certificate().display()).start()?;
+    let stranger = tempfile::tempdir()?;
+    let stranger = Authority::new(stranger.path()).map(|authority| (authority, stranger))?;
+    let query = |certificate: Option<(&Authority, &str)>, login: &str| {
+        let shown = match certificate {
+            Some((authority, name)) => {
+                let issued = authority.issue("client", &[name])?;
+                format!("sslcert={} sslkey={}", issued.certificate.display(), issued.key.display())
+            }
+            None => String::new(),
+        };
+        psql(&proxy, &format!("{login} {shown} {}", front.verified()), "SELECT current_user")
+    };
+    let ours = |name| Some((&front.authority, name));
+    for (certificate, login) in [
+        (ours("app.internal"), "user=app"),
+        (ours("x.apps.internal"), "user=app"),
+        // Either does: a certificate of this name, or else the password.
+        (ours("127.0.0.1"), "user=both"),
+        (ours("app.internal"), "user=both password=other"),
+        (None, "user=both password=other"),
+    ] {
+        assert_eq!(said(&query(certificate, login)?).context(login)?, "app");
+    }
+    for (certificate, login, complaint_has) in [
+        (ours("other.internal"), "user=app", "certificate authentication failed for user \"app\""),
+        // The common name is no alternative name, and the other way round.
+        (ours("127.0.0.1"), "user=app", "certificate authentication failed"),
+        (ours("app.internal"), "user=both password=wrong", "password authentication failed"),
+        (ours("app.internal"), "user=legacy password=wrong", "password authentication failed"),
+        (None, "user=app password=secret", "connection requires a valid client certificate"),
+        (Some((&stranger.0, "app.internal")), "user=app", "alert"),
+    ] {
+        let told = complaint(&query(certificate, login)?).with_context(|| login.to_owned())?;
+        ensure!(told.contains(complaint_has), "{login}: {told}");
+    }
+    Ok(())
+}
+
+/// With a verifier and nothing else, a client's proof is good for the server as well, if that keeps the same verifier.
+#[test]
+fn what_a_client_proves_to_us_it_proves_to_the_server() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'";
+        let config = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+databases: {shop: {endpoints: [$SERVER]}}
+users: {app: {password: '$VERIFIER'}}
+";
+        let builder = Proxy::of(Kind::Postgres).config(config).set("SERVER", server.address());
+        let proxy = builder.set("VERIFIER", server.sql("shop", verifier)?).start()?;
+        let login = "user=app password=secret dbname=shop";
+        let client = super::connect_as(&proxy, login).await?;
+        assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
+        // A reload takes nothing away: the pool makes new connections as before.
+        proxy.signal(harness::Signal::HUP)?;
+        server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")?;
+        assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
+        // The same password, but another salt: our verifier is not the server's any more.
+        server.sql("shop", "ALTER ROLE app PASSWORD 'secret'")?;
+        server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")?;
+        let refused = super::code(super::text(&client, "SELECT 1").await);
+        assert_eq!(refused, tokio_postgres::error::SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
+        Ok(())
+    })
+}

@@ -5,6 +5,7 @@ mod auth_query;
 mod clients;
 mod faults;
 mod login;
+mod passthrough;
 mod roles;
 mod sessions;
 mod suites;

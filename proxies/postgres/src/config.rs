@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use groove_common::config::{
-    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Secret, Size,
-    default_drain,
+    Admin, Basics, ClientAuth, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log,
+    Secret, Size, default_drain,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Stored;
+use crate::auth::{CertificateName, Stored};
 use crate::session::state::Mode;
 
 /// groove-postgres.
@@ -55,6 +55,9 @@ pub enum Auth {
     /// By the password in `users`: SCRAM-SHA-256, or md5 where the password is stored so.
     #[default]
     Password,
+    /// By the password that the servers know, which is asked for in the clear: only over TLS, on loopback and on unix
+    /// sockets. Those who have a password in `users` prove that.
+    Passthrough,
     /// Not at all. Only on loopback and unix sockets.
     Trust,
 }
@@ -209,6 +212,10 @@ pub struct User {
     /// What the client proves to know: plain, `md5…`, or a `SCRAM-SHA-256$…` verifier from `pg_authid`.
     #[serde(default)]
     pub password: Option<Secret>,
+    /// Names in clients' certificates, any of which does instead of the password: subject alternative names (DNS or
+    /// URI), or `CN=` and the subject's common name. One `*` stands for anything.
+    #[serde(default)]
+    pub certificates: Vec<String>,
     /// The role on the servers; the same name if left out.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -276,7 +283,7 @@ impl Document for Config {
             query.validate(self, issues);
         }
         for (name, user) in &self.users {
-            user.validate(name, self.auth, issues);
+            user.validate(name, self, issues);
         }
         self.limits.validate(issues);
     }
@@ -290,6 +297,18 @@ impl Config {
                 issues.at(&["users"], "nobody may log in", Some(help));
             }
             Auth::Password => {}
+            Auth::Passthrough => {
+                for (index, listener) in self.listeners.iter().enumerate() {
+                    if listener.tls.is_none() && !listener.address.is_local() {
+                        let help = "add `tls` to it, or listen on 127.0.0.1 or a unix socket";
+                        issues.at(
+                            &["listeners", &index.to_string(), "address"],
+                            "with `auth: passthrough` passwords would cross the network in the clear",
+                            Some(help),
+                        );
+                    }
+                }
+            }
             Auth::Trust => {
                 for (index, listener) in self.listeners.iter().enumerate() {
                     if !listener.address.is_local() {
@@ -313,6 +332,10 @@ impl AuthQuery {
             Auth::Trust => {
                 let help = Some("leave out one of the two");
                 issues.at(&["auth_query"], "nobody has to prove anything with `auth: trust`", help);
+            }
+            Auth::Passthrough => {
+                let help = Some("leave out one of the two");
+                issues.at(&["auth_query"], "with `auth: passthrough` the servers know the passwords", help);
             }
         }
         if !config.databases.contains_key(&self.database) {
@@ -381,11 +404,25 @@ impl Database {
 pub const ADMIN_DATABASE: &str = "groove";
 
 impl User {
-    fn validate(&self, name: &str, auth: Auth, issues: &mut Issues) {
+    fn validate(&self, name: &str, config: &Config, issues: &mut Issues) {
+        for (index, certificate) in self.certificates.iter().enumerate() {
+            if let Err(error) = CertificateName::read(certificate) {
+                let help =
+                    Some("write a subject alternative name, or `CN=NAME`; one `*` stands for anything");
+                let at = ["users", name, "certificates", &index.to_string()];
+                issues.at(&at, error.to_string(), help);
+            }
+        }
+        if !self.certificates.is_empty() && !config.listeners.iter().any(asks_for_certificates) {
+            let help = Some("add `tls: {client_ca: …}` to a listener");
+            let message = "no listener asks clients for certificates";
+            issues.at(&["users", name, "certificates"], message, help);
+        }
         match &self.password {
-            None if auth == Auth::Password => {
-                let help = Some("add `password: {env: NAME}`");
-                issues.at(&["users", name], "without a password nobody can log in as this user", help);
+            None if config.auth == Auth::Password && self.certificates.is_empty() => {
+                let help = Some("add `password: {env: NAME}`, or `certificates`");
+                let message = "without a password nobody can log in as this user";
+                issues.at(&["users", name], message, help);
             }
             Some(password) if password.expose().is_empty() => {
                 let help = Some("write a password; PostgreSQL accepts no empty one either");
@@ -403,6 +440,10 @@ impl User {
             check_server_password(password, &["users", name, "server_password"], issues);
         }
     }
+}
+
+fn asks_for_certificates(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.client_auth() != ClientAuth::None)
 }
 
 impl Limits {

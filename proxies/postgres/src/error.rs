@@ -40,6 +40,24 @@ pub enum Error {
         /// As the client gave it.
         user: String,
     },
+    /// The client's certificate is not one by which this user may log in.
+    #[error("certificate authentication failed for user \"{user}\"")]
+    Certificate {
+        /// As the client gave it.
+        user: String,
+    },
+    /// Only a certificate will do, and the client showed none.
+    #[error("connection requires a valid client certificate")]
+    NoCertificate,
+    /// The password itself is asked for, and others could read it on its way.
+    #[error("a password is not asked for without TLS")]
+    InTheClear,
+    /// No password at all, which PostgreSQL never takes.
+    #[error("empty password returned by client")]
+    EmptyPassword,
+    /// Not one string.
+    #[error("invalid password packet size")]
+    PasswordSize,
     /// The client's side of the SASL exchange is broken.
     #[error("client: {0}")]
     Scram(ScramError),
@@ -79,6 +97,9 @@ pub enum Error {
     /// The server asks for a proof that the configuration has not.
     #[error("server: {0}")]
     ServerAuth(&'static str),
+    /// The server lets us in without the client's password: it may be any.
+    #[error("server: no password is asked for, so that the client's proves nothing")]
+    Unproven,
     /// The server's side of the SASL exchange is broken.
     #[error("server: {0}")]
     ServerScram(ScramError),
@@ -130,12 +151,14 @@ impl Error {
         match self {
             Error::Protocol(error) => error.sqlstate(),
             Error::Scram(error) => error.sqlstate(),
-            Error::DirectTls | Error::ExpectedPassword(_) | Error::ExpectedSasl(_) | Error::Mechanism => {
-                "08P01"
-            }
+            Error::DirectTls
+            | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
+            | Error::PasswordSize
+            | Error::Mechanism => "08P01",
             Error::Version(_) | Error::StatementMode => "0A000",
-            Error::NoUser => "28000",
-            Error::Denied { .. } => "28P01",
+            Error::NoUser | Error::Certificate { .. } | Error::NoCertificate | Error::InTheClear => "28000",
+            Error::Denied { .. } | Error::EmptyPassword => "28P01",
             Error::NoDatabase(_) => "3D000",
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
@@ -143,6 +166,7 @@ impl Error {
             | Error::Connect(_)
             | Error::ServerAuth(_)
             | Error::ServerScram(_)
+            | Error::Unproven
             | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
@@ -172,6 +196,7 @@ impl Error {
             Error::StatementBytes { .. } => Some("Close statements, or raise \"limits.statement_bytes\"."),
             Error::Protocol(DecodeError::TooLarge { .. }) => Some("Raise \"limits.message\"."),
             Error::ServerAuth(_) => Some("Set \"server_password\" of this user to the plain password."),
+            Error::InTheClear => Some("Connect with sslmode=require."),
             Error::StatementMode => Some("Use a pool in transaction mode."),
             Error::Client(_)
             | Error::Protocol(_)
@@ -181,6 +206,10 @@ impl Error {
             | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::EmptyPassword
+            | Error::PasswordSize
             | Error::Scram(_)
             | Error::Mechanism
             | Error::NoDatabase(_)
@@ -192,6 +221,7 @@ impl Error {
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
+            | Error::Unproven
             | Error::AuthQuery(_)
             | Error::Lost(_)
             | Error::Upstream(_)
@@ -217,11 +247,16 @@ impl Classified for Error {
             | Error::ExpectedPassword(_)
             | Error::ExpectedSasl(_)
             | Error::NoUser
+            | Error::PasswordSize
             | Error::Scram(_)
             | Error::Mechanism
             | Error::StatementMode
             | Error::DuplicateStatement(_) => (Kind::Protocol, Downstream, Never),
-            Error::Denied { .. } => (Kind::Denied, Downstream, Never),
+            Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::InTheClear
+            | Error::EmptyPassword => (Kind::Denied, Downstream, Never),
             Error::NoDatabase(_) => (Kind::NoRoute, Downstream, Never),
             Error::LoginTimeout => (Kind::Timeout, Downstream, Never),
             Error::Cancelled => (Kind::Hangup, Downstream, Never),
@@ -232,7 +267,7 @@ impl Classified for Error {
             Error::Draining => (Kind::Draining, Internal, Safe),
             Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
-            Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
+            Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 (Kind::Connect, Upstream, Never)
             }
             Error::Lost(error) => (Kind::of_io(error), Upstream, IfIdempotent),
@@ -244,7 +279,7 @@ impl Classified for Error {
         match self {
             // These name servers and files.
             Error::Connect(_) => "could not connect to the server".into(),
-            Error::ServerAuth(_) | Error::ServerScram(_) => {
+            Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 "the server did not accept the proxy's login".into()
             }
             Error::AuthQuery(_) => "could not ask the server who may log in".into(),
@@ -259,6 +294,11 @@ impl Classified for Error {
             | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::InTheClear
+            | Error::EmptyPassword
+            | Error::PasswordSize
             | Error::Mechanism
             | Error::NoDatabase(_)
             | Error::LoginTimeout

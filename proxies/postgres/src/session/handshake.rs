@@ -149,7 +149,7 @@ impl Handshake {
         }
         let config = self.shared.directory.config();
         let credentials = match config.auth {
-            Auth::Password => Box::pin(self.prove(&route.user)).await?,
+            Auth::Password | Auth::Passthrough => Box::pin(self.prove(&route, config.auth)).await?,
             Auth::Trust => Credentials { login: self.shared.directory.login(&route.user), keys: None },
         };
         let long_key = startup.version >= Version::V3_2;

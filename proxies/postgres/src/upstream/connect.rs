@@ -139,17 +139,21 @@ impl Dialogue {
     async fn log_in(&mut self, target: &Target) -> Result<(), Error> {
         // Where binding is required, nothing else will do, and nothing else is told.
         let mut bound_only = target.channel_binding == ChannelBinding::Require;
+        let mut must_prove = target.must_prove;
         loop {
             match self.authentication().await? {
                 Authentication::Ok | Authentication::Cleartext | Authentication::Md5(_) if bound_only => {
                     return Err(Error::ServerAuth(UNBOUND));
                 }
+                Authentication::Ok if must_prove => return Err(Error::Unproven),
                 Authentication::Ok => return Ok(()),
                 Authentication::Cleartext => {
+                    must_prove = false;
                     let password = target.plain_password()?;
                     self.send(|out| frontend::put_password(out, password.as_bytes())).await?;
                 }
                 Authentication::Md5(salt) => {
+                    must_prove = false;
                     let response = match &target.password {
                         Some(Stored::Plain(password)) => {
                             md5::response(&md5::stored(&target.user, password), salt)
@@ -166,7 +170,7 @@ impl Dialogue {
                 Authentication::Sasl(mechanisms) => {
                     let (mechanism, binding) = self.choose(target.channel_binding, &mechanisms)?;
                     self.scram(target, mechanism, binding).await?;
-                    bound_only = false;
+                    (bound_only, must_prove) = (false, false);
                 }
                 Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
                     return Err(Error::ServerAuth("a SASL message out of turn"));

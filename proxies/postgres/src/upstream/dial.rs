@@ -32,6 +32,8 @@ pub struct Target {
     pub user: String,
     /// What proves it.
     pub password: Option<Stored>,
+    /// Whether a server that asks for no proof is an error: the password is a client's, and nobody knows if it is right.
+    pub must_prove: bool,
     /// For a connection, login included.
     pub connect: Duration,
     /// Prepared statements kept on a connection.
@@ -88,7 +90,7 @@ impl Target {
             Ok(_) => false,
             // A server that says no is well, unless it says that it is not.
             Err(Error::Refused(body)) => is_passing(body),
-            Err(Error::ServerAuth(_) | Error::ServerScram(_)) => false,
+            Err(Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven) => false,
             Err(_) => true,
         };
         let outcome = if failed { Outcome::Failure } else { Outcome::Success { latency: started.elapsed() } };
@@ -129,7 +131,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
     if let Error::Refused(body) = error {
         return is_passing(body);
     }
-    !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_))
+    !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven)
 }
 
 /// Makes the connections of one pool. Clones share it.

@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
 use super::login::{Credentials, Login};
+use super::passthrough::{Claim, Passthrough};
 use super::pool::UserPool;
 use super::probe::SslRequestProber;
 use super::random;
+use crate::auth::Stored;
 use crate::auth::scram::Verifier;
 use crate::config::{Auth, Config, Database};
 use crate::error::Error;
@@ -56,6 +58,7 @@ struct Known {
     users: HashMap<String, Arc<Login>>,
     databases: BTreeMap<String, Place>,
     auth_query: Option<Arc<AuthQuery>>,
+    passthrough: Arc<Passthrough>,
 }
 
 /// A database's servers.
@@ -136,6 +139,15 @@ impl Directory {
         }
     }
 
+    /// The login of a client that gives this password, if the servers of the database take it.
+    pub async fn prove_to_server(&self, claim: Claim, password: String) -> Result<Arc<Login>, Error> {
+        let known = self.current.load_full();
+        let server_user = known.users.get(&claim.user).map_or(&claim.user, |login| &login.server_user);
+        let login = Login::found(server_user, Stored::Plain(password));
+        let target = known.target(&claim.database, &claim.user, Some(&login)).map(|(target, _)| target);
+        Box::pin(known.passthrough.prove(claim, login, target)).await
+    }
+
     fn auth_query(&self) -> Option<Arc<AuthQuery>> {
         self.current.load().auth_query.clone()
     }
@@ -202,8 +214,11 @@ impl Directory {
             let since = *pooled.unused_since.get_or_insert(now);
             let Some(written) = known.config.databases.get(database) else { return false };
             let is_named = known.users.contains_key(user);
-            let may_come_back =
-                is_named || known.config.auth == Auth::Trust || known.config.auth_query.is_some();
+            let may_come_back = is_named
+                || match known.config.auth {
+                    Auth::Trust | Auth::Passthrough => true,
+                    Auth::Password => known.config.auth_query.is_some(),
+                };
             let is_kept_warm = is_named && written.pool.min > 0;
             is_kept_warm || (may_come_back && now.duration_since(since) < written.pool.idle.get())
         });
@@ -225,7 +240,14 @@ impl Directory {
 impl Known {
     /// As whom a user is let in that was known as `login` until now: the configuration has the last word.
     fn settled(&self, user: &str, login: Option<Arc<Login>>) -> Option<Arc<Login>> {
-        self.users.get(user).cloned().or_else(|| login.filter(|login| login.is_found))
+        let found = login.filter(|login| login.is_found);
+        match (self.users.get(user), self.config.auth) {
+            (Some(login), Auth::Passthrough) if login.password.is_none() => {
+                Some(found.unwrap_or_else(|| Arc::clone(login)))
+            }
+            (Some(login), Auth::Password | Auth::Passthrough | Auth::Trust) => Some(Arc::clone(login)),
+            (None, Auth::Password | Auth::Passthrough | Auth::Trust) => found,
+        }
     }
 
     /// Whom a pool logs in as, and how large it is.
@@ -243,6 +265,7 @@ impl Known {
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: login.map_or_else(|| user.to_owned(), |login| login.server_user.clone()),
             password: login.and_then(|login| login.server_password.clone()),
+            must_prove: false,
             connect: written.connect.get(),
             statements_max: written.pool.statements as usize,
             keys: Arc::new(KeyCache::default()),
@@ -308,7 +331,8 @@ fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);
-    let mut known = Known { config: Arc::clone(config), users, databases, auth_query: None };
+    let (auth_query, passthrough) = (None, Arc::default());
+    let mut known = Known { config: Arc::clone(config), users, databases, auth_query, passthrough };
     known.auth_query = known.start_auth_query(before, cx);
     Ok(known)
 }

@@ -2,14 +2,18 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::auth::Stored;
+use groove_common::net::ClientCertificate;
+
 use crate::auth::scram::{ITERATIONS, SaltedKeys, Verifier};
+use crate::auth::{CertificateName, Stored};
 use crate::config::{AuthQuery, User};
 
 /// One who may log in.
 pub struct Login {
     /// What the client has to prove; `None` only where nobody has to.
     pub password: Option<Stored>,
+    /// What a certificate has to be called that does instead of the password.
+    certificates: Vec<CertificateName>,
     pub(super) server_user: String,
     pub(super) server_password: Option<Stored>,
     /// Not configured, but found out when it logged in.
@@ -38,6 +42,11 @@ impl Login {
         };
         Login {
             password,
+            certificates: user
+                .certificates
+                .iter()
+                .filter_map(|name| CertificateName::read(name).ok())
+                .collect(),
             server_user: user.server_user.clone().unwrap_or_else(|| name.to_owned()),
             server_password,
             is_found: false,
@@ -50,6 +59,7 @@ impl Login {
         let password = options.password.as_ref().and_then(|password| Stored::read(password.expose()).ok());
         Login {
             password: None,
+            certificates: Vec::new(),
             server_user: options.user.clone(),
             server_password: password,
             is_found: false,
@@ -61,11 +71,23 @@ impl Login {
     pub(super) fn found(server_user: &str, password: Stored) -> Login {
         Login {
             password: Some(password.clone()),
+            certificates: Vec::new(),
             server_user: server_user.to_owned(),
             server_password: Some(password),
             is_found: true,
             verifier: OnceLock::new(),
         }
+    }
+
+    /// Whether a certificate is enough to log in. That it is good, the handshake has seen to.
+    pub fn is_named_by(&self, certificate: &ClientCertificate) -> bool {
+        let ClientCertificate { names, common_name, .. } = certificate;
+        self.certificates.iter().any(|name| name.is_among(names, common_name.as_deref()))
+    }
+
+    /// Whether only a certificate will do.
+    pub fn is_by_certificate_only(&self) -> bool {
+        self.password.is_none() && !self.certificates.is_empty()
     }
 
     /// Whether a server connection of `other` is as good as one of ours.

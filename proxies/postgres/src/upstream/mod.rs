@@ -6,6 +6,7 @@ mod connect;
 mod dial;
 mod directory;
 mod login;
+mod passthrough;
 mod pool;
 mod probe;
 mod server;
@@ -16,6 +17,7 @@ pub use connect::connect;
 pub use dial::{Dial, Target};
 pub use directory::Directory;
 pub use login::{Credentials, Login};
+pub use passthrough::Claim;
 pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
 

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use super::Handshake;
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS, ScramError, Server};
 use crate::auth::{Stored, md5};
+use crate::config::Auth;
 use crate::error::Error;
-use crate::upstream::{Credentials, Login, nonce, random};
+use crate::route::Route;
+use crate::upstream::{Claim, Credentials, Login, nonce, random};
 use crate::wire::backend::{self, Authentication};
 use crate::wire::{DecodeError, HEADER, Header, Limits, cstr, decode, frontend};
 
@@ -17,13 +19,49 @@ const PASSWORD_MAX: usize = 65_535;
 const SASL_MAX: usize = 1024;
 
 impl Handshake {
-    /// Asks for proof. Whether the user exists cannot be told from how this goes.
-    pub(super) async fn prove(&mut self, user: &str) -> Result<Credentials, Error> {
+    /// Asks for proof. Whether the user exists cannot be told from how this goes, except where only a certificate will
+    /// do, or the password is stored as md5.
+    pub(super) async fn prove(&mut self, route: &Route, auth: Auth) -> Result<Credentials, Error> {
+        let user = &route.user;
         let login = self.shared.directory.find(user).await?;
-        match login.as_deref().and_then(|login| login.password.as_ref()) {
-            Some(Stored::Md5(_)) => self.prove_md5(user, login).await,
-            Some(Stored::Plain(_) | Stored::Scram(_)) | None => self.prove_scram(user, login).await,
+        let certificate = self.conn.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+        if let (Some(login), Some(certificate)) = (&login, certificate)
+            && login.is_named_by(certificate)
+        {
+            return Ok(Credentials { login: Some(Arc::clone(login)), keys: None });
         }
+        let password = login.as_deref().and_then(|login| login.password.as_ref());
+        match (password, auth) {
+            (Some(Stored::Md5(_)), _) => self.prove_md5(user, login).await,
+            (None, Auth::Passthrough) => self.prove_to_server(route).await,
+            (None, Auth::Password | Auth::Trust)
+                if login.as_deref().is_some_and(Login::is_by_certificate_only) =>
+            {
+                let is_shown = certificate.is_some();
+                Err(if is_shown { Error::Certificate { user: user.clone() } } else { Error::NoCertificate })
+            }
+            (Some(Stored::Plain(_) | Stored::Scram(_)) | None, _) => self.prove_scram(user, login).await,
+        }
+    }
+
+    /// Asks for the password itself, and the server whether it is right.
+    async fn prove_to_server(&mut self, route: &Route) -> Result<Credentials, Error> {
+        if !self.conn.stream.is_tls() && !self.conn.listener.address.is_local() {
+            return Err(Error::InTheClear);
+        }
+        backend::put_authentication(&mut self.out, &Authentication::Cleartext);
+        self.flush().await?;
+        let message = self.password_message().await?;
+        let password = match cstr(&message) {
+            Some((b"", b"")) => return Err(Error::EmptyPassword),
+            Some((password, b"")) => String::from_utf8(password.to_vec()).map_err(|_| DecodeError::Text)?,
+            Some(_) | None => return Err(Error::PasswordSize),
+        };
+        let Route { database, user, .. } = route;
+        let from = self.conn.peer.ip();
+        let claim = Claim { database: database.clone(), user: user.clone(), from };
+        let login = self.shared.directory.prove_to_server(claim, password).await?;
+        Ok(Credentials { login: Some(login), keys: None })
     }
 
     async fn prove_md5(&mut self, user: &str, login: Option<Arc<Login>>) -> Result<Credentials, Error> {
@@ -31,7 +69,7 @@ impl Handshake {
         backend::put_authentication(&mut self.out, &Authentication::Md5(salt));
         self.flush().await?;
         let message = self.password_message().await?;
-        let (given, _) = cstr(&message).ok_or(DecodeError::Format)?;
+        let Some((given, b"")) = cstr(&message) else { return Err(Error::PasswordSize) };
         let proves = |login: &Login| match &login.password {
             Some(Stored::Md5(stored)) => {
                 let expected = md5::response(stored, salt);
