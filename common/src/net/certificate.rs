@@ -189,6 +189,17 @@ mod tests {
         assert_eq!(common_name(params.self_signed(&key).unwrap().der()), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), at in 0..400_usize) {
+            let _ = (end_point(&bytes), common_name(&bytes));
+            // Nor a certificate that has been tampered with.
+            let mut der = certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["name"]);
+            der.iter_mut().skip(at).zip(&bytes).for_each(|(byte, other)| *byte = *other);
+            let _ = (end_point(&der), common_name(&der));
+        }
+    }
+
     #[test]
     fn a_certificate_cut_short_is_none() {
         let der = certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["name"]);

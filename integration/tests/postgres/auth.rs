@@ -339,6 +339,7 @@ users: {app: {password: '$VERIFIER'}}
         assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
         // A reload takes nothing away: the pool makes new connections as before.
         proxy.signal(harness::Signal::HUP)?;
+        proxy.log().expect("reloaded")?;
         server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")?;
         assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
         // The same password, but another salt: our verifier is not the server's any more.

@@ -132,11 +132,8 @@ fn plain(login: &Login) -> &str {
 
 /// Whether it is the password, the user or what he may, as opposed to a server that is away.
 fn is_denial(error: &Error) -> bool {
-    match error {
-        Error::Refused(body) => error_field(body, b'C').is_some_and(|code| code.starts_with(b"28")),
-        error => matches!(
-            error,
-            Error::Denied { .. } | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven
-        ),
+    if let Error::Refused(body) = error {
+        return error_field(body, b'C').is_some_and(|code| code.starts_with(b"28"));
     }
+    matches!(error, Error::Denied { .. } | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven)
 }
