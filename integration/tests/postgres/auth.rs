@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use harness::{Authority, Kind, Postgres, Proxy, paths};
+use harness::{Authority, Kind, Postgres, Proxy, paths, python};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -98,6 +98,23 @@ fn channel_binding_is_kept_on_both_hops() -> Result<()> {
         psql(&proxy, &renamed, ssl).ok().filter(|output| output.status.success())
     })?;
     assert_eq!(said(&shown)?, "t");
+    Ok(())
+}
+
+#[test]
+fn psycopg_and_asyncpg_are_bound_as_far_as_they_can_be() -> Result<()> {
+    let (server, front) = (Postgres::builder().tls().start()?, Front::new()?);
+    let proxy = bound(&server, &front, BOUND)?;
+    let counts = python::pytest(
+        "postgres logins",
+        &paths::repository().join("integration/python"),
+        &["postgres_logins.py"],
+        &[
+            ("GROOVE_PORT", proxy.address().port().to_string()),
+            ("GROOVE_CA", front.authority.certificate().display().to_string()),
+        ],
+    )?;
+    assert_eq!((counts.passed, counts.failed, counts.skipped), (5, 0, 0));
     Ok(())
 }
 

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use groove_common::admission::Refused;
+use groove_common::app::Context;
 use groove_common::health::Backoff;
-use groove_common::pool::{LeaseError, Manager, Pool, PoolConfig, Waiter};
+use groove_common::pool::{LeaseError, Manager, Pool, PoolConfig, PoolStatus, Waiter};
+use groove_common::telemetry::Counter;
 use moka::future::Cache;
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Server;
@@ -48,6 +49,7 @@ pub(super) struct AuthQuery {
     /// For a connection, and again for an answer.
     patience: Duration,
     connections: Pool<Asker>,
+    questions: Counter,
     known: Cache<Arc<str>, Answer>,
 }
 
@@ -61,7 +63,7 @@ struct Answer {
 
 impl AuthQuery {
     /// Looks up on the servers of `target`, as whom it says.
-    pub(super) fn start(options: &config::AuthQuery, target: Target, runtime: &Handle) -> AuthQuery {
+    pub(super) fn start(options: &config::AuthQuery, target: Target, cx: &Context) -> AuthQuery {
         let bounds = PoolConfig {
             size: CONNECTIONS,
             waiting_max: WAITING_MAX,
@@ -78,7 +80,12 @@ impl AuthQuery {
         AuthQuery {
             query: options.query.clone(),
             patience,
-            connections: Pool::start("auth_query", Asker { target }, bounds, runtime),
+            connections: Pool::start("auth_query", Asker { target }, bounds, &cx.runtime),
+            questions: cx.registry.counter(
+                "groove_postgres_auth_queries",
+                "Look-ups of users on the servers",
+                &[],
+            ),
             known: Cache::builder()
                 .weigher(weigh)
                 .max_capacity(CACHE_BYTES_MAX)
@@ -113,7 +120,13 @@ impl AuthQuery {
         self.known.invalidate_all();
     }
 
+    /// Counts at this instant.
+    pub(super) fn status(&self) -> PoolStatus {
+        self.connections.status()
+    }
+
     async fn ask(&self, name: &str) -> Result<Answer, Error> {
+        self.questions.inc();
         let deadline = Some(tokio::time::Instant::now() + self.patience);
         let lease = self.connections.lease(Waiter { deadline, ..Waiter::default() });
         let mut server = Box::pin(lease).await.map_err(unanswered)?;

@@ -9,6 +9,7 @@ use groove_common::app::{Context, StartError};
 use groove_common::config::ClientTls;
 use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
+use groove_common::pool::PoolStatus;
 use parking_lot::Mutex;
 
 use super::auth_query::AuthQuery;
@@ -195,6 +196,11 @@ impl Directory {
         Ok(pool)
     }
 
+    /// The connections on which users are looked up, if that is configured.
+    pub fn auth_query_status(&self) -> Option<PoolStatus> {
+        self.auth_query().map(|auth_query| auth_query.status())
+    }
+
     /// Every pool there is, by name.
     pub fn pools(&self) -> Vec<Arc<UserPool>> {
         let mut pools: Vec<_> = self.pools.lock().values().map(|known| Arc::clone(&known.pool)).collect();
@@ -304,7 +310,7 @@ impl Known {
         }
         let login = Login::asking(options);
         let (target, _) = self.target(&options.database, &options.user, Some(&login))?;
-        Some(Arc::new(AuthQuery::start(options, target, &cx.runtime)))
+        Some(Arc::new(AuthQuery::start(options, target, cx)))
     }
 }
 
