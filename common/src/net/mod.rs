@@ -11,6 +11,7 @@
 
 mod backoff;
 mod bind;
+mod certificate;
 mod connect;
 mod downstream;
 mod drain;

@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+use super::certificate::end_point;
+
 /// The most one [`Stream::poll_fill`] brings in.
 pub const FILL_BYTES_MAX: usize = 64 * 1024;
 
@@ -53,6 +55,15 @@ impl Stream {
     /// Is the stream encrypted?
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
+    }
+
+    /// What channel binding ties a login to, where we are TLS's client: `tls-server-end-point` (RFC 5929) of the
+    /// certificate that the server showed, if that has one.
+    pub fn server_end_point(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::ClientTls(tls) => end_point(tls.get_ref().1.peer_certificates()?.first()?),
+            Self::ServerTls(_) | Self::Plain(_) => None,
+        }
     }
 
     /// The socket below whatever is on top.

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate::{common_name, end_point};
 use super::stream::{Stream, Transport};
 use crate::config::{ClientAuth, ServerTls};
 
@@ -53,6 +54,9 @@ pub struct TlsInfo {
     pub alpn: Option<Vec<u8>>,
     /// The client's certificate, verified against the listener's `client_ca`.
     pub certificate: Option<ClientCertificate>,
+    /// What channel binding ties a login to: `tls-server-end-point` of the certificate that this client was shown,
+    /// which after a reload is not the listener's any more.
+    pub end_point: Option<Arc<[u8]>>,
 }
 
 /// A verified client certificate.
@@ -62,11 +66,17 @@ pub struct ClientCertificate {
     pub der: CertificateDer<'static>,
     /// Its subject alternative names of the kinds DNS and URI (SPIFFE ids are URIs).
     pub names: Vec<String>,
+    /// Its subject's common name.
+    pub common_name: Option<String>,
 }
 
 /// The server's side of TLS on a listener.
 #[derive(Clone)]
-pub(super) struct Acceptor(TlsAcceptor);
+pub(super) struct Acceptor {
+    tls: TlsAcceptor,
+    /// Of the one certificate there is.
+    end_point: Option<Arc<[u8]>>,
+}
 
 impl Acceptor {
     pub(super) fn new(tls: &ServerTls, alpn: &[Vec<u8>]) -> Result<Self, TlsError> {
@@ -78,18 +88,20 @@ impl Acceptor {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
+        let chain = certificates(&tls.certificate)?;
+        let end_point = chain.first().and_then(|leaf| end_point(leaf)).map(Arc::from);
         let mut config = builder
-            .with_single_cert(certificates(&tls.certificate)?, key(&tls.key)?)
+            .with_single_cert(chain, key(&tls.key)?)
             .map_err(|error| TlsError::Setup(format!("{}: {error}", tls.certificate.display())))?;
         config.alpn_protocols = alpn.to_vec();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), end_point })
     }
 
     /// The handshake, within [`HANDSHAKE_TIME_MAX`].
     pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
-        let tls = timeout(HANDSHAKE_TIME_MAX, self.0.accept(plain(stream)?)).await??;
-        let info = info(tls.get_ref().1);
+        let tls = timeout(HANDSHAKE_TIME_MAX, self.tls.accept(plain(stream)?)).await??;
+        let info = TlsInfo { end_point: self.end_point.clone(), ..info(tls.get_ref().1) };
         Ok((Stream::ServerTls(Box::new(tls)), info))
     }
 }
@@ -103,13 +115,13 @@ impl std::fmt::Debug for Acceptor {
 fn info(connection: &rustls::ServerConnection) -> TlsInfo {
     let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
         let der = leaf.clone().into_owned();
-        let names = names(&der);
-        ClientCertificate { der, names }
+        ClientCertificate { names: names(&der), common_name: common_name(&der), der }
     });
     TlsInfo {
         sni: connection.server_name().map(str::to_owned),
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         certificate,
+        end_point: None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! groove-postgres before a real PostgreSQL 15, with real clients.
 
+mod auth;
+mod auth_query;
 mod clients;
 mod dump;
 mod faults;
 mod login;
+mod passthrough;
 mod regress;
 mod roles;
 mod sessions;

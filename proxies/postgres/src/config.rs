@@ -1,16 +1,19 @@
 //! The configuration document, and what its types cannot say. docs/postgres.md explains each option.
 
+mod login;
+
 use std::collections::BTreeMap;
 
 use groove_common::config::{
-    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Secret, Size,
+    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Size,
     default_drain,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Stored;
 use crate::session::state::Mode;
+
+pub use login::{Auth, AuthQuery, User};
 
 /// groove-postgres.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,20 +43,12 @@ pub struct Config {
     /// How clients prove who they are.
     #[serde(default)]
     pub auth: Auth,
+    /// Ask the servers about those who are not in `users`.
+    #[serde(default)]
+    pub auth_query: Option<AuthQuery>,
     /// What one client may take.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// How clients prove who they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Auth {
-    /// By the password in `users`: SCRAM-SHA-256, or md5 where the password is stored so.
-    #[default]
-    Password,
-    /// Not at all. Only on loopback and unix sockets.
-    Trust,
 }
 
 /// A database as clients know it.
@@ -72,6 +67,9 @@ pub struct Database {
     /// Speak TLS to the servers; `{}` is TLS with the system's authorities.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Whether a SCRAM login on a server is bound to the server's certificate.
+    #[serde(default)]
+    pub channel_binding: ChannelBinding,
     /// How the health of servers is known.
     #[serde(default)]
     pub health: Health,
@@ -82,6 +80,19 @@ pub struct Database {
 
 fn default_connect() -> Duration {
     Duration::from_secs(5)
+}
+
+/// Whether a login is bound to the TLS connection it is on, as libpq's `channel_binding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelBinding {
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// A server that does not is an error.
+    Require,
+    /// Never.
+    Disable,
 }
 
 /// A pool of server connections, one for each pair of database and user.
@@ -151,22 +162,6 @@ impl From<PoolMode> for Mode {
     }
 }
 
-/// Someone who may log in.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct User {
-    /// What the client proves to know: plain, `md5…`, or a `SCRAM-SHA-256$…` verifier from `pg_authid`.
-    #[serde(default)]
-    pub password: Option<Secret>,
-    /// The role on the servers; the same name if left out.
-    #[serde(default)]
-    #[schemars(length(min = 1))]
-    pub server_user: Option<String>,
-    /// What we prove to the servers; `password` if left out.
-    #[serde(default)]
-    pub server_password: Option<Secret>,
-}
-
 /// What one client may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -221,34 +216,13 @@ impl Document for Config {
             issues.at(&["databases"], "there is no database", Some(help));
         }
         self.validate_auth(issues);
+        if let Some(query) = &self.auth_query {
+            query.validate(self, issues);
+        }
         for (name, user) in &self.users {
-            user.validate(name, self.auth, issues);
+            user.validate(name, self, issues);
         }
         self.limits.validate(issues);
-    }
-}
-
-impl Config {
-    fn validate_auth(&self, issues: &mut Issues) {
-        match self.auth {
-            Auth::Password if self.users.is_empty() => {
-                let help = "write `users: {app: {password: {env: NAME}}}`; for local use only, `auth: trust`";
-                issues.at(&["users"], "nobody may log in", Some(help));
-            }
-            Auth::Password => {}
-            Auth::Trust => {
-                for (index, listener) in self.listeners.iter().enumerate() {
-                    if !listener.address.is_local() {
-                        let help = "listen on 127.0.0.1 or a unix socket, or write `users` in place of `auth: trust`";
-                        issues.at(
-                            &["listeners", &index.to_string(), "address"],
-                            "with `auth: trust` anyone who reaches this address may do anything",
-                            Some(help),
-                        );
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -259,6 +233,10 @@ impl Database {
         self.health.check(&[&at[..], &["health"]].concat(), issues);
         if let Some(tls) = &self.tls {
             tls.check(&[&at[..], &["tls"]].concat(), issues);
+        }
+        if self.channel_binding == ChannelBinding::Require && self.tls.is_none() {
+            let help = Some("add `tls: {}`, or leave it out");
+            issues.at(&[&at[..], &["channel_binding"]].concat(), "there is no TLS to bind to", help);
         }
         if self.connect.is_zero() {
             let help = Some("write a length of time, like `5s`");
@@ -285,35 +263,6 @@ impl Database {
 
 /// The database whose clients talk to the proxy itself.
 pub const ADMIN_DATABASE: &str = "groove";
-
-impl User {
-    fn validate(&self, name: &str, auth: Auth, issues: &mut Issues) {
-        match &self.password {
-            None if auth == Auth::Password => {
-                let help = Some("add `password: {env: NAME}`");
-                issues.at(&["users", name], "without a password nobody can log in as this user", help);
-            }
-            Some(password) if password.expose().is_empty() => {
-                let help = Some("write a password; PostgreSQL accepts no empty one either");
-                issues.at(&["users", name, "password"], "the password is empty", help);
-            }
-            Some(password) => {
-                if let Err(error) = Stored::read(password.expose()) {
-                    let help = Some("copy it whole from `SELECT rolpassword FROM pg_authid`");
-                    issues.at(&["users", name, "password"], error.to_string(), help);
-                }
-            }
-            None => {}
-        }
-        if let Some(password) = &self.server_password
-            && let Ok(Stored::Scram(_)) | Err(_) = Stored::read(password.expose())
-        {
-            let message = "a SCRAM verifier proves nothing to a server";
-            let help = Some("write the password itself, or a server that trusts this host needs none");
-            issues.at(&["users", name, "server_password"], message, help);
-        }
-    }
-}
 
 impl Limits {
     fn validate(&self, issues: &mut Issues) {

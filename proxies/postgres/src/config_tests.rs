@@ -35,6 +35,7 @@ databases:
     dbname: shop_2026
     connect: 2s
     tls: {{verify: none}}
+    channel_binding: require
     health: {{probe: null}}
     pool: {{mode: session, size: 5, min: 1, max_wait: 1s, max_waiters: 10, idle: 1m, lifetime: 1h,
            statements: 50, reset_query: DISCARD TEMP}}
@@ -42,6 +43,7 @@ users:
   app: {{password: secret, server_user: owner, server_password: other}}
   md: {{password: md50123456789abcdef0123456789abcdef}}
   scram: {{password: '{verifier}', server_password: secret}}
+auth_query: {{database: shop, user: asker, password: ask, query: SELECT name FROM users WHERE name = $1, ttl: 1m}}
 limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
 "
     );
@@ -59,7 +61,7 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 13] = [
+const BROKEN: [Broken; 20] = [
     Broken { line: 4, instead: "databses:", at: (4, 1), says: ["databses", "databases"] },
     Broken { line: 6, instead: "    endpoints: []", at: (6, 16), says: ["no endpoint", "at least one"] },
     Broken { line: 6, instead: "    endpoints: [127.0.0.1]", at: (6, 17), says: ["port", "127.0.0.1:PORT"] },
@@ -97,6 +99,48 @@ const BROKEN: [Broken; 13] = [
         says: ["begins like a SCRAM verifier", "pg_authid"],
     },
     Broken { line: 8, instead: "users: {}", at: (8, 8), says: ["nobody may log in", "auth: trust"] },
+    Broken {
+        line: 8,
+        instead: "users: {app: {certificates: [app.internal]}}",
+        at: (8, 29),
+        says: ["no listener asks", "client_ca"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x, certificates: ['*.*']}}",
+        at: (8, 43),
+        says: ["more than one `*`", "CN=NAME"],
+    },
+    Broken {
+        line: 7,
+        instead: "    channel_binding: require",
+        at: (7, 22),
+        says: ["no TLS to bind to", "tls: {}"],
+    },
+    Broken {
+        line: 8,
+        instead: "auth_query: {database: none, user: asker}",
+        at: (8, 24),
+        says: ["there is no database `none`", "one of `databases`"],
+    },
+    Broken {
+        line: 8,
+        instead: "auth_query: {database: shop, user: asker, query: SELECT 1}",
+        at: (8, 50),
+        says: ["finds the same for everybody", "`$1`"],
+    },
+    Broken {
+        line: 8,
+        instead: "auth_query: {database: shop, user: asker, ttl: 2h}",
+        at: (8, 48),
+        says: ["outside of what makes sense", "`1h`"],
+    },
+    Broken {
+        line: 2,
+        instead: "auth: passthrough\nlisteners: [{address: 0.0.0.0:6432}]",
+        at: (3, 23),
+        says: ["in the clear", "add `tls`"],
+    },
     Broken { line: 8, instead: "auth: trusted", at: (8, 7), says: ["trusted", "trust"] },
 ];
 

@@ -28,6 +28,9 @@ pub enum Error {
     /// Something else where the proof was asked for.
     #[error("expected password response, got message type {0}")]
     ExpectedPassword(u8),
+    /// Something else in the midst of a SASL exchange.
+    #[error("expected SASL response, got message type {0}")]
+    ExpectedSasl(u8),
     /// A startup packet without a user.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -37,6 +40,24 @@ pub enum Error {
         /// As the client gave it.
         user: String,
     },
+    /// The client's certificate is not one by which this user may log in.
+    #[error("certificate authentication failed for user \"{user}\"")]
+    Certificate {
+        /// As the client gave it.
+        user: String,
+    },
+    /// Only a certificate will do, and the client showed none.
+    #[error("connection requires a valid client certificate")]
+    NoCertificate,
+    /// The password itself is asked for, and others could read it on its way.
+    #[error("a password is not asked for without TLS")]
+    InTheClear,
+    /// No password at all, which PostgreSQL never takes.
+    #[error("empty password returned by client")]
+    EmptyPassword,
+    /// Not one string.
+    #[error("invalid password packet size")]
+    PasswordSize,
     /// The client's side of the SASL exchange is broken.
     #[error("client: {0}")]
     Scram(ScramError),
@@ -76,9 +97,15 @@ pub enum Error {
     /// The server asks for a proof that the configuration has not.
     #[error("server: {0}")]
     ServerAuth(&'static str),
+    /// The server lets us in without the client's password: it may be any.
+    #[error("server: no password is asked for, so that the client's proves nothing")]
+    Unproven,
     /// The server's side of the SASL exchange is broken.
     #[error("server: {0}")]
     ServerScram(ScramError),
+    /// The servers could not be asked who may log in.
+    #[error("auth_query: {0}")]
+    AuthQuery(String),
     /// The server's socket failed, or the server left, in the midst of an exchange.
     #[error("server closed the connection unexpectedly: {0}")]
     Lost(io::Error),
@@ -123,14 +150,24 @@ impl Error {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Error::Protocol(error) => error.sqlstate(),
-            Error::DirectTls | Error::ExpectedPassword(_) | Error::Scram(_) | Error::Mechanism => "08P01",
+            Error::Scram(error) => error.sqlstate(),
+            Error::DirectTls
+            | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
+            | Error::PasswordSize
+            | Error::Mechanism => "08P01",
             Error::Version(_) | Error::StatementMode => "0A000",
-            Error::NoUser => "28000",
-            Error::Denied { .. } => "28P01",
+            Error::NoUser | Error::Certificate { .. } | Error::NoCertificate | Error::InTheClear => "28000",
+            Error::Denied { .. } | Error::EmptyPassword => "28P01",
             Error::NoDatabase(_) => "3D000",
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
-            Error::NoEndpoint | Error::Connect(_) | Error::ServerAuth(_) | Error::ServerScram(_) => "08001",
+            Error::NoEndpoint
+            | Error::Connect(_)
+            | Error::ServerAuth(_)
+            | Error::ServerScram(_)
+            | Error::Unproven
+            | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
             Error::Upstream(_) => "08P01",
@@ -139,6 +176,11 @@ impl Error {
             Error::DuplicateStatement(_) => "42P05",
             Error::Draining => "57P01",
         }
+    }
+
+    /// What PostgreSQL adds to the message.
+    pub fn detail(&self) -> Option<String> {
+        if let Error::Scram(error) = self { error.detail() } else { None }
     }
 
     /// What the client can do about it.
@@ -154,14 +196,20 @@ impl Error {
             Error::StatementBytes { .. } => Some("Close statements, or raise \"limits.statement_bytes\"."),
             Error::Protocol(DecodeError::TooLarge { .. }) => Some("Raise \"limits.message\"."),
             Error::ServerAuth(_) => Some("Set \"server_password\" of this user to the plain password."),
+            Error::InTheClear => Some("Connect with sslmode=require."),
             Error::StatementMode => Some("Use a pool in transaction mode."),
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::EmptyPassword
+            | Error::PasswordSize
             | Error::Scram(_)
             | Error::Mechanism
             | Error::NoDatabase(_)
@@ -173,6 +221,8 @@ impl Error {
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
+            | Error::Unproven
+            | Error::AuthQuery(_)
             | Error::Lost(_)
             | Error::Upstream(_)
             | Error::Setup
@@ -195,12 +245,18 @@ impl Classified for Error {
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
+            | Error::PasswordSize
             | Error::Scram(_)
             | Error::Mechanism
             | Error::StatementMode
             | Error::DuplicateStatement(_) => (Kind::Protocol, Downstream, Never),
-            Error::Denied { .. } => (Kind::Denied, Downstream, Never),
+            Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::InTheClear
+            | Error::EmptyPassword => (Kind::Denied, Downstream, Never),
             Error::NoDatabase(_) => (Kind::NoRoute, Downstream, Never),
             Error::LoginTimeout => (Kind::Timeout, Downstream, Never),
             Error::Cancelled => (Kind::Hangup, Downstream, Never),
@@ -210,8 +266,8 @@ impl Classified for Error {
             Error::Setup => (Kind::Internal, Internal, Never),
             Error::Draining => (Kind::Draining, Internal, Safe),
             Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
-            Error::Connect(_) => (Kind::Connect, Upstream, Safe),
-            Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) => {
+            Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
+            Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 (Kind::Connect, Upstream, Never)
             }
             Error::Lost(error) => (Kind::of_io(error), Upstream, IfIdempotent),
@@ -223,9 +279,10 @@ impl Classified for Error {
         match self {
             // These name servers and files.
             Error::Connect(_) => "could not connect to the server".into(),
-            Error::ServerAuth(_) | Error::ServerScram(_) => {
+            Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 "the server did not accept the proxy's login".into()
             }
+            Error::AuthQuery(_) => "could not ask the server who may log in".into(),
             Error::Lost(_) => "server closed the connection unexpectedly".into(),
             Error::Upstream(_) => "the server sent an invalid message".into(),
             Error::Scram(error) => error.to_string().into(),
@@ -234,8 +291,14 @@ impl Classified for Error {
             | Error::Version(_)
             | Error::DirectTls
             | Error::ExpectedPassword(_)
+            | Error::ExpectedSasl(_)
             | Error::NoUser
             | Error::Denied { .. }
+            | Error::Certificate { .. }
+            | Error::NoCertificate
+            | Error::InTheClear
+            | Error::EmptyPassword
+            | Error::PasswordSize
             | Error::Mechanism
             | Error::NoDatabase(_)
             | Error::LoginTimeout

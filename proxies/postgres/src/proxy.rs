@@ -64,6 +64,7 @@ impl Proxy for Postgres {
     fn status(&self) -> serde_json::Value {
         let directory = &self.shared.directory;
         let pools: Vec<_> = directory.pools().iter().map(|pool| pool.status()).collect();
+        let pools: Vec<_> = directory.auth_query_status().into_iter().chain(pools).collect();
         let clusters: Vec<_> = directory.clusters().iter().map(|cluster| cluster.status()).collect();
         json!({ "clusters": clusters, "pools": pools })
     }

@@ -21,11 +21,12 @@ fn put_with(out: &mut BytesMut, severity: &'static str, error: &Error) {
     if let Error::Refused(body) = error {
         return put_relayed(out, severity, body);
     }
+    let detail = error.detail();
     let fields = ErrorFields {
         severity,
         code: error.sqlstate(),
         message: &error.client_message(),
-        detail: None,
+        detail: detail.as_deref(),
         hint: error.hint(),
     };
     put_error(out, &fields);

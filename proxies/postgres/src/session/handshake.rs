@@ -1,5 +1,7 @@
 //! From an accepted connection to a session that is logged in: TLS, startup, proof, greeting.
 
+mod proof;
+
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -11,22 +13,17 @@ use super::names::NameBounds;
 use super::settings::{Settings, of_startup};
 use super::state::{Bounds, Machine, Mode};
 use crate::Shared;
-use crate::auth::scram::{MECHANISM, ScramError, Server};
-use crate::auth::{Stored, md5};
 use crate::config::Auth;
 use crate::error::Error;
 use crate::route::{Route, negotiate, route};
-use crate::upstream::{Login, nonce, random};
+use crate::upstream::Credentials;
 use crate::wire::backend::{self, Authentication, Status};
 use crate::wire::startup::{self, Opening, Startup, Version};
-use crate::wire::{Limits, decode, frontend};
 
 /// The first byte of a TLS handshake. As the first byte of a startup packet's length it would be absurd.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// TLS without an SSLRequest has to agree on this, so that it cannot be another protocol's (PostgreSQL 17).
 const ALPN: &[u8] = b"postgresql";
-/// PostgreSQL's bound on passwords and SASL messages.
-const AUTHENTICATION_MESSAGE_MAX: usize = 65_535;
 
 /// A client on its way in.
 pub struct Handshake {
@@ -151,12 +148,12 @@ impl Handshake {
             backend::put_negotiate(&mut self.out, version.code(), &unknown);
         }
         let config = self.shared.directory.config();
-        let login = self.shared.directory.login(&route.user);
-        if config.auth == Auth::Password {
-            self.prove(&route.user, login.as_deref()).await?;
-        }
+        let credentials = match config.auth {
+            Auth::Password | Auth::Passthrough => Box::pin(self.prove(&route, config.auth)).await?,
+            Auth::Trust => Credentials { login: self.shared.directory.login(&route.user), keys: None },
+        };
         let long_key = startup.version >= Version::V3_2;
-        let logged_in = Box::pin(self.enter(route, startup, long_key)).await?;
+        let logged_in = Box::pin(self.enter(route, credentials, startup, long_key)).await?;
         backend::put_authentication(&mut self.out, &Authentication::Ok);
         for (name, value) in logged_in.settings.reported() {
             backend::put_parameter_status(&mut self.out, name, value);
@@ -168,67 +165,15 @@ impl Handshake {
         Ok(logged_in)
     }
 
-    /// Asks for proof. Whether the user exists cannot be told from how this goes.
-    async fn prove(&mut self, user: &str, login: Option<&Login>) -> Result<(), Error> {
-        match login.and_then(|login| login.password.as_ref()) {
-            Some(Stored::Md5(stored)) => self.prove_md5(user, stored).await,
-            Some(Stored::Plain(_) | Stored::Scram(_)) | None => self.prove_scram(user, login).await,
-        }
-    }
-
-    async fn prove_md5(&mut self, user: &str, stored: &str) -> Result<(), Error> {
-        let salt = random::<4>().map_err(Error::Client)?;
-        backend::put_authentication(&mut self.out, &Authentication::Md5(salt));
-        self.flush().await?;
-        let message = self.password_message().await?;
-        let (given, _) = crate::wire::cstr(&message).ok_or(crate::wire::DecodeError::Format)?;
-        let expected = md5::response(stored, salt);
-        aws_lc_rs::constant_time::verify_slices_are_equal(given, expected.as_bytes())
-            .map_err(|_| Error::Denied { user: user.to_owned() })
-    }
-
-    async fn prove_scram(&mut self, user: &str, login: Option<&Login>) -> Result<(), Error> {
-        let mechanisms = vec![MECHANISM.to_owned()];
-        backend::put_authentication(&mut self.out, &Authentication::Sasl(mechanisms));
-        self.flush().await?;
-        let message = self.password_message().await?;
-        let (mechanism, first) = frontend::sasl_initial(&message)?;
-        if mechanism != MECHANISM.as_bytes() {
-            return Err(Error::Mechanism);
-        }
-        let verifier = self.shared.directory.verifier(user, login);
-        let nonce = nonce().map_err(Error::Client)?;
-        let (server, challenge) = Server::challenge(verifier, &nonce, first).map_err(Error::Scram)?;
-        backend::put_authentication(&mut self.out, &Authentication::SaslContinue(challenge.into()));
-        self.flush().await?;
-        let last = self.password_message().await?;
-        let proof = server.finish(&last).map_err(|error| {
-            if error == ScramError::Proof {
-                Error::Denied { user: user.to_owned() }
-            } else {
-                Error::Scram(error)
-            }
-        })?;
-        backend::put_authentication(&mut self.out, &Authentication::SaslFinal(proof.into()));
-        Ok(())
-    }
-
-    async fn password_message(&mut self) -> Result<bytes::Bytes, Error> {
-        let limits = Limits { message: AUTHENTICATION_MESSAGE_MAX };
-        loop {
-            if let Some(frame) = decode(&mut self.input, &limits)? {
-                return match frame.tag {
-                    b'p' => Ok(frame.raw.slice(crate::wire::HEADER..)),
-                    other => Err(Error::ExpectedPassword(other)),
-                };
-            }
-            self.fill().await?;
-        }
-    }
-
     /// Finds the client's pool and its settings, and for a session of its own its server.
-    async fn enter(&mut self, route: Route, startup: &Startup, long_key: bool) -> Result<LoggedIn, Error> {
-        let pool = self.shared.directory.pool(&route.database, &route.user)?;
+    async fn enter(
+        &mut self,
+        route: Route,
+        credentials: Credentials,
+        startup: &Startup,
+        long_key: bool,
+    ) -> Result<LoggedIn, Error> {
+        let pool = self.shared.directory.pool(&route.database, &route.user, credentials)?;
         let asked = of_startup(&startup.parameters);
         let mode = pool.mode();
         if let Some(replication) = &route.replication {

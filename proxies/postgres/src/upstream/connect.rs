@@ -10,14 +10,18 @@ use groove_common::net::{self, Connector, Stream};
 
 use super::server::{LIMITS, fill};
 use super::{CancelTarget, Server, Target, nonce};
-use crate::auth::scram::{self, Client, Keys};
+use crate::auth::scram::{self, Binding, Client};
 use crate::auth::{Stored, md5};
+use crate::config::ChannelBinding;
 use crate::error::Error;
 use crate::session::settings::Settings;
 use crate::session::state::Backend;
 use crate::wire::backend::{Authentication, parameter_status};
 use crate::wire::startup::{CancelKey, Version, put_ssl_request, put_startup};
 use crate::wire::{Frame, HEADER, decode, frontend};
+
+/// What a server lacks where channel binding is required.
+const UNBOUND: &str = "channel binding is required, and the server does not do it";
 
 /// Connects and logs in. `extra` parameters are added to the startup packet.
 pub async fn connect(
@@ -133,14 +137,23 @@ impl Dialogue {
     }
 
     async fn log_in(&mut self, target: &Target) -> Result<(), Error> {
+        // Where binding is required, nothing else will do, and nothing else is told.
+        let mut bound_only = target.channel_binding == ChannelBinding::Require;
+        let mut must_prove = target.must_prove;
         loop {
             match self.authentication().await? {
+                Authentication::Ok | Authentication::Cleartext | Authentication::Md5(_) if bound_only => {
+                    return Err(Error::ServerAuth(UNBOUND));
+                }
+                Authentication::Ok if must_prove => return Err(Error::Unproven),
                 Authentication::Ok => return Ok(()),
                 Authentication::Cleartext => {
+                    must_prove = false;
                     let password = target.plain_password()?;
                     self.send(|out| frontend::put_password(out, password.as_bytes())).await?;
                 }
                 Authentication::Md5(salt) => {
+                    must_prove = false;
                     let response = match &target.password {
                         Some(Stored::Plain(password)) => {
                             md5::response(&md5::stored(&target.user, password), salt)
@@ -155,10 +168,9 @@ impl Dialogue {
                     self.send(|out| frontend::put_password(out, response.as_bytes())).await?;
                 }
                 Authentication::Sasl(mechanisms) => {
-                    if !mechanisms.iter().any(|mechanism| mechanism == scram::MECHANISM) {
-                        return Err(Error::ServerAuth("the server offers no SASL mechanism that we speak"));
-                    }
-                    self.scram(target).await?;
+                    let (mechanism, binding) = self.choose(target.channel_binding, &mechanisms)?;
+                    self.scram(target, mechanism, binding).await?;
+                    (bound_only, must_prove) = (false, false);
                 }
                 Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
                     return Err(Error::ServerAuth("a SASL message out of turn"));
@@ -172,16 +184,38 @@ impl Dialogue {
         }
     }
 
-    async fn scram(&mut self, target: &Target) -> Result<(), Error> {
-        let password = target.plain_password()?;
-        let (mut client, first) = Client::start(&nonce().map_err(Error::Connect)?);
-        self.send(|out| frontend::put_sasl_initial(out, scram::MECHANISM, first.as_bytes())).await?;
+    /// The mechanism to use of those offered, and what to say of channel binding, as libpq does.
+    fn choose(&self, wanted: ChannelBinding, offered: &[String]) -> Result<(&'static str, Binding), Error> {
+        let offers = |mechanism: &str| offered.iter().any(|offer| offer == mechanism);
+        let end_point = match wanted {
+            ChannelBinding::Disable => None,
+            ChannelBinding::Prefer | ChannelBinding::Require => self.stream.server_end_point(),
+        };
+        let choice = match end_point {
+            Some(hash) if offers(scram::MECHANISM_PLUS) => {
+                Some((scram::MECHANISM_PLUS, Binding::EndPoint(hash)))
+            }
+            Some(_) => Some((scram::MECHANISM, Binding::Unoffered)),
+            None => Some((scram::MECHANISM, Binding::None)),
+        };
+        match choice.filter(|(mechanism, _)| offers(mechanism)) {
+            Some((scram::MECHANISM, _)) if wanted == ChannelBinding::Require => {
+                Err(Error::ServerAuth(UNBOUND))
+            }
+            Some(choice) => Ok(choice),
+            None => Err(Error::ServerAuth("the server offers no SASL mechanism that we speak")),
+        }
+    }
+
+    async fn scram(&mut self, target: &Target, mechanism: &str, binding: Binding) -> Result<(), Error> {
+        // Before anything is sent: the server would count a failed login.
+        target.check_scram()?;
+        let (mut client, first) = Client::start(&nonce().map_err(Error::Connect)?, binding);
+        self.send(|out| frontend::put_sasl_initial(out, mechanism, first.as_bytes())).await?;
         let Authentication::SaslContinue(challenge) = self.authentication().await? else {
             return Err(Error::ServerAuth("the server broke off the SASL exchange"));
         };
-        let keys = |salt: &[u8], iterations| {
-            target.keys.get_or_derive(salt, iterations, || Keys::derive(password, salt, iterations))
-        };
+        let keys = |salt: &[u8], iterations| target.scram_keys(salt, iterations);
         let response = client.respond(&challenge, keys).map_err(Error::ServerScram)?;
         self.send(|out| frontend::put_sasl_response(out, response.as_bytes())).await?;
         let Authentication::SaslFinal(proof) = self.authentication().await? else {

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::welcome::Welcome;
 use super::{Server, connect};
 use crate::auth::Stored;
-use crate::auth::scram::{Iterations, Keys};
+use crate::auth::scram::{Iterations, Keys, SaltedKeys};
+use crate::config::ChannelBinding;
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
 use crate::wire::backend::error_field;
@@ -23,21 +24,34 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// TLS to them.
     pub tls: Option<Connector>,
+    /// Whether a login is bound to the server's certificate.
+    pub channel_binding: ChannelBinding,
     /// The database's name on the servers.
     pub dbname: String,
     /// The role on the servers.
     pub user: String,
     /// What proves it.
     pub password: Option<Stored>,
+    /// Whether a server that asks for no proof is an error: the password is a client's, and nobody knows if it is right.
+    pub must_prove: bool,
     /// For a connection, login included.
     pub connect: Duration,
     /// Prepared statements kept on a connection.
     pub statements_max: usize,
-    /// Derived from the password; a new server with the same salt costs nothing.
-    pub keys: KeyCache,
+    /// Derived from the password, so that a new server with the same salt costs nothing; or by the client from its
+    /// own, where we have a verifier only.
+    pub keys: Arc<KeyCache>,
 }
 
 impl Target {
+    /// Whether there is anything to prove ourselves with by SCRAM.
+    pub fn check_scram(&self) -> Result<(), Error> {
+        match &self.password {
+            Some(Stored::Plain(_) | Stored::Scram(_)) => Ok(()),
+            Some(Stored::Md5(_)) | None => self.plain_password().map(|_| ()),
+        }
+    }
+
     /// The password where only the password itself will do.
     pub fn plain_password(&self) -> Result<&str, Error> {
         match &self.password {
@@ -46,6 +60,21 @@ impl Target {
                 "the server asks for the password itself, and only a hash of it is known",
             )),
             None => Err(Error::ServerAuth("the server asks for a password, and there is none")),
+        }
+    }
+
+    /// What proves us to a server that keeps a verifier with this salt; `None` if we cannot.
+    pub fn scram_keys(&self, salt: &[u8], iterations: Iterations) -> Option<Keys> {
+        if let Some(keys) = self.keys.get(salt, iterations) {
+            return Some(keys);
+        }
+        match &self.password {
+            Some(Stored::Plain(password)) => {
+                let keys = Keys::derive(password, salt, iterations);
+                self.keys.put(SaltedKeys { salt: salt.to_vec(), iterations, keys: keys.clone() });
+                Some(keys)
+            }
+            Some(Stored::Md5(_) | Stored::Scram(_)) | None => None,
         }
     }
 
@@ -61,7 +90,7 @@ impl Target {
             Ok(_) => false,
             // A server that says no is well, unless it says that it is not.
             Err(Error::Refused(body)) => is_passing(body),
-            Err(Error::ServerAuth(_) | Error::ServerScram(_)) => false,
+            Err(Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven) => false,
             Err(_) => true,
         };
         let outcome = if failed { Outcome::Failure } else { Outcome::Success { latency: started.elapsed() } };
@@ -75,20 +104,19 @@ impl Target {
 
 /// The last keys derived from a password. A server's salt for a role changes only with the password.
 #[derive(Default)]
-pub struct KeyCache(Mutex<Option<(Vec<u8>, Iterations, Keys)>>);
+pub struct KeyCache(Mutex<Option<SaltedKeys>>);
 
 impl KeyCache {
-    /// The keys for this salt.
-    pub fn get_or_derive(&self, salt: &[u8], iterations: Iterations, derive: impl FnOnce() -> Keys) -> Keys {
-        if let Some((known_salt, known_iterations, keys)) = &*self.0.lock()
-            && known_salt == salt
-            && *known_iterations == iterations
-        {
-            return keys.clone();
-        }
-        let keys = derive();
-        *self.0.lock() = Some((salt.to_vec(), iterations, keys.clone()));
-        keys
+    /// The keys for this salt, if they are known.
+    pub fn get(&self, salt: &[u8], iterations: Iterations) -> Option<Keys> {
+        let known = self.0.lock();
+        let known = known.as_ref()?;
+        (known.salt == salt && known.iterations == iterations).then(|| known.keys.clone())
+    }
+
+    /// Remembers keys in place of those before.
+    pub fn put(&self, keys: SaltedKeys) {
+        *self.0.lock() = Some(keys);
     }
 }
 
@@ -96,6 +124,14 @@ impl KeyCache {
 fn is_passing(error: &[u8]) -> bool {
     let code = error_field(error, b'C').unwrap_or_default();
     code == b"53300" || code.starts_with(b"57P")
+}
+
+/// Whether dialling again may help.
+pub(super) fn may_pass(error: &Error) -> bool {
+    if let Error::Refused(body) = error {
+        return is_passing(body);
+    }
+    !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven)
 }
 
 /// Makes the connections of one pool. Clones share it.
@@ -131,9 +167,6 @@ impl bb8::ManageConnection for Dial {
 
 impl Manager for Dial {
     fn retry(&self, error: &Error) -> bool {
-        if let Error::Refused(body) = error {
-            return is_passing(body);
-        }
-        !matches!(error, Error::ServerAuth(_) | Error::ServerScram(_))
+        may_pass(error)
     }
 }

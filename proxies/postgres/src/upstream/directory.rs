@@ -1,7 +1,7 @@
 //! The configuration, resolved: who may log in, which databases there are, and their pools.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -9,15 +9,19 @@ use groove_common::app::{Context, StartError};
 use groove_common::config::ClientTls;
 use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
+use groove_common::pool::PoolStatus;
 use parking_lot::Mutex;
 
+use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
+use super::login::{Credentials, Login};
+use super::passthrough::{Claim, Passthrough};
 use super::pool::UserPool;
 use super::probe::SslRequestProber;
 use super::random;
 use crate::auth::Stored;
-use crate::auth::scram::{ITERATIONS, Verifier};
-use crate::config::{Auth, Config, Database, User};
+use crate::auth::scram::Verifier;
+use crate::config::{Auth, Config, Database};
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
 
@@ -36,9 +40,10 @@ pub struct Directory {
 
 type PoolKey = (String, String);
 
-/// A pool, and since when no session has been seen to use it.
+/// A pool, whom it logs in as, and since when no session has been seen to use it.
 struct Pooled {
     pool: Arc<UserPool>,
+    login: Option<Arc<Login>>,
     unused_since: Option<Instant>,
 }
 
@@ -53,6 +58,8 @@ struct Known {
     config: Arc<Config>,
     users: HashMap<String, Arc<Login>>,
     databases: BTreeMap<String, Place>,
+    auth_query: Option<Arc<AuthQuery>>,
+    passthrough: Arc<Passthrough>,
 }
 
 /// A database's servers.
@@ -61,37 +68,10 @@ struct Place {
     tls: Option<Connector>,
 }
 
-/// One who may log in.
-pub struct Login {
-    /// What the client has to prove; `None` only where nobody has to.
-    pub password: Option<Stored>,
-    server_user: String,
-    server_password: Option<Stored>,
-    verifier: OnceLock<Verifier>,
-}
-
-impl Login {
-    fn new(name: &str, user: &User) -> Login {
-        // What does not read as one of the kinds was refused with the configuration.
-        let stored = |text: &str| Stored::read(text).ok();
-        let password = user.password.as_ref().and_then(|password| stored(password.expose()));
-        let server_password = match &user.server_password {
-            Some(password) => stored(password.expose()),
-            None => password.clone(),
-        };
-        Login {
-            password,
-            server_user: user.server_user.clone().unwrap_or_else(|| name.to_owned()),
-            server_password,
-            verifier: OnceLock::new(),
-        }
-    }
-}
-
 impl Directory {
     /// Resolves a configuration and starts what it names.
     pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Arc<Directory>, StartError> {
-        let known = resolve(config, &BTreeMap::new(), cx)?;
+        let known = resolve(config, None, cx)?;
         let directory = Arc::new(Directory {
             cx: cx.clone(),
             current: ArcSwap::from_pointee(known),
@@ -105,11 +85,12 @@ impl Directory {
     /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
     pub fn reload(&self, config: &Arc<Config>) -> Result<(), StartError> {
         let before = self.current.load_full();
-        let known = Arc::new(resolve(config, &before.databases, &self.cx)?);
+        let known = Arc::new(resolve(config, Some(&before), &self.cx)?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
-        for ((database, user), Pooled { pool, .. }) in pools.iter() {
-            if let Some((target, options)) = known.target(database, user) {
+        for ((database, user), Pooled { pool, login, .. }) in pools.iter_mut() {
+            *login = known.settled(user, login.take());
+            if let Some((target, options)) = known.target(database, user, login.as_deref()) {
                 let replaced = before.leads_elsewhere(&known, database, user);
                 pool.update(target, options, replaced);
             }
@@ -128,31 +109,78 @@ impl Directory {
         self.current.load().users.get(user).cloned()
     }
 
-    /// The SCRAM verifier for a login; one is invented for those who do not exist, or have no password.
-    pub fn verifier(&self, user: &str, login: Option<&Login>) -> Verifier {
-        match login.map(|login| (&login.password, &login.verifier)) {
-            Some((Some(Stored::Scram(verifier)), _)) => verifier.clone(),
-            Some((Some(Stored::Plain(password)), derived)) => derived
-                .get_or_init(|| {
-                    let salt = Verifier::invent(&self.secret, user).salt;
-                    Verifier::derive(password, &salt, ITERATIONS)
-                })
-                .clone(),
-            Some((Some(Stored::Md5(_)) | None, _)) | None => Verifier::invent(&self.secret, user),
+    /// The one of this name, if there is one; the servers are asked about those whom the configuration does not name.
+    pub async fn find(&self, user: &str) -> Result<Option<Arc<Login>>, Error> {
+        let auth_query = match self.login(user) {
+            Some(login) => return Ok(Some(login)),
+            None => self.auth_query(),
+        };
+        match auth_query {
+            Some(auth_query) => Box::pin(auth_query.find(user)).await,
+            None => Ok(None),
         }
     }
 
-    /// The pool of a database for a user; it is made if it is not there yet.
-    pub fn pool(&self, database: &str, user: &str) -> Result<Arc<UserPool>, Error> {
+    /// The same once more after a proof has failed: another one than `login`, if the servers say so by now.
+    pub async fn find_again(&self, user: &str, login: Option<&Login>) -> Result<Option<Arc<Login>>, Error> {
+        if !self.doubt(user).await {
+            return Ok(None);
+        }
+        Ok(self.find(user).await?.filter(|found| !found.is_as(login)))
+    }
+
+    /// Takes note of a proof that has failed: the next one to log in is looked up anew, but nobody is each time.
+    /// Whether that is so.
+    pub async fn doubt(&self, user: &str) -> bool {
+        // Who is configured is known.
+        let auth_query = if self.login(user).is_some() { None } else { self.auth_query() };
+        match auth_query {
+            Some(auth_query) => auth_query.doubt(user).await,
+            None => false,
+        }
+    }
+
+    /// The login of a client that gives this password, if the servers of the database take it.
+    pub async fn prove_to_server(&self, claim: Claim, password: String) -> Result<Arc<Login>, Error> {
+        let known = self.current.load_full();
+        let server_user = known.users.get(&claim.user).map_or(&claim.user, |login| &login.server_user);
+        let login = Login::found(server_user, Stored::Plain(password));
+        let target = known.target(&claim.database, &claim.user, Some(&login)).map(|(target, _)| target);
+        Box::pin(known.passthrough.prove(claim, login, target)).await
+    }
+
+    fn auth_query(&self) -> Option<Arc<AuthQuery>> {
+        self.current.load().auth_query.clone()
+    }
+
+    /// The SCRAM verifier for a login; one is invented for those who do not exist, or have no password.
+    pub fn verifier(&self, user: &str, login: Option<&Login>) -> Verifier {
+        let invent = || Verifier::invent(&self.secret, user);
+        login.and_then(|login| login.verifier(|| invent().salt)).unwrap_or_else(invent)
+    }
+
+    /// The pool of a database for a user that has proven who it is; it is made if it is not there yet.
+    pub fn pool(&self, database: &str, user: &str, credentials: Credentials) -> Result<Arc<UserPool>, Error> {
         let key = (database.to_owned(), user.to_owned());
         let mut pools = self.pools.lock();
-        if let Some(known) = pools.get_mut(&key) {
-            known.unused_since = None;
-            return Ok(Arc::clone(&known.pool));
-        }
         let known = self.current.load();
-        let (target, options) =
-            known.target(database, user).ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
+        let Credentials { login, keys } = credentials;
+        let login = known.settled(user, login);
+        if let Some(pooled) = pools.get_mut(&key) {
+            pooled.unused_since = None;
+            // Who is configured is taken on with the configuration, who is not with its next login.
+            if let Some(login) = login.filter(|login| login.is_found && !login.is_as(pooled.login.as_deref()))
+            {
+                if let Some((target, options)) = known.target(database, user, Some(&login)) {
+                    pooled.pool.update(target, options, true);
+                }
+                pooled.login = Some(login);
+            }
+            keys.into_iter().for_each(|keys| pooled.pool.learn(keys));
+            return Ok(Arc::clone(&pooled.pool));
+        }
+        let target = known.target(database, user, login.as_deref());
+        let (target, options) = target.ok_or_else(|| Error::NoDatabase(database.to_owned()))?;
         if pools.len() >= known.config.limits.pools as usize {
             let unused = pools.iter().filter(|(_, pooled)| pooled.is_unused());
             let longest =
@@ -160,10 +188,16 @@ impl Directory {
             let longest = longest.map(|(key, _)| key.clone()).ok_or(Error::TooManyClients)?;
             pools.remove(&longest);
         }
+        keys.into_iter().for_each(|keys| target.keys.put(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
         let pool = Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.cx.runtime));
-        pools.insert(key, Pooled { pool: Arc::clone(&pool), unused_since: None });
+        pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
         Ok(pool)
+    }
+
+    /// The connections on which users are looked up, if that is configured.
+    pub fn auth_query_status(&self) -> Option<PoolStatus> {
+        self.auth_query().map(|auth_query| auth_query.status())
     }
 
     /// Every pool there is, by name.
@@ -185,7 +219,11 @@ impl Directory {
             let since = *pooled.unused_since.get_or_insert(now);
             let Some(written) = known.config.databases.get(database) else { return false };
             let is_named = known.users.contains_key(user);
-            let may_come_back = is_named || known.config.auth == Auth::Trust;
+            let may_come_back = is_named
+                || match known.config.auth {
+                    Auth::Trust | Auth::Passthrough => true,
+                    Auth::Password => known.config.auth_query.is_some(),
+                };
             let is_kept_warm = is_named && written.pool.min > 0;
             is_kept_warm || (may_come_back && now.duration_since(since) < written.pool.idle.get())
         });
@@ -205,34 +243,73 @@ impl Directory {
 }
 
 impl Known {
+    /// As whom a user is let in that was known as `login` until now: the configuration has the last word.
+    fn settled(&self, user: &str, login: Option<Arc<Login>>) -> Option<Arc<Login>> {
+        let found = login.filter(|login| login.is_found);
+        match (self.users.get(user), self.config.auth) {
+            (Some(login), Auth::Passthrough) if login.password.is_none() => {
+                Some(found.unwrap_or_else(|| Arc::clone(login)))
+            }
+            (Some(login), Auth::Password | Auth::Passthrough | Auth::Trust) => Some(Arc::clone(login)),
+            (None, Auth::Password | Auth::Passthrough | Auth::Trust) => found,
+        }
+    }
+
     /// Whom a pool logs in as, and how large it is.
-    fn target(&self, database: &str, user: &str) -> Option<(Target, crate::config::Pool)> {
+    fn target(
+        &self,
+        database: &str,
+        user: &str,
+        login: Option<&Login>,
+    ) -> Option<(Target, crate::config::Pool)> {
         let (place, written) = (self.databases.get(database)?, self.config.databases.get(database)?);
-        let login = self.users.get(user);
         let target = Target {
             cluster: Arc::clone(&place.cluster),
             tls: place.tls.clone(),
+            channel_binding: written.channel_binding,
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: login.map_or_else(|| user.to_owned(), |login| login.server_user.clone()),
             password: login.and_then(|login| login.server_password.clone()),
+            must_prove: false,
             connect: written.connect.get(),
             statements_max: written.pool.statements as usize,
-            keys: KeyCache::default(),
+            keys: Arc::new(KeyCache::default()),
         };
         Some((target, written.pool.clone()))
     }
 
     /// Whether connections made for `self` are of no use for `next`.
     fn leads_elsewhere(&self, next: &Known, database: &str, user: &str) -> bool {
-        let place = |known: &Known| {
-            let written = known.config.databases.get(database)?;
-            Some((written.endpoints.clone(), written.dbname.clone(), written.tls.clone()))
-        };
         let role = |known: &Known| {
             let login = known.users.get(user)?;
             Some((login.server_user.clone(), login.server_password.clone()))
         };
-        place(self) != place(next) || role(self) != role(next)
+        self.is_elsewhere(next, database) || role(self) != role(next)
+    }
+
+    fn is_elsewhere(&self, next: &Known, database: &str) -> bool {
+        let place = |known: &Known| {
+            let Database { endpoints, dbname, tls, channel_binding, .. } =
+                known.config.databases.get(database)?;
+            Some((endpoints.clone(), dbname.clone(), tls.clone(), *channel_binding))
+        };
+        place(self) != place(next)
+    }
+
+    /// What looks users up: the one of before if it would ask the same of the same.
+    fn start_auth_query(&self, before: Option<&Known>, cx: &Context) -> Option<Arc<AuthQuery>> {
+        let options = self.config.auth_query.as_ref()?;
+        if let Some(before) = before
+            && before.config.auth_query.as_ref() == Some(options)
+            && !before.is_elsewhere(self, &options.database)
+            && let Some(running) = &before.auth_query
+        {
+            running.forget();
+            return Some(Arc::clone(running));
+        }
+        let login = Login::asking(options);
+        let (target, _) = self.target(&options.database, &options.user, Some(&login))?;
+        Some(Arc::new(AuthQuery::start(options, target, cx)))
     }
 }
 
@@ -246,23 +323,23 @@ async fn reap(directory: Weak<Directory>) {
     }
 }
 
-fn resolve(
-    config: &Arc<Config>,
-    running: &BTreeMap<String, Place>,
-    cx: &Context,
-) -> Result<Known, StartError> {
+fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result<Known, StartError> {
     let users =
         config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
     let (mut databases, mut updates) = (BTreeMap::new(), Vec::new());
     for (name, database) in &config.databases {
         let tls = database.tls.as_ref().map(connector).transpose()?;
-        let (cluster, update) = cluster(name, database, running.get(name), cx)?;
+        let running = before.and_then(|before| before.databases.get(name));
+        let (cluster, update) = cluster(name, database, running, cx)?;
         databases.insert(name.clone(), Place { cluster, tls });
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);
-    Ok(Known { config: Arc::clone(config), users, databases })
+    let (auth_query, passthrough) = (None, Arc::default());
+    let mut known = Known { config: Arc::clone(config), users, databases, auth_query, passthrough };
+    known.auth_query = known.start_auth_query(before, cx);
+    Ok(known)
 }
 
 fn connector(tls: &ClientTls) -> Result<Connector, StartError> {

@@ -1,9 +1,12 @@
 //! The servers' side: who is logged in where, and the pools of those connections.
 
+mod auth_query;
 mod cancel;
 mod connect;
 mod dial;
 mod directory;
+mod login;
+mod passthrough;
 mod pool;
 mod probe;
 mod server;
@@ -12,7 +15,9 @@ mod welcome;
 pub use cancel::CancelTarget;
 pub use connect::connect;
 pub use dial::{Dial, Target};
-pub use directory::{Directory, Login};
+pub use directory::Directory;
+pub use login::{Credentials, Login};
+pub use passthrough::Claim;
 pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
 

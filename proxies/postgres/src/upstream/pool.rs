@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::Server;
 use super::dial::{Dial, Target};
 use super::welcome::{Asked, Welcome};
+use crate::auth::Stored;
+use crate::auth::scram::SaltedKeys;
 use crate::config;
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
@@ -77,12 +79,25 @@ impl UserPool {
     }
 
     /// Takes a changed configuration on. Connections to what is no longer the target are replaced.
-    pub(super) fn update(&self, target: Target, options: config::Pool, replaced: bool) {
+    pub(super) fn update(&self, mut target: Target, options: config::Pool, replaced: bool) {
+        let before = self.dial.target.load();
+        if before.password == target.password {
+            // What a client has told of them it tells again only with its next login.
+            target.keys = Arc::clone(&before.keys);
+        }
         self.connections.reconfigure(bounds(&options, target.connect));
         self.dial.target.store(Arc::new(target));
         self.options.store(Arc::new(options));
         if replaced {
             self.connections.reconnect();
+        }
+    }
+
+    /// Remembers what a client's proof told. Of use only where no password is known to derive it from.
+    pub(super) fn learn(&self, keys: SaltedKeys) {
+        let target = self.dial.target.load();
+        if let Some(Stored::Scram(_)) = target.password {
+            target.keys.put(keys);
         }
     }
 

@@ -102,7 +102,8 @@ impl Server {
             Err(Error::Refused(_)) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let rows: Option<Vec<_>> = rows.iter().map(|frame| data_row(&frame.raw)).collect();
+        let rows: Option<Vec<_>> =
+            rows.iter().map(|frame| data_row(&frame.raw.slice(HEADER..)).ok()).collect();
         Ok(rows.and_then(|rows| Found::read(&rows)))
     }
 

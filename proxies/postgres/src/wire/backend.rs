@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{DecodeError, HEADER, cstr, put, put_cstr};
+use super::{DecodeError, cstr, put, put_cstr};
 
 /// Where a session stands between queries, from ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,23 +92,22 @@ pub fn parameter_status(body: &[u8]) -> Result<(&str, &str), DecodeError> {
     Ok((text(name)?, text(value)?))
 }
 
-/// The columns of a whole DataRow; `None` if they are not what their lengths say.
-pub fn data_row(message: &Bytes) -> Option<Vec<Option<Bytes>>> {
-    let mut rest = message.get(HEADER..)?;
-    let (count, tail) = rest.split_first_chunk::<2>()?;
-    rest = tail;
-    (0..u16::from_be_bytes(*count))
-        .map(|_| {
-            let (length, tail) = rest.split_first_chunk::<4>()?;
-            let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-                rest = tail;
-                return Some(None);
-            };
-            let (value, tail) = tail.split_at_checked(length)?;
-            rest = tail;
-            Some(Some(message.slice_ref(value)))
-        })
-        .collect()
+/// The values of a DataRow; `None` is NULL.
+pub fn data_row(body: &Bytes) -> Result<Vec<Option<Bytes>>, DecodeError> {
+    let mut rest = body.clone();
+    let take = |rest: &mut Bytes, length: usize| {
+        if rest.len() < length { Err(DecodeError::Format) } else { Ok(rest.split_to(length)) }
+    };
+    let count = take(&mut rest, 2)?.get_u16();
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let length = take(&mut rest, 4)?.get_i32();
+        values.push(match usize::try_from(length) {
+            Ok(length) => Some(take(&mut rest, length)?),
+            Err(_) => None,
+        });
+    }
+    Ok(values)
 }
 
 /// One field of an ErrorResponse or NoticeResponse, by its letter.

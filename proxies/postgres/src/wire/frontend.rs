@@ -195,6 +195,29 @@ pub fn put_bind_head(out: &mut BytesMut, total: usize, portal: &[u8], statement:
     put_cstr(out, renamed);
 }
 
+/// Writes a Bind of the unnamed statement to the unnamed portal, with these texts.
+pub fn put_bind_text(out: &mut BytesMut, values: &[&str]) {
+    put(out, b'B', |out| {
+        put_cstr(out, b"");
+        put_cstr(out, b"");
+        out.put_i16(0);
+        out.put_i16(i16::try_from(values.len()).unwrap_or(i16::MAX));
+        for value in values {
+            out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+            out.put_slice(value.as_bytes());
+        }
+        out.put_i16(0);
+    });
+}
+
+/// Writes an Execute of the unnamed portal for so many rows.
+pub fn put_execute(out: &mut BytesMut, rows_max: i32) {
+    put(out, b'E', |out| {
+        put_cstr(out, b"");
+        out.put_i32(rows_max);
+    });
+}
+
 /// Writes a Describe of a statement.
 pub fn put_describe_statement(out: &mut BytesMut, name: &[u8]) {
     put_target(out, b'D', b'S', name);
@@ -251,13 +274,24 @@ pub fn put_sasl_response(out: &mut BytesMut, response: &[u8]) {
     put(out, b'p', |out| out.put_slice(response));
 }
 
-/// A SASLInitialResponse: the mechanism and the client's first message.
-pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
-    let (mechanism, rest) = cstr(body).ok_or(DecodeError::Format)?;
+/// A SASLInitialResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaslInitial<'a> {
+    /// What the client chose.
+    pub mechanism: &'a [u8],
+    /// Its first message, if it does not wait for the server's.
+    pub first: Option<&'a [u8]>,
+}
+
+/// Reads a SASLInitialResponse.
+pub fn sasl_initial(body: &[u8]) -> Result<SaslInitial<'_>, DecodeError> {
+    let (mechanism, rest) = cstr(body).ok_or(DecodeError::Text)?;
     let (length, first) = rest.split_first_chunk::<4>().ok_or(DecodeError::Format)?;
     match i32::from_be_bytes(*length) {
-        -1 if first.is_empty() => Ok((mechanism, first)),
-        length if usize::try_from(length) == Ok(first.len()) => Ok((mechanism, first)),
+        -1 if first.is_empty() => Ok(SaslInitial { mechanism, first: None }),
+        length if usize::try_from(length) == Ok(first.len()) => {
+            Ok(SaslInitial { mechanism, first: Some(first) })
+        }
         _ => Err(DecodeError::Format),
     }
 }
