@@ -118,6 +118,8 @@ pub struct Pool {
     /// Prepared statements kept on a server connection; over it the least recently used leaves.
     #[schemars(range(min = 1, max = 100_000))]
     pub statements: u32,
+    /// Whether a server connection serves another session after its own, in session mode.
+    pub reuse: bool,
     /// Cleans a server connection after a session, in session mode.
     #[schemars(length(min = 1))]
     pub reset_query: String,
@@ -134,6 +136,7 @@ impl Default for Pool {
             idle: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),
             statements: 200,
+            reuse: true,
             reset_query: "DISCARD ALL".to_owned(),
         }
     }
@@ -247,6 +250,11 @@ impl Database {
             let message = format!("more connections are kept than there may be ({})", pool.size);
             let help = format!("write at most `{}`, or a larger `size`", pool.size);
             issues.at(&[&at[..], &["pool", "min"]].concat(), message, Some(&help));
+        }
+        if !pool.reuse && pool.mode != PoolMode::Session {
+            let help = Some("write `mode: session`, or leave it out");
+            let message = "only in session mode a connection has a session to end with";
+            issues.at(&[&at[..], &["pool", "reuse"]].concat(), message, help);
         }
         for (key, value) in [("max_wait", pool.max_wait), ("idle", pool.idle), ("lifetime", pool.lifetime)] {
             if value.is_zero() {

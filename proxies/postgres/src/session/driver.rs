@@ -23,6 +23,7 @@ use crate::Shared;
 use crate::error::Error;
 use crate::reply;
 use crate::upstream::{UserPool, refused};
+use crate::wire::backend::Status;
 
 /// No more is read from one side while this much waits for the other.
 const UNSENT_MAX: usize = 64 << 10;
@@ -173,8 +174,10 @@ impl Session {
             Poll::Ready(filled) => return Poll::Ready(filled.map(Some).map_err(Error::Client)),
             Poll::Pending => {}
         }
-        // An exchange whose first bytes are here has begun.
-        if self.from_client.is_empty() && Pin::new(&mut self.draining).poll(cx).is_ready() {
+        // An exchange whose first bytes are here has begun, and so has a transaction that no server knows of yet.
+        if self.from_client.is_empty()
+            && self.machine.status() == Status::Idle
+            && Pin::new(&mut self.draining).poll(cx).is_ready() {
             return Poll::Ready(Err(Error::Draining));
         }
         for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server]

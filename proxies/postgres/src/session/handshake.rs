@@ -17,6 +17,7 @@ use crate::config::Auth;
 use crate::error::Error;
 use crate::route::{Route, negotiate, route};
 use crate::upstream::Credentials;
+use crate::wire::DecodeError;
 use crate::wire::backend::{self, Authentication, Status};
 use crate::wire::startup::{self, Opening, Startup, Version};
 
@@ -77,6 +78,10 @@ impl Handshake {
                 },
                 Ok(Step::Done) => return Accepted::Done,
                 Ok(Step::Startup(startup)) => return Accepted::Session(self, startup),
+                // PostgreSQL tells its log alone: this may be no client of its at all.
+                Err(Error::Protocol(error @ DecodeError::StartupLength)) => {
+                    return Accepted::Gone(error.into());
+                }
                 Err(error) => return Accepted::Refused(self, error),
             }
             next = self.step().await;

@@ -195,6 +195,9 @@ impl UserPool {
     pub async fn reset(&self, mut lease: Leased) {
         lease.condemn();
         let options = self.options.load_full();
+        if !options.reuse {
+            return;
+        }
         let reset = async {
             lease.reset(&options.reset_query).await?;
             // What the query leaves, it leaves to the next session on purpose; but not where sessions share.
