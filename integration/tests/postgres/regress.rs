@@ -22,11 +22,17 @@ const SHARED: [(&str, &str); 8] = [
     ("regress/constraints.sql", CURRVAL),
     ("regress/sequence.sql", CURRVAL),
     ("regress/guc.sql", "an earlier session has loaded PL/pgSQL; pg_prepared_statements lists the pool's"),
-    ("regress/plancache.sql", "a statement by SQL that cannot be prepared any more is told as one that is not there"),
+    (
+        "regress/plancache.sql",
+        "a statement by SQL that cannot be prepared any more is told as one that is not there",
+    ),
     ("regress/prepare.sql", "pg_prepared_statements lists the pool's"),
     ("regress/partition_prune.sql", "a function runs EXECUTE of a name that is only in its argument"),
     ("regress/temp.sql", "an earlier session had a temporary table, so that the schema for them is there"),
-    ("regress/stats.sql", "a backend reports what it counts when it is idle, and this one need not be the next"),
+    (
+        "regress/stats.sql",
+        "a backend reports what it counts when it is idle, and this one need not be the next",
+    ),
 ];
 
 const CURRVAL: &str = "currval and lastval are the server connection's";

@@ -177,7 +177,8 @@ impl Session {
         // An exchange whose first bytes are here has begun, and so has a transaction that no server knows of yet.
         if self.from_client.is_empty()
             && self.machine.status() == Status::Idle
-            && Pin::new(&mut self.draining).poll(cx).is_ready() {
+            && Pin::new(&mut self.draining).poll(cx).is_ready()
+        {
             return Poll::Ready(Err(Error::Draining));
         }
         for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server]

@@ -18,6 +18,7 @@ mod from_client;
 mod from_server;
 #[cfg(test)]
 mod leaks;
+mod meaning;
 #[cfg(test)]
 mod tests;
 mod traces;

@@ -1,8 +1,11 @@
 //! As much of SQL as a pooler has to understand: where statements begin, and what they may leave behind in a
 //! server session. It errs on the side of "may": the server is asked afterwards what is there.
 
+mod block;
 mod lexer;
+mod prepared;
 mod reading;
+mod set;
 #[cfg(test)]
 mod tests;
 

@@ -110,7 +110,7 @@ pub fn read(text: &[u8]) -> Reading {
 }
 
 /// A keyword in lower case, if it is short enough to be one.
-struct Keyword {
+pub(super) struct Keyword {
     bytes: [u8; Keyword::MAX],
     length: usize,
 }
@@ -118,21 +118,21 @@ struct Keyword {
 impl Keyword {
     const MAX: usize = 32;
 
-    fn new(word: &[u8]) -> Keyword {
+    pub(super) fn new(word: &[u8]) -> Keyword {
         let mut bytes = [0; Keyword::MAX];
         let length = word.len().min(Keyword::MAX);
         bytes.iter_mut().zip(word).for_each(|(to, from)| *to = from.to_ascii_lowercase());
         Keyword { bytes, length }
     }
 
-    fn get(&self) -> &[u8] {
+    pub(super) fn get(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
-struct Reader<'a> {
-    lexer: Lexer<'a>,
-    reading: Reading,
+pub(super) struct Reader<'a> {
+    pub(super) lexer: Lexer<'a>,
+    pub(super) reading: Reading,
     statements: usize,
     /// Words of this statement that say what TEMP means in it.
     creates: bool,
@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next word in lower case; nothing else is taken.
-    fn keyword(&mut self) -> Keyword {
+    pub(super) fn keyword(&mut self) -> Keyword {
         match Lexer::new(self.lexer.rest()).next() {
             Some(Token::Word(word)) => {
                 self.lexer.next();
@@ -280,7 +280,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A name, as the server knows it; `None` if there is none, or one that the server would cut.
-    fn name(&mut self) -> Option<Box<str>> {
+    pub(super) fn name(&mut self) -> Option<Box<str>> {
         let name = match Lexer::new(self.lexer.rest()).next()? {
             Token::Word(word) => String::from_utf8(word.to_ascii_lowercase()).ok()?,
             Token::Quoted(name) => String::from_utf8(name.to_vec()).ok()?.replace("\"\"", "\""),
@@ -288,200 +288,6 @@ impl<'a> Reader<'a> {
         };
         self.lexer.next();
         (name.len() <= NAME_BYTES).then(|| name.into())
-    }
-
-    /// A setting's name, dots included, in lower case; and the token behind it.
-    fn setting(&mut self, first: Option<Token<'a>>) -> (Option<Box<str>>, Option<Token<'a>>) {
-        let mut name = String::new();
-        let mut token = first;
-        loop {
-            match token {
-                Some(Token::Word(part) | Token::Quoted(part)) => {
-                    name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
-                }
-                other => return (None, other),
-            }
-            token = self.lexer.next();
-            if token != Some(Token::Other(b'.')) {
-                return (Some(name.into()), token);
-            }
-            name.push('.');
-            token = self.lexer.next();
-        }
-    }
-
-    fn sets(&mut self, name: &str) {
-        self.reading.settings.push(name.into());
-    }
-
-    /// `SET [SESSION | LOCAL] name …` and its special forms.
-    fn set(&mut self) -> Option<Token<'a>> {
-        let mut first = self.lexer.next();
-        if let Some(Token::Word(word)) = first {
-            match Keyword::new(word).get() {
-                b"local" | b"transaction" | b"constraints" => return self.lexer.next(),
-                b"session" => first = self.lexer.next(),
-                _ => {}
-            }
-        }
-        if let Some(Token::Word(word)) = first {
-            let known = match Keyword::new(word).get() {
-                b"characteristics" => {
-                    self.reading.leaves |= Kinds::SETTINGS;
-                    return self.lexer.next();
-                }
-                b"authorization" => Some("session_authorization"),
-                b"time" => Some("timezone"),
-                b"names" => Some("client_encoding"),
-                b"schema" => Some("search_path"),
-                b"xml" => Some("xmloption"),
-                b"seed" => return self.lexer.next(),
-                _ => None,
-            };
-            if let Some(name) = known {
-                let next = self.lexer.next();
-                // `SET schema.name = …` is an extension's own setting, `SET schema = …` nobody's.
-                if !matches!(next, Some(Token::Other(_))) {
-                    self.sets(name);
-                    // `SET TIME ZONE DEFAULT`, `SET NAMES DEFAULT`.
-                    let value = if name == "timezone" { self.lexer.next() } else { next };
-                    return self.value(name, value);
-                }
-                self.reading.leaves |= Kinds::SETTINGS;
-                return next;
-            }
-        }
-        let (name, next) = self.setting(first);
-        let Some(name) = name else {
-            self.reading.leaves |= Kinds::SETTINGS;
-            return next;
-        };
-        self.sets(&name);
-        // `=` or TO; ROLE has neither.
-        let value = match next {
-            Some(Token::Other(b'=')) => self.lexer.next(),
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"to") => self.lexer.next(),
-            other => other,
-        };
-        self.value(&name, value)
-    }
-
-    /// DEFAULT in place of a value resets; LOCAL in place of a time zone, too.
-    fn value(&mut self, name: &str, value: Option<Token<'a>>) -> Option<Token<'a>> {
-        if let Some(Token::Word(word)) = value
-            && (word.eq_ignore_ascii_case(b"default")
-                || (name == "timezone" && word.eq_ignore_ascii_case(b"local")))
-        {
-            self.reading.resets.push(name.into());
-        }
-        value
-    }
-
-    fn reset(&mut self) -> Option<Token<'a>> {
-        let first = self.lexer.next();
-        let keyword =
-            if let Some(Token::Word(word)) = first { Keyword::new(word) } else { Keyword::new(b"") };
-        let name: Box<str> = match keyword.get() {
-            b"all" => {
-                self.reading.resets_all = true;
-                return self.lexer.next();
-            }
-            b"time" => "timezone".into(),
-            b"session" => "session_authorization".into(),
-            b"transaction" => return self.lexer.next(),
-            _ => {
-                let (name, next) = self.setting(first);
-                if let Some(name) = name {
-                    self.reading.resets.push(name.clone());
-                    self.reading.settings.push(name);
-                }
-                return next;
-            }
-        };
-        self.reading.resets.push(name.clone());
-        self.reading.settings.push(name);
-        self.lexer.next()
-    }
-
-    /// `set_config(name, value, is_local)`: what matters is the name, and that it is for the session.
-    fn set_config(&mut self) {
-        let mut depth = 0usize;
-        let mut argument = 0usize;
-        let mut name = None;
-        let mut is_literal = true;
-        let mut is_local = false;
-        for token in Lexer::new(self.lexer.rest()) {
-            match token {
-                Token::Other(b'(') => depth += 1,
-                Token::Other(b')') if depth <= 1 => break,
-                Token::Other(b')') => depth -= 1,
-                Token::Other(b';') => break,
-                // Without its arguments it is a name like any other.
-                _ if depth == 0 => return,
-                Token::Other(b',') if depth == 1 => argument += 1,
-                Token::Text(text) if argument == 0 && name.is_none() => {
-                    name = std::str::from_utf8(text).ok();
-                }
-                // A cast is as good as none.
-                Token::Other(b':') | Token::Word(_) if argument == 0 && name.is_some() => {}
-                _ if argument == 0 => is_literal = false,
-                Token::Word(word) if argument == 2 => {
-                    is_local = depth == 1 && word.eq_ignore_ascii_case(b"true");
-                }
-                Token::Text(text) if argument == 2 => {
-                    is_local = depth == 1 && matches!(text, b"t" | b"true" | b"on" | b"1");
-                }
-                Token::Word(_) | Token::Quoted(_) | Token::Text(_) | Token::Other(_) => {}
-            }
-        }
-        match name.filter(|_| is_literal) {
-            _ if is_local => {}
-            Some(name) => self.reading.settings.push(name.to_ascii_lowercase().into()),
-            None => {
-                self.reading.leaves |= Kinds::SETTINGS;
-                self.reading.sets_by_parameter = true;
-            }
-        }
-    }
-
-    fn prepare(&mut self) -> Option<Token<'a>> {
-        let first = Lexer::new(self.lexer.rest()).next();
-        if let Some(Token::Word(word)) = first
-            && word.eq_ignore_ascii_case(b"transaction")
-        {
-            return self.lexer.next();
-        }
-        match self.name() {
-            Some(name) => self.reading.prepared.push(Prepared::Made(name)),
-            None => self.reading.leaves |= Kinds::PREPARED,
-        }
-        self.lexer.next()
-    }
-
-    fn deallocate(&mut self) -> Option<Token<'a>> {
-        let mut rest = Lexer::new(self.lexer.rest());
-        let first = rest.next();
-        if let Some(Token::Word(word)) = first
-            && word.eq_ignore_ascii_case(b"prepare")
-            && matches!(rest.next(), Some(Token::Word(_) | Token::Quoted(_)))
-        {
-            self.lexer.next();
-        }
-        let is_all = self
-            .lexer
-            .rest()
-            .trim_ascii_start()
-            .get(..3)
-            .is_some_and(|word| word.eq_ignore_ascii_case(b"all"));
-        match self.name() {
-            Some(name) if is_all && &*name == "all" => self.reading.releases |= Kinds::PREPARED,
-            Some(name) => {
-                self.reading.releases |= Kinds::PREPARED;
-                self.reading.prepared.push(Prepared::Dropped(name));
-            }
-            None => self.reading.releases |= Kinds::PREPARED,
-        }
-        self.lexer.next()
     }
 
     fn discard(&mut self) -> Option<Token<'a>> {
@@ -518,67 +324,6 @@ impl<'a> Reader<'a> {
             next = self.lexer.next();
         }
         None
-    }
-
-    /// BEGIN or START, if nothing follows but what may follow it.
-    fn begin(&mut self, start: bool) -> Option<Token<'a>> {
-        let mut keyword = self.keyword();
-        match keyword.get() {
-            b"transaction" => keyword = self.keyword(),
-            b"work" if !start => keyword = self.keyword(),
-            _ if start => return self.lexer.next(),
-            _ => {}
-        }
-        loop {
-            let is_mode = match keyword.get() {
-                b"isolation" => self.isolation_level(),
-                b"read" => matches!(self.keyword().get(), b"only" | b"write"),
-                b"deferrable" => true,
-                b"not" => self.keyword().get() == b"deferrable",
-                b"" => return self.closes(Block::Begin),
-                _ => false,
-            };
-            if !is_mode {
-                return self.lexer.next();
-            }
-            let mut ahead = Lexer::new(self.lexer.rest());
-            if ahead.next() == Some(Token::Other(b',')) {
-                if !matches!(ahead.next(), Some(Token::Word(_))) {
-                    return self.lexer.next();
-                }
-                self.lexer.next();
-            }
-            keyword = self.keyword();
-        }
-    }
-
-    fn isolation_level(&mut self) -> bool {
-        if self.keyword().get() != b"level" {
-            return false;
-        }
-        match self.keyword().get() {
-            b"serializable" => true,
-            b"repeatable" => self.keyword().get() == b"read",
-            b"read" => matches!(self.keyword().get(), b"committed" | b"uncommitted"),
-            _ => false,
-        }
-    }
-
-    fn end(&mut self, block: Block) -> Option<Token<'a>> {
-        match self.keyword().get() {
-            b"work" | b"transaction" | b"" => self.closes(block),
-            // AND CHAIN, TO SAVEPOINT, PREPARED.
-            _ => self.lexer.next(),
-        }
-    }
-
-    /// The text is this command, if its statement ends here.
-    fn closes(&mut self, block: Block) -> Option<Token<'a>> {
-        let next = self.lexer.next();
-        if matches!(next, None | Some(Token::Other(b';'))) {
-            self.reading.block = Some(block);
-        }
-        next
     }
 }
 

@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
+use super::meaning::{alters, has_code, is_fatal, is_identity, is_outdated, misses_ours};
 use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole, Run};
 use crate::error::Error;
 use crate::reply;
-use crate::session::prepared::SERVER_NAME_PREFIX;
 use crate::sql::Kinds;
-use crate::wire::backend::{Status, error_field, parameter_status};
+use crate::wire::backend::{Status, parameter_status};
 use crate::wire::{DecodeError, HEADER, Header, Splice};
 
 /// Whom a ReadyForQuery is for.
@@ -412,38 +412,4 @@ fn whole<'s>(splice: &'s Splice<'_>, total: usize) -> Result<Option<&'s [u8]>, E
         return Err(Error::Upstream(DecodeError::Length));
     }
     Ok(splice.rest().get(..total).and_then(|message| message.get(HEADER..)))
-}
-
-fn is_fatal(error: Option<&[u8]>) -> bool {
-    matches!(error.and_then(|body| error_field(body, b'V')), Some(b"FATAL" | b"PANIC"))
-}
-
-fn has_code(error: Option<&[u8]>, code: &[u8]) -> bool {
-    error.and_then(|body| error_field(body, b'C')) == Some(code)
-}
-
-/// Whether a statement was parsed when tables or types were others than they are.
-fn is_outdated(error: Option<&[u8]>) -> bool {
-    let says = |what: &[u8]| {
-        let message = error.and_then(|body| error_field(body, b'M'));
-        message.is_some_and(|message| memchr::memmem::find(message, what).is_some())
-    };
-    (has_code(error, b"0A000") && says(b"cached plan must not change result type"))
-        || (has_code(error, b"XX000") && says(b"cache lookup failed"))
-}
-
-/// Whether a command, by its tag, may change what statements are made of.
-fn alters(tag: &[u8]) -> bool {
-    [&b"ALTER "[..], b"DROP ", b"CREATE VIEW", b"CREATE FUNCTION"].iter().any(|start| tag.starts_with(start))
-}
-
-/// Whether a statement of the pool is gone: somebody has deallocated it behind our back.
-fn misses_ours(error: Option<&[u8]>) -> bool {
-    let names_ours = |message| memchr::memmem::find(message, SERVER_NAME_PREFIX.as_bytes()).is_some();
-    has_code(error, b"26000") && error.and_then(|body| error_field(body, b'M')).is_some_and(names_ours)
-}
-
-/// Whether a setting that is reported says as whom a session acts.
-fn is_identity(name: &str) -> bool {
-    matches!(name, "is_superuser" | "session_authorization")
 }
