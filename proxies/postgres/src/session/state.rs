@@ -283,6 +283,7 @@ impl Machine {
         match backend.settings.query_to(&self.settings) {
             Some(query) => {
                 frontend::put_query(to_server, &or_nothing(&query));
+                self.unnamed.is_here = false;
                 self.expected.push_back(Expect::Setup);
             }
             None => self.put_news(backend, to_client),

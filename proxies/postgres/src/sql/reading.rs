@@ -82,7 +82,7 @@ pub struct Reading {
 impl Reading {
     /// Of a text that nobody has read.
     pub fn unknown() -> Reading {
-        Reading { leaves: Kinds::all(), releases: Kinds::all(), ..Reading::default() }
+        Reading { leaves: Kinds::ANYTHING, releases: Kinds::ANYTHING, ..Reading::default() }
     }
 
     /// Whether the text leaves a server session as it finds it.

@@ -59,6 +59,10 @@ impl Machine {
                         Batch::ForServer => return Ok(Need::Server),
                     }
                 }
+                // Who is slow to say what it wants keeps nobody from a server meanwhile.
+                Tag::Query if self.is_shared() && total <= self.bounds.message && input.len() < total => {
+                    return Ok(Need::More);
+                }
                 Tag::Query => match self.answer_block(total, input, to_client) {
                     Some(true) => {}
                     Some(false) => return Ok(Need::Server),

@@ -219,6 +219,7 @@ impl Machine {
         let name = name.into();
         if !self.batch_open {
             frontend::put_query_bytes(to_server, text);
+            self.unnamed.is_here = false;
             return self.expected.push_back(Expect::Aside { name });
         }
         self.put_run(text, PORTAL, backend, to_server);

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::session::names::NameBounds;
 use crate::session::prepared::Statements;
 use crate::session::settings::Settings;
+use crate::session::survey::Found;
 use crate::sql::Kinds;
 use crate::wire::backend::{
     ErrorFields, Status, put_command_complete, put_error, put_parameter_status, put_ready,
@@ -222,4 +223,25 @@ fn a_client_that_is_owed_enough_is_not_read() {
     put_ready(&mut replies, Status::Idle);
     session.machine.from_server(&mut replies, &mut session.backend, &mut session.seen).unwrap();
     assert!(session.machine.takes_more());
+}
+
+#[test]
+fn a_survey_takes_the_unnamed_statement_with_it() {
+    let Leased { mut machine, mut backend, mut seen, .. } = leased(settings());
+    machine.pinned = Kinds::LOCKS;
+    let (mut sent, mut to_server, mut replies) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+    frontend::put_parse(&mut sent, b"", b"SELECT 1\0\0\0");
+    frontend::put_sync(&mut sent);
+    machine.from_client(&mut sent, &mut backend, &mut to_server, &mut seen).unwrap();
+    put(&mut replies, b'1', |_| {});
+    put_ready(&mut replies, Status::Idle);
+    machine.from_server(&mut replies, &mut backend, &mut seen).unwrap();
+    let found = Found { others: Kinds::LOCKS, ..Found::default() };
+    machine.surveyed(Kinds::LOCKS, Some(&found), &mut backend);
+    machine.end(&mut backend, &mut seen);
+    assert!(machine.keeps_server());
+    to_server.clear();
+    frontend::put_run(&mut sent, b"", b"");
+    machine.from_client(&mut sent, &mut backend, &mut to_server, &mut seen).unwrap();
+    assert_eq!(to_server.first(), Some(&b'P'), "it is parsed again before it is bound");
 }

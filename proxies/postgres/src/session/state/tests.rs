@@ -427,6 +427,8 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
     if client.machine.is_free() && client.input.is_empty() {
         assert!(to_server.is_empty() && from_server.is_empty(), "nothing may be left on a shared connection");
         if let Some(survey) = client.machine.survey() {
+            // It is a simple query.
+            server.statements.remove(&b""[..]);
             let found = server.found(&survey);
             client.machine.surveyed(survey.kinds, Some(&found), backend);
         }

@@ -141,6 +141,8 @@ impl Machine {
     /// Takes the answer to a survey of `kinds`; without one, everything may be there, and the session keeps its
     /// connection.
     pub fn surveyed(&mut self, kinds: Kinds, found: Option<&Found>, backend: &mut Backend) {
+        // As any simple query does.
+        self.unnamed.is_here = false;
         let Some(found) = found else {
             self.pinned |= kinds | self.traces.leaves;
             self.traces.releases = Kinds::empty();
