@@ -7,6 +7,7 @@ mod faults;
 mod login;
 mod passthrough;
 mod roles;
+mod scram;
 mod sessions;
 mod suites;
 
