@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use harness::Postgres;
+use harness::{Kind, Postgres, Proxy};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_postgres::error::SqlState;
 
 use super::auth::{BOUND, Front, bound};
-use super::run;
+use super::{CONFIG, code, connect, run};
 
 /// A client that says what no library would.
 struct Raw<S>(S);
@@ -145,6 +146,30 @@ fn whoever_takes_the_offer_of_binding_away_is_found_out() -> Result<()> {
                 secured(proxy.address(), &front.authority.certificate()).await?.offend(&script).await?;
             assert_eq!(ours, theirs, "{script:?}");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn who_stalls_is_one_of_few_and_not_for_long() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let config = format!("{CONFIG}limits: {{login: 2s, logins: 2}}\n");
+        let builder = Proxy::of(Kind::Postgres).config(&config).set("SERVER", server.address());
+        let proxy = builder.set("SIZE", 1).set("WAIT", "5s").start()?;
+        let stalled = [
+            Raw::start(TcpStream::connect(proxy.address()).await?).await?,
+            Raw::start(TcpStream::connect(proxy.address()).await?).await?,
+        ];
+        for _ in 0..50 {
+            assert_eq!(code(connect(&proxy, "shop").await), SqlState::TOO_MANY_CONNECTIONS);
+        }
+        let timeout = ["57014", "canceling authentication due to timeout", ""].map(str::to_owned);
+        for (raw, script) in stalled.into_iter().zip([vec![], vec![initial("SCRAM-SHA-256", "n,,n=,r=x")]]) {
+            assert_eq!(raw.offend(&script).await?, timeout);
+        }
+        // Their places are free again.
+        connect(&proxy, "shop").await?;
         Ok(())
     })
 }
