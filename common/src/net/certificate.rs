@@ -34,7 +34,7 @@ pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     Some(digest::digest(hash_of(algorithm)?, der).as_ref().to_vec())
 }
 
-/// The last common name of the subject, which is what PostgreSQL takes as the certificate's name.
+/// The first common name of the subject, which is the one that PostgreSQL takes.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (certificate, _) = expect(der, SEQUENCE)?;
     let (mut rest, _) = expect(certificate, SEQUENCE)?;
@@ -45,8 +45,11 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
     for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE] {
         (_, rest) = expect(rest, tag)?;
     }
-    let (mut names, _) = expect(rest, SEQUENCE)?;
-    let mut found = None;
+    let (subject, _) = expect(rest, SEQUENCE)?;
+    common_name_of(subject)
+}
+
+fn common_name_of(mut names: &[u8]) -> Option<String> {
     while !names.is_empty() {
         let (mut set, tail) = expect(names, SET)?;
         names = tail;
@@ -55,11 +58,11 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
             set = tail;
             let (kind, value) = expect(attribute, OID)?;
             if kind == COMMON_NAME {
-                found = Some(text(value)?);
+                return text(value);
             }
         }
     }
-    found
+    None
 }
 
 /// A name's text. A zero byte in it would be an attack on those who read names in C.
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_name_is_the_subjects_last() {
+    fn the_common_name_is_the_subjects_first() {
         let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
         assert_eq!(common_name(&certificate(algorithm, &["jürgen"])).as_deref(), Some("jürgen"));
         assert_eq!(common_name(&certificate(algorithm, &["nul\0byte"])), None);
@@ -187,6 +190,11 @@ mod tests {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let key = KeyPair::generate_for(algorithm).unwrap();
         assert_eq!(common_name(params.self_signed(&key).unwrap().der()), None);
+        let one = |name: u8| [SET, 10, SEQUENCE, 8, OID, 3, 0x55, 4, 3, UTF8_STRING, 1, name];
+        assert_eq!(common_name_of(&[one(b'a'), one(b'b')].concat()).as_deref(), Some("a"));
+        // In an encoding that nobody writes any more it is no name, and neither is the next.
+        let old = [SET, 10, SEQUENCE, 8, OID, 3, 0x55, 4, 3, 0x14, 1, b'a'];
+        assert_eq!(common_name_of(&[old, one(b'b')].concat()), None);
     }
 
     proptest::proptest! {

@@ -1,7 +1,7 @@
 //! Users that only the servers know.
 
 use anyhow::Result;
-use harness::{Kind, Port, Postgres, Proxy, ProxyBuilder};
+use harness::{Kind, Port, Postgres, Proxy, ProxyBuilder, Scripted};
 use tokio_postgres::error::SqlState;
 
 use super::{code, connect_as, run, text};
@@ -188,6 +188,13 @@ fn a_server_that_cannot_be_asked_makes_no_password_wrong() -> Result<()> {
         let told =
             told.as_ref().and_then(|error| error.as_db_error()).map(|error| error.message().to_owned());
         assert_eq!(told.as_deref(), Some("could not ask the server who may log in"));
+        // Nor for one that takes connections and never says a word.
+        let mute = Scripted::start(|_, mut stream| {
+            let _their_end = std::io::copy(&mut stream, &mut std::io::sink());
+        })?;
+        let away = asking(&server, &config.replace("database: shop", "database: away"), "1s");
+        let away = away.set("AWAY", mute.address()).alive_is_enough().start()?;
+        assert_eq!(enters(&away, "app", "secret").await, unable);
         // And once it answers, nothing of that is remembered.
         server.sql("shop", "GRANT SELECT ON pg_authid TO asker")?;
         assert_eq!(enters(&proxy, "app", "secret").await, Ok("app".to_owned()));

@@ -9,6 +9,7 @@ mod login;
 mod passthrough;
 mod regress;
 mod roles;
+mod scram;
 mod sessions;
 mod suites;
 mod transparency;

@@ -98,7 +98,8 @@ impl Postgres {
     async fn admit(&self, conn: Downstream) -> Option<Box<Session>> {
         let handshake = Handshake::new(Arc::clone(&self.shared), conn);
         let Ok(_place) = self.shared.logins.try_acquire() else {
-            self.turn_away(*handshake, &Error::TooManyClients);
+            self.count_refused(&handshake, &Error::TooManyClients);
+            handshake.refuse_unheard(&Error::TooManyClients).await;
             return None;
         };
         let time_max = self.shared.directory.config().limits.login.get();
@@ -132,6 +133,11 @@ impl Postgres {
     }
 
     fn turn_away(&self, handshake: Handshake, error: &Error) {
+        self.count_refused(&handshake, error);
+        handshake.refuse(error);
+    }
+
+    fn count_refused(&self, handshake: &Handshake, error: &Error) {
         let peer = handshake.peer();
         if let Error::Client(_) = error {
             debug!(peer, %error, "a login was broken off");
@@ -139,7 +145,6 @@ impl Postgres {
             self.shared.login_metrics.failed.inc();
             info!(peer, %error, "a login failed");
         }
-        handshake.refuse(error);
     }
 }
 

@@ -94,8 +94,13 @@ async fn bytes_name_and_protocol_come_through() {
     }))
     .await;
     assert!(got == large);
+    let end_point = client.stream().server_end_point();
     let met = world.echo.met.lock();
     let info = met[0].1.as_ref().unwrap();
+    assert!(
+        end_point.is_some() && end_point.as_deref() == info.end_point.as_deref(),
+        "one channel, two ends"
+    );
     assert_eq!(info.sni.as_deref(), Some("db.test"));
     assert_eq!(info.alpn.as_deref(), Some(b"echo/1".as_slice()));
     assert!(info.certificate.is_none());
@@ -125,7 +130,9 @@ async fn client_certificates_are_asked_for_as_configured() {
         match client_auth {
             ClientAuth::None => assert!(certificate.is_none()),
             ClientAuth::Required | ClientAuth::Optional => {
-                assert_eq!(certificate.unwrap().names, ["client.test", "spiffe://test/client"]);
+                let certificate = certificate.unwrap();
+                assert_eq!(certificate.names, ["client.test", "spiffe://test/client"]);
+                assert_eq!(certificate.common_name.as_deref(), Some("rcgen self signed cert"));
             }
         }
     }

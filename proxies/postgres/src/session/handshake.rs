@@ -3,9 +3,12 @@
 mod proof;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use groove_common::net::{Downstream, Transport};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use super::cancel::Registered;
 use super::driver::{Parts, Session};
@@ -25,6 +28,8 @@ use crate::wire::startup::{self, Opening, Startup, Version};
 const TLS_HANDSHAKE: u8 = 0x16;
 /// TLS without an SSLRequest has to agree on this, so that it cannot be another protocol's (PostgreSQL 17).
 const ALPN: &[u8] = b"postgresql";
+/// A client that comes at the wrong time has this long to hear so.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// A client on its way in.
 pub struct Handshake {
@@ -224,6 +229,22 @@ impl Handshake {
         crate::reply::put_session_error(&mut self.out, error);
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let _ = self.conn.stream.poll_send(&mut cx, &mut self.out);
+    }
+
+    /// As [`Handshake::refuse`], for a client that has not been heard yet: closed while its startup packet is on the way,
+    /// the connection would be reset, and the reason lost with it.
+    pub async fn refuse_unheard(mut self: Box<Handshake>, error: &Error) {
+        crate::reply::put_session_error(&mut self.out, error);
+        let farewell = async {
+            self.flush().await?;
+            self.conn.stream.shutdown().await.map_err(Error::Client)?;
+            loop {
+                self.fill().await?;
+                self.input.clear();
+            }
+        };
+        // However it ends: by the client's end mostly, which is an error to whoever reads.
+        let _ended: Result<Result<(), Error>, _> = timeout(FAREWELL_MAX, farewell).await;
     }
 
     /// Who is at the other end, for the log.

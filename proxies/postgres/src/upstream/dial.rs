@@ -63,6 +63,13 @@ impl Target {
         }
     }
 
+    /// Remembers what a client's proof told. Of use only where there is no password to derive it from.
+    pub(super) fn learn(&self, keys: SaltedKeys) {
+        if let Some(Stored::Scram(_)) = self.password {
+            self.keys.put(keys);
+        }
+    }
+
     /// What proves us to a server that keeps a verifier with this salt; `None` if we cannot.
     pub fn scram_keys(&self, salt: &[u8], iterations: Iterations) -> Option<Keys> {
         if let Some(keys) = self.keys.get(salt, iterations) {

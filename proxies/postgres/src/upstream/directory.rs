@@ -188,7 +188,7 @@ impl Directory {
             let longest = longest.map(|(key, _)| key.clone()).ok_or(Error::TooManyClients)?;
             pools.remove(&longest);
         }
-        keys.into_iter().for_each(|keys| target.keys.put(keys));
+        keys.into_iter().for_each(|keys| target.learn(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
         let pool = Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.cx.runtime));
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
@@ -284,16 +284,12 @@ impl Known {
             let login = known.users.get(user)?;
             Some((login.server_user.clone(), login.server_password.clone()))
         };
-        self.is_elsewhere(next, database) || role(self) != role(next)
-    }
-
-    fn is_elsewhere(&self, next: &Known, database: &str) -> bool {
         let place = |known: &Known| {
             let Database { endpoints, dbname, tls, channel_binding, .. } =
                 known.config.databases.get(database)?;
             Some((endpoints.clone(), dbname.clone(), tls.clone(), *channel_binding))
         };
-        place(self) != place(next)
+        place(self) != place(next) || role(self) != role(next)
     }
 
     /// What looks users up: the one of before if it would ask the same of the same.
@@ -301,7 +297,7 @@ impl Known {
         let options = self.config.auth_query.as_ref()?;
         if let Some(before) = before
             && before.config.auth_query.as_ref() == Some(options)
-            && !before.is_elsewhere(self, &options.database)
+            && before.config.databases.get(&options.database) == self.config.databases.get(&options.database)
             && let Some(running) = &before.auth_query
         {
             running.forget();

@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 use super::Server;
 use super::dial::{Dial, Target};
 use super::welcome::{Asked, Welcome};
-use crate::auth::Stored;
 use crate::auth::scram::SaltedKeys;
 use crate::config;
 use crate::error::Error;
@@ -93,12 +92,9 @@ impl UserPool {
         }
     }
 
-    /// Remembers what a client's proof told. Of use only where no password is known to derive it from.
+    /// Remembers what a client's proof told.
     pub(super) fn learn(&self, keys: SaltedKeys) {
-        let target = self.dial.target.load();
-        if let Some(Stored::Scram(_)) = target.password {
-            target.keys.put(keys);
-        }
+        self.dial.target.load().learn(keys);
     }
 
     /// When a session of this pool gives its connection back.
