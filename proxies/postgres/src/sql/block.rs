@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
                 b"read" => matches!(self.keyword().get(), b"only" | b"write"),
                 b"deferrable" => true,
                 b"not" => self.keyword().get() == b"deferrable",
-                b"" => return self.closes(Block::Begin),
+                b"" => return self.closes(if start { Block::Start } else { Block::Begin }),
                 _ => false,
             };
             if !is_mode {

@@ -50,8 +50,10 @@ impl Prepared {
 /// A text that is one transaction command and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block {
-    /// BEGIN or START TRANSACTION, with any modes.
+    /// BEGIN, with any modes.
     Begin,
+    /// START TRANSACTION, with any modes.
+    Start,
     /// COMMIT or END.
     Commit,
     /// ROLLBACK or ABORT.

@@ -126,7 +126,7 @@ fn transaction_commands_are_read_exactly() {
     for (text, block) in [
         ("BEGIN", Block::Begin),
         (" begin work ; ", Block::Begin),
-        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE", Block::Begin),
+        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE", Block::Start),
         ("BEGIN TRANSACTION READ WRITE DEFERRABLE --x", Block::Begin),
         ("COMMIT", Block::Commit),
         ("END TRANSACTION;", Block::Commit),

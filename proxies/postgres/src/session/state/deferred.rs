@@ -25,6 +25,12 @@ pub(super) enum Deferred {
 /// Fails whatever the session's settings are.
 const FAILS: &str = "SELECT pg_catalog.int4div(1,0)";
 
+/// Whether a text may be a transaction command: most texts tell by their first two letters that they are not.
+fn may_be_block(text: &[u8]) -> bool {
+    let start = text.trim_ascii_start().first_chunk::<2>().map(|start| start.map(|b| b.to_ascii_lowercase()));
+    matches!(start.as_ref(), Some(b"be" | b"st" | b"co" | b"en" | b"ro" | b"ab" | b"--" | b"/*"))
+}
+
 impl Machine {
     /// Answers a Query that begins a transaction, or ends one that no server knows of. `None` if more of it must be
     /// there first; false if it is for a server.
@@ -38,41 +44,21 @@ impl Machine {
             return Some(false);
         }
         let text = frontend::query_text(input.get(..total)?);
-        // What most texts begin with needs no reading.
-        if !matches!(
-            text.trim_ascii_start().first(),
-            Some(
-                b'b' | b'B'
-                    | b's'
-                    | b'S'
-                    | b'c'
-                    | b'C'
-                    | b'e'
-                    | b'E'
-                    | b'r'
-                    | b'R'
-                    | b'a'
-                    | b'A'
-                    | b'-'
-                    | b'/'
-            )
-        ) {
+        if !may_be_block(text) {
             return Some(false);
         }
         let (tag, status, deferred) = match (sql::read(text).block, &self.deferred) {
-            (Some(Block::Begin), None) => {
-                let tag = if text.trim_ascii_start().first().is_some_and(|b| matches!(b, b's' | b'S')) {
-                    "START TRANSACTION"
-                } else {
-                    "BEGIN"
-                };
-                (tag, Status::Transaction, Some(Deferred::Begun(text.into())))
+            (Some(Block::Begin), None) => ("BEGIN", Status::Transaction, Some(Deferred::Begun(text.into()))),
+            (Some(Block::Start), None) => {
+                ("START TRANSACTION", Status::Transaction, Some(Deferred::Begun(text.into())))
             }
             (Some(Block::Commit), Some(Deferred::Begun(_))) => ("COMMIT", Status::Idle, None),
             (Some(Block::Rollback), Some(_)) | (Some(Block::Commit), Some(Deferred::Failed)) => {
                 ("ROLLBACK", Status::Idle, None)
             }
-            (Some(Block::Begin), Some(_)) | (Some(Block::Commit | Block::Rollback), None) | (None, _) => {
+            (Some(Block::Begin | Block::Start), Some(_))
+            | (Some(Block::Commit | Block::Rollback), None)
+            | (None, _) => {
                 return Some(false);
             }
         };
