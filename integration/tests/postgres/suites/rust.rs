@@ -68,7 +68,7 @@ fn tokio_postgres(release: Release) -> Result<()> {
         direct: itself,
         through: run()?,
     }
-    .settle(&[])
+    .settle(&[("notices", "a notice about the startup packet: who logs into the server is the pool")])
 }
 
 #[test]

@@ -324,6 +324,9 @@ impl Machine {
             Ok(Target::Statement(b"")) => self.ensure_unnamed(splice, backend),
             Ok(Target::Statement(name)) => {
                 if let Some(statement) = self.names.get(name).map(Arc::clone) {
+                    if let Some(reading) = &statement.reading {
+                        self.align_used(reading, backend, splice.out());
+                    }
                     self.ensure(&statement, splice, backend);
                     frontend::put_describe_statement(splice.out(), statement.name.as_bytes());
                     splice.cut(total);
