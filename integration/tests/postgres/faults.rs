@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-use super::{CONFIG, code, connect, proxy, run, text};
+use super::{CONFIG, code, connect, proxy, proxy_with_wait, run, text};
 
 const CLIENTS: usize = 16;
 
@@ -95,6 +95,19 @@ fn those_who_come_while_the_server_is_down_wait_for_it() -> Result<()> {
         server.restart()?;
         assert_eq!(waiting.await??, "2");
         Ok(())
+    })
+}
+
+#[test]
+fn those_who_wait_in_vain_are_told_to_come_again() -> Result<()> {
+    run(async {
+        let (mut server, proxy) = proxy_with_wait(2, "300ms")?;
+        let client = connect(&proxy, "shop").await?;
+        assert_eq!(text(&client, "SELECT 1").await?, "1");
+        server.stop()?;
+        assert_eq!(code(text(&client, "SELECT 2").await), SqlState::CANNOT_CONNECT_NOW);
+        server.restart()?;
+        until("served again", || async { Ok(text(&client, "SELECT 3").await.is_ok()) }).await
     })
 }
 

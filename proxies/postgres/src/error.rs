@@ -162,12 +162,9 @@ impl Error {
             Error::NoDatabase(_) => "3D000",
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
-            Error::NoEndpoint
-            | Error::Connect(_)
-            | Error::ServerAuth(_)
-            | Error::ServerScram(_)
-            | Error::Unproven
-            | Error::AuthQuery(_) => "08001",
+            // It may be over soon: a client that tries again is right.
+            Error::NoEndpoint | Error::Connect(_) => "57P03",
+            Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
             Error::Upstream(_) => "08P01",
@@ -278,7 +275,7 @@ impl Classified for Error {
     fn client_message(&self) -> Cow<'static, str> {
         match self {
             // These name servers and files.
-            Error::Connect(_) => "could not connect to the server".into(),
+            Error::Connect(_) => "no server of this database can be reached now".into(),
             Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 "the server did not accept the proxy's login".into()
             }
