@@ -46,6 +46,11 @@ impl Machine {
                 return Ok(Need::More);
             }
             let Some((tag, total)) = frontend::header(input)? else { return Ok(Need::More) };
+            // Who is slow to say what it wants keeps nobody from a server meanwhile. Of what is not held whole there is as
+            // much as is ever looked at.
+            if self.is_shared() && is_for_server(tag) && input.len() < total.min(self.bounds.message + 1) {
+                return Ok(Need::More);
+            }
             match tag {
                 Tag::Terminate => return Ok(Need::Close),
                 // What a client still sends after the server has ended its COPY with an error; and a Flush
@@ -182,6 +187,20 @@ impl Machine {
         }
         self.skipping = false;
         Ok(true)
+    }
+}
+
+fn is_for_server(tag: Tag) -> bool {
+    match tag {
+        Tag::Bind
+        | Tag::Close
+        | Tag::Describe
+        | Tag::Execute
+        | Tag::FunctionCall
+        | Tag::Parse
+        | Tag::Query
+        | Tag::Sync => true,
+        Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush | Tag::Password | Tag::Terminate => false,
     }
 }
 

@@ -245,3 +245,23 @@ fn a_survey_takes_the_unnamed_statement_with_it() {
     machine.from_client(&mut sent, &mut backend, &mut to_server, &mut seen).unwrap();
     assert_eq!(to_server.first(), Some(&b'P'), "it is parsed again before it is bound");
 }
+
+#[test]
+fn a_message_that_is_not_there_whole_needs_no_server_yet() {
+    let bounds = Bounds { message: 1 << 10, statements: NameBounds { count: 9, bytes: 1 << 16 } };
+    let statements = Arc::new(Statements::default());
+    let mut machine = Machine::new(Mode::Transaction, bounds, statements, Arc::new(settings()));
+    let mut seen = BytesMut::new();
+    let mut messages = [BytesMut::new(), BytesMut::new(), BytesMut::new()];
+    frontend::put_query(&mut messages[0], "SELECT 1");
+    frontend::put_run(&mut messages[1], b"portal", b"statement");
+    frontend::put_query(&mut messages[2], &"x".repeat(2 << 10));
+    for (message, least) in messages.iter().zip([messages[0].len(), 28, bounds.message + 1]) {
+        for cut in 1..least {
+            let mut input = BytesMut::from(&message[..cut]);
+            assert_eq!(machine.need(&mut input, &mut seen).unwrap(), Need::More, "{cut} bytes");
+        }
+        let mut input = BytesMut::from(&message[..least]);
+        assert_eq!(machine.need(&mut input, &mut seen).unwrap(), Need::Server);
+    }
+}
