@@ -28,6 +28,7 @@ users: {postgres: {server_password: secret}}
 /// Reasons that several suites meet.
 const IN_USE: &str = "drops its database, in which the pool still has an idle connection";
 const TERMINATED: &str = "ends a session by the process id it was told: that is the proxy's word for the session, and no server process";
+const SENDER: &str = "compares a notification's process id with the one that the sender was told";
 const SHARED: &str = "counts pg_prepared_statements, where a connection has those of all its sessions";
 
 /// A server to compare with, and a proxy in this mode before another.

@@ -16,7 +16,8 @@ const PACKAGES: [&str; 5] =
 /// How long a file of tests may take, which the suite itself leaves open; several wait for seconds by design.
 const FILE_S: &str = "40";
 
-const EXPLAINED: [(&str, &str); 1] = [("connection-pool/error-tests.js", TERMINATED)];
+const EXPLAINED: [(&str, &str); 2] =
+    [("connection-pool/error-tests.js", TERMINATED), ("gh-issues/130-tests.js", TERMINATED)];
 
 fn node_postgres(release: Release) -> Result<()> {
     let Some(checkout) = checkout("GROOVE_NODE_POSTGRES", "node-postgres")? else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use harness::{Postgres, Release, paths, run, suites};
 
-use super::{IN_USE, SHARED, TERMINATED, checkout, environment, stage, stage_of};
+use super::{IN_USE, SENDER, SHARED, TERMINATED, checkout, environment, stage, stage_of};
 
 /// psycopg's asks whether it was asked for its password.
 const WITH_PASSWORD: &str = "
@@ -30,7 +30,7 @@ const TRANSACTION: [(&str, &str); 6] = [
     SESSION[0],
     SESSION[1],
     SESSION[2],
-    ("test_listeners", "compares a notification's process id with the one the sender was told"),
+    ("test_listeners", SENDER),
     ("test_pool_remote_close", TERMINATED),
     ("test_pool_min_size_restored_after_idle_connection_loss", TERMINATED),
 ];
@@ -68,7 +68,10 @@ fn asyncpg_in_transaction_mode_on_18() -> Result<()> {
 }
 
 /// What ends otherwise in psycopg's, by a part of the test's name.
-const PSYCOPG: [(&str, &str); 13] = [
+const PSYCOPG: [(&str, &str); 16] = [
+    ("test_pgconn::test_notify", SENDER),
+    ("test_notify::test_notify_handlers", SENDER),
+    ("test_notify_async::test_notify_handlers", SENDER),
     (
         "test_change_password",
         "logs in as a role that it has just made, which the proxy's configuration does not have",

@@ -6,7 +6,7 @@ use anyhow::Result;
 use harness::suites::{Comparison, Outcomes};
 use harness::{Kind, Postgres, Proxy, Release, crates, paths};
 
-use super::stage;
+use super::{SHARED, stage};
 
 /// Every way to log in is tested, with these passwords.
 const CONFIG: &str = "
@@ -128,7 +128,7 @@ fn sqlx(release: Release) -> Result<()> {
         direct: run(direct.address().port())?,
         through: run(proxy.address().port())?,
     }
-    .settle(&[])
+    .settle(&[("it_closes_statements_when_not_persistent", SHARED)])
 }
 
 /// A published manifest has lost the crate that was never published; ours takes its place. One that other databases'

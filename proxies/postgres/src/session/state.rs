@@ -260,7 +260,7 @@ impl Machine {
     pub fn begin(&mut self, backend: &mut Backend, to_server: &mut BytesMut, to_client: &mut BytesMut) {
         debug_assert!(self.expected.is_empty(), "nothing is owed before a lease");
         self.begin_settings(backend, to_server, to_client);
-        self.begin_deferred(backend, to_server);
+        self.begin_deferred(to_server);
     }
 
     fn begin_settings(&mut self, backend: &mut Backend, to_server: &mut BytesMut, to_client: &mut BytesMut) {
@@ -299,9 +299,9 @@ impl Machine {
 
     /// Whether what the session needs before its first message is still under way to the server.
     pub fn in_setup(&self) -> bool {
-        // Before a BEGIN there may be its Parse, and before that the Close of what makes room.
+        // Before a BEGIN there is its Parse.
         matches!(self.expected.front(), Some(Expect::Setup))
-            || self.expected.iter().take(3).any(|expect| matches!(expect, Expect::Run(Run::Begin)))
+            || self.expected.iter().take(2).any(|expect| matches!(expect, Expect::Run(Run::Begin)))
     }
 
     /// Whether what the server says now is for us alone.

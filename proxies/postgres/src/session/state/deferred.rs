@@ -74,20 +74,24 @@ impl Machine {
 
     /// Begins on a server what was begun without one. It is no query of its own but part of what follows: if it
     /// fails, the server runs nothing up to a Sync, and the session ends.
-    pub(super) fn begin_deferred(&mut self, backend: &mut Backend, to_server: &mut BytesMut) {
+    pub(super) fn begin_deferred(&mut self, to_server: &mut BytesMut) {
         match self.deferred.take() {
             None => {}
-            Some(Deferred::Begun(text)) => self.put_begin(&text, backend, to_server),
+            Some(Deferred::Begun(text)) => self.put_begin(&text, to_server),
             Some(Deferred::Failed) => {
-                self.put_begin(b"BEGIN", backend, to_server);
+                self.put_begin(b"BEGIN", to_server);
                 frontend::put_query(to_server, FAILS);
                 self.expected.push_back(Expect::Aside { name: "".into() });
             }
         }
     }
 
-    fn put_begin(&mut self, text: &[u8], backend: &mut Backend, to_server: &mut BytesMut) {
-        self.put_run(text, b"", backend, to_server);
+    fn put_begin(&mut self, text: &[u8], to_server: &mut BytesMut) {
+        // Unnamed: nothing of it is to be seen in pg_prepared_statements, nor takes it another's place.
+        frontend::put_parse(to_server, b"", &[text, &[0, 0, 0]].concat());
+        self.expected.push_back(Expect::Parse(ParseRole::Injected { statement: None }));
+        self.unnamed.is_here = false;
+        frontend::put_run(to_server, b"", b"");
         self.expected.push_back(Expect::Run(Run::Begin));
     }
 
