@@ -90,7 +90,7 @@ pub fn replace(folder: &Path, texts: &[(&str, &str)]) -> Result<()> {
 const TESTS_S: &str = "300";
 
 /// Runs `cargo test` in a crate's folder. All suites share a target folder of their own. A test that has not ended in
-/// [`TESTS_S`] is not among the outcomes.
+/// `TESTS_S` is not among the outcomes.
 ///
 /// # Errors
 /// When the tests do not build; those that fail are outcomes.

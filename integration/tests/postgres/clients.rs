@@ -5,16 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use harness::{Kind, Postgres, Proxy, paths, python};
 
-use super::proxy;
-
-/// Without a password: 200 logins prove nothing here but patience.
-const TRUSTING: &str = "
-listeners: [{address: $LISTEN}]
-admin: {address: $ADMIN}
-auth: trust
-databases: {shop: {endpoints: [$SERVER], pool: {size: 20}}}
-users: {app: {server_password: secret}}
-";
+use super::{TRUSTING, proxy};
 
 fn pgbench(proxy: &Proxy, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(paths::program("pgbench")?);

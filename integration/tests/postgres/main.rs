@@ -35,6 +35,15 @@ users:
   legacy: {password: secret}
 ";
 
+/// Without a password: 200 logins prove nothing here but patience.
+const TRUSTING: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+auth: trust
+databases: {shop: {endpoints: [$SERVER], pool: {size: 20}}}
+users: {app: {server_password: secret}}
+";
+
 /// A server and a proxy before it with so many connections.
 fn proxy(size: usize) -> Result<(Postgres, Proxy)> {
     proxy_with_wait(size, "30s")

@@ -8,16 +8,7 @@ use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
 use harness::{Kind, Postgres, Proxy};
 
-use super::{code, connect, connect_as, proxy, proxy_with_wait, run, text};
-
-/// Without a password: 200 logins prove nothing here but patience.
-const TRUSTING: &str = "
-listeners: [{address: $LISTEN}]
-admin: {address: $ADMIN}
-auth: trust
-databases: {shop: {endpoints: [$SERVER], pool: {size: 20}}}
-users: {app: {server_password: secret}}
-";
+use super::{TRUSTING, code, connect, connect_as, proxy, proxy_with_wait, run, text};
 
 const CLIENTS: usize = 200;
 const SERVERS: usize = 20;
@@ -224,12 +215,12 @@ async fn seen(client: &Client, operation: &str) -> String {
 }
 
 fn shown(message: &SimpleQueryMessage) -> String {
-    match message {
-        SimpleQueryMessage::Row(row) => {
-            (0..row.len()).map(|column| format!("{:?},", row.get(column))).collect()
-        }
-        SimpleQueryMessage::CommandComplete(rows) => format!("{rows} rows;"),
-        _ => String::new(),
+    if let SimpleQueryMessage::Row(row) = message {
+        (0..row.len()).map(|column| format!("{:?},", row.get(column))).collect()
+    } else if let SimpleQueryMessage::CommandComplete(rows) = message {
+        format!("{rows} rows;")
+    } else {
+        String::new()
     }
 }
 
@@ -270,8 +261,8 @@ async fn beside_its_own(server: &Postgres, proxy: &Proxy, round: usize, number: 
     let mut dice = 0x9E37_79B9_7F4A_7C15 ^ u64::try_from(round * 100 + number + 1)?;
     let (mut done, mut in_block) = (Vec::new(), false);
     for _ in 0..STEPS {
-        let operation = OPERATIONS[roll(&mut dice, OPERATIONS.len())];
-        match operation {
+        let Some(operation) = OPERATIONS.get(roll(&mut dice, OPERATIONS.len())) else { continue };
+        match *operation {
             "BEGIN" => in_block = true,
             "COMMIT" | "ROLLBACK" => in_block = false,
             // Within a transaction they reset to the server's default; see docs/postgres.md.
@@ -279,7 +270,7 @@ async fn beside_its_own(server: &Postgres, proxy: &Proxy, round: usize, number: 
             _ => {}
         }
         let own = |base: usize| operation.replace("SELF", &(base + number).to_string());
-        done.push(operation);
+        done.push(*operation);
         let (here, there) = (own(100), own(200));
         let (expected, found) = tokio::join!(seen(&direct, &here), seen(&pooled, &there));
         let steps = done.join("\n");

@@ -109,13 +109,9 @@ impl Statements {
     /// From here on each content is a new statement, which servers parse anew: what the known ones are made of may
     /// have changed. Those who have them keep them, and hear of it from the server as they would without a pool.
     pub fn renew(&self) {
-        let known = {
-            let mut interned = self.0.lock();
-            interned.bytes = 0;
-            std::mem::take(&mut interned.known)
-        };
-        // Nobody waits for this.
-        drop(known);
+        let mut interned = self.0.lock();
+        interned.known.clear();
+        interned.bytes = 0;
     }
 
     /// The statement with this content, if a server has parsed it before.

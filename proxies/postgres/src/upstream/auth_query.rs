@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use groove_common::admission::Refused;
 use groove_common::app::Context;
 use groove_common::health::Backoff;
-use groove_common::pool::{LeaseError, Manager, Pool, PoolConfig, PoolStatus, Waiter};
+use groove_common::pool::{Manager, Pool, PoolConfig, PoolStatus, Waiter};
 use groove_common::telemetry::Counter;
 use moka::future::Cache;
 use tokio::time::timeout;
@@ -21,6 +20,7 @@ use tokio::time::timeout;
 use super::Server;
 use super::dial::{Target, may_pass};
 use super::login::Login;
+use super::pool::refused;
 use super::server::{LIMITS, fill};
 use crate::auth::Stored;
 use crate::config;
@@ -129,7 +129,7 @@ impl AuthQuery {
         self.questions.inc();
         let deadline = Some(tokio::time::Instant::now() + self.patience);
         let lease = self.connections.lease(Waiter { deadline, ..Waiter::default() });
-        let mut server = Box::pin(lease).await.map_err(unanswered)?;
+        let mut server = Box::pin(lease).await.map_err(refused)?;
         server.condemn();
         let answer = timeout(self.patience, server.first_row(&self.query, name)).await;
         let answer = answer.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?;
@@ -148,17 +148,6 @@ fn login(name: &str, row: &[Option<Bytes>]) -> Option<Login> {
     let password = std::str::from_utf8(password).ok().filter(|password| !password.is_empty())?;
     let password = Stored::read(password).ok()?;
     (&found[..] == name.as_bytes()).then(|| Login::found(name, password))
-}
-
-/// Why nobody could be asked.
-fn unanswered(error: LeaseError<Error>) -> Error {
-    match error {
-        LeaseError::Refused(Refused::QueueFull) => Error::QueueFull,
-        LeaseError::Refused(Refused::TimedOut) => Error::QueueTimeout,
-        LeaseError::Refused(Refused::Closed) => Error::Draining,
-        LeaseError::Connect(error) => error,
-        LeaseError::Unreachable { reason } => Error::Connect(std::io::Error::other(reason)),
-    }
 }
 
 /// Makes the connections that are asked on.
