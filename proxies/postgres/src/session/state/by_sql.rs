@@ -1,8 +1,8 @@
 //! Statements that are prepared by SQL (`PREPARE name AS …`) where server connections are shared.
 //!
-//! A session's are kept by their text; what it has prepared by protocol SQL may name, too. Before a text that names one goes to a server, the server's idea of that
-//! name is made the session's: what another session left under it is dropped, what this one had elsewhere is
-//! prepared again.
+//! A session's are kept by their text; what it has prepared by protocol SQL may name, too. Before a text that names one
+//! goes to a server, the server's idea of that name is made the session's: what another session left under it is
+//! dropped, what this one had elsewhere is prepared again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

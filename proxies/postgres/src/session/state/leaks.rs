@@ -265,3 +265,28 @@ fn a_message_that_is_not_there_whole_needs_no_server_yet() {
         assert_eq!(machine.need(&mut input, &mut seen).unwrap(), Need::Server);
     }
 }
+
+#[test]
+fn what_is_set_again_after_its_reset_stays() {
+    for (value, told) in [("UTC", "CET"), ("EST", "")] {
+        let mut wanted = settings();
+        wanted.report("TimeZone", "CET");
+        let mut session = leased(settings());
+        session.machine.startup = Arc::new(wanted);
+        let text = "RESET TimeZone; SET TimeZone = 'EST'";
+        session
+            .query(text, |out| {
+                put_command_complete(out, "RESET");
+                put_command_complete(out, "SET");
+                put_parameter_status(out, "TimeZone", value);
+            })
+            .unwrap();
+        session.seen.clear();
+        session.machine.end(&mut session.backend, &mut session.seen);
+        let mut expected = BytesMut::new();
+        if !told.is_empty() {
+            put_parameter_status(&mut expected, "TimeZone", told);
+        }
+        assert_eq!(session.seen, expected, "{value}");
+    }
+}

@@ -195,13 +195,12 @@ impl Machine {
         let names =
             self.traces.names.as_mut().map(|names| std::mem::take(&mut names.resets)).unwrap_or_default();
         let all = std::mem::take(&mut self.traces.resets_all);
-        let is_sure = !self.traces.troubled;
         if all && !self.traces.is_surveyed {
             Arc::make_mut(&mut backend.settings).reset_all();
         }
         let mut settings = (*backend.settings).clone();
-        // A rolled back RESET has changed nothing, and what has the server's own value was reset.
-        let is_reset = |name: &str, value: &str| is_sure || backend.initial.get(name) == Some(value);
+        // What has another value than the server's own was set again, or its RESET rolled back.
+        let is_reset = |name: &str, value: &str| backend.initial.get(name) == Some(value);
         settings.restore(&self.startup, |name| all || names.iter().any(|reset| **reset == *name), is_reset);
         for (name, value) in settings.reported_unlike(&backend.settings) {
             put_parameter_status(to_client, name, value);
