@@ -84,12 +84,20 @@ fn listed(page: &mut Page, title: &str, items: &[String]) {
 
 /// What the table says of settings that are not converted.
 fn settings(source: &Source, notes: &mut Notes) {
+    let kind = source.word("auth_type").unwrap_or_default();
     for (name, value) in &source.settings {
         let Some(setting) = table::setting(name) else { continue };
         match setting.fate {
             Fate::Converted => {}
             Fate::Needless(why) => {
                 notes.needless.push(format!("{} {name} = {}: {why}", value.place, value.text))
+            }
+            // Of these, each is read with its own `auth_type` only.
+            Fate::Missing(_)
+                if matches!(*name, "auth_hba_file" | "auth_ident_file") && kind != "hba"
+                    || *name == "auth_ldap_options" && kind != "ldap" =>
+            {
+                notes.needless(source, name, "of no use with this `auth_type`");
             }
             Fate::Missing(instead) if !matches!(value.text.as_str(), "" | "0") => {
                 notes.look_at(source, name, instead);

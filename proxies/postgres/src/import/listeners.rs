@@ -72,6 +72,7 @@ fn addresses(
     let wide = hosts.iter().any(|host| everywhere(host)) && !auth.is_for_this_machine(tls.is_on());
     for host in hosts.into_iter().filter(|host| !wide || everywhere(host) || host.contains(':')) {
         let host = match host {
+            "*" if !wide => "0.0.0.0",
             "*" => {
                 let note = "0.0.0.0 is written, IPv4 alone; `[::]` listens for both where there is IPv6";
                 notes.look_at(source, "listen_addr", note);
@@ -84,8 +85,13 @@ fn addresses(
         if let Err(error) = address.to_string().parse::<Address>() {
             problems.setting(source, "listen_addr", error);
         } else if !local && auth.is_for_this_machine(tls.is_on()) {
-            let note = "this address is left out: with this `auth_type` groove-postgres listens to this machine only";
-            notes.look_at(source, "listen_addr", format!("{host}: {note}"));
+            let note =
+                "127.0.0.1 is written: with this `auth_type` groove-postgres listens to this machine only";
+            notes.look_at(source, "listen_addr", note);
+            let here = Address::tcp("127.0.0.1", port);
+            if !addresses.contains(&here) {
+                addresses.push(here);
+            }
         } else if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -98,7 +104,7 @@ fn addresses(
         None => {}
     }
     if addresses.is_empty() && problems.is_empty() {
-        notes.look("nothing listened but what is left out above: 127.0.0.1 is written instead".to_owned());
+        notes.look("nothing was listened at but what is left out above: 127.0.0.1 is written".to_owned());
         addresses.push(Address::tcp("127.0.0.1", port));
     }
     addresses
@@ -134,7 +140,8 @@ impl Tls {
         if mode.is_empty() || mode == "disable" {
             return Tls { files: None, authorities: None };
         }
-        if verifies || mode == "require" {
+        // Who needs a certificate needs TLS.
+        if (verifies || mode == "require") && auth != AuthType::Cert {
             let note =
                 "a client that asks for no TLS is not turned away: let `sslmode` of the clients see to it";
             notes.look_at(source, "client_tls_sslmode", note);

@@ -115,7 +115,8 @@ const fn seconds(name: &'static str, fate: Fate) -> Setting {
     Setting { name, kind: Kind::Seconds, fate }
 }
 
-const SETTINGS: &[Setting] = &[
+/// In the order of their names.
+pub(super) const SETTINGS: &[Setting] = &[
     converted("admin_users", Kind::Text),
     number(
         "application_name_add_host",

@@ -167,26 +167,41 @@ fn users(source: &Source, auth: AuthType, role: Role<'_>, page: &mut Page, notes
     if !known.iter().any(has_lines) {
         return false;
     }
-    page.gap();
-    page.line(0, "users:");
-    if known.iter().any(|user| !user.secret.is_empty()) {
-        let note = "Secrets as they were in auth_file. `{env: NAME}` or `{file: PATH}` in their place keep them out of here.";
-        page.comment(1, note);
-    }
+    let (mut list, mut unproven) = (Page::default(), Vec::new());
     for user in known {
         if has_lines(user) {
-            self::user(source, user, auth, role, page, notes);
+            self::user(source, user, auth, role, &mut list, &mut unproven);
         } else if auth == AuthType::Password {
-            page.comment(
-                1,
-                format_args!("{} has no password in auth_file: nobody logs in as it", scalar(&user.name)),
-            );
+            let name = scalar(&user.name);
+            list.comment(1, format_args!("{name} has no password in auth_file: nobody logs in as it"));
         }
     }
+    if !unproven.is_empty() {
+        let names = unproven.join(", ");
+        notes.look(format!(
+            "users {names}: add `server_password`, unless the servers let {} in without",
+            role.name.map_or_else(|| "them".to_owned(), scalar)
+        ));
+    }
+    page.gap();
+    page.line(0, "users:");
+    if list.contains("password: ") {
+        let note = "Secrets as they were in the files. `{env: NAME}` or `{file: PATH}` in their place keep them out of here.";
+        page.comment(1, note);
+    }
+    page.append(&list);
     true
 }
 
-fn user(source: &Source, user: &Known, auth: AuthType, role: Role<'_>, page: &mut Page, notes: &mut Notes) {
+/// Writes one, and keeps the name of one that cannot prove anything to the servers.
+fn user(
+    source: &Source,
+    user: &Known,
+    auth: AuthType,
+    role: Role<'_>,
+    page: &mut Page,
+    unproven: &mut Vec<String>,
+) {
     let Known { name, secret } = user;
     page.line(1, format_args!("{}:", scalar(name)));
     match auth {
@@ -213,11 +228,7 @@ fn user(source: &Source, user: &Known, auth: AuthType, role: Role<'_>, page: &mu
                 "The servers have to keep this very verifier; or add `server_password` with the password.",
             );
         }
-        None => notes.look(format!(
-            "user {}: add `server_password`, unless the servers let {} in without",
-            scalar(name),
-            scalar(role.name.unwrap_or(name))
-        )),
+        None => unproven.push(scalar(name)),
     }
 }
 

@@ -45,6 +45,15 @@ impl Page {
         self.text.push('\n');
     }
 
+    /// Adds another page's lines.
+    pub(super) fn append(&mut self, other: &Page) {
+        self.text.push_str(&other.text);
+    }
+
+    pub(super) fn contains(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+
     pub(super) fn into_text(self) -> String {
         self.text
     }
