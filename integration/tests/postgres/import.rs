@@ -149,7 +149,7 @@ fn import(ini: &Path, folder: &TempDir) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "import-pgbouncer: {said}");
     // One process asks for all databases: that is to be known.
-    ensure!(said.contains("things to look at"), "{said}");
+    ensure!(said.starts_with("to look at: "), "{said}");
     let text = String::from_utf8(output.stdout)?;
     ensure!(text.contains(&folder.path().display().to_string()), "{text}");
     Ok(text)

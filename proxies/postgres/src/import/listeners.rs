@@ -31,7 +31,7 @@ pub(super) fn write(
         match address {
             Address::Tcp { .. } => tls.write(page),
             // With TLS on a unix socket neither of the two has to do.
-            Address::Unix(_) => page.pair(2, "mode", scalar(&mode(source, problems))),
+            Address::Unix(_) => page.pair(2, "mode", scalar(&mode(source, notes).to_string())),
         }
         page.pair(2, "max_connections", source.number("max_client_conn").unwrap_or(CLIENTS_MAX).max(1));
         if let Some(backlog) = source.number("listen_backlog") {
@@ -43,15 +43,14 @@ pub(super) fn write(
     }
 }
 
-fn mode(source: &Source, problems: &mut Problems) -> String {
-    let text = source.text("unix_socket_mode").unwrap_or("0777");
-    match text.parse::<Mode>() {
-        Ok(mode) => mode.to_string(),
-        Err(expected) => {
-            problems.setting(source, "unix_socket_mode", expected);
-            String::new()
-        }
+/// PgBouncer's default lets everybody knock.
+fn mode(source: &Source, notes: &mut Notes) -> Mode {
+    let mode = Mode(source.number("unix_socket_mode").unwrap_or(0o777) & 0o777);
+    if source.text("unix_socket_mode").is_some_and(|text| !text.starts_with('0')) {
+        let note = format!("without a 0 in front PgBouncer reads a decimal number, which is {mode}");
+        notes.look_at(source, "unix_socket_mode", note);
     }
+    mode
 }
 
 fn addresses(

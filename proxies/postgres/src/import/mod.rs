@@ -53,8 +53,7 @@ impl ImportPgbouncer {
             done => done?,
         }
         if imported.to_look_at > 0 {
-            let note =
-                format!("{} things to look at: the comment at the top lists them", imported.to_look_at);
+            let note = format!("to look at: {}; the comment at the top lists them", imported.to_look_at);
             // The comment says it too.
             writeln!(io::stderr(), "{note}").unwrap_or_default();
         }

@@ -12,7 +12,8 @@ pub(super) fn read(text: &str) -> Result<Vec<(String, String)>, String> {
             return Err(format!("expected `key=value`, not `{key}`"));
         };
         let after = after.trim_start();
-        let (value, after) = match after.strip_prefix('\'') {
+        let quoted = after.strip_prefix('\'');
+        let (value, after) = match quoted {
             Some(quoted) => unquoted(quoted, '\'').ok_or_else(|| {
                 format!("the value of `{key}` has no closing quote (`''` stands for one quote)")
             })?,
@@ -22,6 +23,12 @@ pub(super) fn read(text: &str) -> Result<Vec<(String, String)>, String> {
                 (value.to_owned(), after)
             }
         };
+        if quoted.is_none() && value.is_empty() {
+            return Err(format!("expected a value after `{key}=`; an empty one is `''`"));
+        }
+        if !after.is_empty() && !after.starts_with(char::is_whitespace) {
+            return Err(format!("expected a space after the value of `{key}`"));
+        }
         pairs.push((key.to_owned(), value));
         rest = after.trim_start();
     }

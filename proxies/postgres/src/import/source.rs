@@ -84,7 +84,7 @@ impl Source {
         };
         let expected = match setting.kind {
             Kind::Text => None,
-            Kind::Number if value.is_empty() || number(&value).is_some() => None,
+            Kind::Number if value.is_empty() || integer(&value).is_some() => None,
             Kind::Number => Some("a whole number".to_owned()),
             Kind::Seconds if value.is_empty() || seconds(&value).is_some() => None,
             Kind::Seconds => Some("a number of seconds".to_owned()),
@@ -154,7 +154,7 @@ fn line(entry: Entry, keys: &[&str], problems: &mut Problems) -> Option<Line> {
             "pool_mode" => Some("session, transaction or statement"),
             "server_lifetime" if seconds(value).is_some() => None,
             "server_lifetime" => Some("a number of seconds"),
-            _ if is_number(key) && number(value).is_none() => Some("a whole number"),
+            _ if is_number(key) && integer(value).is_none() => Some("a whole number"),
             _ => None,
         };
         if let Some(expected) = expected {
@@ -184,8 +184,28 @@ impl Line {
     }
 }
 
+/// As C writes numbers, which PgBouncer asks `strtol` for: `0x1f`, `0770`, `25`, `-1`.
+fn integer(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (digits, base) = match (lower.strip_prefix("0x"), lower.strip_prefix('0')) {
+        (Some(digits), _) => (digits, 16),
+        (None, Some(digits)) if !digits.is_empty() => (digits, 8),
+        (None, Some(_) | None) => (lower.as_str(), 10),
+    };
+    // A second sign would be taken.
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    i32::from_str_radix(digits, base).ok().map(|number| sign * i64::from(number))
+}
+
+/// A negative one says nothing, in PgBouncer too.
 fn number(text: &str) -> Option<u32> {
-    text.parse().ok()
+    integer(text).and_then(|number| u32::try_from(number).ok())
 }
 
 fn seconds(text: &str) -> Option<Duration> {

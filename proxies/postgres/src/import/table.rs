@@ -243,7 +243,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "unix_socket_group",
         Fate::Missing("a socket is of the group that starts the program; `mode` says who may use it"),
     ),
-    converted("unix_socket_mode", Kind::Text),
+    converted("unix_socket_mode", Kind::Number),
     text("user", RUNS),
     converted("verbose", Kind::Number),
 ];

@@ -37,7 +37,7 @@ fn connection_strings() {
     assert_eq!(good(" host = a  user='it''s' "), ["host:a", "user:it's"]);
     assert_eq!(good("password='' dbname='a b'"), ["password:", "dbname:a b"]);
     assert!(good("").is_empty());
-    for bad in ["host", "host='a", "=a", "host=a port", "a b=c"] {
+    for bad in ["host", "host='a", "=a", "host=a port", "a b=c", "host=", "user='a'host=b"] {
         assert!(pairs::read(bad).is_err(), "{bad}");
     }
 }
@@ -156,6 +156,20 @@ fn a_pool_is_the_databases_own_where_it_says_so() {
     assert_eq!((pool("a").mode, pool("a").size, pool("a").min), (PoolMode::Transaction, 5, 5));
     assert_eq!((pool("b").mode, pool("b").size, pool("b").min), (PoolMode::Statement, 8, 1));
     assert!(small("a = host=x pool_size=0", "").unwrap_err().contains(":2: a: 0 connections in a pool"));
+}
+
+#[test]
+fn numbers_are_cs() {
+    // As pgbouncer 1.18 does: 511 is 0777, and -1 is the default.
+    for (text, mode) in [("0770", 0o770), ("511", 0o777), ("0x1ff", 0o777), ("777", 0o411)] {
+        let config = configured("a = host=x pool_size=-1", &format!("unix_socket_mode = {text}"));
+        assert_eq!(config.listeners[0].mode.map(|mode| mode.0), Some(mode), "{text}");
+        assert_eq!(config.databases["a"].pool.size, 20);
+    }
+    for bad in ["0o770", "08", "--1", "1x", "0x", "99999999999"] {
+        let told = small("a = host=x", &format!("max_client_conn = {bad}")).unwrap_err();
+        assert!(told.ends_with("expected a whole number"), "{told}");
+    }
 }
 
 #[test]
