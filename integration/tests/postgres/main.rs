@@ -5,6 +5,7 @@ mod auth_query;
 mod clients;
 mod dump;
 mod faults;
+mod import;
 mod login;
 mod passthrough;
 mod regress;

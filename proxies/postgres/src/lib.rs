@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 mod demo;
 pub mod error;
+mod import;
 pub mod metrics;
 mod proxy;
 pub mod reply;

@@ -15,6 +15,7 @@ use crate::Shared;
 use crate::config::Config;
 use crate::demo;
 use crate::error::Error;
+use crate::import::ImportPgbouncer;
 use crate::metrics::LoginMetrics;
 use crate::reply;
 use crate::session::cancel::Cancels;
@@ -27,9 +28,12 @@ pub struct Postgres {
     shared: Arc<Shared>,
 }
 
-/// It has no verbs of its own.
+/// Its own verbs.
 #[derive(clap::Subcommand)]
-pub enum NoVerb {}
+pub enum Verb {
+    /// Print a configuration that does what this pgbouncer.ini does
+    ImportPgbouncer(ImportPgbouncer),
+}
 
 impl Proxy for Postgres {
     const NAME: &'static str = "groove-postgres";
@@ -39,7 +43,7 @@ impl Proxy for Postgres {
     const SHARED: bool = true;
 
     type Config = Config;
-    type Verb = NoVerb;
+    type Verb = Verb;
     type Demo = demo::Args;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Postgres>, StartError> {
@@ -73,8 +77,11 @@ impl Proxy for Postgres {
         demo::run(args).await
     }
 
-    async fn verb(verb: NoVerb, _: admin::Client) -> Result<(), StartError> {
-        match verb {}
+    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
+        match verb {
+            // A file in, a file out: no running proxy is asked.
+            Verb::ImportPgbouncer(import) => import.run(),
+        }
     }
 }
 
