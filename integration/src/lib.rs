@@ -50,6 +50,7 @@ pub use proxy::{Kind, Proxy, ProxyBuilder};
 pub use rustix::process::Signal;
 pub use servers::memcached::{Memcached, MemcachedBuilder};
 pub use servers::nginx::Nginx;
+pub use servers::pgbouncer::PgBouncer;
 pub use servers::postgres::{Postgres, PostgresBuilder};
 pub use servers::release::Release;
 pub use servers::scripted::Scripted;

@@ -9,6 +9,6 @@ mod running;
 mod table;
 
 pub use cli::main;
-pub use proxy::{Context, DemoRow, Proxy, StartError};
+pub use proxy::{Context, Control, DemoRow, Proxy, StartError};
 pub use running::{Drained, Running};
 pub use table::Table;

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::admin;
+use crate::admin::{self, Reload};
 use crate::config::Document;
 use crate::lifecycle::Drain;
 use crate::net::Service;
@@ -23,10 +24,44 @@ pub struct Context {
     pub workers: usize,
     /// The program's drain. A session has its listener's, which begins no later.
     pub drain: Drain,
+    /// What the proxy may ask of the program around it.
+    pub control: Control,
     /// Where metrics are made.
     pub registry: Arc<Registry>,
     /// Where exchanges are logged.
     pub access: AccessLog,
+}
+
+/// What a proxy may ask of the program around it, as an operator does from outside. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Control {
+    reloads: mpsc::Sender<Reload>,
+    stop: Arc<Notify>,
+}
+
+impl Control {
+    /// For the program that takes the reloads.
+    pub fn new(reloads: mpsc::Sender<Reload>) -> Self {
+        Self { reloads, stop: Arc::default() }
+    }
+
+    /// Reads the configuration again, as SIGHUP does: the changes, or what is wrong with it.
+    pub async fn reload(&self) -> Result<Vec<String>, String> {
+        let (answer, answered) = oneshot::channel();
+        let nobody = || "nothing reloads here".to_owned();
+        self.reloads.send(Reload { answer }).await.map_err(|_| nobody())?;
+        answered.await.map_err(|_| nobody())?
+    }
+
+    /// Ends the program, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Returns once somebody has asked for the end.
+    pub(super) async fn stop_asked(&self) {
+        self.stop.notified().await;
+    }
 }
 
 /// A proxy: what it is called, how it starts, serves, reloads, and what it tells of itself.

@@ -76,6 +76,7 @@ async fn serve<P: Proxy>(
                 // Left alone, the signal would end the process and every connection with it.
                 Signal::HandOver => warn!("SIGUSR2: handing over to a new process is not supported yet"),
             },
+            () = running.stop_asked() => break,
             Some(reload) = asked.recv() => reloader.ask(Some(reload)),
             attempt = reloader.next() => {
                 manager.reloading();

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::proxy::{Context, Proxy, StartError};
+use super::proxy::{Context, Control, Proxy, StartError};
 use crate::admin::{self, Reload};
 use crate::config::Document;
 use crate::ids::Address;
@@ -75,7 +75,8 @@ impl<P: Proxy> Running<P> {
         let access = AccessLog::start(&registry, io::stdout())?;
         access.set_sample(config.basics().log.access.as_ref().map(|access| access.sample));
         let drain = Drain::new();
-        let context = Context { runtime: runtime.clone(), workers, drain, registry, access };
+        let control = Control::new(reloads.clone());
+        let context = Context { runtime: runtime.clone(), workers, drain, control, registry, access };
         let config = Arc::new(config);
         let proxy = P::start(Arc::clone(&config), &context)?;
         let registry = Arc::clone(&context.registry);
@@ -100,6 +101,11 @@ impl<P: Proxy> Running<P> {
     /// The proxy itself.
     pub fn proxy(&self) -> &Arc<P> {
         &self.state.proxy
+    }
+
+    /// Returns once the proxy has asked for the program's end.
+    pub(super) async fn stop_asked(&self) {
+        self.state.context.control.stop_asked().await;
     }
 
     /// The configuration in effect.

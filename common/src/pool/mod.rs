@@ -232,15 +232,29 @@ impl<M: Manager> Pool<M> {
         self.0.wake_keeper.notify_one();
     }
 
-    /// Holds new leases back, and returns once none is out.
-    pub async fn pause(&self) {
+    /// Holds new leases back until [`Pool::resume`]: callers wait in line, to their deadlines. Those that are out stay.
+    pub fn hold(&self) {
         self.0.paused.store(true, Ordering::Relaxed);
         let waiting_max = self.0.config.lock().waiting_max;
         self.0.gate.resize(0, waiting_max);
-        self.0.gate.quiet().await;
     }
 
-    /// Ends a [`Pool::pause`], also one that is still waiting for leases to come back.
+    /// Holds new leases back, returns once none is out, and leaves no connection open.
+    ///
+    /// A pause that is given up (its future dropped) has closed nothing, but still holds: resume the pool.
+    pub async fn pause(&self) {
+        self.hold();
+        self.empty().await;
+    }
+
+    /// The rest of a [`Pool::pause`] that began with a [`Pool::hold`]. Should the pool be resumed meanwhile, it holds
+    /// nobody back again, and may never return.
+    pub async fn empty(&self) {
+        self.0.gate.quiet().await;
+        self.0.inventory.renew();
+    }
+
+    /// Ends a [`Pool::hold`] or [`Pool::pause`], also one that is still waiting for leases to come back.
     pub fn resume(&self) {
         self.0.paused.store(false, Ordering::Relaxed);
         let (size, waiting_max) = {

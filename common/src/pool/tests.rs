@@ -364,6 +364,50 @@ async fn a_pause_waits_for_leases_and_holds_new_ones_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_leaves_no_connection_open_and_the_next_lease_dials() {
+    let (pool, server) = pool(PoolConfig { warm: 2, ..config(3) });
+    settle().await;
+    let held = pool.lease(Waiter::default()).await.unwrap();
+    assert_eq!(server.open.load(SeqCst), 2);
+    let mut pause = Box::pin(pool.pause());
+    assert!(pause.as_mut().now_or_never().is_none());
+    drop(held);
+    pause.await;
+    assert_eq!((server.open.load(SeqCst), pool.status().idle), (0, 0));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.open.load(SeqCst), 0, "the keeper warms nothing meanwhile");
+    let mut waiting = Box::pin(pool.lease(Waiter::default()));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    pool.resume();
+    assert_eq!(waiting.await.unwrap().number, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_is_given_up_has_closed_nothing() {
+    let (pool, server) = pool(config(2));
+    let held = pool.lease(Waiter::default()).await.unwrap();
+    pool.lease(Waiter::default()).await.unwrap().release();
+    pool.hold();
+    assert!(pool.empty().now_or_never().is_none());
+    let mut waiting = Box::pin(pool.lease(Waiter::default()));
+    assert!(waiting.as_mut().now_or_never().is_none(), "it still holds");
+    pool.resume();
+    drop(held);
+    assert_eq!((waiting.await.unwrap().number, server.open.load(SeqCst)), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_count_in_a_pause_and_new_bounds_do_not_end_it() {
+    let (pool, _) = pool(config(2));
+    pool.pause().await;
+    pool.reconfigure(config(5));
+    let error = pool.lease(within(3)).await.unwrap_err();
+    assert!(matches!(error, LeaseError::Refused(Refused::TimedOut)), "{error:?}");
+    pool.resume();
+    drop(join_all((0..5).map(|_| pool.lease(within(1)))).await.into_iter().map(Result::unwrap));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_ends_with_the_last_lease_and_leaves_nothing_open() {
     let (pool, server) = pool(config(2));
     let held = pool.lease(Waiter::default()).await.unwrap();

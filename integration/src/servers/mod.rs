@@ -2,6 +2,7 @@
 
 pub(crate) mod memcached;
 pub(crate) mod nginx;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod release;
 pub(crate) mod scripted;

@@ -3,6 +3,7 @@
 mod auth;
 mod auth_query;
 mod clients;
+mod console;
 mod dump;
 mod faults;
 mod import;

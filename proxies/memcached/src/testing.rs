@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use groove_common::app::Context;
+use groove_common::app::{Context, Control};
 use groove_common::config::{Endpoint, check_text};
 use groove_common::net::{Drain, LocalService};
 use groove_common::telemetry::{AccessLog, Registry};
@@ -81,6 +81,7 @@ impl Scene {
             runtime: Handle::current(),
             workers: 1,
             drain: Drain::new(),
+            control: Control::new(tokio::sync::mpsc::channel(1).0),
             access: AccessLog::start(&registry, std::io::sink()).unwrap(),
             registry,
         };

@@ -1,5 +1,6 @@
 //! The configuration document, and what its types cannot say. docs/postgres.md explains each option.
 
+mod console;
 mod login;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::state::Mode;
 
+pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
 
 /// groove-postgres.
@@ -46,6 +48,9 @@ pub struct Config {
     /// Ask the servers about those who are not in `users`.
     #[serde(default)]
     pub auth_query: Option<AuthQuery>,
+    /// Who may use the console.
+    #[serde(default)]
+    pub console: Console,
     /// What one client may take.
     #[serde(default)]
     pub limits: Limits,
@@ -225,6 +230,7 @@ impl Document for Config {
         for (name, user) in &self.users {
             user.validate(name, self, issues);
         }
+        self.console.validate(self, issues);
         self.limits.validate(issues);
     }
 }

@@ -44,6 +44,7 @@ users:
   md: {{password: md50123456789abcdef0123456789abcdef}}
   scram: {{password: '{verifier}', server_password: secret}}
 auth_query: {{database: shop, user: asker, password: ask, query: SELECT name FROM users WHERE name = $1, ttl: 1m}}
+console: {{admins: [app], stats: [md, scram], pause_timeout: 5s}}
 limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
 "
     );
@@ -61,7 +62,7 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 20] = [
+const BROKEN: [Broken; 23] = [
     Broken { line: 4, instead: "databses:", at: (4, 1), says: ["databses", "databases"] },
     Broken { line: 6, instead: "    endpoints: []", at: (6, 16), says: ["no endpoint", "at least one"] },
     Broken { line: 6, instead: "    endpoints: [127.0.0.1]", at: (6, 17), says: ["port", "127.0.0.1:PORT"] },
@@ -140,6 +141,24 @@ const BROKEN: [Broken; 20] = [
         instead: "auth: passthrough\nlisteners: [{address: 0.0.0.0:6432}]",
         at: (3, 23),
         says: ["in the clear", "add `tls`"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x}}\nconsole: {admins: [app, bos]}",
+        at: (9, 25),
+        says: ["there is no user `bos`", "one of `users`"],
+    },
+    Broken {
+        line: 8,
+        instead: "auth: passthrough\nusers: {app: {}}\nconsole: {stats: [app]}",
+        at: (10, 19),
+        says: ["no server that could say", "add `password`"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x}}\nconsole: {pause_timeout: 0s}",
+        at: (9, 26),
+        says: ["paused in no time", "`30s`"],
     },
     Broken { line: 8, instead: "auth: trusted", at: (8, 7), says: ["trusted", "trust"] },
 ];

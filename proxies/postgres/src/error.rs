@@ -133,6 +133,15 @@ pub enum Error {
     /// A name that the client has parsed already.
     #[error("prepared statement \"{}\" already exists", String::from_utf8_lossy(.0))]
     DuplicateStatement(Box<[u8]>),
+    /// An operator lets nobody new in.
+    #[error("database \"{0}\" is disabled")]
+    Disabled(String),
+    /// An operator has ended the session.
+    #[error("terminating connection due to administrator command")]
+    Killed,
+    /// A user of databases only.
+    #[error("user \"{0}\" may not use the console")]
+    NotOperator(String),
     /// The proxy is going down.
     #[error("terminating connection due to administrator command")]
     Draining,
@@ -163,7 +172,7 @@ impl Error {
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
             // It may be over soon: a client that tries again is right.
-            Error::NoEndpoint | Error::Connect(_) => "57P03",
+            Error::NoEndpoint | Error::Connect(_) | Error::Disabled(_) => "57P03",
             Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
@@ -171,7 +180,8 @@ impl Error {
             Error::Setup => "XX000",
             Error::TooManyStatements { .. } | Error::StatementBytes { .. } => "54000",
             Error::DuplicateStatement(_) => "42P05",
-            Error::Draining => "57P01",
+            Error::Draining | Error::Killed => "57P01",
+            Error::NotOperator(_) => "42501",
         }
     }
 
@@ -195,6 +205,7 @@ impl Error {
             Error::ServerAuth(_) => Some("Set \"server_password\" of this user to the plain password."),
             Error::InTheClear => Some("Connect with sslmode=require."),
             Error::StatementMode => Some("Use a pool in transaction mode."),
+            Error::NotOperator(_) => Some("Add the user to \"console.admins\" or \"console.stats\"."),
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
@@ -224,6 +235,8 @@ impl Error {
             | Error::Upstream(_)
             | Error::Setup
             | Error::DuplicateStatement(_)
+            | Error::Disabled(_)
+            | Error::Killed
             | Error::Draining => None,
         }
     }
@@ -253,7 +266,8 @@ impl Classified for Error {
             | Error::Certificate { .. }
             | Error::NoCertificate
             | Error::InTheClear
-            | Error::EmptyPassword => (Kind::Denied, Downstream, Never),
+            | Error::EmptyPassword
+            | Error::NotOperator(_) => (Kind::Denied, Downstream, Never),
             Error::NoDatabase(_) => (Kind::NoRoute, Downstream, Never),
             Error::LoginTimeout => (Kind::Timeout, Downstream, Never),
             Error::Cancelled => (Kind::Hangup, Downstream, Never),
@@ -261,7 +275,8 @@ impl Classified for Error {
             Error::QueueFull => (Kind::QueueFull, Internal, Safe),
             Error::QueueTimeout => (Kind::Timeout, Internal, Safe),
             Error::Setup => (Kind::Internal, Internal, Never),
-            Error::Draining => (Kind::Draining, Internal, Safe),
+            Error::Draining | Error::Killed => (Kind::Draining, Internal, Safe),
+            Error::Disabled(_) => (Kind::Denied, Internal, Never),
             Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
@@ -311,6 +326,9 @@ impl Classified for Error {
             | Error::TooManyStatements { .. }
             | Error::StatementBytes { .. }
             | Error::DuplicateStatement(_)
+            | Error::Disabled(_)
+            | Error::Killed
+            | Error::NotOperator(_)
             | Error::Draining => self.to_string().into(),
         }
     }

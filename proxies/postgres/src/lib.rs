@@ -2,9 +2,11 @@
 
 pub mod auth;
 pub mod config;
+pub mod console;
 mod demo;
 pub mod error;
 mod import;
+pub mod live;
 pub mod metrics;
 mod proxy;
 pub mod reply;
@@ -29,6 +31,12 @@ pub struct Shared {
     pub cancels: Arc<session::cancel::Cancels>,
     /// Counted before a client has a pool.
     pub login_metrics: metrics::LoginMetrics,
+    /// Who is connected.
+    pub live: Arc<live::Live>,
+    /// What the databases had counted a while ago.
+    pub history: console::History,
+    /// The program around us.
+    pub control: groove_common::app::Control,
     /// Where exchanges are logged.
     pub access: AccessLog,
     /// Clients that may be logging in at once.

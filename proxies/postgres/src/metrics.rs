@@ -1,5 +1,7 @@
 //! What is counted.
 
+use std::time::Duration;
+
 use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 
@@ -15,6 +17,14 @@ pub struct PoolMetrics {
     pub wait: Histogram,
     /// Logins on servers.
     pub connects: Counter,
+    /// Bytes from clients.
+    pub received: Counter,
+    /// Bytes from servers.
+    pub sent: Counter,
+    /// Microseconds of transactions.
+    pub transaction_us: Counter,
+    /// Microseconds of those in which something ran.
+    pub query_us: Counter,
     /// Cancel requests carried out.
     pub cancels: Counter,
     /// Times that a server was asked what a session has left on its connection.
@@ -44,6 +54,16 @@ impl PoolMetrics {
                 &labels,
             ),
             connects: counter("groove_postgres_server_connects", "Logins on servers"),
+            received: counter("groove_postgres_received_bytes", "Bytes from clients that are logged in"),
+            sent: counter("groove_postgres_sent_bytes", "Bytes from servers to clients"),
+            transaction_us: counter(
+                "groove_postgres_transaction_microseconds",
+                "Time in which clients had a server connection, less that between transactions",
+            ),
+            query_us: counter(
+                "groove_postgres_query_microseconds",
+                "Time of transactions in which a server worked for its client",
+            ),
             cancels: counter("groove_postgres_cancels", "Cancel requests carried out"),
             surveys: counter(
                 "groove_postgres_surveys",
@@ -59,12 +79,70 @@ impl PoolMetrics {
         }
     }
 
+    /// What the console adds up.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            transactions: self.transactions.get(),
+            queries: self.queries.get(),
+            received: self.received.get(),
+            sent: self.sent.get(),
+            transaction_us: self.transaction_us.get(),
+            query_us: self.query_us.get(),
+            wait_us: micros(self.wait.snapshot().sum()),
+        }
+    }
+
     /// Counts an error.
     pub fn failed(&self, error: &Error) {
         let kind = error.kind();
         if let Some(counter) = Kind::ALL.iter().position(|k| *k == kind).and_then(|at| self.errors.get(at)) {
             counter.inc();
         }
+    }
+}
+
+/// Sums over pools, since the program began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Transactions; in session mode sessions.
+    pub transactions: u64,
+    /// Queries, executions and function calls.
+    pub queries: u64,
+    /// Bytes from clients.
+    pub received: u64,
+    /// Bytes from servers.
+    pub sent: u64,
+    /// Microseconds of transactions.
+    pub transaction_us: u64,
+    /// Microseconds of those in which something ran.
+    pub query_us: u64,
+    /// Microseconds that clients waited for server connections.
+    pub wait_us: u64,
+}
+
+impl Totals {
+    /// Each number of both.
+    fn zip(self, other: Totals, of: impl Fn(u64, u64) -> u64) -> Totals {
+        Totals {
+            transactions: of(self.transactions, other.transactions),
+            queries: of(self.queries, other.queries),
+            received: of(self.received, other.received),
+            sent: of(self.sent, other.sent),
+            transaction_us: of(self.transaction_us, other.transaction_us),
+            query_us: of(self.query_us, other.query_us),
+            wait_us: of(self.wait_us, other.wait_us),
+        }
+    }
+
+    /// What has come since `before`.
+    pub fn since(self, before: Totals) -> Totals {
+        self.zip(before, u64::saturating_sub)
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        *self = self.zip(other, u64::wrapping_add);
     }
 }
 
@@ -85,4 +163,9 @@ impl LoginMetrics {
             stray_cancels: counter("groove_postgres_stray_cancels", "Cancel requests that named no session"),
         }
     }
+}
+
+/// Whole microseconds.
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

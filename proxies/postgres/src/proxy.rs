@@ -13,14 +13,16 @@ use tracing::{debug, info};
 
 use crate::Shared;
 use crate::config::Config;
+use crate::console::{self, Console, History};
 use crate::demo;
 use crate::error::Error;
 use crate::import::ImportPgbouncer;
+use crate::live::Live;
 use crate::metrics::LoginMetrics;
 use crate::reply;
 use crate::session::cancel::Cancels;
 use crate::session::driver::Session;
-use crate::session::handshake::{Accepted, Handshake};
+use crate::session::handshake::{Accepted, Admitted, Handshake};
 use crate::upstream::Directory;
 
 /// groove-postgres.
@@ -47,14 +49,20 @@ impl Proxy for Postgres {
     type Demo = demo::Args;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Postgres>, StartError> {
+        let live = Arc::new(Live::default());
         let shared = Shared {
-            directory: Directory::start(&config, cx)?,
+            directory: Directory::start(&config, cx, &live)?,
+            live,
+            history: History::default(),
+            control: cx.control.clone(),
             cancels: Arc::new(Cancels::default()),
             login_metrics: LoginMetrics::new(&cx.registry),
             access: cx.access.clone(),
             logins: Semaphore::new(config.limits.logins as usize),
         };
-        Ok(Arc::new(Postgres { shared: Arc::new(shared) }))
+        let shared = Arc::new(shared);
+        cx.runtime.spawn(console::keep_history(Arc::downgrade(&shared)));
+        Ok(Arc::new(Postgres { shared }))
     }
 
     fn service(self: &Arc<Postgres>) -> Service {
@@ -85,10 +93,18 @@ impl Proxy for Postgres {
     }
 }
 
+/// A client that has got in.
+enum Served {
+    Session(Box<Session>),
+    Console(Box<Console>),
+}
+
 impl SharedService for Postgres {
     async fn serve(self: Arc<Postgres>, conn: Downstream) {
-        if let Some(session) = Box::pin(self.admit(conn)).await {
-            session.run().await;
+        match Box::pin(self.admit(conn)).await {
+            Some(Served::Session(session)) => session.run().await,
+            Some(Served::Console(console)) => Box::pin(console.run()).await,
+            None => {}
         }
     }
 
@@ -102,7 +118,7 @@ impl SharedService for Postgres {
 
 impl Postgres {
     /// Leads a client in, within the bounds on time and number.
-    async fn admit(&self, conn: Downstream) -> Option<Box<Session>> {
+    async fn admit(&self, conn: Downstream) -> Option<Served> {
         let handshake = Handshake::new(Arc::clone(&self.shared), conn);
         let Ok(_place) = self.shared.logins.try_acquire() else {
             self.count_refused(&handshake, &Error::TooManyClients);
@@ -131,7 +147,10 @@ impl Postgres {
         };
         let logged_in = timeout(time_max, handshake.log_in(&startup)).await;
         match logged_in.unwrap_or(Err(Error::LoginTimeout)) {
-            Ok(logged_in) => Some(handshake.into_session(logged_in)),
+            Ok(Admitted::Session(logged_in)) => Some(Served::Session(handshake.into_session(logged_in))),
+            Ok(Admitted::Console(access, registered)) => {
+                Some(Served::Console(handshake.into_console(access, registered)))
+            }
             Err(error) => {
                 self.turn_away(*handshake, &error);
                 None
@@ -167,6 +186,8 @@ mod tests {
     #[test]
     fn an_idle_client_costs_its_session_and_little_more() {
         let (session, future) = (size_of::<Session>(), size(Postgres::serve));
+        let seen = size_of::<crate::live::Client>();
+        assert!(seen <= 192, "{seen} bytes for the console");
         assert!(session <= 832 && future <= 1056, "{session} bytes, and {future} to run it");
     }
 }

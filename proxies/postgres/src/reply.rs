@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use groove_common::error::Classified;
 
+use crate::console::Refusal;
 use crate::error::Error;
 use crate::wire::backend::{ErrorFields, put_error};
 use crate::wire::{cstr, put, put_cstr};
@@ -15,6 +16,12 @@ pub fn put_exchange_error(out: &mut BytesMut, error: &Error) {
 /// Writes an error that ends the session.
 pub fn put_session_error(out: &mut BytesMut, error: &Error) {
     put_with(out, "FATAL", error);
+}
+
+/// Writes why a command of an operator's is not carried out; the session goes on.
+pub(crate) fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
+    let Refusal { code, message, hint } = refusal;
+    put_error(out, &ErrorFields { severity: "ERROR", code, message, detail: None, hint: *hint });
 }
 
 fn put_with(out: &mut BytesMut, severity: &'static str, error: &Error) {

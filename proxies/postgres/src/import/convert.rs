@@ -29,7 +29,7 @@ impl Notes {
     }
 
     /// A setting whose absence changes nothing.
-    fn needless(&mut self, source: &Source, name: &str, why: impl std::fmt::Display) {
+    pub(super) fn needless(&mut self, source: &Source, name: &str, why: impl std::fmt::Display) {
         if let Some(value) = source.settings.get(name) {
             self.needless.push(format!("{} {name} = {}: {why}", value.place, value.text));
         }
@@ -60,7 +60,7 @@ pub(super) fn convert(source: &Source, name: &str, problems: &mut Problems) -> (
     let login = source.seconds("client_login_timeout").filter(|login| !login.is_zero());
     let login = login.map_or_else(|| "1m".to_owned(), |login| login.to_string());
     body.line(0, format_args!("limits: {{login: {login}}}"));
-    users::write_console(source, &mut body);
+    users::write_console(source, auth, &mut body, &mut notes);
     settings(source, &mut notes);
     let body = body.into_text();
     unused(source, &body, &mut notes);

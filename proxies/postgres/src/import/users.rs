@@ -315,19 +315,34 @@ fn per_user(source: &Source, notes: &mut Notes) {
     }
 }
 
-/// `admin_users` and `stats_users`.
-pub(super) fn write_console(source: &Source, page: &mut Page) {
-    let names = |setting| {
-        let quoted: Vec<String> = list(source.text(setting).unwrap_or_default()).map(scalar).collect();
-        (!quoted.is_empty()).then(|| format!("[{}]", quoted.join(", ")))
+/// `admin_users` and `stats_users`, as far as they are among the users that are written.
+pub(super) fn write_console(source: &Source, auth: AuthType, page: &mut Page, notes: &mut Notes) {
+    let has_proof = |name: &str| match auth {
+        AuthType::Password => secret_of(source, name).is_some_and(|secret| !secret.is_empty()),
+        AuthType::Cert => secret_of(source, name).is_some(),
+        AuthType::Trust | AuthType::Elsewhere => false,
     };
-    let keys: Vec<String> = [("admins", "admin_users"), ("stats", "stats_users")]
-        .into_iter()
-        .filter_map(|(key, setting)| Some(format!("{key}: {}", names(setting)?)))
-        .collect();
+    let mut keys = Vec::new();
+    for (key, setting) in [("admins", "admin_users"), ("stats", "stats_users")] {
+        if auth == AuthType::Trust {
+            notes.needless(source, setting, "everybody may use the console, as everybody is let in");
+            continue;
+        }
+        let named = list(source.text(setting).unwrap_or_default());
+        let (known, missing): (Vec<&str>, Vec<&str>) = named.partition(|name| has_proof(name));
+        if !known.is_empty() {
+            let names: Vec<String> = known.into_iter().map(scalar).collect();
+            keys.push(format!("{key}: [{}]", names.join(", ")));
+        }
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            notes.look(format!(
+                "{setting}: {names}: only a user with a password or certificate of its own in `users` may use the console"
+            ));
+        }
+    }
     if !keys.is_empty() {
         page.gap();
-        // One line to change when there is a console: `page.pair(0, "console", …)`.
-        page.comment(0, format_args!("console: {{{}}}", keys.join(", ")));
+        page.pair(0, "console", format_args!("{{{}}}", keys.join(", ")));
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use groove_common::net::{Downstream, Reached, Stream, Timer};
-use groove_common::telemetry::Event;
+use groove_common::telemetry::{Counter, Event};
 
 use super::Lease;
 use super::cancel::Registered;
@@ -21,6 +21,7 @@ use super::reclaim::{Left, reclaim};
 use super::state::{Machine, Need};
 use crate::Shared;
 use crate::error::Error;
+use crate::live::{ClientSeat, ServerSeat};
 use crate::reply;
 use crate::upstream::{UserPool, refused};
 use crate::wire::backend::Status;
@@ -42,6 +43,7 @@ pub struct Parts {
     pub(super) machine: Machine,
     pub(super) registered: Registered,
     pub(super) lease: Option<Lease>,
+    pub(super) seen: ClientSeat,
 }
 
 /// A client that is logged in.
@@ -54,6 +56,7 @@ pub struct Session {
     registered: Registered,
     lease: Option<Lease>,
     is_pinned: bool,
+    seen: ClientSeat,
     from_client: BytesMut,
     to_client: BytesMut,
     from_server: BytesMut,
@@ -83,9 +86,12 @@ enum End {
 impl Session {
     /// A session whose client has been greeted. Boxed: a future that is given a value keeps room for it twice.
     pub fn new(parts: Parts) -> Box<Session> {
-        let Parts { shared, conn, input, pool, machine, registered, lease } = parts;
+        let Parts { shared, conn, input, pool, machine, registered, lease, seen } = parts;
         pool.metrics.clients.inc();
         let now = Instant::now();
+        if let Some(lease) = &lease {
+            seen.leased(lease.seen.as_ref(), now);
+        }
         Box::new(Session {
             draining: conn.drain.draining(),
             shared,
@@ -95,6 +101,7 @@ impl Session {
             registered,
             lease,
             is_pinned: false,
+            seen,
             from_client: input,
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
@@ -106,7 +113,13 @@ impl Session {
 
     /// Serves the client to its end.
     pub async fn run(mut self: Box<Session>) {
-        let Err(error) = self.serve().await else { return };
+        let seen = self.seen.share();
+        let served = {
+            let mut serve = pin!(self.serve());
+            poll_fn(|cx| seen.poll_alive(cx, serve.as_mut())).await
+        };
+        drop(seen);
+        let Err(error) = served.unwrap_or(Err(Error::Killed)) else { return };
         self.pool.metrics.failed(&error);
         self.log(Some(&error));
         if let Error::Client(error) = &error {
@@ -171,7 +184,11 @@ impl Session {
             }
         }
         match self.conn.stream.poll_fill(cx, &mut self.from_client) {
-            Poll::Ready(filled) => return Poll::Ready(filled.map(Some).map_err(Error::Client)),
+            Poll::Ready(filled) => {
+                let filled = filled.map_err(Error::Client)?;
+                self.pool.metrics.received.add(filled as u64);
+                return Poll::Ready(Ok(Some(filled)));
+            }
             Poll::Pending => {}
         }
         // An exchange whose first bytes are here has begun, and so has a transaction that no server knows of yet.
@@ -193,11 +210,13 @@ impl Session {
     /// Gets a server connection, in turn. The client may cancel, or leave, while it waits.
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
+        self.seen.asks(self.began);
         let mut lease = pin!(self.pool.lease(self.pool.deadline(self.began.into()), &mut self.patience));
         let mut in_line = InLine {
             registered: &self.registered,
             client: &mut self.conn.stream,
             from_client: &mut self.from_client,
+            received: &self.pool.metrics.received,
         };
         let mut has_waited = false;
         let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
@@ -211,7 +230,9 @@ impl Session {
         // Who has not waited need not ask the clock how long.
         let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
         self.pool.metrics.wait.record(waited);
-        self.lease = Some(Lease::Pooled(leased?));
+        let lease = leased.inspect_err(|_| self.seen.released())?;
+        self.seen.leased(lease.seen.as_ref(), self.began + waited);
+        self.lease = Some(Lease::Pooled(lease));
         Ok(())
     }
 
@@ -228,7 +249,9 @@ impl Session {
         while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {
             // A client that ends its batch with a Flush says no more until it has heard of the error.
             self.conn.stream.send(&mut self.to_client).await.map_err(Error::Client)?;
-            if self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)? == 0 {
+            let filled = self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)?;
+            self.pool.metrics.received.add(filled as u64);
+            if filled == 0 {
                 return Err(Error::Client(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -278,6 +301,7 @@ impl Session {
                 match lease.stream.poll_fill(cx, &mut self.from_server) {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
+                        self.pool.metrics.sent.add(filled as u64);
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
                         let held_back = self.machine.in_setup();
                         self.machine.from_server(input, backend, &mut self.to_client)?;
@@ -307,7 +331,11 @@ impl Session {
             }
             if self.to_server.is_empty() && self.to_client.len() < UNSENT_MAX && self.machine.takes_more() {
                 match self.conn.stream.poll_fill(cx, &mut self.from_client) {
-                    Poll::Ready(Ok(filled)) if filled > 0 => moved = true,
+                    Poll::Ready(Ok(filled)) if filled > 0 => {
+                        moved = true;
+                        self.pool.metrics.received.add(filled as u64);
+                        self.seen.works(self.machine.status() == Status::Idle);
+                    }
                     Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Client(error))),
                     Poll::Pending => {}
@@ -328,6 +356,9 @@ impl Session {
             {
                 return Poll::Ready(Ok(End::Drained));
             }
+            if !self.machine.is_busy() {
+                self.seen.rests();
+            }
             return Poll::Pending;
         }
     }
@@ -336,10 +367,10 @@ impl Session {
     /// session.
     async fn release(&mut self) -> Result<(), Error> {
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
-        self.pool.metrics.transactions.inc();
-        self.pool.metrics.queries.add(self.machine.take_queries());
+        self.count();
         self.log(None);
         if self.registered.canceller.released() && !self.registered.canceller.settled().await {
+            self.seen.released();
             let kept = self.machine.keeps_server() || self.machine.survey().is_some();
             return if kept { Err(Error::Lost(io::ErrorKind::TimedOut.into())) } else { Ok(()) };
         }
@@ -353,6 +384,8 @@ impl Session {
             self.lease = Some(lease);
             return Ok(());
         }
+        self.seen.released();
+        lease.seen.iter().for_each(ServerSeat::idle);
         let is_dirty = !lease.backend.dirt.is_empty();
         lease.redeem();
         match lease {
@@ -361,6 +394,15 @@ impl Session {
             Lease::Own(_) => {}
         }
         Ok(())
+    }
+
+    fn count(&mut self) {
+        let metrics = &self.pool.metrics;
+        metrics.transactions.inc();
+        metrics.queries.add(self.machine.take_queries());
+        let (transaction_us, query_us) = self.seen.spent(self.machine.status() == Status::Idle);
+        metrics.transaction_us.add(transaction_us);
+        metrics.query_us.add(query_us);
     }
 
     fn count_pinned(&mut self) {
@@ -376,8 +418,9 @@ impl Session {
     /// Leaves the server connection, whatever it is in the midst of.
     async fn abandon(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        self.pool.metrics.transactions.inc();
-        self.pool.metrics.queries.add(self.machine.take_queries());
+        self.count();
+        self.seen.released();
+        lease.seen.iter().for_each(ServerSeat::ours);
         lease.backend.dirt |= self.machine.dirt();
         let left = Left {
             machine: self.machine.take(),
@@ -417,6 +460,7 @@ struct InLine<'a> {
     registered: &'a Registered,
     client: &'a mut Stream,
     from_client: &'a mut BytesMut,
+    received: &'a Counter,
 }
 
 impl InLine<'_> {
@@ -428,7 +472,7 @@ impl InLine<'_> {
         while self.from_client.len() <= UNSENT_MAX {
             match ready!(self.client.poll_fill(cx, self.from_client)) {
                 Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
+                Ok(filled) => self.received.add(filled as u64),
                 Err(error) => return Poll::Ready(Error::Client(error)),
             }
         }

@@ -17,6 +17,7 @@ use super::settings::{Settings, of_startup};
 use super::state::{Bounds, Machine, Mode};
 use crate::Shared;
 use crate::config::Auth;
+use crate::console::{self, Access, Console};
 use crate::error::Error;
 use crate::route::{Route, negotiate, route};
 use crate::upstream::Credentials;
@@ -152,7 +153,7 @@ impl Handshake {
     }
 
     /// Finds out who the client is, and greets it.
-    pub async fn log_in(&mut self, startup: &Startup) -> Result<LoggedIn, Error> {
+    pub async fn log_in(&mut self, startup: &Startup) -> Result<Admitted, Error> {
         let route = route(startup)?;
         if let Some((version, unknown)) = negotiate(startup) {
             backend::put_negotiate(&mut self.out, version.code(), &unknown);
@@ -163,6 +164,12 @@ impl Handshake {
             Auth::Trust => Credentials { login: self.shared.directory.login(&route.user), keys: None },
         };
         let long_key = startup.version >= Version::V3_2;
+        if let Some(access) = console::access(&config, &route)? {
+            let registered = self.shared.cancels.register(None, long_key).map_err(Error::Client)?;
+            console::greet(&mut self.out, &registered.key);
+            self.flush().await?;
+            return Ok(Admitted::Console(access, registered));
+        }
         let logged_in = Box::pin(self.enter(route, credentials, startup, long_key)).await?;
         backend::put_authentication(&mut self.out, &Authentication::Ok);
         for (name, value) in logged_in.settings.reported() {
@@ -172,7 +179,7 @@ impl Handshake {
         backend::put_key(&mut self.out, key.pid, &key.secret);
         backend::put_ready(&mut self.out, Status::Idle);
         self.flush().await?;
-        Ok(logged_in)
+        Ok(Admitted::Session(logged_in))
     }
 
     /// Finds the client's pool and its settings, and for a session of its own its server.
@@ -209,6 +216,12 @@ impl Handshake {
         Ok(LoggedIn { pool, mode, settings, registered, lease })
     }
 
+    /// The console of an operator who is logged in.
+    pub fn into_console(self, access: Access, registered: Registered) -> Box<Console> {
+        let Handshake { shared, conn, input, .. } = self;
+        Console::new(shared, conn, input, access, registered)
+    }
+
     /// The session of a client that is logged in.
     pub fn into_session(self, logged_in: LoggedIn) -> Box<Session> {
         let limits = &self.shared.directory.config().limits;
@@ -219,9 +232,11 @@ impl Handshake {
         };
         let bounds = Bounds { message: limits.message.bytes(), statements };
         let LoggedIn { pool, mode, settings, registered, lease } = logged_in;
+        let application_name = settings.get("application_name").unwrap_or_default();
+        let seen = self.shared.live.client(&pool, &self.conn, application_name);
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
         let Handshake { shared, conn, input, .. } = self;
-        Session::new(Parts { shared, conn, input, pool, machine, registered, lease })
+        Session::new(Parts { shared, conn, input, pool, machine, registered, lease, seen })
     }
 
     /// Tells the client why it does not get in. It may be gone, or deaf: nobody waits for it.
@@ -267,6 +282,14 @@ impl Handshake {
 /// Startup parameters that a walsender's connection gets as the client gave them.
 fn is_carried(name: &str) -> bool {
     !matches!(name, "user" | "database" | "replication") && !name.starts_with("_pq_.")
+}
+
+/// Who has got in.
+pub enum Admitted {
+    /// A client of a database.
+    Session(LoggedIn),
+    /// An operator, who talks to us.
+    Console(Access, Registered),
 }
 
 /// Who a client is, and what it begins with.

@@ -61,6 +61,7 @@ pub async fn connect(
         backend: Backend::new(settings, target.statements_max),
         cancel: Arc::new(cancel),
         counted: None,
+        seen: None,
         vouched_for: false,
     })
 }

@@ -15,6 +15,7 @@ use crate::auth::Stored;
 use crate::auth::scram::{Iterations, Keys, SaltedKeys};
 use crate::config::ChannelBinding;
 use crate::error::Error;
+use crate::live::Live;
 use crate::metrics::PoolMetrics;
 use crate::wire::backend::error_field;
 
@@ -148,6 +149,9 @@ pub struct Dial {
     pub(super) target: Arc<ArcSwap<Target>>,
     pub(super) welcome: Arc<Welcome>,
     pub(super) metrics: Arc<PoolMetrics>,
+    pub(super) live: Arc<Live>,
+    /// Database and user, as clients name them.
+    pub(super) names: (Arc<str>, Arc<str>),
 }
 
 impl bb8::ManageConnection for Dial {
@@ -157,9 +161,10 @@ impl bb8::ManageConnection for Dial {
 
     async fn connect(&self) -> Result<Box<Server>, Error> {
         let target = self.target.load_full();
-        let server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
+        let mut server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
         self.metrics.connects.inc();
         self.welcome.learn(&server.backend.settings);
+        server.seen = Some(self.live.server(&self.names.0, &self.names.1, &server.cancel));
         Ok(Box::new(server))
     }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
+use super::gates::Gates;
 use super::login::{Credentials, Login};
 use super::passthrough::{Claim, Passthrough};
 use super::pool::UserPool;
@@ -23,6 +24,7 @@ use crate::auth::Stored;
 use crate::auth::scram::Verifier;
 use crate::config::{Auth, Config, Database};
 use crate::error::Error;
+use crate::live::Live;
 use crate::metrics::PoolMetrics;
 
 /// How often unused pools are looked for: often enough to overstay `pool.idle` by a quarter at most.
@@ -32,17 +34,20 @@ const ROUND_MAX: Duration = Duration::from_secs(30);
 /// Everybody and everything that clients may name.
 pub struct Directory {
     cx: Context,
+    live: Arc<Live>,
+    /// Taken within the lock of `pools`, so that no pool is made past it.
+    pub(super) gates: Gates,
     current: ArcSwap<Known>,
-    pools: Mutex<HashMap<PoolKey, Pooled>>,
+    pub(super) pools: Mutex<HashMap<PoolKey, Pooled>>,
     /// Makes verifiers for those who do not exist, and salts for those who do.
     secret: [u8; 32],
 }
 
-type PoolKey = (String, String);
+pub(super) type PoolKey = (String, String);
 
 /// A pool, whom it logs in as, and since when no session has been seen to use it.
-struct Pooled {
-    pool: Arc<UserPool>,
+pub(super) struct Pooled {
+    pub(super) pool: Arc<UserPool>,
     login: Option<Arc<Login>>,
     unused_since: Option<Instant>,
 }
@@ -70,10 +75,12 @@ struct Place {
 
 impl Directory {
     /// Resolves a configuration and starts what it names.
-    pub fn start(config: &Arc<Config>, cx: &Context) -> Result<Arc<Directory>, StartError> {
+    pub fn start(config: &Arc<Config>, cx: &Context, live: &Arc<Live>) -> Result<Arc<Directory>, StartError> {
         let known = resolve(config, None, cx)?;
         let directory = Arc::new(Directory {
             cx: cx.clone(),
+            live: Arc::clone(live),
+            gates: Gates::default(),
             current: ArcSwap::from_pointee(known),
             pools: Mutex::default(),
             secret: random()?,
@@ -163,6 +170,10 @@ impl Directory {
     pub fn pool(&self, database: &str, user: &str, credentials: Credentials) -> Result<Arc<UserPool>, Error> {
         let key = (database.to_owned(), user.to_owned());
         let mut pools = self.pools.lock();
+        let gate = self.gates.of(database);
+        if gate.is_disabled {
+            return Err(Error::Disabled(database.to_owned()));
+        }
         let known = self.current.load();
         let Credentials { login, keys } = credentials;
         let login = known.settled(user, login);
@@ -190,7 +201,11 @@ impl Directory {
         }
         keys.into_iter().for_each(|keys| target.learn(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
-        let pool = Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.cx.runtime));
+        let pool =
+            Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.live, &self.cx.runtime));
+        if gate.is_paused {
+            pool.hold();
+        }
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
         Ok(pool)
     }
@@ -234,6 +249,11 @@ impl Directory {
         let known = self.current.load();
         let shortest = known.config.databases.values().map(|database| database.pool.idle.get()).min();
         (shortest.unwrap_or(ROUND_MAX) / 4).clamp(ROUND_MIN, ROUND_MAX)
+    }
+
+    /// A database's servers.
+    pub fn cluster(&self, database: &str) -> Option<Arc<Cluster>> {
+        self.current.load().databases.get(database).map(|place| Arc::clone(&place.cluster))
     }
 
     /// Every database's servers.

@@ -19,6 +19,7 @@ use super::welcome::{Asked, Welcome};
 use crate::auth::scram::SaltedKeys;
 use crate::config;
 use crate::error::Error;
+use crate::live::{Live, ServerSeat};
 use crate::metrics::PoolMetrics;
 use crate::session::prepared::Statements;
 use crate::session::settings::{Settings, set_query};
@@ -55,6 +56,7 @@ impl UserPool {
         target: Target,
         options: config::Pool,
         metrics: PoolMetrics,
+        live: &Arc<Live>,
         runtime: &Handle,
     ) -> UserPool {
         let metrics = Arc::new(metrics);
@@ -64,6 +66,8 @@ impl UserPool {
             target: Arc::new(ArcSwap::from_pointee(target)),
             welcome: Arc::new(Welcome::default()),
             metrics: Arc::clone(&metrics),
+            live: Arc::clone(live),
+            names: (database.as_str().into(), user.as_str().into()),
         };
         UserPool {
             connections: Pool::start(name.clone(), dial.clone(), bounds, runtime),
@@ -105,6 +109,31 @@ impl UserPool {
     /// Counts at this instant.
     pub fn status(&self) -> PoolStatus {
         self.connections.status()
+    }
+
+    /// Holds new leases back, at once.
+    pub(super) fn hold(&self) {
+        self.connections.hold();
+    }
+
+    /// Returns once the pool is held, no lease is out, and every connection is closed.
+    pub async fn empty(&self) {
+        self.connections.empty().await;
+    }
+
+    /// Ends a pause.
+    pub(super) fn resume(&self) {
+        self.connections.resume();
+    }
+
+    /// Replaces every connection: idle ones now, busy ones as they come back.
+    pub fn reconnect(&self) {
+        self.connections.reconnect();
+    }
+
+    /// The bounds in force.
+    pub fn options(&self) -> Arc<config::Pool> {
+        self.options.load_full()
     }
 
     /// Until when a session waits for a connection that begins to wait `now`.
@@ -162,6 +191,7 @@ impl UserPool {
             return Ok(defaults);
         };
         lease.condemn();
+        lease.seen.iter().for_each(ServerSeat::ours);
         let server = &mut *lease;
         let ask = async {
             if let Some(query) = server.backend.settings.query_to(&defaults) {
@@ -179,6 +209,7 @@ impl UserPool {
         let outcome = outcome.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?;
         if matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
             // A refused setting leaves the connection as it was.
+            lease.seen.iter().for_each(ServerSeat::idle);
             lease.redeem();
         }
         outcome?;
@@ -190,6 +221,7 @@ impl UserPool {
     /// Cleans a connection after a session that kept it to its end, and gives it back.
     pub async fn reset(&self, mut lease: Leased) {
         lease.condemn();
+        lease.seen.iter().for_each(ServerSeat::ours);
         let options = self.options.load_full();
         if !options.reuse {
             return;
@@ -207,6 +239,7 @@ impl UserPool {
         if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, reset).await
             && lease.backend.dirt.is_empty()
         {
+            lease.seen.iter().for_each(ServerSeat::idle);
             lease.redeem();
         }
     }
@@ -214,9 +247,11 @@ impl UserPool {
     /// Washes off what a transaction left behind, and gives the connection back.
     pub async fn wash(&self, mut lease: Leased) {
         lease.condemn();
+        lease.seen.iter().for_each(ServerSeat::ours);
         if let Ok(Ok(())) = timeout(HOUSEKEEPING_MAX, lease.wash()).await
             && lease.backend.dirt.is_empty()
         {
+            lease.seen.iter().for_each(ServerSeat::idle);
             lease.redeem();
         }
     }
@@ -231,6 +266,12 @@ impl UserPool {
         self.metrics.surveys.inc();
         let found = timeout(HOUSEKEEPING_MAX, server.survey(survey, to_client)).await;
         found.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?
+    }
+}
+
+impl Drop for UserPool {
+    fn drop(&mut self) {
+        self.dial.live.retire(&self.database, self.metrics.totals());
     }
 }
 

@@ -11,6 +11,7 @@ use groove_common::net::Stream;
 
 use super::CancelTarget;
 use crate::error::Error;
+use crate::live::ServerSeat;
 use crate::session::state::Backend;
 use crate::session::survey::{Found, Survey};
 use crate::wire::backend::{Status, data_row, parameter_status};
@@ -30,6 +31,8 @@ pub struct Server {
     /// Counts it among its endpoint's connections.
     pub(super) counted: Option<Exchange>,
     pub(super) vouched_for: bool,
+    /// Its place in the console, if it is a pool's.
+    pub seen: Option<ServerSeat>,
 }
 
 impl Server {

@@ -143,7 +143,16 @@ pub struct ErrorFields<'a> {
 
 /// Writes an ErrorResponse.
 pub fn put_error(out: &mut BytesMut, error: &ErrorFields<'_>) {
-    put(out, b'E', |out| {
+    put_fields(out, b'E', error);
+}
+
+/// Writes a NoticeResponse.
+pub fn put_notice(out: &mut BytesMut, notice: &ErrorFields<'_>) {
+    put_fields(out, b'N', notice);
+}
+
+fn put_fields(out: &mut BytesMut, tag: u8, error: &ErrorFields<'_>) {
+    put(out, tag, |out| {
         let mut field = |kind: u8, value: &str| {
             out.put_u8(kind);
             put_cstr(out, value.as_bytes());
@@ -230,6 +239,48 @@ pub fn put_parse_complete(out: &mut BytesMut) {
 /// Writes a CloseComplete.
 pub fn put_close_complete(out: &mut BytesMut) {
     put(out, b'3', |_| {});
+}
+
+/// Writes an EmptyQueryResponse.
+pub fn put_empty_query(out: &mut BytesMut) {
+    put(out, b'I', |_| {});
+}
+
+/// Writes a RowDescription of columns in text format that no table has: name, type, and the type's size.
+pub fn put_row_description<'a>(
+    out: &mut BytesMut,
+    columns: impl ExactSizeIterator<Item = (&'a str, u32, i16)>,
+) {
+    put(out, b'T', |out| {
+        out.put_u16(u16::try_from(columns.len()).unwrap_or(u16::MAX));
+        for (name, kind, size) in columns {
+            put_cstr(out, name.as_bytes());
+            // No table, no column of one.
+            out.put_u32(0);
+            out.put_u16(0);
+            out.put_u32(kind);
+            out.put_i16(size);
+            // No modifier; text.
+            out.put_i32(-1);
+            out.put_u16(0);
+        }
+    });
+}
+
+/// Writes a DataRow; `None` is NULL.
+pub fn put_data_row<'a>(out: &mut BytesMut, values: impl ExactSizeIterator<Item = Option<&'a str>>) {
+    put(out, b'D', |out| {
+        out.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+        for value in values {
+            match value {
+                Some(value) => {
+                    out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+                    out.put_slice(value.as_bytes());
+                }
+                None => out.put_i32(-1),
+            }
+        }
+    });
 }
 
 /// Writes a CommandComplete.

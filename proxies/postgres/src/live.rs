@@ -1,0 +1,399 @@
+//! Who is connected at this instant: what the console shows of clients and servers, and how it ends a client.
+//!
+//! Each client and each server connection has one place here, taken at its login and given up when it is dropped, which
+//! are the only times that a lock is taken. In between it writes to atomics of its own; whoever looks reads them one by
+//! one, so that a row may show a client that has just got its server connection and one that does not know it yet.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use groove_common::net::{Downstream, ListenerInfo, Peer};
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::metrics::{Totals, micros};
+use crate::upstream::{CancelTarget, UserPool};
+
+/// Everybody who is connected.
+pub struct Live {
+    /// Where times in microseconds count from.
+    origin: Instant,
+    clients: Mutex<Slab<Arc<Client>>>,
+    servers: Mutex<Slab<Arc<Server>>>,
+    /// What pools have counted that are gone, by database: totals must not go back.
+    retired: Mutex<HashMap<String, Totals>>,
+}
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has no server connection and wants none.
+    Idle,
+    /// It waits for a server connection.
+    Waiting,
+    /// It has one.
+    Active,
+}
+
+/// What a server connection is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It lies in its pool.
+    Idle,
+    /// Queries of ours run on it: settings, clean-up.
+    Ours,
+    /// The client with this number has it.
+    Client(u64),
+}
+
+/// A client, as it is seen from outside.
+pub struct Client {
+    live: Arc<Live>,
+    /// Not 0, and no other client's as long as this one lives.
+    pub number: u64,
+    /// Where it gets its server connections from.
+    pub pool: Arc<UserPool>,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Where it came in.
+    pub listener: Arc<ListenerInfo>,
+    /// Whether it speaks TLS.
+    pub is_tls: bool,
+    /// As it was at the login.
+    pub application_name: Box<str>,
+    connected_us: u64,
+    state: AtomicU8,
+    asked_us: AtomicU64,
+    started_us: AtomicU64,
+    /// Since when nothing runs on its server connection; 0 while something does.
+    resting_us: AtomicU64,
+    /// Time of this transaction in which nothing ran.
+    rested_us: AtomicU64,
+    /// Time outside of transactions in which it kept its server connection.
+    away_us: AtomicU64,
+    link: AtomicU64,
+    killed: AtomicBool,
+    task: OnceLock<Waker>,
+}
+
+/// A server connection, as it is seen from outside.
+pub struct Server {
+    live: Arc<Live>,
+    /// Not 0, and no other server connection's as long as this one lives.
+    pub number: u64,
+    /// The database, as clients name it.
+    pub database: Arc<str>,
+    /// The user, as clients name it.
+    pub user: Arc<str>,
+    /// Where it leads, and the server's process.
+    pub target: Arc<CancelTarget>,
+    connected_us: u64,
+    asked_us: AtomicU64,
+    link: AtomicU64,
+}
+
+/// The place of a client, for as long as it lives.
+pub struct ClientSeat(Arc<Client>);
+
+/// The place of a server connection, for as long as it lives.
+pub struct ServerSeat(Arc<Server>);
+
+/// Stands for us among the numbers of clients.
+const OURS: u64 = u64::MAX;
+
+impl Default for Live {
+    fn default() -> Live {
+        Live {
+            origin: Instant::now(),
+            clients: Mutex::default(),
+            servers: Mutex::default(),
+            retired: Mutex::default(),
+        }
+    }
+}
+
+impl Live {
+    /// Notes a client that is logged in.
+    pub fn client(
+        self: &Arc<Live>,
+        pool: &Arc<UserPool>,
+        conn: &Downstream,
+        application_name: &str,
+    ) -> ClientSeat {
+        let now_us = self.now_us();
+        let mut clients = self.clients.lock();
+        let place = clients.vacant_entry();
+        let client = Arc::new(Client {
+            live: Arc::clone(self),
+            number: place.key() as u64 + 1,
+            pool: Arc::clone(pool),
+            peer: conn.peer,
+            listener: Arc::clone(&conn.listener),
+            is_tls: conn.stream.is_tls(),
+            application_name: application_name.into(),
+            connected_us: now_us,
+            state: AtomicU8::new(State::Idle as u8),
+            asked_us: AtomicU64::new(now_us),
+            started_us: AtomicU64::new(now_us),
+            resting_us: AtomicU64::new(0),
+            rested_us: AtomicU64::new(0),
+            away_us: AtomicU64::new(0),
+            link: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            task: OnceLock::new(),
+        });
+        place.insert(Arc::clone(&client));
+        ClientSeat(client)
+    }
+
+    /// Notes a server connection that is logged in.
+    pub fn server(
+        self: &Arc<Live>,
+        database: &Arc<str>,
+        user: &Arc<str>,
+        target: &Arc<CancelTarget>,
+    ) -> ServerSeat {
+        let now_us = self.now_us();
+        let mut servers = self.servers.lock();
+        let place = servers.vacant_entry();
+        let server = Arc::new(Server {
+            live: Arc::clone(self),
+            number: place.key() as u64 + 1,
+            database: Arc::clone(database),
+            user: Arc::clone(user),
+            target: Arc::clone(target),
+            connected_us: now_us,
+            asked_us: AtomicU64::new(now_us),
+            link: AtomicU64::new(0),
+        });
+        place.insert(Arc::clone(&server));
+        ServerSeat(server)
+    }
+
+    /// Everybody who is logged in.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.clients.lock().iter().map(|(_, client)| Arc::clone(client)).collect()
+    }
+
+    /// Every server connection of a pool.
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        self.servers.lock().iter().map(|(_, server)| Arc::clone(server)).collect()
+    }
+
+    /// Keeps what a pool has counted that ends.
+    pub fn retire(&self, database: &str, totals: Totals) {
+        *self.retired.lock().entry(database.to_owned()).or_default() += totals;
+    }
+
+    /// What the pools of a database have counted that are gone.
+    pub fn retired(&self, database: &str) -> Totals {
+        self.retired.lock().get(database).copied().unwrap_or_default()
+    }
+
+    /// Never 0, which stands for no time at all.
+    fn now_us(&self) -> u64 {
+        self.us_of(Instant::now())
+    }
+
+    fn us_of(&self, at: Instant) -> u64 {
+        micros(at.saturating_duration_since(self.origin)).max(1)
+    }
+
+    fn clock_of(&self, at_us: u64) -> SystemTime {
+        SystemTime::now() - Duration::from_micros(self.now_us().saturating_sub(at_us))
+    }
+}
+
+impl Client {
+    /// What it does.
+    pub fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            1 => State::Waiting,
+            2 => State::Active,
+            _ => State::Idle,
+        }
+    }
+
+    /// When it logged in.
+    pub fn connected(&self) -> SystemTime {
+        self.live.clock_of(self.connected_us)
+    }
+
+    /// When it last wanted a server connection.
+    pub fn asked(&self) -> SystemTime {
+        self.live.clock_of(self.asked_us.load(Relaxed))
+    }
+
+    /// For how long it has waited for a server connection.
+    pub fn waits(&self) -> Duration {
+        match self.state() {
+            State::Waiting => {
+                Duration::from_micros(self.live.now_us().saturating_sub(self.asked_us.load(Relaxed)))
+            }
+            State::Idle | State::Active => Duration::ZERO,
+        }
+    }
+
+    /// The number of its server connection; 0 if it has none.
+    pub fn link(&self) -> u64 {
+        self.link.load(Relaxed)
+    }
+
+    /// Ends it, whatever it does.
+    pub fn kill(&self) {
+        self.killed.store(true, Relaxed);
+        // One of the two sees what the other has done.
+        fence(SeqCst);
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Polls the client's session unless it was killed (`None`). It has to be the task's own future: the task's waker is
+    /// taken once, so that nothing is paid for later.
+    pub fn poll_alive<T>(
+        &self,
+        cx: &mut Context<'_>,
+        session: Pin<&mut impl Future<Output = T>>,
+    ) -> Poll<Option<T>> {
+        if self.task.get().is_none() {
+            self.task.get_or_init(|| cx.waker().clone());
+            fence(SeqCst);
+        }
+        match self.killed.load(Relaxed) {
+            true => Poll::Ready(None),
+            false => session.poll(cx).map(Some),
+        }
+    }
+}
+
+impl std::ops::Deref for ClientSeat {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.0
+    }
+}
+
+impl ClientSeat {
+    /// To look at it while its session is busy.
+    pub fn share(&self) -> Arc<Client> {
+        Arc::clone(&self.0)
+    }
+
+    /// It wants a server connection since `now`.
+    pub fn asks(&self, now: Instant) {
+        self.asked_us.store(self.live.us_of(now), Relaxed);
+        self.state.store(State::Waiting as u8, Relaxed);
+    }
+
+    /// It has got one, at `now`.
+    pub fn leased(&self, server: Option<&ServerSeat>, now: Instant) {
+        self.started_us.store(self.live.us_of(now), Relaxed);
+        self.state.store(State::Active as u8, Relaxed);
+        if let Some(ServerSeat(server)) = server {
+            self.link.store(server.number, Relaxed);
+            server.link.store(self.number, Relaxed);
+            server.asked_us.store(self.asked_us.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// It has none any more, and wants none.
+    pub fn released(&self) {
+        self.state.store(State::Idle as u8, Relaxed);
+        self.link.store(0, Relaxed);
+        self.resting_us.store(0, Relaxed);
+    }
+
+    /// Nothing runs on its server connection, within a transaction or outside of one.
+    pub fn rests(&self) {
+        if self.resting_us.load(Relaxed) == 0 {
+            self.resting_us.store(self.live.now_us(), Relaxed);
+        }
+    }
+
+    /// Something does again; `was_idle` if it rested outside of a transaction.
+    pub fn works(&self, was_idle: bool) {
+        let since = take(&self.resting_us);
+        if since != 0 {
+            let rested = self.live.now_us().saturating_sub(since);
+            let sum = if was_idle { &self.away_us } else { &self.rested_us };
+            sum.store(sum.load(Relaxed) + rested, Relaxed);
+        }
+    }
+
+    /// Microseconds of the transaction that ends now, and those of them in which something ran.
+    pub fn spent(&self, was_idle: bool) -> (u64, u64) {
+        self.works(was_idle);
+        let now_us = self.live.now_us();
+        let held = now_us.saturating_sub(self.started_us.load(Relaxed));
+        self.started_us.store(now_us, Relaxed);
+        let in_transaction = held.saturating_sub(take(&self.away_us));
+        (in_transaction, in_transaction.saturating_sub(take(&self.rested_us)))
+    }
+}
+
+impl Drop for ClientSeat {
+    fn drop(&mut self) {
+        let place = usize::try_from(self.number).unwrap_or_default().wrapping_sub(1);
+        drop(self.live.clients.lock().try_remove(place));
+    }
+}
+
+impl Server {
+    /// What it is used for.
+    pub fn used_for(&self) -> Use {
+        match self.link.load(Relaxed) {
+            0 => Use::Idle,
+            OURS => Use::Ours,
+            client => Use::Client(client),
+        }
+    }
+
+    /// When it logged in.
+    pub fn connected(&self) -> SystemTime {
+        self.live.clock_of(self.connected_us)
+    }
+
+    /// When a client last wanted what runs or ran here.
+    pub fn asked(&self) -> SystemTime {
+        self.live.clock_of(self.asked_us.load(Relaxed))
+    }
+}
+
+impl ServerSeat {
+    /// It lies in its pool.
+    pub fn idle(&self) {
+        self.0.link.store(0, Relaxed);
+    }
+
+    /// Queries of ours run on it.
+    pub fn ours(&self) {
+        self.0.link.store(OURS, Relaxed);
+    }
+}
+
+impl Drop for ServerSeat {
+    fn drop(&mut self) {
+        let place = usize::try_from(self.0.number).unwrap_or_default().wrapping_sub(1);
+        drop(self.0.live.servers.lock().try_remove(place));
+    }
+}
+
+/// Empties a number that nobody else writes: two plain instructions where a swap would lock the line.
+fn take(number: &AtomicU64) -> u64 {
+    let taken = number.load(Relaxed);
+    if taken != 0 {
+        number.store(0, Relaxed);
+    }
+    taken
+}
