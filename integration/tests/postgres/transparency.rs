@@ -126,6 +126,15 @@ fn statements_prepared_by_sql_go_with_their_session() -> Result<()> {
                     (number + added).to_string()
                 );
             }
+            // What it gives is settled when it is parsed, and differs from client to client.
+            let odd = if number % 2 == 1 { ", 'odd'" } else { "" };
+            client.batch_execute(&format!("PREPARE q (int) AS SELECT {number} + $1 {odd}")).await?;
+            let by_protocol = client.prepare("EXECUTE q (7)").await?;
+            for _ in 0..3 {
+                let row = client.query_one(&by_protocol, &[]).await?;
+                let n = i32::try_from(number)? + 7;
+                assert_eq!((row.get(0), row.len()), (n, 1 + usize::from(!odd.is_empty())));
+            }
             client.batch_execute("DEALLOCATE p").await?;
             let gone = client.batch_execute("EXECUTE p (1)").await;
             assert_eq!(code(gone), SqlState::INVALID_SQL_STATEMENT_NAME);

@@ -96,6 +96,10 @@ impl Statements {
             interned.sweep();
         }
         let statement = interned.make(content);
+        if statement.reading.iter().any(|reading| reading.uses().next().is_some()) {
+            // What it gives depends on what its session has under that name.
+            return statement;
+        }
         interned.bytes += content.len();
         interned.known.insert(ByContent(Arc::clone(&statement)));
         statement

@@ -68,9 +68,9 @@ pub struct Bounds {
 /// Messages in flight to a server before we read no more from the client. Their replies are larger than a
 /// server's send buffer (8 KiB), so it has to send some before this can stand still.
 const EXPECTED_MAX: usize = 10_000;
-/// What of our own one message may bring along: each name in its text takes three queries at most, and a text has no
-/// more of them than that.
-const OWN_MAX: usize = 3 * NAMES_MAX + 3;
+/// What of our own one message may bring along: each name in its text takes three queries at most, at its Bind and
+/// again at the Parse that goes before, and a text has no more of them than that.
+const OWN_MAX: usize = 2 * 3 * NAMES_MAX + 3;
 /// Names of statements prepared by SQL in one text that are looked at.
 const NAMES_MAX: usize = 16;
 

@@ -91,6 +91,14 @@ impl Reading {
     pub fn is_nothing(&self) -> bool {
         *self == Reading { block: self.block, ..Reading::default() }
     }
+
+    /// What it runs that was prepared before, by name: what it gives is what they give.
+    pub fn uses(&self) -> impl Iterator<Item = &str> {
+        self.prepared.iter().filter_map(|prepared| match prepared {
+            Prepared::Used(name) => Some(&**name),
+            Prepared::Made(_) | Prepared::Dropped(_) => None,
+        })
+    }
 }
 
 /// Reads a text.

@@ -126,15 +126,6 @@ impl Machine {
         }
     }
 
-    /// Before a statement is described that runs others: what it gives is what they give.
-    pub(super) fn align_used(&mut self, reading: &Reading, backend: &mut Backend, to_server: &mut BytesMut) {
-        for prepared in reading.prepared.iter().take(NAMES_MAX) {
-            if let Prepared::Used(name) = prepared {
-                self.align_name(name, backend, to_server);
-            }
-        }
-    }
-
     /// The same for a name in a message that the session has no statement for by protocol.
     pub(super) fn align_unknown(&mut self, name: &[u8], backend: &mut Backend, to_server: &mut BytesMut) {
         if let Ok(name) = std::str::from_utf8(name) {
@@ -178,7 +169,8 @@ impl Machine {
         })
     }
 
-    fn align_name(&mut self, name: &str, backend: &mut Backend, to_server: &mut BytesMut) {
+    /// Makes the server's idea of one name the session's.
+    pub(super) fn align_name(&mut self, name: &str, backend: &mut Backend, to_server: &mut BytesMut) {
         if self.status == Status::Failed {
             return;
         }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
-use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, ParseRole};
+use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, NAMES_MAX, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name};
 use crate::sql::{self, Kinds, Reading};
@@ -235,6 +235,7 @@ impl Machine {
         if backend.parsed.touch(statement.id) {
             self.extended(Expect::Local(Local::ParseComplete { name }));
         } else {
+            self.align_used(&statement, splice, backend);
             self.put_parse(&statement, splice.out(), backend);
             self.extended(Expect::Parse(ParseRole::Named { name, statement }));
         }
@@ -324,9 +325,6 @@ impl Machine {
             Ok(Target::Statement(b"")) => self.ensure_unnamed(splice, backend),
             Ok(Target::Statement(name)) => {
                 if let Some(statement) = self.names.get(name).map(Arc::clone) {
-                    if let Some(reading) = &statement.reading {
-                        self.align_used(reading, backend, splice.out());
-                    }
                     self.ensure(&statement, splice, backend);
                     frontend::put_describe_statement(splice.out(), statement.name.as_bytes());
                     splice.cut(total);
@@ -364,8 +362,16 @@ impl Machine {
     /// Sees to it that the connection has parsed a statement, in the same write as its use.
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice<'_>, backend: &mut Backend) {
         if !backend.parsed.touch(statement.id) {
+            self.align_used(statement, splice, backend);
             self.put_parse(statement, splice.out(), backend);
             self.extended(Expect::Parse(ParseRole::Injected { statement: Some(Arc::clone(statement)) }));
+        }
+    }
+
+    /// Before a statement is parsed that runs others by name: what it gives is settled there and then.
+    fn align_used(&mut self, statement: &Statement, splice: &mut Splice<'_>, backend: &mut Backend) {
+        for name in statement.reading.iter().flat_map(|reading| reading.uses()).take(NAMES_MAX) {
+            self.align_name(name, backend, splice.out());
         }
     }
 
