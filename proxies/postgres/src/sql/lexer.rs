@@ -36,16 +36,21 @@ impl<'a> Lexer<'a> {
         taken
     }
 
+    fn take_while(&mut self, class: u8) -> &'a [u8] {
+        let end = self.rest.iter().position(|byte| !is(*byte, class));
+        self.take(end.unwrap_or(self.rest.len()))
+    }
+
     fn skip_space(&mut self) {
         loop {
-            self.rest = self.rest.trim_ascii_start();
-            if self.rest.starts_with(b"--") {
-                let end = memchr::memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len());
-                self.take(end);
-            } else if self.rest.starts_with(b"/*") {
-                self.skip_comment();
-            } else {
-                return;
+            match self.rest {
+                [first, ..] if is(*first, SPACE) => _ = self.take_while(SPACE),
+                [b'-', b'-', ..] => {
+                    let end = memchr::memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len());
+                    self.take(end);
+                }
+                [b'/', b'*', ..] => self.skip_comment(),
+                _ => return,
             }
         }
     }
@@ -98,15 +103,14 @@ impl<'a> Lexer<'a> {
 
     /// `$tag$ … $tag$`, or a parameter like `$1`, or a lone dollar.
     fn dollar(&mut self) -> Token<'a> {
-        let tag_end = self.rest.get(1..).and_then(|rest| rest.iter().position(|byte| !continues(*byte)));
+        let tag_end = self.rest.get(1..).and_then(|rest| rest.iter().position(|byte| !is(*byte, NAME)));
         let tag = tag_end
             .and_then(|end| self.rest.get(..end + 2))
             .filter(|tag| tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit));
         let Some(tag) = tag else {
             self.take(1);
-            let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            self.take(digits);
-            return Token::Other(if digits > 0 { b'0' } else { b'$' });
+            let digits = self.take_while(DIGIT);
+            return Token::Other(if digits.is_empty() { b'$' } else { b'0' });
         };
         self.take(tag.len());
         let end = memchr::memmem::find(self.rest, tag);
@@ -116,8 +120,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self) -> Token<'a> {
-        let end = self.rest.iter().position(|byte| !continues(*byte) && *byte != b'$');
-        let word = self.take(end.unwrap_or(self.rest.len()));
+        let word = self.take_while(NAME | DOLLAR);
         // E'…', B'…', X'…', N'…', U&'…' and U&"…".
         match (word, self.rest.first()) {
             ([b'e' | b'E'], Some(b'\'')) => Token::Text(self.quoted(b'\'', true)),
@@ -129,9 +132,36 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Whether a byte may stand within a name.
-fn continues(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+/// May stand within a name.
+const NAME: u8 = 1;
+const DIGIT: u8 = 1 << 1;
+const DOLLAR: u8 = 1 << 2;
+const POINT: u8 = 1 << 3;
+const SPACE: u8 = 1 << 4;
+
+/// What each byte is. A table: most bytes of every text that comes by are asked about once.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "below 256")]
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'0'..=b'9' => NAME | DIGIT,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => NAME,
+            b'$' => DOLLAR,
+            b'.' => POINT,
+            // The vertical tab is one since PostgreSQL 16.
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => SPACE,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// Whether a byte is any of these.
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|own| own & class != 0)
 }
 
 impl<'a> Iterator for Lexer<'a> {
@@ -145,11 +175,10 @@ impl<'a> Iterator for Lexer<'a> {
             b'"' => Token::Quoted(self.quoted(b'"', false)),
             b'$' => self.dollar(),
             b'0'..=b'9' => {
-                let end = self.rest.iter().position(|byte| !continues(*byte) && *byte != b'.');
-                self.take(end.unwrap_or(self.rest.len()));
+                self.take_while(NAME | POINT);
                 Token::Other(b'0')
             }
-            byte if continues(byte) => self.word(),
+            byte if is(byte, NAME) => self.word(),
             byte => {
                 self.take(1);
                 Token::Other(byte)

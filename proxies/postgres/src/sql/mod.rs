@@ -5,6 +5,7 @@ mod block;
 mod lexer;
 mod prepared;
 mod reading;
+pub mod recent;
 mod set;
 #[cfg(test)]
 mod tests;

@@ -89,7 +89,14 @@ impl Reading {
 
     /// Whether the text leaves a server session as it finds it.
     pub fn is_nothing(&self) -> bool {
-        *self == Reading { block: self.block, ..Reading::default() }
+        let Reading { leaves, releases, settings, resets, resets_all, sets_by_parameter, prepared, block: _ } =
+            self;
+        (*leaves | *releases).is_empty()
+            && settings.is_empty()
+            && resets.is_empty()
+            && !resets_all
+            && !sets_by_parameter
+            && prepared.is_empty()
     }
 
     /// What it runs that was prepared before, by name: what it gives is what they give.

@@ -153,6 +153,7 @@ pub fn put_cstr(out: &mut BytesMut, text: &[u8]) {
 
 /// Splits a zero-terminated string off the front.
 pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
+    // Most names are empty.
+    let end = if bytes.first() == Some(&0) { 0 } else { memchr::memchr(0, bytes)? };
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, NAMES_MAX, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name};
-use crate::sql::{self, Kinds, Reading};
+use crate::sql::{self, Kinds, Reading, recent};
 use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
 use crate::wire::{HEADER, Splice, cstr};
@@ -200,6 +200,10 @@ impl Machine {
             // The server says what is wrong with it.
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Plain), total, splice));
         };
+        if unnamed && let Some(content) = recent::recall(parse.content) {
+            let before = self.unnamed.replace(Some(content));
+            return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
+        }
         if let Some(Deallocate::One(name)) = Deallocate::read(parse.text)
             && self.names.remove(&name).is_some()
         {
@@ -209,10 +213,13 @@ impl Machine {
         }
         if unnamed {
             let content = (total <= UNNAMED_MAX).then(|| Bytes::copy_from_slice(parse.content));
-            let text = parse.text.to_vec();
-            let sets_by_parameter = self.read_unnamed(&text, splice, backend);
+            let reading = sql::read(parse.text);
+            match &content {
+                Some(content) if reading.is_nothing() => recent::remember(content),
+                Some(_) | None => self.note_unnamed(&reading, splice, backend),
+            }
             let before = self.unnamed.replace(content);
-            self.unnamed.sets_by_parameter = sets_by_parameter;
+            self.unnamed.sets_by_parameter = reading.sets_by_parameter;
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
         let name: Box<[u8]> = parse.name.into();
@@ -242,17 +249,12 @@ impl Machine {
         Ok(Progress::Taken)
     }
 
-    /// Looks at the text of an unnamed statement. Whether its parameters say what it sets.
-    fn read_unnamed(&mut self, text: &[u8], splice: &mut Splice<'_>, backend: &mut Backend) -> bool {
-        let reading = sql::read(text);
-        if reading.is_nothing() {
-            return false;
+    /// What the text of an unnamed statement says.
+    fn note_unnamed(&mut self, reading: &Reading, splice: &mut Splice<'_>, backend: &mut Backend) {
+        if !reading.is_nothing() {
+            self.note(reading, backend);
+            self.align_extended(reading, backend, splice.out());
         }
-        self.note(&reading, backend);
-        if !reading.prepared.is_empty() {
-            self.align_extended(&reading, backend, splice.out());
-        }
-        reading.sets_by_parameter
     }
 
     /// `DEALLOCATE name` as an extended query, of a statement that others share: it deallocates one made for the
@@ -298,9 +300,7 @@ impl Machine {
                     self.note_parameters(frontend::bind_parameters(message));
                 }
                 self.note(reading, backend);
-                if !reading.prepared.is_empty() {
-                    self.align_extended(reading, backend, splice.out());
-                }
+                self.align_extended(reading, backend, splice.out());
             }
             let head = HEADER + portal.len() + name.len() + 2;
             self.ensure(&statement, splice, backend);
@@ -383,7 +383,7 @@ impl Machine {
         self.unnamed.is_here = true;
         if let Some(content) = self.unnamed.content.clone() {
             if let Some((text, _)) = cstr(&content) {
-                let _ = self.read_unnamed(text, splice, backend);
+                self.note_unnamed(&sql::read(text), splice, backend);
             }
             frontend::put_parse(splice.out(), b"", &content);
             self.extended(Expect::Parse(ParseRole::Injected { statement: None }));
