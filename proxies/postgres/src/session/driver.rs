@@ -369,7 +369,7 @@ impl Session {
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         self.count();
         self.log(None);
-        if self.registered.canceller.released() && !self.registered.canceller.settled().await {
+        if self.registered.canceller.released() && !Box::pin(self.registered.canceller.settled()).await {
             self.seen.released();
             let kept = self.machine.keeps_server() || self.machine.survey().is_some();
             return if kept { Err(Error::Lost(io::ErrorKind::TimedOut.into())) } else { Ok(()) };
