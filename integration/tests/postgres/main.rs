@@ -13,6 +13,7 @@ mod regress;
 mod roles;
 mod scram;
 mod sessions;
+mod storm;
 mod suites;
 mod transparency;
 
@@ -86,6 +87,14 @@ async fn text(client: &Client, query: &str) -> Result<String, Error> {
         .iter()
         .find_map(|message| if let SimpleQueryMessage::Row(row) = message { row.get(0) } else { None });
     Ok(row.unwrap_or_default().to_owned())
+}
+
+/// xorshift64*: the seed is all there is to know.
+fn roll(dice: &mut u64, sides: usize) -> usize {
+    *dice ^= *dice >> 12;
+    *dice ^= *dice << 25;
+    *dice ^= *dice >> 27;
+    usize::try_from(dice.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap_or_default() % sides
 }
 
 /// Runs a test's future with time to spare, but not for ever.

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
 use harness::{Kind, Postgres, Proxy};
 
-use super::{TRUSTING, code, connect, connect_as, proxy, proxy_with_wait, run, text};
+use super::{TRUSTING, code, connect, connect_as, proxy, proxy_with_wait, roll, run, text};
 
 const CLIENTS: usize = 200;
 const SERVERS: usize = 20;
@@ -231,14 +231,6 @@ fn shown(message: &SimpleQueryMessage) -> String {
     } else {
         String::new()
     }
-}
-
-/// xorshift64*: the seed is all there is to know.
-fn roll(dice: &mut u64, sides: usize) -> usize {
-    *dice ^= *dice >> 12;
-    *dice ^= *dice << 25;
-    *dice ^= *dice >> 27;
-    usize::try_from(dice.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap_or_default() % sides
 }
 
 /// Several sessions at once, each beside one that has a server to itself: both see the same.

@@ -75,8 +75,8 @@ impl Registered {
     /// back](Canceller::hold_back), or just when its place in line came up, is carried out now.
     pub fn leased(&self, target: &Arc<CancelTarget>) {
         if self.canceller.leased(target) {
-            let canceller = Arc::clone(&self.canceller);
-            tokio::spawn(async move { canceller.cancel().await });
+            let (canceller, target) = (Arc::clone(&self.canceller), Arc::clone(target));
+            tokio::spawn(async move { canceller.pass_on(&target).await });
         }
     }
 }
@@ -135,10 +135,14 @@ impl Canceller {
         }
     }
 
-    /// What the session runs can be cancelled there from now on; true if it was already.
+    /// What the session runs can be cancelled there from now on. If it was already, the request is under way (true):
+    /// it must be [passed on](Canceller::pass_on), and hits what runs now or nothing.
     fn leased(&self, target: &Arc<CancelTarget>) -> bool {
         let mut stage = self.stage.lock();
-        matches!(std::mem::replace(&mut stage.now, Now::Leased(Arc::clone(target))), Now::Cancelled)
+        let before = std::mem::replace(&mut stage.now, Now::Leased(Arc::clone(target)));
+        let is_cancelled = matches!(before, Now::Cancelled);
+        stage.under_way += usize::from(is_cancelled);
+        is_cancelled
     }
 
     /// From now on a request finds nothing to cancel. True if one is under way: see [`Canceller::settled`].
@@ -181,6 +185,11 @@ impl Canceller {
                 }
             }
         };
+        self.pass_on(&target).await;
+    }
+
+    /// Sends a request that is counted as under way.
+    async fn pass_on(&self, target: &CancelTarget) {
         let _under_way = UnderWay(self);
         if let Err(error) = target.send().await {
             tracing::debug!(%error, address = %target.address, "a cancel request could not be passed on");
@@ -233,6 +242,20 @@ mod tests {
         assert!(cancels.cancel(&key).await);
         drop(session);
         assert!(!cancels.cancel(&key).await);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_came_in_line_is_under_way_from_the_lease_on() {
+        let cancels = Arc::new(Cancels::default());
+        let session = cancels.register(None, false).unwrap();
+        session.canceller.hold_back();
+        assert!(cancels.cancel(&session.key).await);
+        // Nobody listens there: the request goes nowhere, but not before its turn.
+        let address = "127.0.0.1:1".parse().unwrap();
+        let target = CancelTarget { address, tls: None, key: session.key.clone() };
+        session.leased(&Arc::new(target));
+        assert!(session.canceller.released(), "the next query must not be hit by it");
+        assert!(session.canceller.settled().await);
     }
 
     #[tokio::test]
