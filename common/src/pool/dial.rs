@@ -210,6 +210,10 @@ async fn dial<M: Manager>(pool: &Shared<M>, attempt: Attempt<'_>) -> Result<(), 
             let lifetime =
                 max_lifetime.map(|lifetime| lifetime.mul_f64(pool.dialer.jitter(LIFETIME_SHARE_MIN)));
             pool.inventory.add(conn, Instant::now(), lifetime);
+            if pool.is_oversized() {
+                // It was on its way when the bound was lowered.
+                pool.shrinking.store(true, Ordering::Relaxed);
+            }
             pool.counts.opened.fetch_add(1, Ordering::Relaxed);
             if attempt.succeeded() {
                 info!(pool = pool.name, "connected again");

@@ -32,7 +32,7 @@ pub(super) async fn run<M: Manager>(pool: Weak<Shared<M>>) {
 
 /// Looks at each idle connection as a lessee of its own, permit and all, so that nobody
 /// dials for want of one that is merely being looked at.
-fn sweep<M: Manager>(pool: &std::sync::Arc<Shared<M>>) {
+pub(super) fn sweep<M: Manager>(pool: &std::sync::Arc<Shared<M>>) {
     let now = Instant::now();
     let (idle_timeout, warm) = {
         let config = pool.config.lock();

@@ -220,9 +220,12 @@ impl<M: Manager> Pool<M> {
     pub fn reconfigure(&self, config: PoolConfig) {
         self.0.dialer.set_backoff(config.backoff);
         let limit = if self.0.paused.load(Ordering::Relaxed) { 0 } else { config.size };
-        self.0.shrinking.store(true, Ordering::Relaxed);
-        self.0.gate.resize(limit, config.waiting_max);
+        let waiting_max = config.waiting_max;
         *self.0.config.lock() = config;
+        self.0.shrinking.store(true, Ordering::Relaxed);
+        // While there is still a permit for each idle one to be looked at with.
+        keeper::sweep(&self.0);
+        self.0.gate.resize(limit, waiting_max);
         self.0.wake_keeper.notify_one();
     }
 

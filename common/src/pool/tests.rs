@@ -548,3 +548,14 @@ mod idle_lists {
         assert_eq!(list.put('a', Instant::now()), Some('a'));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn shrinking_closes_idle_connections_at_once_however_few_permits_are_left() {
+    let (pool, server) = pool(config(5));
+    drop(join_all((0..5).map(|_| pool.lease(within(1)))).await);
+    assert_eq!(server.open.load(SeqCst), 5);
+    pool.reconfigure(config(2));
+    assert_eq!(server.open.load(SeqCst), 2);
+    pool.reconfigure(config(0));
+    assert_eq!(server.open.load(SeqCst), 0);
+}

@@ -13,6 +13,7 @@ mod regress;
 mod roles;
 mod scram;
 mod sessions;
+mod shares;
 mod storm;
 mod suites;
 mod transparency;

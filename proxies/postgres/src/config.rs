@@ -111,6 +111,11 @@ pub struct Pool {
     pub size: u32,
     /// Server connections that are kept even when idle.
     pub min: u32,
+    /// Server connections more, once clients have waited for `reserve_after`.
+    #[schemars(range(max = 100_000))]
+    pub reserve: u32,
+    /// How long there has to be a line before the reserve is opened.
+    pub reserve_after: Duration,
     /// How long a client waits for a server connection.
     pub max_wait: Duration,
     /// How many clients may wait.
@@ -136,6 +141,8 @@ impl Default for Pool {
             mode: PoolMode::Transaction,
             size: 20,
             min: 0,
+            reserve: 0,
+            reserve_after: Duration::from_secs(5),
             max_wait: Duration::from_secs(30),
             max_waiters: 10_000,
             idle: Duration::from_secs(600),
@@ -189,6 +196,9 @@ pub struct Limits {
     /// Pairs of database and user with server connections.
     #[schemars(range(min = 1))]
     pub pools: u32,
+    /// Server connections of all pools together, shared by demand. Without it each pool has its size.
+    #[schemars(range(min = 1))]
+    pub server_connections: Option<u32>,
 }
 
 impl Default for Limits {
@@ -200,6 +210,7 @@ impl Default for Limits {
             statements: 5000,
             statement_bytes: Size::mib(16),
             pools: 1000,
+            server_connections: None,
         }
     }
 }

@@ -117,19 +117,23 @@ fn pool(name: &str, line: &Line, source: &Source, page: &mut Page, problems: &mu
     let own = line.number("pool_size").or_else(|| source.number("default_pool_size")).unwrap_or(20);
     let reserve = line.number("reserve_pool").or_else(|| line.number("reserve_pool_size"));
     let reserve = reserve.or_else(|| source.number("reserve_pool_size")).unwrap_or(0);
-    let size = own.saturating_add(reserve);
-    if !(1..=100_000).contains(&size) {
-        problems.at(&line.place, format!("{name}: {size} connections in a pool: expected 1 to 100000"));
+    if !(1..=100_000).contains(&own) || reserve > 100_000 {
+        let message =
+            format!("{name}: {own} connections in a pool, and {reserve} of a reserve: expected 1 to 100000");
+        problems.at(&line.place, message);
     }
     page.line(2, "pool:");
     page.pair(3, "mode", &mode);
-    if reserve > 0 {
-        page.comment(3, format_args!("{own}, and {reserve} of the reserve"));
-    }
-    page.pair(3, "size", size);
+    page.pair(3, "size", own);
     let min = line.number("min_pool_size").or_else(|| source.number("min_pool_size")).unwrap_or(0);
     if min > 0 {
-        page.pair(3, "min", min.min(size));
+        page.pair(3, "min", min.min(own));
+    }
+    if reserve > 0 {
+        page.pair(3, "reserve", reserve);
+        if let Some(after) = source.seconds("reserve_pool_timeout") {
+            page.pair(3, "reserve_after", after);
+        }
     }
     page.pair(3, "max_wait", unless_zero(source.seconds("query_wait_timeout"), 120));
     if let Some(clients) = source.number("max_client_conn").filter(|clients| *clients > 10_000) {
@@ -182,7 +186,7 @@ fn unsupported(name: &str, line: &Line, notes: &mut Notes) {
         ("application_name", "it is the client's"),
         (
             "max_db_connections",
-            "connections are bounded by `pool.size`, for each user: see that their sum fits",
+            "connections are bounded by `pool.size` for each user, and by `limits.server_connections` in all",
         ),
         ("max_db_client_connections", "clients are bounded by `max_connections` of a listener"),
         ("auth_query", "there is one `auth_query` for all databases"),

@@ -92,7 +92,7 @@ const CHECKS: Fate =
     Fate::Needless("a server connection that died is noticed before it is given to a client");
 const STARTUP: Fate = Fate::Needless("whatever a client sets at startup or later goes with its session");
 const BOUND: Fate = Fate::Missing(
-    "connections are bounded by `pool.size`, for each pair of database and user: see that their sum fits",
+    "connections are bounded by `pool.size` for each pair of database and user, and by `limits.server_connections` in all",
 );
 const CLIENTS: Fate = Fate::Missing("clients are bounded by `max_connections` of a listener");
 const TIMEOUT: Fate = Fate::Missing(
@@ -191,7 +191,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     seconds("query_wait_notify", Fate::Needless("who waits is told nothing before `pool.max_wait`")),
     converted("query_wait_timeout", Kind::Seconds),
     converted("reserve_pool_size", Kind::Number),
-    seconds("reserve_pool_timeout", Fate::Needless("the reserve is part of `pool.size`, without a wait")),
+    seconds("reserve_pool_timeout", Fate::Converted),
     text("resolv_conf", Fate::Missing("names are looked up as the system is set up to do")),
     number("sbuf_loopcnt", WIRE),
     number(

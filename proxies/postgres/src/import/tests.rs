@@ -152,9 +152,12 @@ fn a_pool_is_the_databases_own_where_it_says_so() {
         "a = host=x pool_mode=Transaction pool_size=3 reserve_pool=2 min_pool_size=9\nb = host=x",
         "default_pool_size = 7\nmin_pool_size = 1\npool_mode = statement\nreserve_pool_size = 1",
     );
-    let pool = |name: &str| &config.databases[name].pool;
-    assert_eq!((pool("a").mode, pool("a").size, pool("a").min), (PoolMode::Transaction, 5, 5));
-    assert_eq!((pool("b").mode, pool("b").size, pool("b").min), (PoolMode::Statement, 8, 1));
+    let pool = |name: &str| {
+        let pool = &config.databases[name].pool;
+        (pool.mode, pool.size, pool.min, pool.reserve)
+    };
+    assert_eq!(pool("a"), (PoolMode::Transaction, 3, 3, 2));
+    assert_eq!(pool("b"), (PoolMode::Statement, 7, 1, 1));
     assert!(small("a = host=x pool_size=0", "").unwrap_err().contains(":2: a: 0 connections in a pool"));
 }
 

@@ -222,7 +222,9 @@ impl Session {
         let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
             Poll::Ready(leased) => Poll::Ready(leased.map_err(refused)),
             Poll::Pending => {
-                has_waited = true;
+                if !std::mem::replace(&mut has_waited, true) {
+                    self.pool.is_waited_for();
+                }
                 in_line.poll_left(cx).map(Err)
             }
         });

@@ -20,6 +20,7 @@ use super::passthrough::{Claim, Passthrough};
 use super::pool::UserPool;
 use super::probe::SslRequestProber;
 use super::random;
+use super::shares::{self, Shares};
 use crate::auth::Stored;
 use crate::auth::scram::Verifier;
 use crate::config::{Auth, Config, Database};
@@ -39,6 +40,7 @@ pub struct Directory {
     pub(super) gates: Gates,
     current: ArcSwap<Known>,
     pub(super) pools: Mutex<HashMap<PoolKey, Pooled>>,
+    pub(super) shares: Arc<Shares>,
     /// Makes verifiers for those who do not exist, and salts for those who do.
     secret: [u8; 32],
 }
@@ -83,9 +85,12 @@ impl Directory {
             gates: Gates::default(),
             current: ArcSwap::from_pointee(known),
             pools: Mutex::default(),
+            shares: Arc::default(),
             secret: random()?,
         });
+        directory.shares.configure(config);
         cx.runtime.spawn(reap(Arc::downgrade(&directory)));
+        cx.runtime.spawn(shares::keep(Arc::downgrade(&directory), Arc::clone(&directory.shares)));
         Ok(directory)
     }
 
@@ -102,7 +107,9 @@ impl Directory {
                 pool.update(target, options, replaced);
             }
         }
+        let config = Arc::clone(&known.config);
         self.current.store(known);
+        self.shares.configure(&config);
         Ok(())
     }
 
@@ -201,12 +208,23 @@ impl Directory {
         }
         keys.into_iter().for_each(|keys| target.learn(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
-        let pool =
-            Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.live, &self.cx.runtime));
+        // Where there is a limit, a new pool gets its share as soon as it is looked at.
+        let allowed = known.config.limits.server_connections.map_or(options.size as usize, |_| 0);
+        let pool = UserPool::start(
+            key.clone(),
+            target,
+            (options, allowed),
+            metrics,
+            &self.live,
+            &self.shares,
+            &self.cx.runtime,
+        );
+        let pool = Arc::new(pool);
         if gate.is_paused {
             pool.hold();
         }
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
+        self.shares.nudge();
         Ok(pool)
     }
 

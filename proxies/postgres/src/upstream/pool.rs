@@ -10,11 +10,13 @@ use groove_common::admission::Refused;
 use groove_common::health::Backoff;
 use groove_common::net::Timer;
 use groove_common::pool::{Lease, LeaseError, Pool, PoolConfig, PoolStatus, Waiter};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::Server;
 use super::dial::{Dial, Target};
+use super::shares::{Shares, Want};
 use super::welcome::{Asked, Welcome};
 use crate::auth::scram::SaltedKeys;
 use crate::config;
@@ -48,20 +50,26 @@ pub struct UserPool {
     connections: Pool<Dial>,
     dial: Dial,
     options: ArcSwap<config::Pool>,
+    /// Connections it may have now.
+    allowed: Mutex<usize>,
+    /// Since when there has been a line, and the reserve has been in use after it.
+    crowded_since: Mutex<Option<Instant>>,
+    shares: Arc<Shares>,
 }
 
 impl UserPool {
     pub(super) fn start(
         (database, user): (String, String),
         target: Target,
-        options: config::Pool,
+        (options, allowed): (config::Pool, usize),
         metrics: PoolMetrics,
         live: &Arc<Live>,
+        shares: &Arc<Shares>,
         runtime: &Handle,
     ) -> UserPool {
         let metrics = Arc::new(metrics);
         let name = format!("{database}.{user}");
-        let bounds = bounds(&options, target.connect);
+        let bounds = bounds(&options, target.connect, allowed);
         let dial = Dial {
             target: Arc::new(ArcSwap::from_pointee(target)),
             welcome: Arc::new(Welcome::default()),
@@ -78,6 +86,9 @@ impl UserPool {
             statements: Arc::default(),
             dial,
             options: ArcSwap::from_pointee(options),
+            allowed: Mutex::new(allowed),
+            crowded_since: Mutex::default(),
+            shares: Arc::clone(shares),
         }
     }
 
@@ -88,7 +99,12 @@ impl UserPool {
             // What a client has told of them it tells again only with its next login.
             target.keys = Arc::clone(&before.keys);
         }
-        self.connections.reconfigure(bounds(&options, target.connect));
+        let mut allowed = self.allowed.lock();
+        if *allowed == self.options.load().size as usize {
+            *allowed = options.size as usize;
+        }
+        self.connections.reconfigure(bounds(&options, target.connect, *allowed));
+        drop(allowed);
         self.dial.target.store(Arc::new(target));
         self.options.store(Arc::new(options));
         if replaced {
@@ -109,6 +125,52 @@ impl UserPool {
     /// Counts at this instant.
     pub fn status(&self) -> PoolStatus {
         self.connections.status()
+    }
+
+    /// What it would make use of.
+    pub(super) fn want(&self, now: Instant) -> Want {
+        let options = self.options.load();
+        let (size, status) = (options.size as usize, self.connections.status());
+        // Who waits for the end of a pause has no use for one before.
+        let waiting = if status.paused { 0 } else { status.waiting };
+        let mut since = self.crowded_since.lock();
+        if waiting > 0 {
+            since.get_or_insert(now);
+        } else if status.leased <= size {
+            *since = None;
+        }
+        let is_due = since.is_some_and(|since| now.duration_since(since) >= options.reserve_after.get());
+        let reserve = if is_due { options.reserve as usize } else { 0 };
+        Want {
+            size: size + reserve,
+            demand: (status.leased + waiting).max(options.min as usize),
+            open: status.leased + status.idle,
+        }
+    }
+
+    /// Whether clients wait, or the reserve is in use.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded_since.lock().is_some()
+    }
+
+    /// How many connections it may have now.
+    pub(super) fn allowed(&self) -> usize {
+        *self.allowed.lock()
+    }
+
+    /// Changes that.
+    pub(super) fn allow(&self, connections: usize) {
+        let mut allowed = self.allowed.lock();
+        if *allowed != connections {
+            *allowed = connections;
+            let connect = self.dial.target.load().connect;
+            self.connections.reconfigure(bounds(&self.options.load(), connect, connections));
+        }
+    }
+
+    /// A client of its has to wait.
+    pub fn is_waited_for(&self) {
+        self.shares.nudge();
     }
 
     /// Holds new leases back, at once.
@@ -155,6 +217,7 @@ impl UserPool {
     /// As [`UserPool::lease`], beginning now.
     pub async fn lease_now(&self) -> Result<Leased, Error> {
         let deadline = Some(self.deadline(Instant::now()));
+        self.is_waited_for();
         self.connections.lease(Waiter { deadline, ..Waiter::default() }).await.map_err(refused)
     }
 
@@ -296,9 +359,9 @@ fn take_plain_name(asked: &mut Asked) -> Option<String> {
     Some(name)
 }
 
-fn bounds(options: &config::Pool, connect: Duration) -> PoolConfig {
+fn bounds(options: &config::Pool, connect: Duration, allowed: usize) -> PoolConfig {
     PoolConfig {
-        size: options.size as usize,
+        size: allowed,
         waiting_max: options.max_waiters as usize,
         warm: options.min as usize,
         idle_timeout: Some(options.idle.get()),

@@ -217,7 +217,7 @@ pub(super) fn databases(shared: &Shared) -> Table {
             NULL,
             int(written.pool.size as usize),
             int(written.pool.min as usize),
-            int(0),
+            int(written.pool.reserve as usize),
             mode(written.pool.mode).into(),
             int(0),
             int(connections),
