@@ -3,10 +3,12 @@
 
 mod block;
 mod lexer;
+mod listen;
 mod prepared;
 mod reading;
 mod set;
 #[cfg(test)]
 mod tests;
 
+pub use listen::Unlisten;
 pub use reading::{Block, Kinds, Prepared, Reading, read};

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use groove_common::discovery::Exchange;
 use groove_common::net::Stream;
 
-use super::CancelTarget;
+use super::{CancelTarget, Heard};
 use crate::error::Error;
 use crate::live::ServerSeat;
 use crate::session::state::Backend;
@@ -85,17 +85,24 @@ impl Server {
         }
     }
 
+    /// Runs a query of ours on a session's connection; `heard` gets the notifications that come meanwhile, which are the
+    /// session's.
+    pub async fn hear(&mut self, query: &str, heard: &mut Heard<'_>) -> Result<Status, Error> {
+        let on = |frame: Frame| {
+            if frame.tag == b'A' {
+                heard.push(frame);
+            }
+        };
+        self.ask(query, on).await
+    }
+
     /// What there is of what a session may have left; `None` if the server does not say. Notifications that come
     /// meanwhile are the session's.
-    pub async fn survey(
-        &mut self,
-        survey: &Survey,
-        to_client: &mut BytesMut,
-    ) -> Result<Option<Found>, Error> {
+    pub async fn survey(&mut self, survey: &Survey, heard: &mut Heard<'_>) -> Result<Option<Found>, Error> {
         let (query, mut rows) = (survey.query(), Vec::new());
         let answered = self.ask(&query, |frame| match frame.tag {
             b'D' => rows.push(frame),
-            b'A' => to_client.extend_from_slice(&frame.raw),
+            b'A' => heard.push(frame),
             _ => {}
         });
         match answered.await {

@@ -1,0 +1,249 @@
+//! LISTEN in transaction mode: a pool hears for its sessions, and each hears what it would on a server of its own.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use futures_util::stream::poll_fn;
+use harness::{Kind, Postgres, Proxy};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+use super::{TRUSTING, proxy, run, text};
+
+const SHOP: &str = "user=app password=secret dbname=shop";
+
+/// A client, and what it is told without having asked.
+pub(super) struct Ears {
+    pub(super) client: Client,
+    heard: UnboundedReceiver<Heard>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Told(String, String),
+    Ended(Option<SqlState>),
+}
+
+impl Ears {
+    pub(super) async fn open(address: SocketAddr, rest: &str) -> Result<Ears> {
+        let target = format!("host={} port={} {rest}", address.ip(), address.port());
+        let (client, mut connection) = tokio_postgres::connect(&target, NoTls).await?;
+        let (tell, heard) = unbounded_channel();
+        let mut messages = poll_fn(move |cx| connection.poll_message(cx));
+        tokio::spawn(async move {
+            let ended = loop {
+                match messages.next().await {
+                    Some(Ok(AsyncMessage::Notification(said))) => {
+                        let said = Heard::Told(said.channel().to_owned(), said.payload().to_owned());
+                        // Who does not want to hear any more has gone.
+                        let _ = tell.send(said);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break Heard::Ended(error.code().cloned()),
+                    None => break Heard::Ended(None),
+                }
+            };
+            let _ = tell.send(ended);
+        });
+        Ok(Ears { client, heard })
+    }
+
+    async fn run(&self, sql: &str) -> Result<()> {
+        Ok(self.client.batch_execute(sql).await.with_context(|| sql.to_owned())?)
+    }
+
+    async fn next(&mut self) -> Result<(String, String)> {
+        match self.heard.recv().await.context("the connection")? {
+            Heard::Told(channel, payload) => Ok((channel, payload)),
+            Heard::Ended(code) => bail!("ended by {code:?}"),
+        }
+    }
+
+    /// What comes before a payload.
+    async fn until(&mut self, last: &str) -> Result<Vec<(String, String)>> {
+        let mut heard = Vec::new();
+        loop {
+            match self.next().await? {
+                (_, payload) if payload == last => return Ok(heard),
+                told => heard.push(told),
+            }
+        }
+    }
+
+    /// What is here already.
+    fn here(&mut self) -> Vec<(String, String)> {
+        let mut here = Vec::new();
+        while let Ok(Heard::Told(channel, payload)) = self.heard.try_recv() {
+            here.push((channel, payload));
+        }
+        here
+    }
+
+    /// Why the connection ended; what was told before is passed over.
+    async fn end(&mut self) -> Result<Option<SqlState>> {
+        loop {
+            if let Heard::Ended(code) = self.heard.recv().await.context("the connection")? {
+                return Ok(code);
+            }
+        }
+    }
+}
+
+fn told(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(channel, payload)| ((*channel).to_owned(), (*payload).to_owned())).collect()
+}
+
+fn gauge(proxy: &Proxy, name: &str) -> Result<f64> {
+    proxy.metrics()?.sum(name, &[("user", "app")]).with_context(|| name.to_owned())
+}
+
+#[test]
+fn two_hundred_listen_over_one_connection() -> Result<()> {
+    const CLIENTS: usize = 200;
+    run(async {
+        let server = Postgres::start()?;
+        let proxy = Proxy::of(Kind::Postgres).config(TRUSTING).set("SERVER", server.address()).start()?;
+        let ears = (0..CLIENTS).map(|_| Ears::open(proxy.address(), "user=app dbname=shop"));
+        let mut ears = try_join_all(ears).await?;
+        try_join_all(ears.iter().enumerate().map(|(number, ears)| async move {
+            ears.run(&format!("LISTEN own_{number}")).await?;
+            ears.run("BEGIN; LISTEN common; COMMIT").await
+        }))
+        .await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
+        ensure!(gauge(&proxy, "groove_postgres_listening")? == 200.0);
+        ensure!(gauge(&proxy, "groove_postgres_channels")? == 201.0);
+        let listening = "SELECT count(*) FILTER (WHERE application_name = 'groove listener') || ' ' || \
+                         (count(*) <= 21) FROM pg_stat_activity WHERE usename = 'app'";
+        ensure!(server.sql("shop", listening)? == "1 true");
+
+        try_join_all(ears.iter().enumerate().map(|(number, ears)| async move {
+            let next = (number + 1) % CLIENTS;
+            for round in 0..3 {
+                ears.run(&format!(
+                    "NOTIFY own_{next}, '{number} {round}'; NOTIFY common, '{number} {round}'"
+                ))
+                .await?;
+            }
+            anyhow::Ok(())
+        }))
+        .await?;
+        server.sql("shop", "NOTIFY common, 'end'")?;
+        let mut common: Option<Vec<String>> = None;
+        for (number, ears) in ears.iter_mut().enumerate() {
+            let heard = ears.until("end").await?;
+            let on = |wanted: &str| -> Vec<String> {
+                let of = heard.iter().filter(|(channel, _)| channel == wanted);
+                of.map(|(_, payload)| payload.clone()).collect()
+            };
+            let before = (number + CLIENTS - 1) % CLIENTS;
+            let expected: Vec<_> = (0..3).map(|round| format!("{before} {round}")).collect();
+            ensure!(on(&format!("own_{number}")) == expected, "{number}: {heard:?}");
+            ensure!(heard.len() == 3 + 3 * CLIENTS, "{number} heard {}", heard.len());
+            // All in the order in which they were committed.
+            ensure!(common.get_or_insert_with(|| on("common")) == &on("common"), "{number}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_transaction_decides_what_is_heard() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        // The server's own word first.
+        for address in [server.address(), proxy.address()] {
+            let address: SocketAddr = address.to_string().parse()?;
+            let (mut ears, other) = (Ears::open(address, SHOP).await?, Ears::open(address, SHOP).await?);
+            ears.run("LISTEN sure").await?;
+            ears.run("BEGIN; LISTEN a; ROLLBACK").await?;
+            ears.run("BEGIN; SAVEPOINT s; LISTEN a; ROLLBACK TO s; COMMIT").await?;
+            ears.run("LISTEN a; SELECT 1/0").await.unwrap_err();
+            other.run("NOTIFY a, '1'; NOTIFY sure, '2'").await?;
+            ensure!(ears.next().await? == ("sure".into(), "2".into()));
+
+            // Its own, and at once.
+            ears.run("BEGIN; LISTEN a; NOTIFY a, '3'; NOTIFY sure, '4'; COMMIT").await?;
+            let mut here = ears.here();
+            here.sort();
+            ensure!(here == told(&[("a", "3"), ("sure", "4")]), "{here:?}");
+            ears.run("NOTIFY a, '5'").await?;
+            ensure!(ears.here() == told(&[("a", "5")]));
+            text(&ears.client, "SELECT pg_notify('a', '6')").await?;
+            ensure!(ears.here() == told(&[("a", "6")]));
+
+            // Not before its transaction is over.
+            ears.run("BEGIN; SELECT 1").await?;
+            if address != proxy.address() {
+                other.run("NOTIFY a, '7'").await?;
+                ensure!(ears.here().is_empty());
+                ears.run("COMMIT").await?;
+                ensure!(ears.until("7").await?.is_empty());
+            } else {
+                ears.run("COMMIT").await?;
+            }
+
+            // An UNLISTEN counts with its transaction.
+            ears.run("BEGIN; UNLISTEN a; ROLLBACK").await?;
+            ears.run("UNLISTEN a; SELECT 1/0").await.unwrap_err();
+            ears.run("BEGIN; UNLISTEN *; COMMIT AND CHAIN; LISTEN a; LISTEN sure; COMMIT").await?;
+            other.run("NOTIFY a, '8'; NOTIFY sure, '9'").await?;
+            ensure!(ears.until("9").await? == told(&[("a", "8")]));
+            for leave in ["UNLISTEN a", "UNLISTEN *; LISTEN sure", "DISCARD ALL; LISTEN sure"] {
+                let leave: Vec<_> = leave.split("; ").collect();
+                ears.run("LISTEN a").await?;
+                other.run("NOTIFY a, '10'").await?;
+                ensure!(ears.next().await?.1 == "10");
+                for sql in leave {
+                    ears.client.simple_query(sql).await?;
+                }
+                other.run("NOTIFY a, '11'; NOTIFY sure, '12'").await?;
+                ensure!(ears.until("12").await?.is_empty());
+            }
+            let statement = ears.client.prepare("UNLISTEN sure").await?;
+            ears.client.execute(&statement, &[]).await?;
+            other.run("NOTIFY sure, '13'").await?;
+            ears.run("LISTEN last").await?;
+            other.run("NOTIFY last, '14'").await?;
+            ensure!(ears.until("14").await?.is_empty());
+        }
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn channels_are_called_what_the_server_calls_them() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        let mut ears = Ears::open(proxy.address(), SHOP).await?;
+        let long = "l".repeat(70);
+        // As it is written, and as it is.
+        let names = [
+            ("MiXed", "mixed"),
+            ("\"MiXed\"", "MiXed"),
+            ("\"with \"\"quotes\"\"; and 'more', \\ $1\"", "with \"quotes\"; and 'more', \\ $1"),
+            ("\"ÄÖ 漢字\"", "ÄÖ 漢字"),
+            (&long, &long[..63]),
+        ];
+        for (written, _) in names {
+            ears.run(&format!("LISTEN {written}")).await?;
+        }
+        let payload = "'; UNLISTEN *; -- \t \u{1} é 漢";
+        for (_, name) in names {
+            ears.client.execute("SELECT pg_notify($1, $2)", &[&name, &payload]).await?;
+            ensure!(ears.next().await? == (name.to_owned(), payload.to_owned()));
+        }
+        ears.run("LISTEN sure").await?;
+        for (written, name) in names {
+            ears.run(&format!("UNLISTEN {written}")).await?;
+            server.sql("shop", &format!("SELECT pg_notify('{}', 'x')", name.replace('\'', "''")))?;
+            ears.run("NOTIFY sure, 'y'").await?;
+            ensure!(ears.until("y").await?.is_empty(), "{written}");
+        }
+        Ok(())
+    })
+}
