@@ -1,5 +1,7 @@
 //! LISTEN in transaction mode: a pool hears for its sessions, and each hears what it would on a server of its own.
 
+mod storm;
+
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,13 +13,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use super::{TRUSTING, proxy, run, text};
+use super::faults::until;
+use super::{TRUSTING, connect, proxy, run, text};
 
 const SHOP: &str = "user=app password=secret dbname=shop";
 
 /// A client, and what it is told without having asked.
-pub(super) struct Ears {
-    pub(super) client: Client,
+struct Ears {
+    client: Client,
     heard: UnboundedReceiver<Heard>,
 }
 
@@ -28,7 +31,7 @@ enum Heard {
 }
 
 impl Ears {
-    pub(super) async fn open(address: SocketAddr, rest: &str) -> Result<Ears> {
+    async fn open(address: SocketAddr, rest: &str) -> Result<Ears> {
         let target = format!("host={} port={} {rest}", address.ip(), address.port());
         let (client, mut connection) = tokio_postgres::connect(&target, NoTls).await?;
         let (tell, heard) = unbounded_channel();
@@ -244,6 +247,125 @@ fn channels_are_called_what_the_server_calls_them() -> Result<()> {
             ears.run("NOTIFY sure, 'y'").await?;
             ensure!(ears.until("y").await?.is_empty(), "{written}");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn who_listens_is_ended_with_what_hears_for_it() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(2)?;
+        let (mut idle, mut busy) =
+            (Ears::open(proxy.address(), SHOP).await?, Ears::open(proxy.address(), SHOP).await?);
+        let other = connect(&proxy, "shop").await?;
+        idle.run("LISTEN a").await?;
+        busy.run("LISTEN a").await?;
+        busy.run("BEGIN; SELECT 1").await?;
+        let hang_up = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                       WHERE application_name = 'groove listener'";
+        ensure!(server.sql("shop", hang_up)? == "1");
+        ensure!(idle.end().await? == Some(SqlState::CONNECTION_FAILURE));
+        // A transaction comes to its end first.
+        ensure!(text(&busy.client, "SELECT 2").await? == "2");
+        busy.run("COMMIT").await?;
+        ensure!(busy.end().await? == Some(SqlState::CONNECTION_FAILURE));
+        ensure!(text(&other, "SELECT 3").await? == "3");
+        // Who comes anew is heard for anew.
+        let mut again = Ears::open(proxy.address(), SHOP).await?;
+        again.run("LISTEN a").await?;
+        server.sql("shop", "NOTIFY a, 'b'")?;
+        ensure!(again.next().await? == ("a".into(), "b".into()));
+        // When the last has left, nothing is left on the server.
+        again.run("UNLISTEN a").await?;
+        let listeners = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'groove listener'";
+        until("the end of what nobody needs", || async { Ok(server.sql("shop", listeners)? == "0") }).await?;
+        again.run("LISTEN a; NOTIFY a, 'c'").await?;
+        ensure!(again.next().await? == ("a".into(), "c".into()));
+        Ok(())
+    })
+}
+
+#[test]
+fn where_nothing_hears_for_it_a_session_keeps_its_connection() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(2)?;
+        let mut ears = Ears::open(proxy.address(), SHOP).await?;
+        ears.run("SELECT 1").await?;
+        // The role has all the connections that it may have.
+        server.sql("shop", "ALTER ROLE app CONNECTION LIMIT 1")?;
+        ears.run("LISTEN a").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 1.0);
+        ensure!(gauge(&proxy, "groove_postgres_listening")? == 0.0);
+        server.sql("shop", "NOTIFY a, 'b'; ALTER ROLE app CONNECTION LIMIT 10")?;
+        ensure!(ears.next().await? == ("a".into(), "b".into()));
+        ears.run("UNLISTEN a; LISTEN a").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
+        server.sql("shop", "NOTIFY a, 'c'")?;
+        ensure!(ears.next().await? == ("a".into(), "c".into()));
+        Ok(())
+    })
+}
+
+#[test]
+fn who_keeps_its_connection_for_another_reason_hears_on_both() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(2)?;
+        let mut ears = Ears::open(proxy.address(), SHOP).await?;
+        ears.run("LISTEN a").await?;
+        ears.run("SELECT pg_advisory_lock(1)").await?;
+        ears.run("LISTEN b; LISTEN a").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 1.0);
+        server.sql("shop", "NOTIFY a, '1'; NOTIFY b, '2'")?;
+        let mut heard = vec![ears.next().await?, ears.next().await?];
+        heard.sort();
+        ensure!(heard == told(&[("a", "1"), ("b", "2")]), "{heard:?}");
+        ears.run("SELECT pg_advisory_unlock(1)").await?;
+        ears.run("UNLISTEN a").await?;
+        server.sql("shop", "NOTIFY a, '3'; NOTIFY b, '4'")?;
+        ensure!(ears.next().await? == ("b".into(), "4".into()));
+        Ok(())
+    })
+}
+
+#[test]
+fn who_does_not_read_is_told_so_and_ended() -> Result<()> {
+    // More than sockets take between two programs of one machine, and a mailbox.
+    const FLOOD: usize = 4000;
+    run(async {
+        let (server, proxy) = proxy(2)?;
+        let mut other = Ears::open(proxy.address(), SHOP).await?;
+        other.run("LISTEN quiet").await?;
+        let target = format!("host={} port={} {SHOP}", proxy.address().ip(), proxy.address().port());
+        let (client, mut connection) = tokio_postgres::connect(&target, NoTls).await?;
+        let mut messages = poll_fn(move |cx| connection.poll_message(cx));
+        tokio::select! {
+            listens = client.batch_execute("LISTEN flood") => listens?,
+            message = messages.next() => bail!("{message:?}"),
+        }
+        let flood = format!(
+            "SELECT count(pg_notify('flood', n || repeat('x', 7000))) FROM generate_series(1, {FLOOD}) n"
+        );
+        server.sql("shop", &flood)?;
+        let limit = [("user", "app"), ("kind", "limit")];
+        until("the end of who does not read", || async {
+            Ok(proxy.metrics()?.sum("groove_postgres_errors", &limit).is_some_and(|count| count > 0.0))
+        })
+        .await?;
+        let mut read = 0;
+        let error = loop {
+            match messages.next().await.context("its end")? {
+                Ok(AsyncMessage::Notification(said)) => {
+                    read += 1;
+                    ensure!(said.payload().starts_with(&format!("{read}x")), "no gap before the end");
+                }
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        ensure!(error.code() == Some(&SqlState::PROGRAM_LIMIT_EXCEEDED), "{error:?}");
+        ensure!(read < FLOOD);
+        server.sql("shop", "NOTIFY quiet, 'end'")?;
+        ensure!(other.next().await? == ("quiet".into(), "end".into()));
         Ok(())
     })
 }

@@ -225,7 +225,7 @@ fn shown(message: &SimpleQueryMessage) -> String {
 }
 
 /// xorshift64*: the seed is all there is to know.
-fn roll(dice: &mut u64, sides: usize) -> usize {
+pub(super) fn roll(dice: &mut u64, sides: usize) -> usize {
     *dice ^= *dice >> 12;
     *dice ^= *dice << 25;
     *dice ^= *dice >> 27;

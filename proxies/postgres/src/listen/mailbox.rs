@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::Error;
 
 /// Bytes of notifications, as they go over the wire, that wait for one session.
-pub const MAILBOX_BYTES_MAX: usize = 1 << 20;
+pub const MAILBOX_BYTES_MAX: usize = 4 << 20;
 
 /// Why nothing more comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
