@@ -348,7 +348,7 @@ fn who_does_not_read_is_told_so_and_ended() -> Result<()> {
         server.sql("shop", &flood)?;
         let limit = [("user", "app"), ("kind", "limit")];
         until("the end of who does not read", || async {
-            Ok(proxy.metrics()?.sum("groove_postgres_errors", &limit).is_some_and(|count| count > 0.0))
+            Ok(proxy.metrics()?.sum("groove_postgres_errors_total", &limit).is_some_and(|count| count > 0.0))
         })
         .await?;
         let mut read = 0;

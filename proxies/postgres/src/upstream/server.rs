@@ -62,6 +62,7 @@ impl Server {
         self.stream.send(&mut out).await.map_err(Error::Lost)?;
         let mut input = BytesMut::new();
         let mut failure: Option<Bytes> = None;
+        let mut ended = None;
         loop {
             while let Some(frame) = decode(&mut input, &LIMITS).map_err(Error::Upstream)? {
                 match frame.tag {
@@ -73,13 +74,16 @@ impl Server {
                         let tag = frame.body();
                         self.backend.completed(tag.strip_suffix(b"\0").unwrap_or(tag));
                     }
-                    b'E' => failure = Some(frame.raw.slice(HEADER..)),
-                    b'Z' => {
-                        let status = Status::read(frame.body()).map_err(Error::Upstream)?;
-                        return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
-                    }
+                    b'E' if ended.is_none() => failure = Some(frame.raw.slice(HEADER..)),
+                    b'Z' => ended = Some(Status::read(frame.body()).map_err(Error::Upstream)?),
                     _ => on(frame),
                 }
+            }
+            // A notification may follow in the same read.
+            if let Some(status) = ended
+                && input.is_empty()
+            {
+                return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
             }
             fill(&mut self.stream, &mut input).await.map_err(Error::Lost)?;
         }

@@ -131,14 +131,13 @@ impl Session {
         let left = self.machine.take_left(found);
         let has_notified = self.machine.take_notified();
         let Some(listening) = self.machine.listening() else { return Ok(()) };
+        let mailbox = Arc::clone(&listening.subscription.mailbox);
         if !left.is_empty() || has_notified {
             listening.subscription.catch_up().await?;
         }
-        let frames = listening.subscription.mailbox.take()?;
+        self.machine.unlistens(&left);
+        let frames = mailbox.take()?;
         self.tell(&frames);
-        if !left.is_empty() {
-            self.machine.unlistens(&left);
-        }
         Ok(())
     }
 
