@@ -9,9 +9,10 @@ use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use futures_util::stream::poll_fn;
 use harness::{Kind, Postgres, Proxy};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use super::faults::until;
 use super::{TRUSTING, connect, proxy, run, text};
@@ -329,14 +330,16 @@ fn who_keeps_its_connection_for_another_reason_hears_on_both() -> Result<()> {
 
 #[test]
 fn who_does_not_read_is_told_so_and_ended() -> Result<()> {
-    // More than sockets take between two programs of one machine, and a mailbox.
+    // More than sockets take here, and a mailbox.
     const FLOOD: usize = 4000;
     run(async {
         let (server, proxy) = proxy(2)?;
         let mut other = Ears::open(proxy.address(), SHOP).await?;
         other.run("LISTEN quiet").await?;
-        let target = format!("host={} port={} {SHOP}", proxy.address().ip(), proxy.address().port());
-        let (client, mut connection) = tokio_postgres::connect(&target, NoTls).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(64 << 10)?;
+        let stream = socket.connect(proxy.address()).await?;
+        let (client, mut connection) = SHOP.parse::<Config>()?.connect_raw(stream, NoTls).await?;
         let mut messages = poll_fn(move |cx| connection.poll_message(cx));
         tokio::select! {
             listens = client.batch_execute("LISTEN flood") => listens?,

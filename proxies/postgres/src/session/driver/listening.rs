@@ -26,21 +26,23 @@ use crate::upstream::Heard;
 /// What ends an exchange outside of a transaction.
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
-/// Puts what was sent on the session's channels behind what its client is to get, if this is a moment for that. Whoever
-/// gets false is woken when there is something.
+/// Puts what was sent on the session's channels behind what its client is to get, if this is a moment for that; whether
+/// there was anything. The task is woken when there is more, or when there will not be any more.
 pub(super) fn hear(machine: &Machine, to_client: &mut BytesMut, cx: &mut Context<'_>) -> Result<bool, Error> {
     let Some(listening) = machine.listening().filter(|_| machine.may_notify()) else { return Ok(false) };
-    match listening.subscription.mailbox.poll_take(to_client.len() >= UNSENT_MAX, cx) {
-        Poll::Ready(frames) => {
-            let frames = frames?;
-            match to_client.is_empty() {
-                true => *to_client = frames,
-                false => to_client.extend_from_slice(&frames),
-            }
-            Ok(true)
+    let mut has_heard = false;
+    // To the end, or nobody would wake the task for what comes while its client does not read.
+    while let Poll::Ready(frames) =
+        listening.subscription.mailbox.poll_take(to_client.len() >= UNSENT_MAX, cx)
+    {
+        let frames = frames?;
+        match to_client.is_empty() {
+            true => *to_client = frames,
+            false => to_client.extend_from_slice(&frames),
         }
-        Poll::Pending => Ok(false),
+        has_heard = true;
     }
+    Ok(has_heard)
 }
 
 /// What becomes of the channels that a server connection listens to.
