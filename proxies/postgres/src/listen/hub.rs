@@ -141,7 +141,9 @@ impl Hub {
         let (channel, payload) = notification(frame.body()).map_err(Error::Upstream)?;
         let mut state = self.state.lock();
         if channel != self.marks.as_bytes() {
-            self.metrics.notifications.add(state.board.dispatch(channel, &frame.raw) as u64);
+            let count = state.board.dispatch(channel, &frame.raw);
+            self.metrics.notifications.add(count as u64);
+            self.metrics.sent.add((count * frame.raw.len()) as u64);
             return Ok(());
         }
         let mark = std::str::from_utf8(payload).ok().and_then(|mark| mark.parse().ok());
