@@ -3,19 +3,20 @@
 mod storm;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use futures_util::stream::poll_fn;
-use harness::{Kind, Postgres, Proxy};
+use harness::{Kind, Postgres, Proxy, Signal};
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
 use super::faults::until;
-use super::{TRUSTING, connect, proxy, run, text};
+use super::{TRUSTING, connect, connect_as, proxy, run, text};
 
 const SHOP: &str = "user=app password=secret dbname=shop";
 
@@ -369,6 +370,139 @@ fn who_does_not_read_is_told_so_and_ended() -> Result<()> {
         ensure!(read < FLOOD);
         server.sql("shop", "NOTIFY quiet, 'end'")?;
         ensure!(other.next().await? == ("quiet".into(), "end".into()));
+        Ok(())
+    })
+}
+
+/// With somebody who may use the console.
+const OPERATED: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+drain: 10s
+databases: {shop: {endpoints: [$SERVER], dbname: $NAME, pool: {size: 2}}}
+users: {app: {password: secret}, boss: {password: secret}}
+console: {admins: [boss]}
+";
+
+fn operated(server: &Postgres) -> Result<Proxy> {
+    let builder = Proxy::of(Kind::Postgres).config(OPERATED).set("SERVER", server.address());
+    builder.set("NAME", "shop").start()
+}
+
+/// A client that listens, and has heard something.
+async fn listening(proxy: &Proxy) -> Result<Ears> {
+    let mut ears = Ears::open(proxy.address(), SHOP).await?;
+    ears.run("LISTEN a; NOTIFY a, 'here'").await?;
+    ensure!(ears.next().await? == ("a".into(), "here".into()));
+    Ok(ears)
+}
+
+#[test]
+fn a_pause_leaves_those_that_listen_alone_and_a_replacement_ends_them() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let mut proxy = operated(&server)?;
+        let boss = connect_as(&proxy, "user=boss password=secret dbname=groove").await?;
+        let mut ears = listening(&proxy).await?;
+        let states = |rows: Vec<SimpleQueryMessage>, column: &str| -> Vec<String> {
+            let value = |row: &SimpleQueryMessage| match row {
+                SimpleQueryMessage::Row(row) => row.get(column).map(str::to_owned),
+                _ => None,
+            };
+            rows.iter().filter_map(value).collect()
+        };
+        let mut servers = states(boss.simple_query("SHOW SERVERS").await?, "state");
+        servers.sort();
+        ensure!(servers == ["idle", "listening"], "{servers:?}");
+        ensure!(states(boss.simple_query("SHOW POOLS").await?, "sv_idle") == ["1"]);
+
+        boss.batch_execute("PAUSE shop").await?;
+        server.sql("shop", "NOTIFY a, 'in a pause'")?;
+        ensure!(ears.next().await?.1 == "in a pause");
+        boss.batch_execute("RESUME shop").await?;
+        ears.run("SELECT 1").await?;
+
+        boss.batch_execute("RECONNECT shop").await?;
+        ensure!(ears.end().await? == Some(SqlState::ADMIN_SHUTDOWN));
+        let mut ears = listening(&proxy).await?;
+        boss.batch_execute("KILL shop").await?;
+        ensure!(ears.end().await? == Some(SqlState::ADMIN_SHUTDOWN));
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+        until("nothing on the server", || async { Ok(server.sql("shop", count)? == "0") }).await?;
+        boss.batch_execute("RESUME shop").await?;
+
+        // The database is another one from now on.
+        let mut ears = listening(&proxy).await?;
+        proxy.set("NAME", "postgres");
+        proxy.rewrite(OPERATED)?;
+        proxy.signal(Signal::HUP)?;
+        ensure!(ears.end().await? == Some(SqlState::ADMIN_SHUTDOWN));
+        let mut ears = listening(&proxy).await?;
+        server.sql("postgres", "NOTIFY a, 'elsewhere'")?;
+        ensure!(ears.next().await?.1 == "elsewhere");
+        Ok(())
+    })
+}
+
+#[test]
+fn who_only_listens_does_not_hold_up_a_drain() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let mut proxy = operated(&server)?;
+        let (mut idle, mut busy) = (listening(&proxy).await?, listening(&proxy).await?);
+        idle.here();
+        busy.run("BEGIN; SELECT 1").await?;
+        proxy.signal(Signal::TERM)?;
+        ensure!(idle.end().await? == Some(SqlState::ADMIN_SHUTDOWN));
+        busy.run("NOTIFY a, 'last'").await?;
+        busy.run("COMMIT").await?;
+        busy.until("last").await?;
+        ensure!(busy.end().await? == Some(SqlState::ADMIN_SHUTDOWN));
+        let ended = tokio::task::spawn_blocking(move || proxy.exit(Duration::from_secs(10))).await??;
+        ensure!(ended.success());
+        Ok(())
+    })
+}
+
+/// In session mode the server itself hears; in statement mode the pool, as in transaction mode.
+#[test]
+fn the_other_modes_hear_too() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        for (database, through_the_pool) in [("own", 0.0), ("single", 1.0)] {
+            let rest = format!("user=app password=secret dbname={database}");
+            let mut ears = Ears::open(proxy.address(), &rest).await?;
+            ears.run("LISTEN a").await?;
+            server.sql("shop", &format!("NOTIFY a, '{database}'"))?;
+            ensure!(ears.next().await? == ("a".into(), database.into()));
+            let labels = [("database", database)];
+            let metrics = proxy.metrics()?;
+            ensure!(metrics.sum("groove_postgres_listening", &labels) == Some(through_the_pool));
+            ensure!(metrics.sum("groove_postgres_notifications_total", &labels) == Some(through_the_pool));
+            ensure!(metrics.sum("groove_postgres_pinned", &labels) == Some(0.0));
+            ears.run("UNLISTEN *").await?;
+            server.sql("shop", "NOTIFY a, 'unheard'")?;
+            ears.run("LISTEN b").await?;
+            server.sql("shop", "NOTIFY b, 'heard'")?;
+            ensure!(ears.next().await? == ("b".into(), "heard".into()));
+        }
+        Ok(())
+    })
+}
+
+/// What the hub's connection hears is in its encoding: who has another keeps a connection.
+#[test]
+fn who_has_another_encoding_hears_in_it() -> Result<()> {
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        ensure!(server.sql("shop", "SHOW server_encoding")? == "UTF8");
+        let mut ears = Ears::open(proxy.address(), SHOP).await?;
+        ears.run("SET client_encoding = 'SQL_ASCII'; LISTEN a").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 1.0);
+        ears.run("NOTIFY a, 'x'").await?;
+        ensure!(ears.next().await? == ("a".into(), "x".into()));
+        ears.run("UNLISTEN *; SET client_encoding = 'UTF8'").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
         Ok(())
     })
 }

@@ -20,7 +20,7 @@ use super::board::{Board, Channel, SeatId};
 use super::mailbox::{Ended, Mailbox};
 use crate::error::Error;
 use crate::metrics::PoolMetrics;
-use crate::upstream::{Dial, Server};
+use crate::upstream::{CancelTarget, Dial, Server};
 use crate::wire::backend::notification;
 use crate::wire::{Frame, HEADER, Limits, decode, frontend};
 
@@ -58,6 +58,8 @@ struct State {
     marking: Vec<(u64, oneshot::Sender<()>)>,
     is_running: bool,
     is_replaced: bool,
+    /// Where it is connected.
+    server: Option<Arc<CancelTarget>>,
 }
 
 /// A session that has joined channels, and has yet to have its mark put.
@@ -111,6 +113,11 @@ impl Hub {
         &self.marks
     }
 
+    /// Whether it is connected to the same server as somebody else: notifications do not go from one to another.
+    pub fn is_beside(&self, other: &CancelTarget) -> bool {
+        self.state.lock().server.as_ref().is_some_and(|server| server.address == other.address)
+    }
+
     /// Ends those that listen, and the connection: their servers are others now.
     pub fn replace(&self) {
         let mut state = self.state.lock();
@@ -162,7 +169,7 @@ impl Hub {
         let is_done = state.board.is_empty() && state.waiting.is_empty();
         if is_done {
             state.board.end(Ended::Lost);
-            (state.is_running, state.is_replaced) = (false, false);
+            *state = State { board: std::mem::take(&mut state.board), ..State::default() };
         }
         is_done
     }
@@ -258,6 +265,7 @@ impl Ear<'_> {
         let setup = format!("SET client_encoding = '{encoding}';{SETUP};LISTEN \"{}\"", hub.marks);
         let said = timeout(ANSWER_MAX, server.run(&setup)).await;
         said.map_err(|_| Error::Lost(io::ErrorKind::TimedOut.into()))??;
+        hub.state.lock().server = Some(Arc::clone(&server.cancel));
         Ok(Ear { hub, server, input: BytesMut::new(), output: BytesMut::new() })
     }
 

@@ -88,7 +88,7 @@ impl Session {
         let listening = self.machine.listening();
         let is_new = |channel: &&Channel| listening.is_none_or(|listening| !listening.hears(channel));
         let new: Vec<Channel> = channels.iter().filter(is_new).cloned().collect();
-        if !self.machine.has_room_to_listen(&new) {
+        if !self.machine.may_listen(&new, &lease.backend.settings) {
             return Ok(Handed::Kept);
         }
         let fresh = if listening.is_none() { Some(self.pool.hub().sit()) } else { None };
@@ -123,6 +123,9 @@ impl Session {
         mut joined: Joined,
         heard: &mut Heard<'_>,
     ) -> Result<bool, Error> {
+        if !self.pool.hub().is_beside(&lease.cancel) {
+            return Ok(false);
+        }
         heard.await_mark(joined.mark);
         let is_put = self.pool.hear(lease, &joined.query, heard).await?;
         Ok(is_put && heard.is_marked() && joined.seen().await)

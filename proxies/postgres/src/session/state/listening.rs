@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::Machine;
 use crate::listen::{Channel, Subscription};
+use crate::session::settings::Settings;
 use crate::sql::{Reading, Unlisten};
 use crate::wire::backend::{Status, notification};
 
@@ -52,10 +53,9 @@ impl Machine {
         self.status == Status::Idle && self.expected.is_empty() && self.server_left == 0
     }
 
-    /// Whether so many channels may be heard through the pool.
-    pub fn has_room_to_listen(&self, channels: &[Channel]) -> bool {
+    /// Whether these channels, too, may be heard through the pool by a session with these settings.
+    pub fn may_listen(&self, channels: &[Channel], settings: &Settings) -> bool {
         let held = self.listening().map_or(0, |listening| listening.channels.len());
-        let settings = &self.settings;
         // The hub's connection speaks this one, see `listen::hub`.
         let same_encoding = settings.get("client_encoding") == Some("UTF8")
             || settings.get("server_encoding") == Some("SQL_ASCII");

@@ -128,7 +128,8 @@ impl Machine {
                 if self.pinned.intersects(*releases) {
                     *leaves | self.pinned | doubts
                 } else {
-                    doubts
+                    // But for what it hears, which the pool may hear for it.
+                    doubts | ((*leaves & Kinds::LISTENS) - self.pinned)
                 }
             }
         };
