@@ -57,7 +57,7 @@ impl Ears {
     }
 
     async fn run(&self, sql: &str) -> Result<()> {
-        Ok(self.client.batch_execute(sql).await.with_context(|| sql.to_owned())?)
+        self.client.batch_execute(sql).await.with_context(|| sql.to_owned())
     }
 
     async fn next(&mut self) -> Result<(String, String)> {
@@ -411,9 +411,9 @@ fn a_pause_leaves_those_that_listen_alone_and_a_replacement_ends_them() -> Resul
         let boss = connect_as(&proxy, "user=boss password=secret dbname=groove").await?;
         let mut ears = listening(&proxy).await?;
         let states = |rows: Vec<SimpleQueryMessage>, column: &str| -> Vec<String> {
-            let value = |row: &SimpleQueryMessage| match row {
-                SimpleQueryMessage::Row(row) => row.get(column).map(str::to_owned),
-                _ => None,
+            let value = |row: &SimpleQueryMessage| {
+                let SimpleQueryMessage::Row(row) = row else { return None };
+                row.get(column).map(str::to_owned)
             };
             rows.iter().filter_map(value).collect()
         };

@@ -4,6 +4,7 @@
 //! A client knows of each of its times on a channel which notifications had certainly not been sent when its LISTEN came
 //! back, and which certainly had been when it sent its UNLISTEN. It has to have heard all in between, once, in order, and
 //! whatever else it heard at the edges has to join without a gap.
+#![allow(clippy::indexing_slicing, reason = "in helpers of tests too, a panic is the report")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -134,7 +134,15 @@ struct Simulation {
     at: usize,
     listens: BTreeSet<Vec<u8>>,
     told: bool,
-    sessions: Vec<(SeatId, Arc<Mailbox>, BTreeMap<usize, Stage>, Vec<u8>)>,
+    sessions: Vec<Session>,
+}
+
+struct Session {
+    seat: SeatId,
+    mailbox: Arc<Mailbox>,
+    stages: BTreeMap<usize, Stage>,
+    /// On the channels where it is now.
+    heard: Vec<u8>,
 }
 
 const CHANNELS: [&str; 3] = ["a", "b", "c"];
@@ -144,7 +152,8 @@ impl Simulation {
         let mut board = Board::default();
         let sessions = (0..4).map(|_| {
             let mailbox = Arc::<Mailbox>::default();
-            (board.sit(Arc::clone(&mailbox)), mailbox, BTreeMap::new(), Vec::new())
+            let seat = board.sit(Arc::clone(&mailbox));
+            Session { seat, mailbox, stages: BTreeMap::new(), heard: Vec::new() }
         });
         let sessions = sessions.collect();
         let (queue, listens) = (Vec::new(), BTreeSet::new());
@@ -180,7 +189,7 @@ impl Simulation {
     /// A session goes on with one of its channels.
     fn session(&mut self, session: usize, on: usize) {
         let name = [channel(CHANNELS[on])];
-        let (seat, mailbox, stages, heard) = &mut self.sessions[session];
+        let Session { seat, mailbox, stages, heard } = &mut self.sessions[session];
         let end = self.queue.len();
         let stage = stages.remove(&on).unwrap_or(Stage::Away);
         let next = match stage {
@@ -205,7 +214,7 @@ impl Simulation {
                 while self.at < end {
                     self.hear();
                 }
-                let (seat, mailbox, stages, heard) = &mut self.sessions[session];
+                let Session { seat, mailbox, stages, heard } = &mut self.sessions[session];
                 heard.extend_from_slice(&mailbox.take().unwrap());
                 self.board.leave(*seat, &name);
                 let due = self.queue[from..end].iter().filter_map(|entry| match entry {
