@@ -512,3 +512,28 @@ fn who_has_another_encoding_hears_in_it() -> Result<()> {
         Ok(())
     })
 }
+
+/// More than are heard through the pool.
+#[test]
+fn who_has_very_many_channels_keeps_a_connection() -> Result<()> {
+    const CHANNELS: usize = 1001;
+    run(async {
+        let (server, proxy) = proxy(1)?;
+        let mut ears = Ears::open(proxy.address(), SHOP).await?;
+        let listens: Vec<_> = (0..CHANNELS).map(|number| format!("LISTEN c{number}")).collect();
+        let (last, all_but_one) = listens.split_last().context("some")?;
+        ears.run(&all_but_one.join(";")).await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
+        ensure!(gauge(&proxy, "groove_postgres_channels")? == 1000.0);
+        ears.run(last).await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 1.0);
+        server.sql("shop", "NOTIFY c0, 'first'")?;
+        ensure!(ears.next().await? == ("c0".into(), "first".into()));
+        server.sql("shop", "NOTIFY c1000, 'last'")?;
+        ensure!(ears.next().await? == ("c1000".into(), "last".into()));
+        ears.run("UNLISTEN *").await?;
+        ensure!(gauge(&proxy, "groove_postgres_pinned")? == 0.0);
+        ensure!(gauge(&proxy, "groove_postgres_channels")? == 0.0);
+        Ok(())
+    })
+}
