@@ -130,6 +130,8 @@ mod tests {
         let found = Found::read(&rows).unwrap();
         assert_eq!(found.settings, [("work_mem".into(), "64".into())]);
         assert_eq!((found.prepared, found.others), (vec!["p1".into()], Kinds::TEMPORARY));
+        let found = Found::read(&[row(["l", "one", ""]), row(["l", "Two", ""])]).unwrap();
+        assert_eq!((found.channels, found.others), (vec!["one".into(), "Two".into()], Kinds::LISTENS));
         assert_eq!(Found::read(&[row(["x", "", ""])]), None);
         assert_eq!(Found::read(&[vec![]]), None);
     }
