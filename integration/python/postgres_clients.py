@@ -124,12 +124,39 @@ def test_pool():
                 assert conn.execute("select 1").fetchone() == (1,)
 
 
-def test_listen_in_session_mode():
-    with psycopg.connect(**ARGS, dbname="own", autocommit=True) as conn:
+@pytest.mark.parametrize("database", ["own", "shop"])
+def test_listen(database):
+    with psycopg.connect(**ARGS, dbname=database, autocommit=True) as conn, connect() as other:
         conn.execute("listen here")
-        with connect() as other:
-            other.execute("notify here, 'said'")
+        other.execute("notify here, 'said'")
         assert [n.payload for n in conn.notifies(timeout=5, stop_after=1)] == ["said"]
+        heard = []
+        conn.add_notify_handler(heard.append)
+        conn.execute("notify here, 'own'")
+        assert [n.payload for n in heard] == ["own"]
+        conn.execute("unlisten here")
+        conn.execute("notify here, 'unheard'")
+        assert len(heard) == 1
+
+
+def test_asyncpg_listens():
+    async def work():
+        pool = await asyncpg.create_pool(**ARGS, database="shop", min_size=2, max_size=2)
+        async with pool.acquire() as conn, pool.acquire() as other:
+            heard = asyncio.Queue()
+            listener = lambda _conn, _pid, channel, payload: heard.put_nowait((channel, payload))
+            await conn.add_listener("Here", listener)
+            async with conn.transaction():
+                await conn.execute("select pg_notify('Here', 'own')")
+            await other.execute("select pg_notify('Here', $1)", "said")
+            for said in ["own", "said"]:
+                assert await asyncio.wait_for(heard.get(), 5) == ("Here", said)
+            await conn.remove_listener("Here", listener)
+            await other.execute("select pg_notify('Here', 'unheard')")
+            assert heard.empty()
+        await pool.close()
+
+    asyncio.run(work())
 
 
 def test_asyncpg():

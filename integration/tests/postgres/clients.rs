@@ -68,6 +68,44 @@ fn psql_runs_a_script_with_errors_notices_and_copy() -> Result<()> {
     Ok(())
 }
 
+/// psql looks for notifications when a query is over: what was sent by then has to be there.
+#[test]
+fn psql_is_told_what_it_listens_to() -> Result<()> {
+    let (server, proxy) = proxy(1)?;
+    let psql = |port: u16| -> Result<String> {
+        let mut command = Command::new(paths::program("psql")?);
+        command.args(["-XAtq", "-h", "127.0.0.1", "-U", "app", "-p", &port.to_string(), "-d", "shop"]);
+        for sql in [
+            "LISTEN one",
+            "NOTIFY one, 'first'",
+            "BEGIN",
+            "LISTEN two; NOTIFY two, 'second'; NOTIFY one",
+            "COMMIT",
+            "SELECT pg_notify('two', 'third')",
+            "BEGIN; UNLISTEN one; ROLLBACK; NOTIFY one, 'fourth'",
+            "UNLISTEN *",
+            "NOTIFY one, 'unheard'",
+            "SELECT 1",
+        ] {
+            command.args(["-c", sql]);
+        }
+        let output = harness::run(command.env("PGPASSWORD", "secret"))?;
+        let said = String::from_utf8(output.stdout)?;
+        // Whose process sent it is told, too.
+        Ok(said
+            .lines()
+            .map(|line| line.split(" from server").next().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n"))
+    };
+    let direct = psql(server.address().port())?;
+    for payload in ["first", "second", "third", "fourth"] {
+        ensure!(direct.contains(payload), "psql itself is not told: {direct}");
+    }
+    assert_eq!(psql(proxy.address().port())?, direct);
+    Ok(())
+}
+
 #[test]
 fn psycopg_asyncpg_and_sqlalchemy_are_content() -> Result<()> {
     let (_server, proxy) = proxy(3)?;
@@ -78,6 +116,6 @@ fn psycopg_asyncpg_and_sqlalchemy_are_content() -> Result<()> {
         &[("GROOVE_PORT", proxy.address().port().to_string())],
     )?;
     assert_eq!((counts.failed, counts.skipped), (0, 0));
-    assert!(counts.passed >= 12, "{counts:?}");
+    assert!(counts.passed >= 14, "{counts:?}");
     Ok(())
 }

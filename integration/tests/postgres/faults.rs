@@ -28,7 +28,10 @@ async fn mortal(proxy: &Proxy) -> Result<(Client, JoinHandle<()>)> {
     Ok((client, task))
 }
 
-async fn until<F: Future<Output = Result<bool>>>(what: &str, mut seen: impl FnMut() -> F) -> Result<()> {
+pub(super) async fn until<F: Future<Output = Result<bool>>>(
+    what: &str,
+    mut seen: impl FnMut() -> F,
+) -> Result<()> {
     let patience = tokio::time::timeout(harness::PATIENCE, async {
         while !seen().await? {
             tokio::time::sleep(Duration::from_millis(20)).await;

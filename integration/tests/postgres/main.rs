@@ -7,6 +7,7 @@ mod console;
 mod dump;
 mod faults;
 mod import;
+mod listen;
 mod login;
 mod passthrough;
 mod regress;

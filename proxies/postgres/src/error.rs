@@ -133,6 +133,20 @@ pub enum Error {
     /// A name that the client has parsed already.
     #[error("prepared statement \"{}\" already exists", String::from_utf8_lossy(.0))]
     DuplicateStatement(Box<[u8]>),
+    /// A client that listens does not read what is sent to it.
+    #[error("more than {max} bytes of notifications wait for this session")]
+    MailboxFull {
+        /// The bound.
+        max: usize,
+    },
+    /// Nobody knows what a client that listens has missed.
+    #[error("the server connection that receives notifications for this session was lost")]
+    ListenerLost,
+    /// The same, on purpose.
+    #[error(
+        "terminating connection: its server connections are being replaced, and it listens for notifications"
+    )]
+    ListenerReplaced,
     /// An operator lets nobody new in.
     #[error("database \"{0}\" is disabled")]
     Disabled(String),
@@ -175,12 +189,14 @@ impl Error {
             Error::NoEndpoint | Error::Connect(_) | Error::Disabled(_) => "57P03",
             Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
-            Error::Client(_) | Error::Lost(_) => "08006",
+            Error::Client(_) | Error::Lost(_) | Error::ListenerLost => "08006",
             Error::Upstream(_) => "08P01",
             Error::Setup => "XX000",
-            Error::TooManyStatements { .. } | Error::StatementBytes { .. } => "54000",
+            Error::TooManyStatements { .. } | Error::StatementBytes { .. } | Error::MailboxFull { .. } => {
+                "54000"
+            }
             Error::DuplicateStatement(_) => "42P05",
-            Error::Draining | Error::Killed => "57P01",
+            Error::Draining | Error::Killed | Error::ListenerReplaced => "57P01",
             Error::NotOperator(_) => "42501",
         }
     }
@@ -206,6 +222,10 @@ impl Error {
             Error::InTheClear => Some("Connect with sslmode=require."),
             Error::StatementMode => Some("Use a pool in transaction mode."),
             Error::NotOperator(_) => Some("Add the user to \"console.admins\" or \"console.stats\"."),
+            Error::MailboxFull { .. } => Some("Read notifications as they come, also within transactions."),
+            Error::ListenerLost | Error::ListenerReplaced => {
+                Some("Connect again, LISTEN, and look for what was missed.")
+            }
             Error::Client(_)
             | Error::Protocol(_)
             | Error::Version(_)
@@ -250,7 +270,8 @@ impl Classified for Error {
             Error::Client(error) => (Kind::of_io(error), Downstream, Never),
             Error::Protocol(DecodeError::TooLarge { .. })
             | Error::TooManyStatements { .. }
-            | Error::StatementBytes { .. } => (Kind::Limit, Downstream, Never),
+            | Error::StatementBytes { .. }
+            | Error::MailboxFull { .. } => (Kind::Limit, Downstream, Never),
             Error::Protocol(_)
             | Error::Version(_)
             | Error::DirectTls
@@ -275,7 +296,7 @@ impl Classified for Error {
             Error::QueueFull => (Kind::QueueFull, Internal, Safe),
             Error::QueueTimeout => (Kind::Timeout, Internal, Safe),
             Error::Setup => (Kind::Internal, Internal, Never),
-            Error::Draining | Error::Killed => (Kind::Draining, Internal, Safe),
+            Error::Draining | Error::Killed | Error::ListenerReplaced => (Kind::Draining, Internal, Safe),
             Error::Disabled(_) => (Kind::Denied, Internal, Never),
             Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
@@ -283,6 +304,7 @@ impl Classified for Error {
                 (Kind::Connect, Upstream, Never)
             }
             Error::Lost(error) => (Kind::of_io(error), Upstream, IfIdempotent),
+            Error::ListenerLost => (Kind::Hangup, Upstream, Safe),
             Error::Upstream(_) => (Kind::Protocol, Upstream, IfIdempotent),
         }
     }
@@ -326,6 +348,9 @@ impl Classified for Error {
             | Error::TooManyStatements { .. }
             | Error::StatementBytes { .. }
             | Error::DuplicateStatement(_)
+            | Error::MailboxFull { .. }
+            | Error::ListenerLost
+            | Error::ListenerReplaced
             | Error::Disabled(_)
             | Error::Killed
             | Error::NotOperator(_)

@@ -6,6 +6,7 @@ pub mod console;
 mod demo;
 pub mod error;
 mod import;
+pub mod listen;
 pub mod live;
 pub mod metrics;
 mod proxy;

@@ -51,6 +51,8 @@ pub enum Use {
     Idle,
     /// Queries of ours run on it: settings, clean-up.
     Ours,
+    /// It hears for the sessions of its pool that listen.
+    Listening,
     /// The client with this number has it.
     Client(u64),
 }
@@ -109,6 +111,8 @@ pub struct ServerSeat(Arc<Server>);
 
 /// Stands for us among the numbers of clients.
 const OURS: u64 = u64::MAX;
+/// The same of a connection that is not lent.
+const LISTENING: u64 = u64::MAX - 1;
 
 impl Default for Live {
     fn default() -> Live {
@@ -355,6 +359,7 @@ impl Server {
         match self.link.load(Relaxed) {
             0 => Use::Idle,
             OURS => Use::Ours,
+            LISTENING => Use::Listening,
             client => Use::Client(client),
         }
     }
@@ -379,6 +384,11 @@ impl ServerSeat {
     /// Queries of ours run on it.
     pub fn ours(&self) {
         self.0.link.store(OURS, Relaxed);
+    }
+
+    /// It hears for the sessions of its pool.
+    pub fn listens(&self) {
+        self.0.link.store(LISTENING, Relaxed);
     }
 }
 

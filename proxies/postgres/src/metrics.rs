@@ -29,8 +29,14 @@ pub struct PoolMetrics {
     pub cancels: Counter,
     /// Times that a server was asked what a session has left on its connection.
     pub surveys: Counter,
+    /// Notifications handed to sessions that listen through the pool.
+    pub notifications: Counter,
     /// Clients that are logged in.
     pub clients: Gauge,
+    /// Sessions that listen through the pool.
+    pub listening: Gauge,
+    /// Channels that these listen to.
+    pub channels: Gauge,
     /// Sessions that keep their server connection beyond a transaction, although their pool shares.
     pub pinned: Gauge,
     errors: [Counter; Kind::ALL.len()],
@@ -68,6 +74,20 @@ impl PoolMetrics {
             surveys: counter(
                 "groove_postgres_surveys",
                 "Times a server was asked what a session has left on its connection",
+            ),
+            notifications: counter(
+                "groove_postgres_notifications",
+                "Notifications handed to sessions that listen through their pool",
+            ),
+            listening: registry.gauge(
+                "groove_postgres_listening",
+                "Sessions that listen through their pool",
+                &labels,
+            ),
+            channels: registry.gauge(
+                "groove_postgres_channels",
+                "Channels that sessions listen to through their pool",
+                &labels,
             ),
             clients: registry.gauge("groove_postgres_clients", "Clients that are logged in", &labels),
             pinned: registry.gauge(

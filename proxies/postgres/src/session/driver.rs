@@ -4,6 +4,8 @@
 //! write to each side. Who the client is and where it goes ([`route`](crate::route)) is settled once, by the
 //! [handshake](super::handshake); admission is the pool's fair gate, which `Session::lease` stands before.
 
+mod listening;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use groove_common::net::{Downstream, Reached, Stream, Timer};
 use groove_common::telemetry::{Counter, Event};
+
+use listening::hear;
 
 use super::Lease;
 use super::cancel::Registered;
@@ -177,6 +181,7 @@ impl Session {
 
     /// Sends what is left to send, then reads. `None` when something was sent.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Error>> {
+        hear(&self.machine, &mut self.to_client, cx)?;
         if !self.to_client.is_empty() {
             ready!(self.conn.stream.poll_send(cx, &mut self.to_client)).map_err(Error::Client)?;
             if !self.from_client.is_empty() {
@@ -351,6 +356,9 @@ impl Session {
                 continue;
             }
             // Only a session that keeps its server connection can be idle in here.
+            if hear(&self.machine, &mut self.to_client, cx)? {
+                continue;
+            }
             if self.machine.server_is_idle()
                 && self.from_client.is_empty()
                 && self.to_client.is_empty()
@@ -376,15 +384,19 @@ impl Session {
             let kept = self.machine.keeps_server() || self.machine.survey().is_some();
             return if kept { Err(Error::Lost(io::ErrorKind::TimedOut.into())) } else { Ok(()) };
         }
+        let mut channels = Vec::new();
         if let Some(survey) = self.machine.survey() {
-            let found = Box::pin(self.pool.survey(&mut lease, &survey, &mut self.to_client)).await?;
-            self.machine.surveyed(survey.kinds, found.as_ref(), &mut lease.backend);
+            channels = Box::pin(self.survey(&mut lease, survey)).await?;
         }
+        let heard = match self.machine.listening() {
+            Some(_) => Box::pin(self.settle_channels(&channels)).await,
+            None => Ok(()),
+        };
         self.machine.end(&mut lease.backend, &mut self.to_client);
         self.count_pinned();
         if self.machine.keeps_server() {
             self.lease = Some(lease);
-            return Ok(());
+            return heard;
         }
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::idle);
@@ -395,7 +407,7 @@ impl Session {
             Lease::Pooled(mut lease) => lease.vouch(),
             Lease::Own(_) => {}
         }
-        Ok(())
+        heard
     }
 
     fn count(&mut self) {

@@ -18,6 +18,7 @@ mod from_client;
 mod from_server;
 #[cfg(test)]
 mod leaks;
+mod listening;
 mod meaning;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use bytes::{Bytes, BytesMut};
 pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
+pub use listening::Listening;
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;
@@ -196,6 +198,8 @@ pub struct Machine {
     /// What keeps the server connection beyond a transaction.
     pinned: Kinds,
     deferred: Option<Deferred>,
+    /// Few sessions ever listen.
+    listening: Option<Box<Listening>>,
     expected: VecDeque<Expect>,
     status: Status,
     /// Extended messages were sent that no Sync has ended.
@@ -237,6 +241,7 @@ impl Machine {
             traces: Traces::default(),
             pinned: Kinds::empty(),
             deferred: None,
+            listening: None,
             expected: VecDeque::new(),
             status: Status::Idle,
             batch_open: false,
@@ -380,7 +385,9 @@ impl Machine {
     /// Hands the machine over to whoever brings the server connection to rest.
     pub fn take(&mut self) -> Machine {
         let (statements, settings) = (Arc::clone(&self.statements), Arc::clone(&self.settings));
-        let fresh = Machine::new(self.mode, self.bounds, statements, settings);
+        let mut fresh = Machine::new(self.mode, self.bounds, statements, settings);
+        // That is between the session and its pool.
+        fresh.listening = self.listening.take();
         std::mem::replace(self, fresh)
     }
 

@@ -24,6 +24,8 @@ pub struct Found {
     pub settings: Vec<(Box<str>, Box<str>)>,
     /// Names of statements that were prepared by SQL.
     pub prepared: Vec<Box<str>>,
+    /// Channels it listens to.
+    pub channels: Vec<Bytes>,
     /// What else there is.
     pub others: Kinds,
 }
@@ -36,7 +38,7 @@ const QUERIES: [(Kinds, &str); 5] = [
         "SELECT 'p',name::pg_catalog.text,'' FROM pg_catalog.pg_prepared_statements WHERE from_sql",
     ),
     (Kinds::CURSORS, "(SELECT 'c','','' FROM pg_catalog.pg_cursors LIMIT 1)"),
-    (Kinds::LISTENS, "(SELECT 'l','','' FROM pg_catalog.pg_listening_channels() LIMIT 1)"),
+    (Kinds::LISTENS, "SELECT 'l',channel,'' FROM pg_catalog.pg_listening_channels() AS listening (channel)"),
     (
         Kinds::LOCKS,
         "(SELECT 'a','','' FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
@@ -87,7 +89,10 @@ impl Found {
                 }
                 (b"p", _) => found.prepared.push(text(name)?),
                 (b"c", _) => found.others |= Kinds::CURSORS,
-                (b"l", _) => found.others |= Kinds::LISTENS,
+                (b"l", _) => {
+                    found.channels.push(name.clone());
+                    found.others |= Kinds::LISTENS;
+                }
                 (b"a", _) => found.others |= Kinds::LOCKS,
                 (b"t", _) => found.others |= Kinds::TEMPORARY,
                 _ => return None,
@@ -125,6 +130,8 @@ mod tests {
         let found = Found::read(&rows).unwrap();
         assert_eq!(found.settings, [("work_mem".into(), "64".into())]);
         assert_eq!((found.prepared, found.others), (vec!["p1".into()], Kinds::TEMPORARY));
+        let found = Found::read(&[row(["l", "one", ""]), row(["l", "Two", ""])]).unwrap();
+        assert_eq!((found.channels, found.others), (vec!["one".into(), "Two".into()], Kinds::LISTENS));
         assert_eq!(Found::read(&[row(["x", "", ""])]), None);
         assert_eq!(Found::read(&[vec![]]), None);
     }

@@ -1,6 +1,7 @@
 //! What a text may do to a server session beyond its transaction.
 
 use super::lexer::{Lexer, Token};
+use super::listen::Unlisten;
 
 bitflags::bitflags! {
     /// What a server session keeps beyond a transaction.
@@ -77,6 +78,10 @@ pub struct Reading {
     pub sets_by_parameter: bool,
     /// What it does with statements that are prepared by SQL.
     pub prepared: Vec<Prepared>,
+    /// Channels it leaves, in order; those that DISCARD ALL leaves are told by the server.
+    pub unlistens: Vec<Unlisten>,
+    /// It may send notifications.
+    pub notifies: bool,
     /// If it is a transaction command.
     pub block: Option<Block>,
 }
@@ -89,14 +94,26 @@ impl Reading {
 
     /// Whether the text leaves a server session as it finds it.
     pub fn is_nothing(&self) -> bool {
-        let Reading { leaves, releases, settings, resets, resets_all, sets_by_parameter, prepared, block: _ } =
-            self;
+        let Reading {
+            leaves,
+            releases,
+            settings,
+            resets,
+            resets_all,
+            sets_by_parameter,
+            prepared,
+            unlistens,
+            notifies,
+            block: _,
+        } = self;
         (*leaves | *releases).is_empty()
             && settings.is_empty()
             && resets.is_empty()
             && !resets_all
             && !sets_by_parameter
             && prepared.is_empty()
+            && unlistens.is_empty()
+            && !notifies
     }
 
     /// What it runs that was prepared before, by name: what it gives is what they give.
@@ -186,7 +203,11 @@ impl<'a> Reader<'a> {
             b"discard" => self.discard(),
             b"declare" => self.declare(),
             b"listen" => self.leaves(Kinds::LISTENS),
-            b"unlisten" => self.releases(Kinds::LISTENS),
+            b"unlisten" => self.unlisten(),
+            b"notify" => {
+                self.reading.notifies = true;
+                self.lexer.next()
+            }
             b"close" => self.releases(Kinds::CURSORS),
             b"drop" => self.releases(Kinds::TEMPORARY),
             b"load" => self.leaves(Kinds::LIBRARIES),
@@ -227,6 +248,7 @@ impl<'a> Reader<'a> {
         match Keyword::new(word).get() {
             b"set_config" => self.set_config(),
             b"create" => self.creates = true,
+            b"pg_notify" => self.reading.notifies = true,
             b"into" => self.after_into = true,
             b"temp" | b"temporary" if self.creates || after_into => {
                 self.reading.leaves |= Kinds::TEMPORARY;
@@ -345,4 +367,4 @@ impl<'a> Reader<'a> {
 }
 
 /// PostgreSQL cuts longer names (NAMEDATALEN).
-const NAME_BYTES: usize = 63;
+pub(super) const NAME_BYTES: usize = 63;

@@ -169,3 +169,24 @@ proptest! {
         prop_assert!(reading.settings.len() <= pieces.len() && reading.prepared.len() <= pieces.len());
     }
 }
+
+#[test]
+fn what_a_text_no_longer_listens_to_is_read() {
+    let one = |name: &[u8]| Unlisten::One(name.into());
+    let long = format!("UNLISTEN \"{}\u{e9}\"", "l".repeat(62));
+    for (text, expected) in [
+        ("UNLISTEN a", vec![one(b"a")]),
+        ("unlisten MiXed; UNLISTEN \"MiXed\"", vec![one(b"mixed"), one(b"MiXed")]),
+        ("/* ; */ UNLISTEN * ; SELECT 1", vec![Unlisten::All]),
+        ("UNLISTEN \"a\"\"b;\"\"\"", vec![one(b"a\"b;\"")]),
+        ("UNLISTEN U&\"\\0061\"; UNLISTEN u", vec![one(b""), one(b"u")]),
+        // As the server cuts it: by whole characters.
+        (long.as_str(), vec![one("l".repeat(62).as_bytes())]),
+        ("SELECT 'UNLISTEN a'", vec![]),
+        ("UNLISTEN", vec![]),
+    ] {
+        assert_eq!(read(text.as_bytes()).unlistens, expected, "{text}");
+    }
+    assert!(read(b"NOTIFY a, 'b'").notifies && read(b"SELECT pg_catalog.pg_notify('a', 'b')").notifies);
+    assert!(!read(b"SELECT notify FROM t").notifies);
+}

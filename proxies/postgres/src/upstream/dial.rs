@@ -8,6 +8,7 @@ use groove_common::discovery::{Cluster, Outcome, Policy, fresh_dice};
 use groove_common::net::Connector;
 use groove_common::pool::Manager;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::welcome::Welcome;
 use super::{Server, connect};
@@ -152,6 +153,26 @@ pub struct Dial {
     pub(super) live: Arc<Live>,
     /// Database and user, as clients name them.
     pub(super) names: (Arc<str>, Arc<str>),
+}
+
+impl Dial {
+    /// The pool's name, for logs.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.names.0, self.names.1)
+    }
+
+    /// A connection that hears for the pool's sessions. It is none of those that are lent.
+    pub async fn listener(&self) -> Result<Server, Error> {
+        let target = self.target.load_full();
+        let extra = [("application_name".to_owned(), "groove listener".to_owned())];
+        let dialled = timeout(target.connect, target.dial(&extra)).await;
+        let mut server = dialled.map_err(|_| Error::Connect(std::io::ErrorKind::TimedOut.into()))??;
+        self.metrics.connects.inc();
+        let seen = self.live.server(&self.names.0, &self.names.1, &server.cancel);
+        seen.listens();
+        server.seen = Some(seen);
+        Ok(server)
+    }
 }
 
 impl bb8::ManageConnection for Dial {

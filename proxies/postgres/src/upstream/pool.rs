@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use groove_common::admission::Refused;
 use groove_common::health::Backoff;
 use groove_common::net::Timer;
@@ -14,13 +13,14 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
-use super::Server;
 use super::dial::{Dial, Target};
 use super::shares::{Shares, Want};
 use super::welcome::{Asked, Welcome};
+use super::{Heard, Server};
 use crate::auth::scram::SaltedKeys;
 use crate::config;
 use crate::error::Error;
+use crate::listen::Hub;
 use crate::live::{Live, ServerSeat};
 use crate::metrics::PoolMetrics;
 use crate::session::prepared::Statements;
@@ -49,6 +49,7 @@ pub struct UserPool {
     pub statements: Arc<Statements>,
     connections: Pool<Dial>,
     dial: Dial,
+    hub: Arc<Hub>,
     options: ArcSwap<config::Pool>,
     /// Connections it may have now.
     allowed: Mutex<usize>,
@@ -82,8 +83,9 @@ impl UserPool {
             name,
             database,
             user,
-            metrics,
+            metrics: Arc::clone(&metrics),
             statements: Arc::default(),
+            hub: Hub::new(dial.clone(), metrics),
             dial,
             options: ArcSwap::from_pointee(options),
             allowed: Mutex::new(allowed),
@@ -108,7 +110,7 @@ impl UserPool {
         self.dial.target.store(Arc::new(target));
         self.options.store(Arc::new(options));
         if replaced {
-            self.connections.reconnect();
+            self.reconnect();
         }
     }
 
@@ -188,9 +190,10 @@ impl UserPool {
         self.connections.resume();
     }
 
-    /// Replaces every connection: idle ones now, busy ones as they come back.
+    /// Replaces every connection: idle ones now, busy ones as they come back. Who listens through the pool is ended.
     pub fn reconnect(&self) {
         self.connections.reconnect();
+        self.hub.replace();
     }
 
     /// The bounds in force.
@@ -324,11 +327,26 @@ impl UserPool {
         &self,
         server: &mut Server,
         survey: &Survey,
-        to_client: &mut BytesMut,
+        heard: &mut Heard<'_>,
     ) -> Result<Option<Found>, Error> {
         self.metrics.surveys.inc();
-        let found = timeout(HOUSEKEEPING_MAX, server.survey(survey, to_client)).await;
+        let found = timeout(HOUSEKEEPING_MAX, server.survey(survey, heard)).await;
         found.map_err(|_| Error::Lost(std::io::ErrorKind::TimedOut.into()))?
+    }
+
+    /// What hears for the sessions of this pool.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Has a session's connection listen to something else; false if the server does not want to.
+    pub async fn hear(&self, server: &mut Server, query: &str, heard: &mut Heard<'_>) -> Result<bool, Error> {
+        match timeout(HOUSEKEEPING_MAX, server.hear(query, heard)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(Error::Refused(_))) => Ok(false),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Lost(std::io::ErrorKind::TimedOut.into())),
+        }
     }
 }
 

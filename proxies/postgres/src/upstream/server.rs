@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use groove_common::discovery::Exchange;
 use groove_common::net::Stream;
 
-use super::CancelTarget;
+use super::{CancelTarget, Heard};
 use crate::error::Error;
 use crate::live::ServerSeat;
 use crate::session::state::Backend;
@@ -62,6 +62,7 @@ impl Server {
         self.stream.send(&mut out).await.map_err(Error::Lost)?;
         let mut input = BytesMut::new();
         let mut failure: Option<Bytes> = None;
+        let mut ended = None;
         loop {
             while let Some(frame) = decode(&mut input, &LIMITS).map_err(Error::Upstream)? {
                 match frame.tag {
@@ -73,29 +74,39 @@ impl Server {
                         let tag = frame.body();
                         self.backend.completed(tag.strip_suffix(b"\0").unwrap_or(tag));
                     }
-                    b'E' => failure = Some(frame.raw.slice(HEADER..)),
-                    b'Z' => {
-                        let status = Status::read(frame.body()).map_err(Error::Upstream)?;
-                        return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
-                    }
+                    b'E' if ended.is_none() => failure = Some(frame.raw.slice(HEADER..)),
+                    b'Z' => ended = Some(Status::read(frame.body()).map_err(Error::Upstream)?),
                     _ => on(frame),
                 }
+            }
+            // A notification may follow in the same read.
+            if let Some(status) = ended
+                && input.is_empty()
+            {
+                return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
             }
             fill(&mut self.stream, &mut input).await.map_err(Error::Lost)?;
         }
     }
 
+    /// Runs a query of ours on a session's connection; `heard` gets the notifications that come meanwhile, which are the
+    /// session's.
+    pub async fn hear(&mut self, query: &str, heard: &mut Heard<'_>) -> Result<Status, Error> {
+        let on = |frame: Frame| {
+            if frame.tag == b'A' {
+                heard.push(frame);
+            }
+        };
+        self.ask(query, on).await
+    }
+
     /// What there is of what a session may have left; `None` if the server does not say. Notifications that come
     /// meanwhile are the session's.
-    pub async fn survey(
-        &mut self,
-        survey: &Survey,
-        to_client: &mut BytesMut,
-    ) -> Result<Option<Found>, Error> {
+    pub async fn survey(&mut self, survey: &Survey, heard: &mut Heard<'_>) -> Result<Option<Found>, Error> {
         let (query, mut rows) = (survey.query(), Vec::new());
         let answered = self.ask(&query, |frame| match frame.tag {
             b'D' => rows.push(frame),
-            b'A' => to_client.extend_from_slice(&frame.raw),
+            b'A' => heard.push(frame),
             _ => {}
         });
         match answered.await {

@@ -92,6 +92,15 @@ pub fn parameter_status(body: &[u8]) -> Result<(&str, &str), DecodeError> {
     Ok((text(name)?, text(value)?))
 }
 
+/// Channel and payload of a NotificationResponse.
+pub fn notification(body: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    // The process that sent it.
+    let rest = body.get(4..).ok_or(DecodeError::Format)?;
+    let (channel, rest) = cstr(rest).ok_or(DecodeError::Format)?;
+    let (payload, _) = cstr(rest).ok_or(DecodeError::Format)?;
+    Ok((channel, payload))
+}
+
 /// The values of a DataRow; `None` is NULL.
 pub fn data_row(body: &Bytes) -> Result<Vec<Option<Bytes>>, DecodeError> {
     let mut rest = body.clone();

@@ -57,6 +57,8 @@ pub(super) fn pools(shared: &Shared) -> Table {
                 Use::Idle => idle += 1,
                 Use::Ours => tested += 1,
                 Use::Client(_) => active += 1,
+                // None of those that `pool.size` bounds.
+                Use::Listening => {}
             }
         }
         let status = pool.status();
@@ -155,6 +157,7 @@ pub(super) fn servers(shared: &Shared) -> Table {
         let (state, client) = match server.used_for() {
             Use::Idle => ("idle", 0),
             Use::Ours => ("tested", 0),
+            Use::Listening => ("listening", 0),
             Use::Client(number) => ("active", number),
         };
         let (addr, port) = address(&server.target.address);

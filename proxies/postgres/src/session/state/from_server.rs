@@ -97,6 +97,10 @@ impl Machine {
                 true
             }
             // A notification is nobody's answer.
+            b'A' if self.listening.is_some() => {
+                let Some(body) = whole(splice, total)? else { return Ok(None) };
+                self.passes_notification(body)
+            }
             b'A' => true,
             // Notices of our own query are as little the client's as its results; anything else is the
             // client's, known to us or not.
@@ -258,6 +262,7 @@ impl Machine {
             Some(_) | None => {}
         }
         backend.completed(tag);
+        self.note_tag(tag);
         // Who has temporary tables most likely drops one of those.
         self.has_altered |= alters(tag) && !self.dirt().contains(Kinds::TEMPORARY);
         if matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL") {
@@ -295,6 +300,9 @@ impl Machine {
             // What a server would not tell the last time it may tell now.
             self.traces.releases |= self.pinned & Kinds::SETTINGS;
         }
+        if heard == Heard::Passes {
+            self.note_ready();
+        }
         if status == Status::Idle && std::mem::take(&mut self.has_altered) {
             self.statements.renew();
         }
@@ -307,6 +315,7 @@ impl Machine {
     /// An error ends the batch it happens in. Gives the name if it is the failure of a duplicate Parse.
     fn error(&mut self, backend: &mut Backend) -> Option<Box<[u8]>> {
         self.traces.troubled = true;
+        self.note_failure();
         match self.expected.front_mut() {
             // Their ReadyForQuery follows.
             Some(Expect::Query { .. } | Expect::Sync | Expect::Setup | Expect::Aside { .. }) | None => {

@@ -71,6 +71,8 @@ impl Machine {
             }
         }
         traces.resets_all |= reading.resets_all;
+        self.note_unlistens(reading);
+        let traces = &mut self.traces;
         for name in reading.resets.iter().filter(|name| self.startup.has(name)) {
             let resets = &mut traces.names.get_or_insert_default().resets;
             if !resets.contains(name) {
@@ -126,7 +128,8 @@ impl Machine {
                 if self.pinned.intersects(*releases) {
                     *leaves | self.pinned | doubts
                 } else {
-                    doubts
+                    // But for what it hears, which the pool may hear for it.
+                    doubts | ((*leaves & Kinds::LISTENS) - self.pinned)
                 }
             }
         };
@@ -135,7 +138,7 @@ impl Machine {
 
     /// Whether something has to be done about what the session left, although it keeps its connection.
     pub(super) fn has_business(&self) -> bool {
-        self.traces.has_resets() || !self.doubtful().is_empty()
+        self.traces.has_resets() || !self.doubtful().is_empty() || self.has_left()
     }
 
     /// Takes the answer to a survey of `kinds`; without one, everything may be there, and the session keeps its
