@@ -88,6 +88,12 @@ pub enum Error {
     /// No server may be used.
     #[error("no server of this database is available")]
     NoEndpoint,
+    /// There is no primary at this moment, or no replica.
+    #[error("no server of this database has the role that is wanted")]
+    NoServerOfRole,
+    /// The server takes writes and is not the primary any more.
+    #[error("terminating connection because its server is no longer the primary")]
+    Fenced,
     /// A server could not be reached.
     #[error("server: {0}")]
     Connect(io::Error),
@@ -172,7 +178,7 @@ impl Error {
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
             // It may be over soon: a client that tries again is right.
-            Error::NoEndpoint | Error::Connect(_) | Error::Disabled(_) => "57P03",
+            Error::NoEndpoint | Error::NoServerOfRole | Error::Connect(_) | Error::Disabled(_) => "57P03",
             Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) => "08006",
@@ -180,7 +186,7 @@ impl Error {
             Error::Setup => "XX000",
             Error::TooManyStatements { .. } | Error::StatementBytes { .. } => "54000",
             Error::DuplicateStatement(_) => "42P05",
-            Error::Draining | Error::Killed => "57P01",
+            Error::Draining | Error::Killed | Error::Fenced => "57P01",
             Error::NotOperator(_) => "42501",
         }
     }
@@ -226,6 +232,8 @@ impl Error {
             | Error::ListenerFull
             | Error::Cancelled
             | Error::NoEndpoint
+            | Error::NoServerOfRole
+            | Error::Fenced
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
@@ -277,7 +285,8 @@ impl Classified for Error {
             Error::Setup => (Kind::Internal, Internal, Never),
             Error::Draining | Error::Killed => (Kind::Draining, Internal, Safe),
             Error::Disabled(_) => (Kind::Denied, Internal, Never),
-            Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
+            Error::NoEndpoint | Error::NoServerOfRole => (Kind::NoEndpoint, Upstream, Safe),
+            Error::Fenced => (Kind::Hangup, Upstream, IfIdempotent),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 (Kind::Connect, Upstream, Never)
@@ -320,6 +329,8 @@ impl Classified for Error {
             | Error::QueueTimeout
             | Error::Cancelled
             | Error::NoEndpoint
+            | Error::NoServerOfRole
+            | Error::Fenced
             | Error::Refused(_)
             | Error::Setup
             | Error::StatementMode

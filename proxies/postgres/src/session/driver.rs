@@ -286,6 +286,9 @@ impl Session {
         let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
         loop {
             if !self.from_client.is_empty() && self.to_server.is_empty() {
+                if lease.is_fenced() {
+                    return Poll::Ready(Err(Error::Fenced));
+                }
                 let (input, backend) = (&mut self.from_client, &mut lease.backend);
                 self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
             }

@@ -11,6 +11,7 @@ use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 use groove_common::pool::PoolStatus;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
@@ -22,10 +23,11 @@ use super::probe::SslRequestProber;
 use super::random;
 use crate::auth::Stored;
 use crate::auth::scram::Verifier;
-use crate::config::{Auth, Config, Database};
+use crate::config::{Auth, Config, Database, Role};
 use crate::error::Error;
 use crate::live::Live;
 use crate::metrics::PoolMetrics;
+use crate::roles::{Roles, Wish};
 
 /// How often unused pools are looked for: often enough to overstay `pool.idle` by a quarter at most.
 const ROUND_MIN: Duration = Duration::from_millis(100);
@@ -71,6 +73,7 @@ struct Known {
 struct Place {
     cluster: Arc<Cluster>,
     tls: Option<Connector>,
+    roles: Option<Arc<Roles>>,
 }
 
 impl Directory {
@@ -99,7 +102,9 @@ impl Directory {
             *login = known.settled(user, login.take());
             if let Some((target, options)) = known.target(database, user, login.as_deref()) {
                 let replaced = before.leads_elsewhere(&known, database, user);
+                let roles = target.roles.clone();
                 pool.update(target, options, replaced);
+                roles.iter().for_each(|roles| roles.enroll(pool));
             }
         }
         self.current.store(known);
@@ -201,8 +206,10 @@ impl Directory {
         }
         keys.into_iter().for_each(|keys| target.learn(keys));
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
+        let roles = target.roles.clone();
         let pool =
             Arc::new(UserPool::start(key.clone(), target, options, metrics, &self.live, &self.cx.runtime));
+        roles.iter().for_each(|roles| roles.enroll(&pool));
         if gate.is_paused {
             pool.hold();
         }
@@ -260,6 +267,11 @@ impl Directory {
     pub fn clusters(&self) -> Vec<Arc<Cluster>> {
         self.current.load().databases.values().map(|place| Arc::clone(&place.cluster)).collect()
     }
+
+    /// The same from outside, with what is known of their roles.
+    pub fn cluster_status(&self) -> Vec<Value> {
+        self.current.load().databases.values().map(Place::status).collect()
+    }
 }
 
 impl Known {
@@ -285,6 +297,8 @@ impl Known {
         let (place, written) = (self.databases.get(database)?, self.config.databases.get(database)?);
         let target = Target {
             cluster: Arc::clone(&place.cluster),
+            roles: place.roles.clone(),
+            wish: written.wish(),
             tls: place.tls.clone(),
             channel_binding: written.channel_binding,
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
@@ -305,11 +319,44 @@ impl Known {
             Some((login.server_user.clone(), login.server_password.clone()))
         };
         let place = |known: &Known| {
-            let Database { endpoints, dbname, tls, channel_binding, .. } =
-                known.config.databases.get(database)?;
-            Some((endpoints.clone(), dbname.clone(), tls.clone(), *channel_binding))
+            let Database { endpoints, role, monitor, replicas, dbname, tls, channel_binding, .. } =
+                known.config.databases.get(database)?.clone();
+            Some(((endpoints, role, monitor, replicas), (dbname, tls, channel_binding)))
         };
         place(self) != place(next) || role(self) != role(next)
+    }
+
+    /// Begins to watch what servers are to each other, or goes on.
+    fn watch_roles(&mut self, before: Option<&Known>, cx: &Context) {
+        let mut watched = Vec::new();
+        for (name, place) in &self.databases {
+            let Some(written) = self.config.databases.get(name).filter(|written| written.role != Role::Any) else {
+                continue;
+            };
+            let asker = written.monitor.user.as_ref().and_then(|user| {
+                let login = Login::monitoring(user, written.monitor.password.as_ref());
+                let (target, _) = self.target(name, user, Some(&login))?;
+                Some(Target { wish: Wish::Any, ..target })
+            });
+            let running = before.and_then(|before| {
+                let as_before = before.config.databases.get(name).is_some_and(|before| {
+                    (before.role, &before.monitor, &before.replicas, &before.tls, &before.dbname)
+                        == (written.role, &written.monitor, &written.replicas, &written.tls, &written.dbname)
+                });
+                before.databases.get(name)?.roles.clone().filter(|_| as_before)
+            });
+            let start = || {
+                let lag_max = written.replicas.max_lag.map(groove_common::config::Duration::get);
+                let asked = (written.monitor.clone(), asker);
+                Roles::start(name, &place.cluster, written.wish(), lag_max, asked, cx)
+            };
+            watched.push((name.clone(), running.unwrap_or_else(start)));
+        }
+        for (name, roles) in watched {
+            if let Some(place) = self.databases.get_mut(&name) {
+                place.roles = Some(roles);
+            }
+        }
     }
 
     /// What looks users up: the one of before if it would ask the same of the same.
@@ -325,7 +372,24 @@ impl Known {
         }
         let login = Login::asking(options);
         let (target, _) = self.target(&options.database, &options.user, Some(&login))?;
+        // A replica knows them as well.
+        let target = Target { wish: Wish::Any, ..target };
         Some(Arc::new(AuthQuery::start(options, target, cx)))
+    }
+}
+
+impl Place {
+    fn status(&self) -> Value {
+        let status = self.cluster.status();
+        let mut value = json!(status);
+        if let Some(roles) = &self.roles
+            && let Some(list) = value.get_mut("endpoints").and_then(Value::as_array_mut)
+        {
+            for (endpoint, value) in status.endpoints.iter().zip(list) {
+                value.as_object_mut().into_iter().for_each(|object| roles.describe(endpoint.id, object));
+            }
+        }
+        value
     }
 }
 
@@ -348,12 +412,13 @@ fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result
         let tls = database.tls.as_ref().map(connector).transpose()?;
         let running = before.and_then(|before| before.databases.get(name));
         let (cluster, update) = cluster(name, database, running, cx)?;
-        databases.insert(name.clone(), Place { cluster, tls });
+        databases.insert(name.clone(), Place { cluster, tls, roles: None });
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);
     let (auth_query, passthrough) = (None, Arc::default());
     let mut known = Known { config: Arc::clone(config), users, databases, auth_query, passthrough };
+    known.watch_roles(before, cx);
     known.auth_query = known.start_auth_query(before, cx);
     Ok(known)
 }

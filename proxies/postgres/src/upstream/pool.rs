@@ -33,6 +33,9 @@ pub type Leased = Lease<Dial>;
 /// How long our own queries on a connection may take: settings, clean-up.
 const HOUSEKEEPING_MAX: Duration = Duration::from_secs(10);
 
+/// Between failed dials where a monitor knows which servers are up.
+const EAGER: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_millis(250) };
+
 /// The pool of one database and user, and what its sessions share.
 pub struct UserPool {
     /// `database.user`, for logs and metrics.
@@ -61,7 +64,7 @@ impl UserPool {
     ) -> UserPool {
         let metrics = Arc::new(metrics);
         let name = format!("{database}.{user}");
-        let bounds = bounds(&options, target.connect);
+        let bounds = bounds(&options, &target);
         let dial = Dial {
             target: Arc::new(ArcSwap::from_pointee(target)),
             welcome: Arc::new(Welcome::default()),
@@ -88,7 +91,7 @@ impl UserPool {
             // What a client has told of them it tells again only with its next login.
             target.keys = Arc::clone(&before.keys);
         }
-        self.connections.reconfigure(bounds(&options, target.connect));
+        self.connections.reconfigure(bounds(&options, &target));
         self.dial.target.store(Arc::new(target));
         self.options.store(Arc::new(options));
         if replaced {
@@ -104,6 +107,16 @@ impl UserPool {
     /// When a session of this pool gives its connection back.
     pub fn mode(&self) -> Mode {
         self.options.load().mode.into()
+    }
+
+    /// Whom it logs in as, and where.
+    pub(crate) fn target(&self) -> Arc<Target> {
+        self.dial.target.load_full()
+    }
+
+    /// Closes idle connections whose servers are not what was wanted any more.
+    pub(crate) fn tend(&self) {
+        self.connections.tend();
     }
 
     /// Counts at this instant.
@@ -142,14 +155,17 @@ impl UserPool {
     }
 
     /// A connection for one session, in turn. The session's `timer` is set to the deadline.
-    pub fn lease(
-        &self,
-        deadline: Instant,
-        timer: &mut Timer,
-    ) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
+    pub async fn lease(&self, deadline: Instant, timer: &mut Timer) -> Result<Leased, LeaseError<Error>> {
         timer.set(deadline);
         let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
-        self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx)))
+        loop {
+            let mut lease = self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx))).await?;
+            // One that came straight from another session may have died on the way; nothing was sent on it yet.
+            if !lease.is_stale() {
+                return Ok(lease);
+            }
+            lease.close();
+        }
     }
 
     /// As [`UserPool::lease`], beginning now.
@@ -296,14 +312,15 @@ fn take_plain_name(asked: &mut Asked) -> Option<String> {
     Some(name)
 }
 
-fn bounds(options: &config::Pool, connect: Duration) -> PoolConfig {
+fn bounds(options: &config::Pool, target: &Target) -> PoolConfig {
     PoolConfig {
         size: options.size as usize,
         waiting_max: options.max_waiters as usize,
         warm: options.min as usize,
         idle_timeout: Some(options.idle.get()),
         max_lifetime: Some(options.lifetime.get()),
-        connect_timeout: connect,
-        backoff: Backoff::default(),
+        connect_timeout: target.connect,
+        // Where roles are known, only servers that are up are dialled, and clients wait for the next primary.
+        backoff: if target.roles.is_some() { EAGER } else { Backoff::default() },
     }
 }

@@ -12,6 +12,7 @@ use groove_common::net::Stream;
 use super::CancelTarget;
 use crate::error::Error;
 use crate::live::ServerSeat;
+use crate::roles::Tie;
 use crate::session::state::Backend;
 use crate::session::survey::{Found, Survey};
 use crate::wire::backend::{Status, data_row, parameter_status};
@@ -31,6 +32,8 @@ pub struct Server {
     /// Counts it among its endpoint's connections.
     pub(super) counted: Option<Exchange>,
     pub(super) vouched_for: bool,
+    /// Whether its server still is what was wanted, where that is known.
+    pub(super) tie: Option<Tie>,
     /// Its place in the console, if it is a pool's.
     pub seen: Option<ServerSeat>,
 }
@@ -48,6 +51,31 @@ impl Server {
 
     pub(super) fn take_voucher(&mut self) -> bool {
         std::mem::take(&mut self.vouched_for)
+    }
+
+    /// Whether it is to be used for the next lease, as far as its server's role says.
+    pub(super) fn is_wanted(&mut self) -> bool {
+        let Some(tie) = &mut self.tie else { return true };
+        let has_turned = std::mem::take(&mut self.backend.has_turned);
+        tie.is_admitted() && !(has_turned && tie.has_turned())
+    }
+
+    /// Whether nothing more may be sent on it: its server takes writes that another one, the primary, knows nothing of.
+    pub fn is_fenced(&mut self) -> bool {
+        self.tie.as_mut().is_some_and(Tie::is_fenced)
+    }
+
+    /// Runs a query of ours, and gives its first row.
+    pub(crate) async fn first_simple_row(&mut self, query: &str) -> Result<Vec<Option<Bytes>>, Error> {
+        let mut row = None;
+        self.ask(query, |frame| {
+            if frame.tag == b'D' {
+                row.get_or_insert(frame);
+            }
+        })
+        .await?;
+        let row = row.map(|frame| data_row(&frame.raw.slice(HEADER..))).transpose();
+        Ok(row.map_err(Error::Upstream)?.unwrap_or_default())
     }
 
     /// Runs a query of ours, whose results nobody wants. The connection has to be idle.

@@ -149,6 +149,7 @@ impl Machine {
         }
         let body = whole.and_then(|message| message.get(HEADER..));
         self.told_fatal |= is_fatal(body);
+        backend.has_turned |= has_code(body, b"25006");
         let in_use = has_code(body, b"42P05");
         if self.is_shared() && misses_ours(body) {
             backend.dirt |= Kinds::PREPARED;
@@ -227,6 +228,7 @@ impl Machine {
 
     fn parameter(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
         let (name, value) = parameter_status(body).map_err(Error::Upstream)?;
+        backend.has_turned |= name == "in_hot_standby";
         let is_identity = is_identity(name) && backend.settings.get(name) != Some(value);
         Arc::make_mut(&mut backend.settings).report(name, value);
         if self.hears_alone() {

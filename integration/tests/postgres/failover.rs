@@ -1,0 +1,379 @@
+//! Two servers of one replication cluster: the primary dies, stops, is replaced, and comes back.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use harness::{Kind, PATIENCE, Postgres, Process, Proxy};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::{code, connect, run, text};
+
+/// Connections to the primary, and so the clients that may have a transaction under way when it dies.
+const SIZE: usize = 4;
+/// The contract: so long after its promotion a new primary serves those who wait.
+const RECOVERY_MAX: Duration = Duration::from_secs(1);
+
+const CONFIG: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+drain: 10s
+databases:
+  shop: {endpoints: [$FIRST, $SECOND], role: primary, pool: {size: $SIZE}}
+  own: {endpoints: [$FIRST, $SECOND], dbname: shop, role: primary, pool: {mode: session, size: 20}}
+  reads: {endpoints: [$FIRST, $SECOND], dbname: shop, role: replica, replicas: {max_lag: 2s}}
+users: {app: {password: secret}}
+";
+
+const DECLARED: &str = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+databases:
+  shop:
+    endpoints: [{address: $FIRST, role: primary}, {address: $SECOND, role: replica}]
+    role: primary
+    pool: {size: $SIZE}
+    health: &often {probe: {interval: 100ms, timeout: 100ms}}
+  reads:
+    endpoints: [{address: $FIRST, role: primary}, {address: $SECOND, role: replica}]
+    dbname: shop
+    role: replica
+    health: *often
+users: {app: {password: secret}}
+";
+
+/// A primary, its replica, and the proxy before them.
+struct Pair {
+    first: Postgres,
+    second: Postgres,
+    proxy: Proxy,
+}
+
+impl Pair {
+    fn start(config: &str) -> Result<Pair> {
+        let first = Postgres::builder().set("log_statement", "all").start()?;
+        first.sql("shop", "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO app")?;
+        let second = first.replica()?;
+        let builder = Proxy::of(Kind::Postgres).config(config).set("SIZE", SIZE);
+        let proxy = builder.set("FIRST", first.address()).set("SECOND", second.address()).start()?;
+        Ok(Pair { first, second, proxy })
+    }
+
+    /// Waits until the proxy says that a database's servers are these.
+    async fn until_roles(&self, database: &str, roles: [&str; 2]) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let now = roles_of(&self.proxy, database)?;
+            if now == roles {
+                return Ok(());
+            }
+            ensure!(tokio::time::Instant::now() < deadline, "{now:?} instead of {roles:?}\n{}", self.proxy.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Promotes the replica; when that was done.
+    async fn promote(self) -> Result<(Pair, Instant)> {
+        spawn_blocking(move || {
+            self.second.promote()?;
+            Ok((self, Instant::now()))
+        })
+        .await?
+    }
+}
+
+fn roles_of(proxy: &Proxy, database: &str) -> Result<Vec<String>> {
+    let status = proxy.status()?;
+    let clusters = status["clusters"].as_array().context("no clusters")?;
+    let cluster = clusters.iter().find(|cluster| cluster["name"] == database).context("no such cluster")?;
+    let endpoints = cluster["endpoints"].as_array().context("no endpoints")?;
+    Ok(endpoints.iter().map(|endpoint| endpoint["role"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
+/// Which of the servers answers.
+async fn port(client: &Client) -> Result<u16> {
+    Ok(text(client, "SELECT inet_server_port()").await?.parse()?)
+}
+
+/// pgbench's own transactions, of 16 clients for some seconds.
+fn pgbench(proxy: &Proxy, protocol: &str) -> Result<Process> {
+    let mut command = Command::new(harness::paths::program("pgbench")?);
+    command.args(["-n", "-j", "2", "-c", "16", "-T", "7", "-P", "1", "-M", protocol, "-h", "127.0.0.1"]);
+    command.args(["-p", &proxy.address().port().to_string(), "-U", "app", "shop"]).env("PGPASSWORD", "secret");
+    Process::spawn("pgbench", command)
+}
+
+/// Kills the primary under pgbench, promotes the replica, and gives how long after it those who waited were served.
+async fn killed_under_pgbench(protocol: &str) -> Result<()> {
+    let mut pair = Pair::start(CONFIG)?;
+    let loaded = Command::new(harness::paths::program("pgbench")?)
+        .args(["-i", "-q", "-h", "127.0.0.1", "-p", &pair.first.address().port().to_string(), "-U", "app", "shop"])
+        .env("PGPASSWORD", "secret")
+        .output()?;
+    ensure!(loaded.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&loaded.stderr));
+    let idle = connect(&pair.proxy, "shop").await?;
+    let statement = idle.prepare("SELECT $1::int + 1").await?;
+    let mut bench = pgbench(&pair.proxy, protocol)?;
+    let mark = bench.log().mark();
+    bench.log().after(mark, "progress: ")?;
+
+    pair.first.crash()?;
+    pair.until_roles("shop", ["lost", "replica"]).await?;
+    let bumped = Arc::new(AtomicBool::new(false));
+    let (flag, waiting) = (Arc::clone(&bumped), connect_later(&pair.proxy));
+    let waiter = tokio::spawn(async move {
+        let newcomer = waiting.await?;
+        newcomer.batch_execute("UPDATE counter SET n = n + 1").await?;
+        flag.store(true, Ordering::Relaxed);
+        Ok::<_, anyhow::Error>(Instant::now())
+    });
+    let refused = tokio::time::timeout(Duration::from_millis(500), idle.query_one(&statement, &[&1])).await;
+    ensure!(refused.is_err(), "held, not failed: {refused:?}");
+    ensure!(!bumped.load(Ordering::Relaxed), "nobody takes writes now");
+
+    let begun = Instant::now();
+    let (pair, promoted) = pair.promote().await?;
+    let served = waiter.await??;
+    let after = served.saturating_duration_since(promoted);
+    println!(
+        "{protocol}: served {after:?} after the promotion, {:?} after it was asked for",
+        served.duration_since(begun)
+    );
+    ensure!(after < RECOVERY_MAX, "served {after:?} after the promotion");
+    for number in 0..10 {
+        ensure!(idle.query_one(&statement, &[&number]).await?.get::<_, i32>(0) == number + 1);
+    }
+    ensure!(port(&idle).await? == pair.second.address().port());
+
+    let status = spawn_blocking(move || bench.exit(PATIENCE).map(|status| (status, bench))).await??;
+    let lines = status.1.log().lines();
+    let aborted: Vec<_> = lines.iter().filter(|line| line.contains("aborted")).collect();
+    let done = lines.iter().find(|line| line.contains("number of transactions actually processed"));
+    println!("{protocol}: {} of 16 clients were in a transaction; {done:?}", aborted.len());
+    ensure!(aborted.len() <= SIZE, "more than had a connection:\n{}", status.1.log());
+    let rates = lines.iter().filter_map(|line| line.strip_prefix("progress: ")?.split(", ").nth(1)).collect::<Vec<_>>();
+    ensure!(rates.last().is_some_and(|rate| *rate != "0.0 tps"), "and nobody went on: {rates:?}");
+    let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
+    ensure!(pair.second.sql("shop", sums)? == "t", "half a transaction");
+    Ok(())
+}
+
+fn connect_later(proxy: &Proxy) -> impl Future<Output = Result<Client>> + use<> {
+    let address = proxy.address();
+    async move {
+        let target = format!("host={} port={} user=app password=secret dbname=shop", address.ip(), address.port());
+        let (client, connection) = tokio_postgres::connect(&target, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+#[test]
+fn a_primary_killed_under_pgbench_is_replaced_within_a_second() -> Result<()> {
+    run(killed_under_pgbench("simple"))
+}
+
+#[test]
+fn and_under_prepared_statements() -> Result<()> {
+    run(killed_under_pgbench("prepared"))
+}
+
+#[test]
+fn an_old_primary_that_comes_back_gets_nothing() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start(CONFIG)?;
+        let client = connect(&pair.proxy, "shop").await?;
+        assert_eq!(port(&client).await?, pair.first.address().port());
+        pair.until_roles("shop", ["primary", "replica"]).await?;
+        pair.first.crash()?;
+        let (mut pair, _) = pair.promote().await?;
+        pair.until_roles("shop", ["lost", "primary"]).await?;
+        let load = Load::start(&pair.proxy).await?;
+        load.more(20).await?;
+        pair.first.restart_alone()?;
+        pair.until_roles("shop", ["fenced", "primary"]).await?;
+        pair.until_roles("reads", ["fenced", "primary"]).await?;
+        load.more(100).await?;
+        pair.proxy.log().expect("fenced, it gets nothing")?;
+        for _ in 0..20 {
+            for database in ["shop", "own", "reads"] {
+                let client = connect(&pair.proxy, database).await?;
+                assert_eq!(port(&client).await?, pair.second.address().port(), "{database}");
+            }
+        }
+        // Also while the new one is away for a moment.
+        pair.second.crash()?;
+        pair.until_roles("shop", ["fenced", "lost"]).await?;
+        let held = tokio::time::timeout(Duration::from_secs(1), client.simple_query("UPDATE counter SET n = 0")).await;
+        assert!(held.is_err(), "held: {held:?}");
+        pair.second.restart()?;
+        pair.until_roles("shop", ["fenced", "primary"]).await?;
+        load.more(20).await?;
+        let errors = load.finish().await?;
+        assert!(errors <= SIZE, "{errors} transactions were under way when the second was killed");
+        let reached: Vec<_> = pair.first.log().lines().into_iter().filter(|line| is_clients(line)).collect();
+        assert_eq!(reached, Vec::<String>::new(), "what has reached the old primary");
+        Ok(())
+    })
+}
+
+/// Whether a server's log line is of a statement that the proxy's clients have run.
+fn is_clients(line: &str) -> bool {
+    (line.contains("statement: ") || line.contains("execute ")) && (line.contains("counter") || line.contains("inet_server_port"))
+}
+
+#[test]
+fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -> Result<()> {
+    run(async {
+        let pair = Pair::start(CONFIG)?;
+        let (open, idle, own) =
+            (connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "own").await?);
+        assert_eq!(port(&idle).await?, pair.first.address().port());
+        assert_eq!(port(&own).await?, pair.first.address().port());
+        open.batch_execute("BEGIN; UPDATE counter SET n = n + 1").await?;
+        let (pair, promoted) = pair.promote().await?;
+        pair.until_roles("shop", ["fenced", "primary"]).await?;
+        pair.until_roles("own", ["fenced", "primary"]).await?;
+        println!("fenced {:?} after the promotion", promoted.elapsed());
+        assert_eq!(code(open.batch_execute("COMMIT").await), SqlState::ADMIN_SHUTDOWN);
+        assert_eq!(code(own.batch_execute("UPDATE counter SET n = n + 1").await), SqlState::ADMIN_SHUTDOWN);
+        assert_eq!(port(&idle).await?, pair.second.address().port());
+        // Its connections end, but for those that ask it what it is.
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name <> 'groove monitor'";
+        until("no connection", || Ok(pair.first.sql("postgres", left)? == "0")).await?;
+        assert_eq!(pair.first.sql("shop", "SELECT n FROM counter")?, "0");
+        let metrics = pair.proxy.metrics()?;
+        let address = pair.first.address().to_string();
+        let labels = [("database", "shop"), ("endpoint", address.as_str()), ("role", "fenced")];
+        assert_eq!(metrics.sum("groove_postgres_server_role", &labels), Some(1.0));
+        Ok(())
+    })
+}
+
+#[test]
+fn replicas_are_read_from_as_long_as_they_follow_closely() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start(CONFIG)?;
+        let (reader, writer) = (connect(&pair.proxy, "reads").await?, connect(&pair.proxy, "shop").await?);
+        assert_eq!(port(&reader).await?, pair.second.address().port());
+        assert_eq!(code(reader.batch_execute("UPDATE counter SET n = 7").await), SqlState::READ_ONLY_SQL_TRANSACTION);
+        assert_eq!(port(&reader).await?, pair.second.address().port(), "that was the client's own fault");
+        pair.second.sql("postgres", "SELECT pg_wal_replay_pause()")?;
+        writer.batch_execute("UPDATE counter SET n = 7").await?;
+        pair.until_roles("reads", ["primary", "lagging"]).await?;
+        assert_eq!(text(&reader, "SELECT n FROM counter").await?, "7", "from the primary");
+        pair.second.sql("postgres", "SELECT pg_wal_replay_resume()")?;
+        pair.until_roles("reads", ["primary", "replica"]).await?;
+        assert_eq!(port(&reader).await?, pair.second.address().port());
+        pair.second.stop()?;
+        pair.until_roles("reads", ["primary", "lost"]).await?;
+        assert_eq!(port(&reader).await?, pair.first.address().port());
+        Ok(())
+    })
+}
+
+#[test]
+fn the_idle_do_not_notice_that_the_primary_was_stopped_and_replaced() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start(CONFIG)?;
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            let client = connect(&pair.proxy, "shop").await?;
+            let statement = client.prepare("SELECT $1::int + 1").await?;
+            client.query_one(&statement, &[&1]).await?;
+            client.batch_execute("SET statement_timeout = '12s'").await?;
+            idle.push((client, statement));
+        }
+        let load = Load::start(&pair.proxy).await?;
+        load.more(50).await?;
+        pair.first.stop()?;
+        let (pair, _) = pair.promote().await?;
+        load.more(50).await?;
+        let errors = load.finish().await?;
+        println!("{errors} transactions were under way at the stop");
+        assert!(errors <= SIZE, "{errors}");
+        for (client, statement) in &idle {
+            assert_eq!(client.query_one(statement, &[&41]).await?.get::<_, i32>(0), 42);
+            assert_eq!(text(client, "SHOW statement_timeout").await?, "12s");
+            assert_eq!(port(client).await?, pair.second.address().port());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_declared_is_believed_and_nobody_is_asked() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start(DECLARED)?;
+        let (writer, reader) = (connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "reads").await?);
+        assert_eq!(port(&writer).await?, pair.first.address().port());
+        assert_eq!(port(&reader).await?, pair.second.address().port());
+        let asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'groove monitor'";
+        assert_eq!(pair.first.sql("postgres", asked)?, "0");
+        pair.second.stop()?;
+        pair.until_roles("reads", ["primary", "lost"]).await?;
+        assert_eq!(port(&reader).await?, pair.first.address().port());
+        pair.second.restart()?;
+        pair.until_roles("reads", ["primary", "replica"]).await?;
+        assert_eq!(port(&reader).await?, pair.second.address().port());
+        Ok(())
+    })
+}
+
+async fn until(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !seen()? {
+        ensure!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Clients that write, one statement a transaction, and come again when their connection is lost.
+struct Load {
+    done: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Result<usize>>>,
+}
+
+impl Load {
+    async fn start(proxy: &Proxy) -> Result<Load> {
+        let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut clients = Vec::new();
+        for _ in 0..16 {
+            let mut client = connect(proxy, "shop").await?;
+            let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
+            let again = (0..8).map(|_| connect_later(proxy)).collect::<Vec<_>>();
+            clients.push(tokio::spawn(async move {
+                let (mut errors, mut again) = (0, again.into_iter());
+                while !stop.load(Ordering::Relaxed) {
+                    match client.batch_execute("UPDATE counter SET n = n + 1").await {
+                        Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => {
+                            errors += 1;
+                            ensure!(client.is_closed() || error.is_closed(), "refused, not lost: {error:?}");
+                            client = again.next().context("too many errors")?.await?;
+                        }
+                    }
+                }
+                Ok(errors)
+            }));
+        }
+        Ok(Load { done, stop, clients })
+    }
+
+    async fn more(&self, count: usize) -> Result<()> {
+        let goal = self.done.load(Ordering::Relaxed) + count;
+        until("transactions", || Ok(self.done.load(Ordering::Relaxed) >= goal)).await
+    }
+
+    async fn finish(self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(try_join_all(self.clients).await?.into_iter().collect::<Result<Vec<_>>>()?.into_iter().sum())
+    }
+}

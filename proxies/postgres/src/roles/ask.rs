@@ -1,0 +1,111 @@
+//! Asking one server what it is, on a connection that is kept for it.
+
+use bytes::Bytes;
+use groove_common::discovery::Endpoint;
+
+use super::seen::Sighting;
+use crate::error::Error;
+use crate::upstream::{Server, Target, connect};
+use crate::wire::backend::error_field;
+
+/// What any role may ask, and every release since 10 answers. A primary's timeline is taken from its WAL: the control
+/// file has the new one only after the first checkpoint of a promotion.
+const QUESTION: &str = "SELECT pg_is_in_recovery(), \
+    CASE WHEN pg_is_in_recovery() THEN '0' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', \
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END - '0/0'";
+/// For servers that call themselves PostgreSQL and have no WAL to speak of.
+const PLAIN_QUESTION: &str = "SELECT pg_is_in_recovery(), '0', 0, 0";
+
+/// Why a server has not said what it is.
+#[derive(Debug)]
+pub(super) enum Silence {
+    /// It cannot be reached, starts or stops.
+    Lost(Error),
+    /// It is there, and does not let us ask.
+    Refused(Error),
+}
+
+impl Silence {
+    fn of(error: Error) -> Silence {
+        match error {
+            Error::Refused(body) => {
+                let code = error_field(&body, b'C').unwrap_or_default();
+                let is_down = code.starts_with(b"57P");
+                let error = Error::Refused(body.clone());
+                if is_down { Silence::Lost(error) } else { Silence::Refused(error) }
+            }
+            Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => Silence::Refused(error),
+            error => Silence::Lost(error),
+        }
+    }
+}
+
+/// A connection to ask on.
+pub(super) struct Line {
+    server: Server,
+    is_plain: bool,
+}
+
+impl Line {
+    /// Logs in. The names in the question mean the system's own, whatever the role's or database's defaults.
+    pub(super) async fn open(target: &Target, endpoint: &Endpoint) -> Result<Line, Silence> {
+        let pinned = [
+            ("search_path".to_owned(), "pg_catalog, pg_temp".to_owned()),
+            ("application_name".to_owned(), "groove monitor".to_owned()),
+        ];
+        let server = Box::pin(connect(target, &endpoint.address, &pinned, target.connect)).await;
+        Ok(Line { server: server.map_err(Silence::of)?, is_plain: false })
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&mut self) -> Result<Sighting, Silence> {
+        loop {
+            let question = if self.is_plain { PLAIN_QUESTION } else { QUESTION };
+            match self.server.first_simple_row(question).await {
+                Ok(row) => return read(&row).ok_or(Silence::Refused(Error::Setup)),
+                Err(error) => match Silence::of(error) {
+                    Silence::Refused(_) if !self.is_plain => self.is_plain = true,
+                    silence => return Err(silence),
+                },
+            }
+        }
+    }
+
+    /// Returns when the server has hung up, or said a farewell.
+    pub(super) async fn ended(&mut self) {
+        std::future::poll_fn(|cx| match self.server.stream.is_stale(cx) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        })
+        .await;
+    }
+}
+
+fn read(row: &[Option<Bytes>]) -> Option<Sighting> {
+    let [recovery, timeline, applied, received] = row else { return None };
+    let text = |value: &Option<Bytes>| Some(std::str::from_utf8(value.as_deref()?).ok()?.to_owned());
+    let position = |value: &Option<Bytes>| text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
+    Some(Sighting {
+        in_recovery: text(recovery)? == "t",
+        timeline: u32::from_str_radix(&text(timeline)?, 16).ok()?,
+        applied: position(applied),
+        received: position(received),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_answer() {
+        let row = |values: [Option<&'static str>; 4]| values.map(|value| value.map(Bytes::from)).to_vec();
+        let primary = read(&row([Some("f"), Some("0000000A"), Some("50331912"), None])).unwrap();
+        assert_eq!((primary.in_recovery, primary.timeline, primary.applied), (false, 10, 50_331_912));
+        let replica = read(&row([Some("t"), Some("0"), Some("7"), Some("9")])).unwrap();
+        assert_eq!((replica.in_recovery, replica.applied, replica.received), (true, 7, 9));
+        assert!(read(&row([None, Some("0"), None, None])).is_none());
+        assert!(read(&[]).is_none());
+    }
+}

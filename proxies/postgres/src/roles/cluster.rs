@@ -1,0 +1,355 @@
+//! The roles of one database's servers, as everybody shares them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use groove_common::app::Context;
+use groove_common::balance::least_loaded;
+use groove_common::discovery::{Cluster, Endpoint, Health, fresh_dice};
+use groove_common::ids::EndpointId;
+use groove_common::telemetry::Registry;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::arbiter::{Arbiter, Lag, Split};
+use super::monitor;
+use super::seen::Sighting;
+use super::view::{Standing, View, Wish};
+use crate::config::Monitor;
+use crate::metrics::{PrimaryMetrics, ServerMetrics};
+use crate::upstream::{Target, UserPool};
+
+/// How long a dial waits for a server of its wish before it is told that there is none, and asked to come again.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long servers are asked in quick succession once the primary is gone.
+const HUNT_MAX: Duration = Duration::from_secs(60);
+/// In which succession, at the most.
+const HUNT_PACE: Duration = Duration::from_millis(100);
+
+/// The roles of one database's servers. Its monitor ends with it.
+pub struct Roles {
+    database: String,
+    cluster: Arc<Cluster>,
+    wish: Wish,
+    pub(super) monitor: Monitor,
+    /// Whom the configuration names to ask as.
+    asker: Option<Arc<Target>>,
+    known: Mutex<Known>,
+    view: ArcSwap<View>,
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+    nudges: watch::Sender<()>,
+    /// Those who lease by these roles. Where nobody is named to ask as, one of them lends its login.
+    pools: Mutex<Vec<Weak<UserPool>>>,
+    registry: Arc<Registry>,
+    metrics: PrimaryMetrics,
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+struct Known {
+    arbiter: Arbiter,
+    members: HashMap<EndpointId, Member>,
+    /// Since when there is no primary; `None` while there is one.
+    hunting_since: Option<Instant>,
+    had_primary: bool,
+    /// Already warned of.
+    split: Option<Split>,
+}
+
+/// What is kept beside a server's standing.
+struct Member {
+    address: String,
+    metrics: ServerMetrics,
+    /// Why it has not said what it is, when asked last.
+    silence: Option<String>,
+    /// It is there, and does not let us ask.
+    is_mute: bool,
+}
+
+impl Roles {
+    /// Begins to watch a database's servers; connections are wanted by `wish`.
+    pub(crate) fn start(
+        database: &str,
+        cluster: &Arc<Cluster>,
+        wish: Wish,
+        lag_max: Option<Duration>,
+        (monitor, asker): (Monitor, Option<Target>),
+        cx: &Context,
+    ) -> Arc<Roles> {
+        let known = Known {
+            arbiter: Arbiter::new(lag_max),
+            members: HashMap::new(),
+            hunting_since: Some(Instant::now()),
+            had_primary: false,
+            split: None,
+        };
+        let roles = Arc::new(Roles {
+            database: database.to_owned(),
+            cluster: Arc::clone(cluster),
+            wish,
+            monitor,
+            asker: asker.map(Arc::new),
+            known: Mutex::new(known),
+            view: ArcSwap::default(),
+            generation: AtomicU64::new(1),
+            changed: watch::Sender::new(1),
+            nudges: watch::Sender::new(()),
+            pools: Mutex::default(),
+            registry: Arc::clone(&cx.registry),
+            metrics: PrimaryMetrics::new(&cx.registry, database),
+            task: Mutex::default(),
+        });
+        roles.take_members();
+        let task = cx.runtime.spawn(monitor::run(Arc::downgrade(&roles), Arc::clone(cluster)));
+        *roles.task.lock() = Some(AbortOnDropHandle::new(task));
+        roles
+    }
+
+    /// A pool leases by these roles from now on.
+    pub(crate) fn enroll(&self, pool: &Arc<UserPool>) {
+        let mut pools = self.pools.lock();
+        pools.retain(|known| known.strong_count() > 0 && !Weak::ptr_eq(known, &Arc::downgrade(pool)));
+        pools.push(Arc::downgrade(pool));
+        drop(pools);
+        self.nudge();
+    }
+
+    /// As whom to ask; `None` while nobody is known who may.
+    pub(super) fn asker(&self) -> Option<Arc<Target>> {
+        let lent = || self.pools.lock().iter().find_map(Weak::upgrade).map(|pool| pool.target());
+        self.asker.clone().or_else(lent)
+    }
+
+    /// Whoever lends a login next is somebody else: with this one nothing is to be asked.
+    pub(super) fn try_another_asker(&self) {
+        let mut pools = self.pools.lock();
+        if pools.len() > 1 {
+            pools.rotate_left(1);
+        }
+    }
+
+    /// A server for a dial. Waits a while for one where there is none.
+    pub(crate) async fn pick(&self, wish: Wish) -> Option<Arc<Endpoint>> {
+        let mut changes = self.changed.subscribe();
+        let patience = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(endpoint) = self.pick_now(wish) {
+                    return Some(endpoint);
+                }
+                self.nudge();
+                changes.changed().await.ok()?;
+            }
+        };
+        timeout(WAIT_MAX, patience).await.ok().flatten()
+    }
+
+    fn pick_now(&self, wish: Wish) -> Option<Arc<Endpoint>> {
+        let (view, snapshot) = (self.view(), self.cluster.snapshot());
+        let fits = |id| match wish {
+            Wish::Any => !matches!(view.of(id), Standing::Fenced | Standing::Lost),
+            Wish::Primary | Wish::Replica { .. } => view.admits(wish, id),
+        };
+        let mut fitting: Vec<_> =
+            snapshot.members.iter().filter(|member| fits(member.endpoint.id)).cloned().collect();
+        if fitting.is_empty() {
+            return self.unasked();
+        }
+        // Those whose logins fail come last; whether they are up at all, the monitor knows better than a breaker.
+        if fitting.iter().any(|member| member.health == Health::Up) {
+            fitting.retain(|member| member.health == Health::Up);
+        }
+        fitting.iter_mut().for_each(|member| member.health = Health::Up);
+        let least = least_loaded(&fitting, self.cluster.now(), &mut fresh_dice()).unwrap_or(0);
+        fitting.get(least).map(|member| Arc::clone(&member.endpoint))
+    }
+
+    /// Where nobody lets us ask, not even as those whose connections are wanted, they shall hear it in the server's own
+    /// words: one that refuses the login.
+    fn unasked(&self) -> Option<Arc<Endpoint>> {
+        let known = self.known.lock();
+        let is_mute = |id: &EndpointId| known.members.get(id).is_some_and(|member| member.is_mute);
+        let view = self.view();
+        let all_unknown = view.standings.iter().all(|(_, standing)| *standing == Standing::Unknown);
+        let id = view.standings.iter().map(|(id, _)| *id).find(is_mute).filter(|_| all_unknown)?;
+        Some(Arc::clone(&self.cluster.snapshot().member(id)?.endpoint))
+    }
+
+    /// Asks every server at once.
+    pub(crate) fn nudge(&self) {
+        self.nudges.send_replace(());
+    }
+
+    pub(super) fn nudged(&self) -> watch::Receiver<()> {
+        self.nudges.subscribe()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Asked in what succession: sooner while there is no primary to be found.
+    pub(super) fn pace(&self) -> Duration {
+        let known = self.known.lock();
+        let is_hunting = known.hunting_since.is_some_and(|since| since.elapsed() < HUNT_MAX)
+            && (known.had_primary || self.wish == Wish::Primary);
+        let interval = self.monitor.interval.get();
+        if is_hunting { interval.min(HUNT_PACE) } else { interval }
+    }
+
+    /// Takes in who there is, and how those are whose roles are declared.
+    pub(super) fn take_members(&self) {
+        let snapshot = self.cluster.snapshot();
+        let members: Vec<_> =
+            snapshot.members.iter().map(|member| (member.endpoint.id, member.described.role)).collect();
+        let mut known = self.known.lock();
+        known.members.retain(|id, _| snapshot.member(*id).is_some());
+        for member in &snapshot.members {
+            let address = member.endpoint.address.to_string();
+            known.members.entry(member.endpoint.id).or_insert_with(|| Member {
+                metrics: ServerMetrics::new(&self.registry, &self.database, &address),
+                address,
+                silence: None,
+                is_mute: false,
+            });
+        }
+        known.arbiter.set_members(&members);
+        for member in snapshot.members.iter().filter(|member| member.described.role.is_some()) {
+            match member.health {
+                Health::Up | Health::Trial => known.arbiter.well(member.endpoint.id),
+                Health::Down => known.arbiter.lost(member.endpoint.id),
+            }
+        }
+        self.publish(&mut known);
+    }
+
+    /// A server has said what it is.
+    pub(super) fn saw(&self, id: EndpointId, sighting: Sighting) {
+        let mut known = self.known.lock();
+        known.arbiter.saw(id, self.cluster.now(), sighting);
+        let lag = known.arbiter.lag_of(id);
+        if let Some(member) = known.members.get_mut(&id) {
+            (member.silence, member.is_mute) = (None, false);
+            member.metrics.lag(lag);
+        }
+        self.publish(&mut known);
+    }
+
+    /// A server does not answer, or is not up.
+    pub(super) fn lost(&self, id: EndpointId, reason: String) {
+        let mut known = self.known.lock();
+        known.arbiter.lost(id);
+        if let Some(member) = known.members.get_mut(&id) {
+            (member.silence, member.is_mute) = (Some(reason), false);
+            member.metrics.lag(None);
+        }
+        self.publish(&mut known);
+    }
+
+    /// A server is there and does not let us ask: what was known of it stays.
+    pub(super) fn mute(&self, id: EndpointId, reason: String) {
+        let mut known = self.known.lock();
+        let Some(member) = known.members.get_mut(&id) else { return };
+        if !member.is_mute {
+            let endpoint = &member.address;
+            warn!(database = self.database, endpoint, reason, "cannot be asked whether it is the primary");
+        }
+        (member.silence, member.is_mute) = (Some(reason), true);
+        drop(known);
+        // Who waits may as well hear it from the server.
+        self.changed.send_modify(|_| {});
+    }
+
+    /// Lets everybody know if something has changed. Under the lock, so that views come out in their order.
+    fn publish(&self, known: &mut Known) {
+        let (before, view) = (self.view(), known.arbiter.view());
+        self.warn_of_split(known);
+        if *before == view {
+            return;
+        }
+        let primary = view.primary();
+        self.tell(known, &before, &view);
+        known.had_primary |= primary.is_some();
+        known.hunting_since = match primary {
+            Some(_) => None,
+            None => known.hunting_since.or_else(|| Some(Instant::now())),
+        };
+        self.view.store(Arc::new(view));
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.changed.send_replace(generation);
+        // Connections to what is not wanted any more are closed while they are idle.
+        self.pools.lock().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tend());
+        if primary.is_none() && before.primary().is_some() {
+            self.nudge();
+        }
+    }
+
+    fn tell(&self, known: &Known, before: &View, view: &View) {
+        let database = &self.database;
+        for (id, standing) in &view.standings {
+            let Some(member) = known.members.get(id) else { continue };
+            member.metrics.standing(*standing);
+            let (endpoint, was) = (&member.address, before.of(*id));
+            if was == *standing {
+                continue;
+            }
+            let reason = member.silence.as_deref().unwrap_or_default();
+            match standing {
+                Standing::Primary => {
+                    let timeline = known.arbiter.timeline_of(*id).unwrap_or_default();
+                    info!(database, endpoint, timeline, "the primary");
+                }
+                Standing::Fenced => {
+                    let timeline = known.arbiter.timeline_of(*id).unwrap_or_default();
+                    warn!(database, endpoint, timeline, "takes writes and is not the primary: fenced, it gets nothing");
+                }
+                Standing::Lost => warn!(database, endpoint, was = was.label(), reason, "lost"),
+                Standing::Lagging => warn!(database, endpoint, "too far behind the primary to be read from"),
+                Standing::Replica => info!(database, endpoint, was = was.label(), "a replica"),
+                Standing::Unknown => {}
+            }
+        }
+        if view.primary() != before.primary() {
+            match view.primary() {
+                Some(_) => self.metrics.changes.inc(),
+                None => warn!(database, "there is no primary: who wants one waits for it"),
+            }
+        }
+    }
+
+    fn warn_of_split(&self, known: &mut Known) {
+        let split = known.arbiter.split();
+        if split == known.split {
+            return;
+        }
+        known.split = split;
+        let name = |id| known.members.get(&id).map(|member| member.address.clone()).unwrap_or_default();
+        if let Some(Split { primary, other }) = split {
+            let (database, primary, other) = (&self.database, name(primary), name(other));
+            warn!(database, primary, other, "two servers of the same timeline take writes; the first is the primary");
+        }
+    }
+
+    /// Adds to a server's status what is known of its role.
+    pub(crate) fn describe(&self, id: EndpointId, status: &mut Map<String, Value>) {
+        let known = self.known.lock();
+        let lag = known.arbiter.lag_of(id);
+        let silence = known.members.get(&id).and_then(|member| member.silence.clone());
+        status.insert("role".to_owned(), json!(self.view().of(id).label()));
+        status.insert("timeline".to_owned(), json!(known.arbiter.timeline_of(id)));
+        status.insert("lag_ms".to_owned(), json!(lag.map(|lag| lag.time.as_millis() as u64)));
+        status.insert("lag_bytes".to_owned(), json!(lag.map(|lag: Lag| lag.bytes)));
+        status.insert("role_error".to_owned(), json!(silence));
+    }
+}
