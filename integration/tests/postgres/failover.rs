@@ -152,7 +152,7 @@ async fn killed_under_pgbench(protocol: &str) -> Result<()> {
 
     let status = spawn_blocking(move || bench.exit(PATIENCE).map(|status| (status, bench))).await??;
     let lines = status.1.log().lines();
-    let aborted: Vec<_> = lines.iter().filter(|line| line.contains("aborted")).collect();
+    let aborted: Vec<_> = lines.iter().filter(|line| line.contains("error: client ")).collect();
     let done = lines.iter().find(|line| line.contains("number of transactions actually processed"));
     println!("{protocol}: {} of 16 clients were in a transaction; {done:?}", aborted.len());
     ensure!(aborted.len() <= SIZE, "more than had a connection:\n{}", status.1.log());
@@ -187,8 +187,9 @@ fn and_under_prepared_statements() -> Result<()> {
 fn an_old_primary_that_comes_back_gets_nothing() -> Result<()> {
     run(async {
         let mut pair = Pair::start(CONFIG)?;
-        let client = connect(&pair.proxy, "shop").await?;
+        let (client, reader) = (connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "reads").await?);
         assert_eq!(port(&client).await?, pair.first.address().port());
+        assert_eq!(port(&reader).await?, pair.second.address().port());
         pair.until_roles("shop", ["primary", "replica"]).await?;
         pair.first.crash()?;
         let (mut pair, _) = pair.promote().await?;
@@ -356,7 +357,9 @@ impl Load {
                         Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
                         Err(error) => {
                             errors += 1;
-                            ensure!(client.is_closed() || error.is_closed(), "refused, not lost: {error:?}");
+                            let is_fatal = error.as_db_error().is_some_and(|error| error.severity() == "FATAL");
+                            let is_lost = client.is_closed() || is_fatal;
+                            ensure!(is_lost, "refused, not lost: {error:?}");
                             client = again.next().context("too many errors")?.await?;
                         }
                     }

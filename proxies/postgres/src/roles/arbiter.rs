@@ -111,6 +111,13 @@ impl Arbiter {
         self.see(id, Seen::Lost);
     }
 
+    /// A server does not let us ask: what it was it still is, or else nothing to us.
+    pub(super) fn mute(&mut self, id: EndpointId) {
+        if self.entry(id).is_some_and(|entry| entry.seen == Seen::Never) {
+            self.lost(id);
+        }
+    }
+
     /// A server whose role is declared is well.
     pub(super) fn well(&mut self, id: EndpointId) {
         self.see(id, Seen::Well);

@@ -177,8 +177,9 @@ impl Roles {
         let known = self.known.lock();
         let is_mute = |id: &EndpointId| known.members.get(id).is_some_and(|member| member.is_mute);
         let view = self.view();
-        let all_unknown = view.standings.iter().all(|(_, standing)| *standing == Standing::Unknown);
-        let id = view.standings.iter().map(|(id, _)| *id).find(is_mute).filter(|_| all_unknown)?;
+        let is_nothing = |standing: &Standing| matches!(standing, Standing::Unknown | Standing::Lost);
+        let all_are_nothing = view.standings.iter().all(|(_, standing)| is_nothing(standing));
+        let id = view.standings.iter().map(|(id, _)| *id).find(is_mute).filter(|_| all_are_nothing)?;
         Some(Arc::clone(&self.cluster.snapshot().member(id)?.endpoint))
     }
 
@@ -266,6 +267,8 @@ impl Roles {
             warn!(database = self.database, endpoint, reason, "cannot be asked whether it is the primary");
         }
         (member.silence, member.is_mute) = (Some(reason), true);
+        known.arbiter.mute(id);
+        self.publish(&mut known);
         drop(known);
         // Who waits may as well hear it from the server.
         self.changed.send_modify(|_| {});

@@ -189,7 +189,9 @@ fn who_is_wanted_where() {
     assert_eq!(admitted(Wish::Primary, usual), [true, false, false, false]);
     assert_eq!(admitted(Wish::Replica { or_primary: true }, usual), [false, true, false, false]);
     assert_eq!(admitted(Wish::Any, usual), [true, true, true, false]);
-    let alone = [Primary, Lost, Lagging, Unknown];
+    let unasked = [Primary, Lost, Lagging, Unknown];
+    assert_eq!(admitted(Wish::Replica { or_primary: true }, unasked), [false; 4], "it may be a replica");
+    let alone = [Primary, Lost, Lagging, Fenced];
     assert_eq!(admitted(Wish::Replica { or_primary: true }, alone), [true, false, false, false]);
     assert_eq!(admitted(Wish::Replica { or_primary: false }, alone), [false; 4]);
 }

@@ -82,7 +82,7 @@ impl View {
         match (wish, self.of(id)) {
             (_, Standing::Fenced) => false,
             (Wish::Any, _) | (Wish::Primary, Standing::Primary) | (Wish::Replica { .. }, Standing::Replica) => true,
-            (Wish::Replica { or_primary }, Standing::Primary) => or_primary && !self.has_replica(),
+            (Wish::Replica { or_primary }, Standing::Primary) => or_primary && !self.may_have_replica(),
             (
                 Wish::Primary,
                 Standing::Unknown | Standing::Lost | Standing::Replica | Standing::Lagging,
@@ -91,7 +91,8 @@ impl View {
         }
     }
 
-    fn has_replica(&self) -> bool {
-        self.standings.iter().any(|(_, standing)| *standing == Standing::Replica)
+    /// Whether one is there, or may be: nobody is in such a hurry that the first answers could not be waited for.
+    fn may_have_replica(&self) -> bool {
+        self.standings.iter().any(|(_, standing)| matches!(standing, Standing::Replica | Standing::Unknown))
     }
 }
