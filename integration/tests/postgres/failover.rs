@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{code, connect, run, text};
+use super::{code, connect, connect_as, run, text};
 
 /// Connections to the primary, and so the clients that may have a transaction under way when it dies.
 const SIZE: usize = 4;
@@ -306,6 +306,47 @@ fn the_idle_do_not_notice_that_the_primary_was_stopped_and_replaced() -> Result<
         Ok(())
     })
 }
+
+#[test]
+fn who_may_not_log_in_hears_it_from_the_server_and_hinders_nobody() -> Result<()> {
+    run(async {
+        let config = CONFIG.replace("users: {", "users: {stranger: {password: secret}, ");
+        let pair = Pair::start(&config)?;
+        for _ in 0..2 {
+            let refused = connect_as(&pair.proxy, "user=stranger password=secret dbname=shop").await;
+            assert_eq!(code(refused), SqlState::INVALID_PASSWORD, "no such role on the servers");
+        }
+        let client = connect(&pair.proxy, "shop").await?;
+        assert_eq!(port(&client).await?, pair.first.address().port());
+        pair.until_roles("shop", ["primary", "replica"]).await
+    })
+}
+
+#[test]
+fn a_monitor_has_a_login_of_its_own_if_it_is_given_one() -> Result<()> {
+    run(async {
+        let config = CONFIG.replace("role: primary, pool", "role: primary, monitor: {user: plain, interval: 50ms}, pool");
+        let pair = Pair::start(&config)?;
+        // Before anybody has come.
+        pair.until_roles("shop", ["primary", "replica"]).await?;
+        let asks = "SELECT string_agg(usename, ' ') FROM pg_stat_activity WHERE application_name = 'groove monitor'";
+        assert_eq!(pair.first.sql("postgres", asks)?, "plain plain", "of shop and of own");
+        // Ended, it comes again, and nobody takes the server for lost.
+        let mark = pair.proxy.log().mark();
+        let before = pair.first.sql("postgres", MONITOR)?;
+        pair.first.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'plain'")?;
+        until("another", || {
+            let now = pair.first.sql("postgres", MONITOR)?;
+            Ok(!now.is_empty() && now != before)
+        })
+        .await?;
+        let lost = pair.proxy.log().lines().into_iter().skip(mark).find(|line| line.contains("\"lost\""));
+        assert_eq!(lost, None);
+        Ok(())
+    })
+}
+
+const MONITOR: &str = "SELECT min(pid) FROM pg_stat_activity WHERE usename = 'plain'";
 
 #[test]
 fn what_is_declared_is_believed_and_nobody_is_asked() -> Result<()> {

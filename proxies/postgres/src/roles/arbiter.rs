@@ -3,7 +3,8 @@
 //! The primary is the one that is not in recovery. Of several the highest timeline wins, as each promotion begins a new
 //! one: the others are primaries of before, which must not take writes any more. Of equal timelines, which no promotion
 //! leads to, the present primary stays, or else the first of the list is taken. A timeline that has won once stays the
-//! least that is taken, even while its server is away: an old primary that comes back just then is not believed.
+//! least that is taken, even while its server is away: an old primary that comes back just then is not believed. Only
+//! that server itself can take it back, by an older timeline of its own: an operator has made it anew from the other.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -97,6 +98,9 @@ impl Arbiter {
         self.note_head(now, sighting.received.max(sighting.applied));
         let lag = sighting.in_recovery.then(|| self.lag(now, sighting.applied));
         let lag_max = self.lag_max;
+        if self.floor.is_some_and(|(floor, holder)| holder == id && (1..floor).contains(&sighting.timeline)) {
+            self.floor = None;
+        }
         let Some(entry) = self.entry(id) else { return };
         entry.seen = Seen::Said(sighting);
         entry.lag = lag;

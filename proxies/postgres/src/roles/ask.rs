@@ -10,12 +10,25 @@ use crate::wire::backend::error_field;
 
 /// What any role may ask, and every release since 10 answers. A primary's timeline is taken from its WAL: the control
 /// file has the new one only after the first checkpoint of a promotion.
-const QUESTION: &str = "SELECT pg_is_in_recovery(), \
-    CASE WHEN pg_is_in_recovery() THEN '0' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
-    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', \
-    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END - '0/0'";
-/// For servers that call themselves PostgreSQL and have no WAL to speak of.
-const PLAIN_QUESTION: &str = "SELECT pg_is_in_recovery(), '0', 0, 0";
+macro_rules! question {
+    ($timeline_of_replica:literal) => {
+        concat!(
+            "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN ",
+            $timeline_of_replica,
+            " ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
+            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', \
+            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END - '0/0'"
+        )
+    };
+}
+
+/// From the most telling to the least: the second where the control file may not be read, the third for servers that
+/// call themselves PostgreSQL and have no WAL to speak of.
+const QUESTIONS: [&str; 3] = [
+    question!("(SELECT to_hex(timeline_id) FROM pg_control_checkpoint())"),
+    question!("'0'"),
+    "SELECT pg_is_in_recovery(), '0', 0, 0",
+];
 
 /// Why a server has not said what it is.
 #[derive(Debug)]
@@ -44,7 +57,8 @@ impl Silence {
 /// A connection to ask on.
 pub(super) struct Line {
     server: Server,
-    is_plain: bool,
+    /// The most telling question that it answers.
+    question: usize,
 }
 
 impl Line {
@@ -55,17 +69,17 @@ impl Line {
             ("application_name".to_owned(), "groove monitor".to_owned()),
         ];
         let server = Box::pin(connect(target, &endpoint.address, &pinned, target.connect)).await;
-        Ok(Line { server: server.map_err(Silence::of)?, is_plain: false })
+        Ok(Line { server: server.map_err(Silence::of)?, question: 0 })
     }
 
     /// Asks once.
     pub(super) async fn ask(&mut self) -> Result<Sighting, Silence> {
         loop {
-            let question = if self.is_plain { PLAIN_QUESTION } else { QUESTION };
+            let Some(question) = QUESTIONS.get(self.question) else { return Err(Silence::Refused(Error::Setup)) };
             match self.server.first_simple_row(question).await {
                 Ok(row) => return read(&row).ok_or(Silence::Refused(Error::Setup)),
                 Err(error) => match Silence::of(error) {
-                    Silence::Refused(_) if !self.is_plain => self.is_plain = true,
+                    Silence::Refused(_) if self.question + 1 < QUESTIONS.len() => self.question += 1,
                     silence => return Err(silence),
                 },
             }

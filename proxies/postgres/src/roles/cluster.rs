@@ -127,10 +127,12 @@ impl Roles {
         self.asker.clone().or_else(lent)
     }
 
-    /// Whoever lends a login next is somebody else: with this one nothing is to be asked.
-    pub(super) fn try_another_asker(&self) {
+    /// This login was refused: whoever lends one next is somebody else.
+    pub(super) fn try_another_asker(&self, refused: &Arc<Target>) {
         let mut pools = self.pools.lock();
-        if pools.len() > 1 {
+        // Of several servers that refuse one login, the first has seen to it already.
+        let is_next = |pool: &Weak<UserPool>| pool.upgrade().is_none_or(|pool| Arc::ptr_eq(&pool.target(), refused));
+        if pools.len() > 1 && pools.first().is_some_and(is_next) {
             pools.rotate_left(1);
         }
     }

@@ -51,7 +51,6 @@ async fn watch(roles: Weak<Roles>, endpoint: Arc<Endpoint>) {
                 Some(Err(Silence::Lost(error))) => roles.lost(endpoint.id, error.to_string()),
                 Some(Err(Silence::Refused(error))) => {
                     roles.mute(endpoint.id, error.to_string());
-                    roles.try_another_asker();
                 }
                 // Nobody is there who wants to know.
                 None => {}
@@ -101,5 +100,9 @@ async fn ask(roles: &Roles, endpoint: &Endpoint, line: &mut Option<Line>) -> Opt
         *line = Some(fresh);
         Ok(sighting)
     };
-    Some(timeout(time_max, fresh).await.unwrap_or_else(|_| Err(late())))
+    let answer = timeout(time_max, fresh).await.unwrap_or_else(|_| Err(late()));
+    if let Err(Silence::Refused(_)) = answer {
+        roles.try_another_asker(&target);
+    }
+    Some(answer)
 }

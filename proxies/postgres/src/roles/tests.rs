@@ -111,6 +111,21 @@ fn a_newest_primary_that_left_the_list_binds_nobody() {
 }
 
 #[test]
+fn who_makes_the_newest_primary_anew_from_the_old_one_means_the_old_one() {
+    let mut servers = Servers::new(2, None);
+    let followed = |timeline| Sighting { timeline, ..replica(100, 100) };
+    servers.saw(0, 1, primary(1));
+    servers.saw(1, 1, primary(2));
+    // Stopped, and started as a replica of nobody knows whom: it has seen the newer timeline.
+    servers.saw(1, 2, followed(2));
+    assert_eq!(servers.standings(), [Fenced, Replica]);
+    servers.saw(1, 3, replica(100, 100));
+    assert_eq!(servers.standings(), [Fenced, Replica], "it does not tell");
+    servers.saw(1, 4, followed(1));
+    assert_eq!(servers.standings(), [Primary, Replica]);
+}
+
+#[test]
 fn what_is_declared_is_not_asked() {
     let (first, second, third) = (EndpointId::next(), EndpointId::next(), EndpointId::next());
     let mut arbiter = Arbiter::new(None);

@@ -157,7 +157,9 @@ impl Directory {
         let known = self.current.load_full();
         let server_user = known.users.get(&claim.user).map_or(&claim.user, |login| &login.server_user);
         let login = Login::found(server_user, Stored::Plain(password));
-        let target = known.target(&claim.database, &claim.user, Some(&login)).map(|(target, _)| target);
+        // Whoever is asked knows the password, and nobody may know yet which one is the primary.
+        let target = known.target(&claim.database, &claim.user, Some(&login));
+        let target = target.map(|(target, _)| Target { wish: Wish::Any, ..target });
         Box::pin(known.passthrough.prove(claim, login, target)).await
     }
 
