@@ -57,6 +57,7 @@ pub struct Postgres {
     process: Process,
     authority: Option<Authority>,
     release: Release,
+    is_frozen: bool,
 }
 
 /// How a [`Postgres`] is to be started.
@@ -124,7 +125,8 @@ impl PostgresBuilder {
         std::fs::write(data.join("postgresql.conf"), settings)?;
         std::fs::write(data.join("pg_hba.conf"), self.hba.as_deref().unwrap_or(HBA))?;
         let process = launch(self.release, folder.path(), port.number())?;
-        let server = Postgres { port, folder, process, authority, release: self.release };
+        let server =
+            Postgres { port, folder, process, authority, release: self.release, is_frozen: false };
         // A comparison of two releases that were one would show no difference, and be believed.
         let version = server.sql("postgres", "SHOW server_version")?;
         let release = self.release.to_string();
@@ -167,7 +169,7 @@ impl Postgres {
         // It is not to wait for long before it looks for its primary again.
         std::fs::write(data.join("postgresql.conf"), settings + "wal_retrieve_retry_interval = '100ms'\n")?;
         let process = launch(self.release, folder.path(), port.number())?;
-        Ok(Self { port, folder, process, authority: None, release: self.release })
+        Ok(Self { port, folder, process, authority: None, release: self.release, is_frozen: false })
     }
 
     /// Makes a replica a primary, and returns once it is.
@@ -234,6 +236,25 @@ impl Postgres {
         self.process.kill_all()
     }
 
+    /// Stops it and all its children where they are: they answer nothing and close nothing, as when the machine has
+    /// been cut off.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.is_frozen = true;
+        self.process.signal_all(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Postgres::freeze`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.is_frozen = false;
+        self.process.signal_all(Signal::CONT)
+    }
+
     /// Shuts it down in order, ending its sessions (SIGINT, "fast").
     ///
     /// # Errors
@@ -280,6 +301,15 @@ impl Postgres {
         self.process.signal(signal)?;
         self.process.exit(Duration::from_secs(20))?;
         Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Frozen, its children would outlive it.
+        if self.is_frozen {
+            let _gone = self.crash();
+        }
     }
 }
 

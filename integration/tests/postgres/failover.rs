@@ -241,8 +241,10 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
         pair.until_roles("shop", ["fenced", "primary"]).await?;
         pair.until_roles("own", ["fenced", "primary"]).await?;
         println!("fenced {:?} after the promotion", promoted.elapsed());
-        assert_eq!(code(open.batch_execute("COMMIT").await), SqlState::ADMIN_SHUTDOWN);
-        assert_eq!(code(own.batch_execute("UPDATE counter SET n = n + 1").await), SqlState::ADMIN_SHUTDOWN);
+        // Those who have a connection there are told, and what they still say is not heard.
+        let commit = open.batch_execute("COMMIT").await;
+        assert!(commit.is_err(), "not to be believed");
+        until("both are told", || Ok(open.is_closed() && own.is_closed())).await?;
         assert_eq!(port(&idle).await?, pair.second.address().port());
         // Its connections end, but for those that ask it what it is.
         let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name <> 'groove monitor'";
@@ -253,6 +255,41 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
         let labels = [("database", "shop"), ("endpoint", address.as_str()), ("role", "fenced")];
         assert_eq!(metrics.sum("groove_postgres_server_role", &labels), Some(1.0));
         Ok(())
+    })
+}
+
+#[test]
+fn nobody_is_stuck_on_a_primary_that_was_cut_off() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start(CONFIG)?;
+        let (mut stuck, own) = (Vec::new(), connect(&pair.proxy, "own").await?);
+        assert_eq!(port(&own).await?, pair.first.address().port());
+        for _ in 0..SIZE {
+            let client = connect(&pair.proxy, "shop").await?;
+            client.batch_execute("BEGIN; SELECT 1").await?;
+            stuck.push(client);
+        }
+        pair.first.freeze()?;
+        // They hold every connection there may be, and will never hear of them again.
+        let stuck = stuck.into_iter().map(|client| async move { code(client.batch_execute("COMMIT").await) });
+        let stuck: Vec<_> = stuck.map(tokio::spawn).collect();
+        let waiting = connect_later(&pair.proxy);
+        let waiter = tokio::spawn(async move {
+            let client = waiting.await?;
+            client.batch_execute("UPDATE counter SET n = n + 1").await?;
+            Ok::<_, anyhow::Error>(Instant::now())
+        });
+        pair.until_roles("shop", ["lost", "replica"]).await?;
+        let (mut pair, promoted) = pair.promote().await?;
+        let after = waiter.await??.saturating_duration_since(promoted);
+        println!("cut off: served {after:?} after the promotion");
+        ensure!(after < RECOVERY_MAX, "served {after:?} after the promotion");
+        for outcome in stuck {
+            assert_eq!(outcome.await?, SqlState::ADMIN_SHUTDOWN);
+        }
+        until("nobody idle either", || Ok(own.is_closed())).await?;
+        pair.first.thaw()?;
+        pair.until_roles("shop", ["fenced", "primary"]).await
     })
 }
 

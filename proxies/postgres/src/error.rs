@@ -91,9 +91,9 @@ pub enum Error {
     /// There is no primary at this moment, or no replica.
     #[error("no server of this database has the role that is wanted")]
     NoServerOfRole,
-    /// The server takes writes and is not the primary any more.
-    #[error("terminating connection because its server is no longer the primary")]
-    Fenced,
+    /// Another server is the primary by now.
+    #[error("terminating connection because its server is not the primary any more")]
+    Deposed,
     /// A server could not be reached.
     #[error("server: {0}")]
     Connect(io::Error),
@@ -186,7 +186,7 @@ impl Error {
             Error::Setup => "XX000",
             Error::TooManyStatements { .. } | Error::StatementBytes { .. } => "54000",
             Error::DuplicateStatement(_) => "42P05",
-            Error::Draining | Error::Killed | Error::Fenced => "57P01",
+            Error::Draining | Error::Killed | Error::Deposed => "57P01",
             Error::NotOperator(_) => "42501",
         }
     }
@@ -233,7 +233,7 @@ impl Error {
             | Error::Cancelled
             | Error::NoEndpoint
             | Error::NoServerOfRole
-            | Error::Fenced
+            | Error::Deposed
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
@@ -286,7 +286,7 @@ impl Classified for Error {
             Error::Draining | Error::Killed => (Kind::Draining, Internal, Safe),
             Error::Disabled(_) => (Kind::Denied, Internal, Never),
             Error::NoEndpoint | Error::NoServerOfRole => (Kind::NoEndpoint, Upstream, Safe),
-            Error::Fenced => (Kind::Hangup, Upstream, IfIdempotent),
+            Error::Deposed => (Kind::Hangup, Upstream, IfIdempotent),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 (Kind::Connect, Upstream, Never)
@@ -330,7 +330,7 @@ impl Classified for Error {
             | Error::Cancelled
             | Error::NoEndpoint
             | Error::NoServerOfRole
-            | Error::Fenced
+            | Error::Deposed
             | Error::Refused(_)
             | Error::Setup
             | Error::StatementMode

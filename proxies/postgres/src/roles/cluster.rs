@@ -23,6 +23,7 @@ use super::monitor;
 use super::seen::Sighting;
 use super::view::{Standing, View, Wish};
 use crate::config::Monitor;
+use crate::live::Live;
 use crate::metrics::{PrimaryMetrics, ServerMetrics};
 use crate::upstream::{Target, UserPool};
 
@@ -50,6 +51,7 @@ pub struct Roles {
     pools: Mutex<Vec<Weak<UserPool>>>,
     registry: Arc<Registry>,
     metrics: PrimaryMetrics,
+    live: Arc<Live>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -81,7 +83,7 @@ impl Roles {
         wish: Wish,
         lag_max: Option<Duration>,
         (monitor, asker): (Monitor, Option<Target>),
-        cx: &Context,
+        (cx, live): (&Context, &Arc<Live>),
     ) -> Arc<Roles> {
         let known = Known {
             arbiter: Arbiter::new(lag_max),
@@ -104,6 +106,7 @@ impl Roles {
             pools: Mutex::default(),
             registry: Arc::clone(&cx.registry),
             metrics: PrimaryMetrics::new(&cx.registry, database),
+            live: Arc::clone(live),
             task: Mutex::default(),
         });
         roles.take_members();
@@ -295,7 +298,11 @@ impl Roles {
         self.changed.send_replace(generation);
         // Connections to what is not wanted any more are closed while they are idle.
         self.pools.lock().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tend());
-        if primary.is_none() && before.primary().is_some() {
+        // Who waits for the answer of a server that was replaced waits in vain.
+        if primary.is_some() {
+            let clients = self.live.clients();
+            clients.iter().filter(|client| client.pool.database == self.database).for_each(|client| client.wake());
+        } else if before.primary().is_some() {
             self.nudge();
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use groove_common::ids::EndpointId;
 
-use super::{Roles, Standing, Wish};
+use super::{Roles, Wish};
 
 /// Ties a connection to the standing of its server.
 pub struct Tie {
@@ -14,13 +14,13 @@ pub struct Tie {
     /// Of the view in which the other two were last looked up.
     generation: u64,
     is_admitted: bool,
-    is_fenced: bool,
+    is_deposed: bool,
 }
 
 impl Tie {
     /// A connection to `endpoint`, for those who want this of it.
     pub fn new(roles: Arc<Roles>, wish: Wish, endpoint: EndpointId) -> Tie {
-        let mut tie = Tie { roles, wish, endpoint, generation: 0, is_admitted: false, is_fenced: false };
+        let mut tie = Tie { roles, wish, endpoint, generation: 0, is_admitted: false, is_deposed: false };
         tie.look();
         tie
     }
@@ -31,11 +31,11 @@ impl Tie {
         self.is_admitted
     }
 
-    /// Whether nothing more may be sent there, not even a COMMIT: another server is the primary, and what this one
-    /// acknowledges is lost.
-    pub fn is_fenced(&mut self) -> bool {
+    /// Whether nothing more may be sent there, not even a COMMIT, nor anything be waited for: another server is the
+    /// primary. What this one acknowledges is lost, and it may be gone without a word.
+    pub fn is_deposed(&mut self) -> bool {
         self.look();
-        self.is_fenced
+        self.is_deposed
     }
 
     /// Something about the connection says that its server is not what it was: they are asked again. Whether that is
@@ -51,7 +51,7 @@ impl Tie {
             let view = self.roles.view();
             self.generation = generation;
             self.is_admitted = view.admits(self.wish, self.endpoint);
-            self.is_fenced = view.of(self.endpoint) == Standing::Fenced;
+            self.is_deposed = view.is_deposed(self.wish, self.endpoint);
         }
     }
 }

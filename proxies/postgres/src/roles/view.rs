@@ -91,6 +91,12 @@ impl View {
         }
     }
 
+    /// Whether connections to this server are to be given up even where something is under way.
+    pub(super) fn is_deposed(&self, wish: Wish, id: EndpointId) -> bool {
+        let has_successor = || self.primary().is_some_and(|primary| primary != id);
+        self.of(id) == Standing::Fenced || (wish == Wish::Primary && has_successor())
+    }
+
     /// Whether one is there, or may be: nobody is in such a hurry that the first answers could not be waited for.
     fn may_have_replica(&self) -> bool {
         self.standings.iter().any(|(_, standing)| matches!(standing, Standing::Replica | Standing::Unknown))

@@ -285,10 +285,10 @@ impl Session {
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
         loop {
+            if lease.is_deposed() {
+                return Poll::Ready(Err(Error::Deposed));
+            }
             if !self.from_client.is_empty() && self.to_server.is_empty() {
-                if lease.is_fenced() {
-                    return Poll::Ready(Err(Error::Fenced));
-                }
                 let (input, backend) = (&mut self.from_client, &mut lease.backend);
                 self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
             }
@@ -424,6 +424,10 @@ impl Session {
         self.count();
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::ours);
+        if lease.is_deposed() {
+            // Nobody may be there to bring it to rest.
+            return;
+        }
         lease.backend.dirt |= self.machine.dirt();
         let left = Left {
             machine: self.machine.take(),

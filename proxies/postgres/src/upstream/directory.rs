@@ -79,7 +79,7 @@ struct Place {
 impl Directory {
     /// Resolves a configuration and starts what it names.
     pub fn start(config: &Arc<Config>, cx: &Context, live: &Arc<Live>) -> Result<Arc<Directory>, StartError> {
-        let known = resolve(config, None, cx)?;
+        let known = resolve(config, None, (cx, live))?;
         let directory = Arc::new(Directory {
             cx: cx.clone(),
             live: Arc::clone(live),
@@ -95,7 +95,7 @@ impl Directory {
     /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
     pub fn reload(&self, config: &Arc<Config>) -> Result<(), StartError> {
         let before = self.current.load_full();
-        let known = Arc::new(resolve(config, Some(&before), &self.cx)?);
+        let known = Arc::new(resolve(config, Some(&before), (&self.cx, &self.live))?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
         for ((database, user), Pooled { pool, login, .. }) in pools.iter_mut() {
@@ -329,7 +329,7 @@ impl Known {
     }
 
     /// Begins to watch what servers are to each other, or goes on.
-    fn watch_roles(&mut self, before: Option<&Known>, cx: &Context) {
+    fn watch_roles(&mut self, before: Option<&Known>, (cx, live): (&Context, &Arc<Live>)) {
         let mut watched = Vec::new();
         for (name, place) in &self.databases {
             let Some(written) = self.config.databases.get(name).filter(|written| written.role != Role::Any) else {
@@ -350,7 +350,7 @@ impl Known {
             let start = || {
                 let lag_max = written.replicas.max_lag.map(groove_common::config::Duration::get);
                 let asked = (written.monitor.clone(), asker);
-                Roles::start(name, &place.cluster, written.wish(), lag_max, asked, cx)
+                Roles::start(name, &place.cluster, written.wish(), lag_max, asked, (cx, live))
             };
             watched.push((name.clone(), running.unwrap_or_else(start)));
         }
@@ -405,7 +405,11 @@ async fn reap(directory: Weak<Directory>) {
     }
 }
 
-fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result<Known, StartError> {
+fn resolve(
+    config: &Arc<Config>,
+    before: Option<&Known>,
+    (cx, live): (&Context, &Arc<Live>),
+) -> Result<Known, StartError> {
     let users =
         config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
@@ -420,7 +424,7 @@ fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result
     updates.into_iter().for_each(Update::apply);
     let (auth_query, passthrough) = (None, Arc::default());
     let mut known = Known { config: Arc::clone(config), users, databases, auth_query, passthrough };
-    known.watch_roles(before, cx);
+    known.watch_roles(before, (cx, live));
     known.auth_query = known.start_auth_query(before, cx);
     Ok(known)
 }

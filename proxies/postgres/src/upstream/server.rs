@@ -60,9 +60,9 @@ impl Server {
         tie.is_admitted() && !(has_turned && tie.has_turned())
     }
 
-    /// Whether nothing more may be sent on it: its server takes writes that another one, the primary, knows nothing of.
-    pub fn is_fenced(&mut self) -> bool {
-        self.tie.as_mut().is_some_and(Tie::is_fenced)
+    /// Whether nothing more may be sent on it or waited for: another server is the primary.
+    pub fn is_deposed(&mut self) -> bool {
+        self.tie.as_mut().is_some_and(Tie::is_deposed)
     }
 
     /// Runs a query of ours, and gives its first row.
