@@ -435,6 +435,7 @@ impl Load {
                         Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
                         Err(error) => {
                             errors += 1;
+                            println!("a client of the load: {error}");
                             let is_fatal = error.as_db_error().is_some_and(|error| error.severity() == "FATAL");
                             let is_lost = client.is_closed() || is_fatal;
                             ensure!(is_lost, "refused, not lost: {error:?}");

@@ -53,8 +53,11 @@ impl Server {
         std::mem::take(&mut self.vouched_for)
     }
 
-    /// Whether it is to be used for the next lease, as far as its server's role says.
+    /// Whether it is to be used for the next lease, as far as its server has said farewell or its role says.
     pub(super) fn is_wanted(&mut self) -> bool {
+        if self.backend.is_over {
+            return false;
+        }
         let Some(tie) = &mut self.tie else { return true };
         let has_turned = std::mem::take(&mut self.backend.has_turned);
         tie.is_admitted() && !(has_turned && tie.has_turned())

@@ -86,6 +86,11 @@ impl Machine {
                 self.aside_failed(backend);
                 false
             }
+            // The session has had its answer: a server that stops says goodbye to the connection, not to its client.
+            b'E' if self.is_shared() && self.server_is_idle() && !self.keeps_server() => {
+                backend.is_over = true;
+                false
+            }
             b'E' => return Ok(self.error_response(total, splice, backend)),
             b'1' => self.parse_complete(),
             b'3' => self.close_complete(),

@@ -483,3 +483,44 @@ fn a_shared_connection_looks_like_ones_own() {
         simulate(seed);
     }
 }
+
+/// A client's query, what the server answers, and then its farewell in the same packet.
+fn farewell_after(answer: impl Fn(&mut BytesMut)) -> (Client, Backend, BytesMut) {
+    let mut client = client(&Arc::default());
+    let mut backend = Backend::new(settings(), 10);
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    frontend::put_query(&mut client.input, "select 1");
+    assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::Server);
+    client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+    client.machine.from_client(&mut client.input, &mut backend, &mut to_server, &mut to_client).unwrap();
+    let mut from_server = BytesMut::new();
+    answer(&mut from_server);
+    let fields = ErrorFields { severity: "FATAL", code: "57P01", message: "", detail: None, hint: None };
+    put_error(&mut from_server, &fields);
+    client.machine.from_server(&mut from_server, &mut backend, &mut to_client).unwrap();
+    assert!(from_server.is_empty());
+    (client, backend, to_client)
+}
+
+#[test]
+fn a_farewell_after_the_answer_is_not_for_the_client() {
+    let answered = |out: &mut BytesMut| {
+        put_command_complete(out, "SELECT 1");
+        put_ready(out, Status::Idle);
+    };
+    let (client, backend, to_client) = farewell_after(answered);
+    let mut answer = BytesMut::new();
+    answered(&mut answer);
+    assert_eq!(to_client, answer);
+    assert!(backend.is_over && client.machine.is_free() && !client.machine.was_told_fatal());
+
+    let (client, backend, to_client) = farewell_after(|_| {});
+    assert!(client.machine.was_told_fatal() && !backend.is_over, "in the midst of the query it is");
+    assert!(to_client.first() == Some(&b'E'));
+
+    let (client, _, to_client) = farewell_after(|out| {
+        put_command_complete(out, "BEGIN");
+        put_ready(out, Status::Transaction);
+    });
+    assert!(client.machine.was_told_fatal() && to_client.ends_with(b"\0\0"), "and within a transaction");
+}
