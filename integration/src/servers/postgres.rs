@@ -125,8 +125,7 @@ impl PostgresBuilder {
         std::fs::write(data.join("postgresql.conf"), settings)?;
         std::fs::write(data.join("pg_hba.conf"), self.hba.as_deref().unwrap_or(HBA))?;
         let process = launch(self.release, folder.path(), port.number())?;
-        let server =
-            Postgres { port, folder, process, authority, release: self.release, is_frozen: false };
+        let server = Postgres { port, folder, process, authority, release: self.release, is_frozen: false };
         // A comparison of two releases that were one would show no difference, and be believed.
         let version = server.sql("postgres", "SHOW server_version")?;
         let release = self.release.to_string();
@@ -165,7 +164,8 @@ impl Postgres {
         let output = run(copy.current_dir(folder.path()))?;
         ensure!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
         let settings = std::fs::read_to_string(data.join("postgresql.conf"))?;
-        let settings = settings.replace(&self.folder.path().display().to_string(), &folder.path().display().to_string());
+        let settings =
+            settings.replace(&self.folder.path().display().to_string(), &folder.path().display().to_string());
         // It is not to wait for long before it looks for its primary again.
         std::fs::write(data.join("postgresql.conf"), settings + "wal_retrieve_retry_interval = '100ms'\n")?;
         let process = launch(self.release, folder.path(), port.number())?;
@@ -343,9 +343,8 @@ fn launch(release: Release, folder: &Path, port: u16) -> Result<Process> {
     // SIGQUIT takes the children along; SIGKILL would orphan them.
     let mut process = Process::spawn(format!("postgres 127.0.0.1:{port}"), command)?.ended_by(Signal::QUIT);
     // Of a replica it says "read-only connections".
-    let mark = |line: &String| {
-        line.contains("database system is ready to accept") && line.ends_with("connections")
-    };
+    let mark =
+        |line: &String| line.contains("database system is ready to accept") && line.ends_with("connections");
     let log = process.log().clone();
     process.until("readiness", || log.lines().iter().any(mark))?;
     Ok(process)

@@ -57,7 +57,10 @@ struct Pair {
 impl Pair {
     fn start(config: &str) -> Result<Pair> {
         let first = Postgres::builder().set("log_statement", "all").start()?;
-        first.sql("shop", "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO app")?;
+        first.sql(
+            "shop",
+            "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO app",
+        )?;
         let second = first.replica()?;
         let builder = Proxy::of(Kind::Postgres).config(config).set("SIZE", SIZE);
         let proxy = builder.set("FIRST", first.address()).set("SECOND", second.address()).start()?;
@@ -72,7 +75,11 @@ impl Pair {
             if now == roles {
                 return Ok(());
             }
-            ensure!(tokio::time::Instant::now() < deadline, "{now:?} instead of {roles:?}\n{}", self.proxy.log());
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "{now:?} instead of {roles:?}\n{}",
+                self.proxy.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -104,7 +111,9 @@ async fn port(client: &Client) -> Result<u16> {
 fn pgbench(proxy: &Proxy, protocol: &str) -> Result<Process> {
     let mut command = Command::new(harness::paths::program("pgbench")?);
     command.args(["-n", "-j", "2", "-c", "16", "-T", "7", "-P", "1", "-M", protocol, "-h", "127.0.0.1"]);
-    command.args(["-p", &proxy.address().port().to_string(), "-U", "app", "shop"]).env("PGPASSWORD", "secret");
+    command
+        .args(["-p", &proxy.address().port().to_string(), "-U", "app", "shop"])
+        .env("PGPASSWORD", "secret");
     Process::spawn("pgbench", command)
 }
 
@@ -112,7 +121,17 @@ fn pgbench(proxy: &Proxy, protocol: &str) -> Result<Process> {
 async fn killed_under_pgbench(protocol: &str) -> Result<()> {
     let mut pair = Pair::start(CONFIG)?;
     let loaded = Command::new(harness::paths::program("pgbench")?)
-        .args(["-i", "-q", "-h", "127.0.0.1", "-p", &pair.first.address().port().to_string(), "-U", "app", "shop"])
+        .args([
+            "-i",
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &pair.first.address().port().to_string(),
+            "-U",
+            "app",
+            "shop",
+        ])
         .env("PGPASSWORD", "secret")
         .output()?;
     ensure!(loaded.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&loaded.stderr));
@@ -156,9 +175,13 @@ async fn killed_under_pgbench(protocol: &str) -> Result<()> {
     let done = lines.iter().find(|line| line.contains("number of transactions actually processed"));
     println!("{protocol}: {} of 16 clients were in a transaction; {done:?}", aborted.len());
     ensure!(aborted.len() <= SIZE, "more than had a connection:\n{}", status.1.log());
-    let rates = lines.iter().filter_map(|line| line.strip_prefix("progress: ")?.split(", ").nth(1)).collect::<Vec<_>>();
+    let rates = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("progress: ")?.split(", ").nth(1))
+        .collect::<Vec<_>>();
     ensure!(rates.last().is_some_and(|rate| *rate != "0.0 tps"), "and nobody went on: {rates:?}");
-    let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
+    let sums =
+        "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
     ensure!(pair.second.sql("shop", sums)? == "t", "half a transaction");
     Ok(())
 }
@@ -166,7 +189,8 @@ async fn killed_under_pgbench(protocol: &str) -> Result<()> {
 fn connect_later(proxy: &Proxy) -> impl Future<Output = Result<Client>> + use<> {
     let address = proxy.address();
     async move {
-        let target = format!("host={} port={} user=app password=secret dbname=shop", address.ip(), address.port());
+        let target =
+            format!("host={} port={} user=app password=secret dbname=shop", address.ip(), address.port());
         let (client, connection) = tokio_postgres::connect(&target, tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -210,7 +234,9 @@ fn an_old_primary_that_comes_back_gets_nothing() -> Result<()> {
         // Also while the new one is away for a moment.
         pair.second.crash()?;
         pair.until_roles("shop", ["fenced", "lost"]).await?;
-        let held = tokio::time::timeout(Duration::from_secs(1), client.simple_query("UPDATE counter SET n = 0")).await;
+        let held =
+            tokio::time::timeout(Duration::from_secs(1), client.simple_query("UPDATE counter SET n = 0"))
+                .await;
         assert!(held.is_err(), "held: {held:?}");
         pair.second.restart()?;
         pair.until_roles("shop", ["fenced", "primary"]).await?;
@@ -225,15 +251,19 @@ fn an_old_primary_that_comes_back_gets_nothing() -> Result<()> {
 
 /// Whether a server's log line is of a statement that the proxy's clients have run.
 fn is_clients(line: &str) -> bool {
-    (line.contains("statement: ") || line.contains("execute ")) && (line.contains("counter") || line.contains("inet_server_port"))
+    (line.contains("statement: ") || line.contains("execute "))
+        && (line.contains("counter") || line.contains("inet_server_port"))
 }
 
 #[test]
 fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -> Result<()> {
     run(async {
         let pair = Pair::start(CONFIG)?;
-        let (open, idle, own) =
-            (connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "shop").await?, connect(&pair.proxy, "own").await?);
+        let (open, idle, own) = (
+            connect(&pair.proxy, "shop").await?,
+            connect(&pair.proxy, "shop").await?,
+            connect(&pair.proxy, "own").await?,
+        );
         assert_eq!(port(&idle).await?, pair.first.address().port());
         assert_eq!(port(&own).await?, pair.first.address().port());
         open.batch_execute("BEGIN; UPDATE counter SET n = n + 1").await?;
@@ -254,6 +284,51 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
         let address = pair.first.address().to_string();
         let labels = [("database", "shop"), ("endpoint", address.as_str()), ("role", "fenced")];
         assert_eq!(metrics.sum("groove_postgres_server_role", &labels), Some(1.0));
+        Ok(())
+    })
+}
+
+/// Ends the server process that will get the client's next message, so that both cross each other on their way.
+async fn cross<T>(pair: &Pair, client: &Client, next: impl Future<Output = T>) -> Result<T> {
+    let pid = text(client, "SELECT pg_backend_pid()").await?;
+    let signal = |name: &str| Command::new("kill").args([name, &pid]).status();
+    signal("-STOP")?;
+    ensure!(pair.first.sql("postgres", &format!("SELECT pg_terminate_backend({pid})"))? == "t");
+    let on_its_way = async {
+        until("a message on its way", || {
+            let status = pair.proxy.status()?;
+            let pools = status["pools"].as_array().context("no pools")?;
+            Ok(pools.iter().any(|pool| pool["name"] == "shop.app" && pool["leased"] == 1))
+        })
+        .await?;
+        signal("-CONT")?;
+        Ok::<_, anyhow::Error>(())
+    };
+    let (outcome, released) = tokio::join!(next, on_its_way);
+    released?;
+    Ok(outcome)
+}
+
+#[test]
+fn what_crosses_the_servers_farewell_is_sent_again_if_it_surely_was_not_read() -> Result<()> {
+    run(async {
+        let pair = Pair::start(CONFIG)?;
+        let client = connect(&pair.proxy, "shop").await?;
+        let statement = client.prepare("UPDATE counter SET n = n + 1 RETURNING n").await?;
+        let updated = cross(&pair, &client, client.query_one(&statement, &[])).await??;
+        assert_eq!(updated.get::<_, i32>(0), 1);
+
+        let begun = async {
+            client.batch_execute("BEGIN").await?;
+            client.batch_execute("UPDATE counter SET n = n + 1").await?;
+            client.batch_execute("COMMIT").await
+        };
+        cross(&pair, &client, begun).await??;
+        assert_eq!(text(&client, "SELECT n FROM counter").await?, "2");
+
+        // Of this one nobody knows whether it ran.
+        let alone = cross(&pair, &client, client.batch_execute("UPDATE counter SET n = n + 1")).await?;
+        assert_eq!(code(alone), SqlState::ADMIN_SHUTDOWN);
         Ok(())
     })
 }
@@ -299,7 +374,10 @@ fn replicas_are_read_from_as_long_as_they_follow_closely() -> Result<()> {
         let mut pair = Pair::start(CONFIG)?;
         let (reader, writer) = (connect(&pair.proxy, "reads").await?, connect(&pair.proxy, "shop").await?);
         assert_eq!(port(&reader).await?, pair.second.address().port());
-        assert_eq!(code(reader.batch_execute("UPDATE counter SET n = 7").await), SqlState::READ_ONLY_SQL_TRANSACTION);
+        assert_eq!(
+            code(reader.batch_execute("UPDATE counter SET n = 7").await),
+            SqlState::READ_ONLY_SQL_TRANSACTION
+        );
         assert_eq!(port(&reader).await?, pair.second.address().port(), "that was the client's own fault");
         pair.second.sql("postgres", "SELECT pg_wal_replay_pause()")?;
         writer.batch_execute("UPDATE counter SET n = 7").await?;
@@ -362,16 +440,21 @@ fn who_may_not_log_in_hears_it_from_the_server_and_hinders_nobody() -> Result<()
 #[test]
 fn a_monitor_has_a_login_of_its_own_if_it_is_given_one() -> Result<()> {
     run(async {
-        let config = CONFIG.replace("role: primary, pool", "role: primary, monitor: {user: plain, interval: 50ms}, pool");
+        let config = CONFIG
+            .replace("role: primary, pool", "role: primary, monitor: {user: plain, interval: 50ms}, pool");
         let pair = Pair::start(&config)?;
         // Before anybody has come.
         pair.until_roles("shop", ["primary", "replica"]).await?;
-        let asks = "SELECT string_agg(usename, ' ') FROM pg_stat_activity WHERE application_name = 'groove monitor'";
+        let asks =
+            "SELECT string_agg(usename, ' ') FROM pg_stat_activity WHERE application_name = 'groove monitor'";
         assert_eq!(pair.first.sql("postgres", asks)?, "plain plain", "of shop and of own");
         // Ended, it comes again, and nobody takes the server for lost.
         let mark = pair.proxy.log().mark();
         let before = pair.first.sql("postgres", MONITOR)?;
-        pair.first.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'plain'")?;
+        pair.first.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'plain'",
+        )?;
         until("another", || {
             let now = pair.first.sql("postgres", MONITOR)?;
             Ok(!now.is_empty() && now != before)
@@ -436,7 +519,8 @@ impl Load {
                         Err(error) => {
                             errors += 1;
                             println!("a client of the load: {error}");
-                            let is_fatal = error.as_db_error().is_some_and(|error| error.severity() == "FATAL");
+                            let is_fatal =
+                                error.as_db_error().is_some_and(|error| error.severity() == "FATAL");
                             let is_lost = client.is_closed() || is_fatal;
                             ensure!(is_lost, "refused, not lost: {error:?}");
                             client = again.next().context("too many errors")?.await?;

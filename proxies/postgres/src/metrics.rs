@@ -131,7 +131,11 @@ impl ServerMetrics {
         let labels = [("database", database), ("endpoint", endpoint)];
         let standing = |standing: Standing| {
             let labels = [("database", database), ("endpoint", endpoint), ("role", standing.label())];
-            registry.gauge("groove_postgres_server_role", "1 for what a server is, 0 for what it is not", &labels)
+            registry.gauge(
+                "groove_postgres_server_role",
+                "1 for what a server is, 0 for what it is not",
+                &labels,
+            )
         };
         let gauge = |name, help| registry.gauge(name, help, &labels);
         ServerMetrics {

@@ -39,7 +39,12 @@ pub struct Monitor {
 
 impl Default for Monitor {
     fn default() -> Monitor {
-        Monitor { user: None, password: None, interval: Duration::from_millis(500), timeout: Duration::from_secs(1) }
+        Monitor {
+            user: None,
+            password: None,
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+        }
     }
 }
 
@@ -73,9 +78,10 @@ impl Database {
         let path = |rest: &[&'static str]| [at, rest].concat();
         if self.role == Role::Any {
             let help = Some("write `role: primary`, or leave it out");
-            for (key, is_written) in
-                [("monitor", self.monitor != Monitor::default()), ("replicas", self.replicas != Replicas::default())]
-            {
+            for (key, is_written) in [
+                ("monitor", self.monitor != Monitor::default()),
+                ("replicas", self.replicas != Replicas::default()),
+            ] {
                 if is_written {
                     let message = "servers are not asked what they are where any will do";
                     issues.at_key(&[at, &[key]].concat(), message, help);
@@ -123,7 +129,8 @@ impl Database {
                 Some(EndpointRole::Replica) | None => {}
             }
         }
-        let is_replica = |endpoint: &groove_common::config::Endpoint| endpoint.role == Some(EndpointRole::Replica);
+        let is_replica =
+            |endpoint: &groove_common::config::Endpoint| endpoint.role == Some(EndpointRole::Replica);
         if self.role == Role::Primary && !list.is_empty() && list.iter().all(is_replica) {
             let help = Some("leave `role` out where servers change theirs");
             issues.at(&[at, &["endpoints"]].concat(), "none of these can be the primary", help);

@@ -228,11 +228,13 @@ impl Arbiter {
     fn check_invariants(&self) {
         debug_assert!(self.heads.len() <= HEADS_MAX, "bounded");
         if cfg!(debug_assertions)
-            && let Some(primary) = self.primary.and_then(|id| self.entries.iter().find(|entry| entry.id == id))
+            && let Some(primary) =
+                self.primary.and_then(|id| self.entries.iter().find(|entry| entry.id == id))
         {
             let timeline = primary.writes().map(|sighting| sighting.timeline);
             debug_assert!(
-                primary.declared == Some(EndpointRole::Primary) || timeline == self.floor.map(|(floor, _)| floor),
+                primary.declared == Some(EndpointRole::Primary)
+                    || timeline == self.floor.map(|(floor, _)| floor),
                 "the primary writes the newest timeline there was"
             );
         }

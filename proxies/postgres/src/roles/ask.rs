@@ -75,7 +75,9 @@ impl Line {
     /// Asks once.
     pub(super) async fn ask(&mut self) -> Result<Sighting, Silence> {
         loop {
-            let Some(question) = QUESTIONS.get(self.question) else { return Err(Silence::Refused(Error::Setup)) };
+            let Some(question) = QUESTIONS.get(self.question) else {
+                return Err(Silence::Refused(Error::Setup));
+            };
             match self.server.first_simple_row(question).await {
                 Ok(row) => return read(&row).ok_or(Silence::Refused(Error::Setup)),
                 Err(error) => match Silence::of(error) {

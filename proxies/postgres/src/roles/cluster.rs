@@ -134,7 +134,8 @@ impl Roles {
     pub(super) fn try_another_asker(&self, refused: &Arc<Target>) {
         let mut pools = self.pools.lock();
         // Of several servers that refuse one login, the first has seen to it already.
-        let is_next = |pool: &Weak<UserPool>| pool.upgrade().is_none_or(|pool| Arc::ptr_eq(&pool.target(), refused));
+        let is_next =
+            |pool: &Weak<UserPool>| pool.upgrade().is_none_or(|pool| Arc::ptr_eq(&pool.target(), refused));
         if pools.len() > 1 && pools.first().is_some_and(is_next) {
             pools.rotate_left(1);
         }
@@ -301,7 +302,10 @@ impl Roles {
         // Who waits for the answer of a server that was replaced waits in vain.
         if primary.is_some() {
             let clients = self.live.clients();
-            clients.iter().filter(|client| client.pool.database == self.database).for_each(|client| client.wake());
+            clients
+                .iter()
+                .filter(|client| client.pool.database == self.database)
+                .for_each(|client| client.wake());
         } else if before.primary().is_some() {
             self.nudge();
         }
@@ -324,7 +328,10 @@ impl Roles {
                 }
                 Standing::Fenced => {
                     let timeline = known.arbiter.timeline_of(*id).unwrap_or_default();
-                    warn!(database, endpoint, timeline, "takes writes and is not the primary: fenced, it gets nothing");
+                    warn!(
+                        database,
+                        endpoint, timeline, "takes writes and is not the primary: fenced, it gets nothing"
+                    );
                 }
                 Standing::Lost => warn!(database, endpoint, was = was.label(), reason, "lost"),
                 Standing::Lagging => warn!(database, endpoint, "too far behind the primary to be read from"),
@@ -349,7 +356,10 @@ impl Roles {
         let name = |id| known.members.get(&id).map(|member| member.address.clone()).unwrap_or_default();
         if let Some(Split { primary, other }) = split {
             let (database, primary, other) = (&self.database, name(primary), name(other));
-            warn!(database, primary, other, "two servers of the same timeline take writes; the first is the primary");
+            warn!(
+                database,
+                primary, other, "two servers of the same timeline take writes; the first is the primary"
+            );
         }
     }
 

@@ -15,10 +15,10 @@ mod ask;
 mod cluster;
 mod monitor;
 mod seen;
-mod tie;
-mod view;
 #[cfg(test)]
 mod tests;
+mod tie;
+mod view;
 
 pub use arbiter::Lag;
 pub use cluster::Roles;

@@ -79,7 +79,11 @@ async fn rest(pause: Duration, nudges: &mut watch::Receiver<()>, line: &mut Opti
 }
 
 /// Asks once, on the line that is kept or, if that is gone, on a new one.
-async fn ask(roles: &Roles, endpoint: &Endpoint, line: &mut Option<Line>) -> Option<Result<Sighting, Silence>> {
+async fn ask(
+    roles: &Roles,
+    endpoint: &Endpoint,
+    line: &mut Option<Line>,
+) -> Option<Result<Sighting, Silence>> {
     let time_max = roles.monitor.timeout.get();
     let late = || Silence::Lost(Error::Connect(std::io::ErrorKind::TimedOut.into()));
     if let Some(mut kept) = line.take() {

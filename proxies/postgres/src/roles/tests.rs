@@ -129,7 +129,8 @@ fn who_makes_the_newest_primary_anew_from_the_old_one_means_the_old_one() {
 fn what_is_declared_is_not_asked() {
     let (first, second, third) = (EndpointId::next(), EndpointId::next(), EndpointId::next());
     let mut arbiter = Arbiter::new(None);
-    let declared = [(first, Some(EndpointRole::Replica)), (second, Some(EndpointRole::Primary)), (third, None)];
+    let declared =
+        [(first, Some(EndpointRole::Replica)), (second, Some(EndpointRole::Primary)), (third, None)];
     arbiter.set_members(&declared);
     arbiter.well(first);
     assert_eq!(arbiter.view().primary(), None, "the declared one has not been seen yet");

@@ -81,12 +81,11 @@ impl View {
     pub(super) fn admits(&self, wish: Wish, id: EndpointId) -> bool {
         match (wish, self.of(id)) {
             (_, Standing::Fenced) => false,
-            (Wish::Any, _) | (Wish::Primary, Standing::Primary) | (Wish::Replica { .. }, Standing::Replica) => true,
+            (Wish::Any, _)
+            | (Wish::Primary, Standing::Primary)
+            | (Wish::Replica { .. }, Standing::Replica) => true,
             (Wish::Replica { or_primary }, Standing::Primary) => or_primary && !self.may_have_replica(),
-            (
-                Wish::Primary,
-                Standing::Unknown | Standing::Lost | Standing::Replica | Standing::Lagging,
-            )
+            (Wish::Primary, Standing::Unknown | Standing::Lost | Standing::Replica | Standing::Lagging)
             | (Wish::Replica { .. }, Standing::Unknown | Standing::Lost | Standing::Lagging) => false,
         }
     }

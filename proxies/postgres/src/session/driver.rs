@@ -18,7 +18,7 @@ use groove_common::telemetry::{Counter, Event};
 use super::Lease;
 use super::cancel::Registered;
 use super::reclaim::{Left, reclaim};
-use super::state::{Machine, Need};
+use super::state::{Before, Machine, Need};
 use crate::Shared;
 use crate::error::Error;
 use crate::live::{ClientSeat, ServerSeat};
@@ -30,6 +30,9 @@ use crate::wire::backend::Status;
 const UNSENT_MAX: usize = 64 << 10;
 /// An idle session keeps no larger buffer than this.
 const IDLE_BUFFER_MAX: usize = 256;
+
+/// The longest beginning of an exchange that is kept until the server has said something.
+const AGAIN_MAX: usize = 16 << 10;
 
 /// How long a client may take to hear why its session ends.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -63,8 +66,16 @@ pub struct Session {
     to_server: BytesMut,
     /// When the exchange began to wait for a server connection.
     began: Instant,
+    /// To begin anew with, should the server turn out to have gone before it has read anything.
+    again: Option<Box<Again>>,
     /// Goes off when it has waited for too long.
     patience: Timer,
+}
+
+/// What an exchange began with.
+struct Again {
+    from_client: BytesMut,
+    before: Before,
 }
 
 /// What a client does next.
@@ -77,6 +88,8 @@ enum Turn {
 enum End {
     /// The server connection is free for another session.
     Free,
+    /// The server is gone, and has read nothing: another one shall have it.
+    Unheard,
     /// The client left, with a goodbye or without.
     Left,
     /// The program is draining, and nothing is open.
@@ -107,6 +120,7 @@ impl Session {
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
             began: now,
+            again: None,
             patience: Timer::new(now.into()),
         })
     }
@@ -151,6 +165,7 @@ impl Session {
             self.begin()?;
             match self.exchange().await? {
                 End::Free => self.release().await?,
+                End::Unheard => self.forsake().await,
                 End::Left => {
                     self.abandon().await;
                     return Ok(());
@@ -261,6 +276,10 @@ impl Session {
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
+        if lease.is_followed() && self.to_client.is_empty() && self.from_client.len() <= AGAIN_MAX {
+            let (from_client, before) = (self.from_client.clone(), self.machine.before());
+            self.again = Some(Box::new(Again { from_client, before }));
+        }
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
         if !self.to_server.is_empty() {
             // What the session needs first goes in one write with its first message, which the server may be waiting
@@ -306,6 +325,14 @@ impl Session {
                         moved = true;
                         self.pool.metrics.sent.add(filled as u64);
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
+                        if let Some(again) = self.again.take()
+                            && self.to_client.is_empty()
+                            && self.machine.is_unheard(input)
+                        {
+                            self.machine.unsend(again.before, backend);
+                            self.from_client = again.from_client;
+                            return Poll::Ready(Ok(End::Unheard));
+                        }
                         let held_back = self.machine.in_setup();
                         self.machine.from_server(input, backend, &mut self.to_client)?;
                         if held_back && !self.machine.in_setup() {
@@ -326,6 +353,9 @@ impl Session {
                 return Poll::Ready(Ok(End::Free));
             }
             let held_back = self.to_client.len() >= UNSENT_MAX;
+            if !self.to_client.is_empty() {
+                self.again = None;
+            }
             if !self.to_client.is_empty()
                 && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
             {
@@ -336,6 +366,7 @@ impl Session {
                 match self.conn.stream.poll_fill(cx, &mut self.from_client) {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
+                        self.again = None;
                         self.pool.metrics.received.add(filled as u64);
                         self.seen.works(self.machine.status() == Status::Idle);
                     }
@@ -397,6 +428,18 @@ impl Session {
             Lease::Own(_) => {}
         }
         Ok(())
+    }
+
+    /// Leaves a server connection whose server is gone; nothing of the session's is on it.
+    async fn forsake(&mut self) {
+        self.lease = None;
+        self.from_server.clear();
+        self.to_server.clear();
+        self.seen.released();
+        if self.registered.canceller.released() {
+            // Whether it got through or not: there was nothing to cancel.
+            self.registered.canceller.settled().await;
+        }
     }
 
     fn count(&mut self) {

@@ -22,6 +22,7 @@ mod meaning;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod unheard;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use bytes::{Bytes, BytesMut};
 pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
+pub use unheard::Before;
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;

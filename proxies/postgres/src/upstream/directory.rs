@@ -332,7 +332,8 @@ impl Known {
     fn watch_roles(&mut self, before: Option<&Known>, (cx, live): (&Context, &Arc<Live>)) {
         let mut watched = Vec::new();
         for (name, place) in &self.databases {
-            let Some(written) = self.config.databases.get(name).filter(|written| written.role != Role::Any) else {
+            let Some(written) = self.config.databases.get(name).filter(|written| written.role != Role::Any)
+            else {
                 continue;
             };
             let asker = written.monitor.user.as_ref().and_then(|user| {

@@ -68,6 +68,11 @@ impl Server {
         self.tie.as_mut().is_some_and(Tie::is_deposed)
     }
 
+    /// Whether its server has a role, and another one may take it over.
+    pub fn is_followed(&self) -> bool {
+        self.tie.is_some()
+    }
+
     /// Runs a query of ours, and gives its first row.
     pub(crate) async fn first_simple_row(&mut self, query: &str) -> Result<Vec<Option<Bytes>>, Error> {
         let mut row = None;

@@ -349,8 +349,14 @@ impl Machine {
         self.skipping = sync.is_none();
         let skipped = sync.unwrap_or(self.expected.len());
         let skipped: Vec<Expect> = self.expected.drain(..skipped).collect();
-        for (index, expect) in skipped.into_iter().enumerate().rev() {
-            let failed = index == 0;
+        self.take_back(skipped, true, backend);
+    }
+
+    /// Takes back what was believed of what the server has not done, the latest first. The first of it has failed, or
+    /// was not even tried.
+    pub(super) fn take_back(&mut self, undone: Vec<Expect>, has_failed: bool, backend: &mut Backend) {
+        for (index, expect) in undone.into_iter().enumerate().rev() {
+            let failed = has_failed && index == 0;
             match expect {
                 Expect::Parse(ParseRole::Named { name, statement }) => {
                     self.names.remove(&name);

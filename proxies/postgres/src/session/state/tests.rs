@@ -503,6 +503,47 @@ fn farewell_after(answer: impl Fn(&mut BytesMut)) -> (Client, Backend, BytesMut)
 }
 
 #[test]
+fn what_a_server_has_not_read_is_sent_to_another() {
+    let farewell = |code: &str| {
+        let mut out = BytesMut::new();
+        put_error(&mut out, &ErrorFields { severity: "FATAL", code, message: "", detail: None, hint: None });
+        out
+    };
+    let statements = Arc::<Statements>::default();
+    let mut client = client(&statements);
+    let fresh = || Backend::new(settings(), 10);
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    frontend::put_query(&mut client.input, "begin");
+    assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::More);
+    frontend::put_parse(&mut client.input, b"one", b"select 1\0\0\0");
+    frontend::put_sync(&mut client.input);
+    to_client.clear();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::Server);
+        let (before, mut backend, mut input) = (client.machine.before(), fresh(), client.input.clone());
+        client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+        client.machine.from_client(&mut input, &mut backend, &mut to_server, &mut to_client).unwrap();
+        assert!(input.is_empty() && to_client.is_empty());
+        sent.push(std::mem::take(&mut to_server));
+        assert!(!client.machine.is_unheard(&farewell("57014")), "only a server that goes");
+        assert!(!client.machine.is_unheard(b"1\0\0\0\x04"), "it has read some of it");
+        assert!(client.machine.is_unheard(&farewell("57P01")));
+        client.machine.unsend(before, &mut backend);
+        assert_eq!(client.machine.status(), Status::Transaction);
+    }
+    assert!(sent[0] == sent[1] && sent[1] == sent[2], "the same each time, its BEGIN included");
+
+    // A query alone may have run to its end, for all its client knows.
+    let mut client = self::client(&statements);
+    frontend::put_query(&mut client.input, "update kept set n = n + 1");
+    let mut backend = fresh();
+    client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+    client.machine.from_client(&mut client.input, &mut backend, &mut to_server, &mut to_client).unwrap();
+    assert!(!client.machine.is_unheard(&farewell("57P01")));
+}
+
+#[test]
 fn a_farewell_after_the_answer_is_not_for_the_client() {
     let answered = |out: &mut BytesMut| {
         put_command_complete(out, "SELECT 1");
