@@ -5,6 +5,8 @@
 //! leads to, the present primary stays, or else the first of the list is taken. A timeline that has won once stays the
 //! least that is taken, even while its server is away: an old primary that comes back just then is not believed. Only
 //! that server itself can take it back, by an older timeline of its own: an operator has made it anew from the other.
+//! And the first primary is not taken before all have been heard or given up: the one that answers first may be an old
+//! one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -175,6 +177,9 @@ impl Arbiter {
     fn elected_primary(&mut self) -> Option<EndpointId> {
         let writers = || self.entries.iter().filter_map(|entry| Some((entry.id, entry.writes()?.timeline)));
         let highest = writers().map(|(_, timeline)| timeline).max()?;
+        if self.is_unsettled() {
+            return None;
+        }
         if self.floor.is_some_and(|(floor, _)| highest < floor) {
             return None;
         }
@@ -186,6 +191,12 @@ impl Arbiter {
         Some(primary)
     }
 
+    /// Whether nobody was the primary yet, and somebody has not been heard who may be.
+    fn is_unsettled(&self) -> bool {
+        let is_awaited = |entry: &Entry| entry.seen == Seen::Never && entry.declared.is_none();
+        self.floor.is_none() && self.entries.iter().any(is_awaited)
+    }
+
     fn standing(&self, entry: &Entry) -> Standing {
         if self.primary == Some(entry.id) {
             return Standing::Primary;
@@ -194,6 +205,7 @@ impl Arbiter {
             (Seen::Never, _) => Standing::Unknown,
             (Seen::Lost, _) | (Seen::Well, Some(EndpointRole::Primary) | None) => Standing::Lost,
             (Seen::Well, Some(EndpointRole::Replica)) => Standing::Replica,
+            (Seen::Said(sighting), _) if !sighting.in_recovery && self.is_unsettled() => Standing::Unknown,
             (Seen::Said(sighting), _) if !sighting.in_recovery => Standing::Fenced,
             (Seen::Said(_), _) if entry.is_lagging => Standing::Lagging,
             (Seen::Said(_), _) => Standing::Replica,

@@ -35,6 +35,8 @@ const QUESTIONS: [&str; 3] = [
 pub(super) enum Silence {
     /// It cannot be reached, starts or stops.
     Lost(Error),
+    /// It does not answer in time: it may be gone, or busy.
+    Late,
     /// It is there, and does not let us ask.
     Refused(Error),
 }

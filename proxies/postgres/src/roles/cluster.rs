@@ -31,6 +31,9 @@ use crate::upstream::{Target, UserPool};
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long servers are asked in quick succession once the primary is gone.
 const HUNT_MAX: Duration = Duration::from_secs(60);
+/// Questions in a row that a primary has to leave unanswered to be taken for lost: it may be busy, and nothing is won as
+/// long as there is no other. Whoever refuses a connection or closes one is lost at once.
+const LATE_MAX: u32 = 3;
 /// In which succession, at the most.
 const HUNT_PACE: Duration = Duration::from_millis(100);
 
@@ -65,6 +68,12 @@ struct Known {
     split: Option<Split>,
 }
 
+impl Known {
+    fn is_late(&self, id: EndpointId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.late > 0)
+    }
+}
+
 /// What is kept beside a server's standing.
 struct Member {
     address: String,
@@ -73,6 +82,8 @@ struct Member {
     silence: Option<String>,
     /// It is there, and does not let us ask.
     is_mute: bool,
+    /// Questions in a row that it has not answered in time.
+    late: u32,
 }
 
 impl Roles {
@@ -177,6 +188,22 @@ impl Roles {
         fitting.get(least).map(|member| Arc::clone(&member.endpoint))
     }
 
+    /// Goes on with a dial until its server is not what was wanted any more: it may not even refuse.
+    pub(crate) async fn while_wanted<T>(
+        &self,
+        wish: Wish,
+        id: EndpointId,
+        dial: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut changes = self.changed.subscribe();
+        let unwanted = async { while changes.changed().await.is_ok() && self.view().admits(wish, id) {} };
+        tokio::select! {
+            biased;
+            dialled = dial => Some(dialled),
+            () = unwanted => None,
+        }
+    }
+
     /// Where nobody lets us ask, not even as those whose connections are wanted, they shall hear it in the server's own
     /// words: one that refuses the login.
     fn unasked(&self) -> Option<Arc<Endpoint>> {
@@ -211,6 +238,7 @@ impl Roles {
         let known = self.known.lock();
         let is_hunting = known.hunting_since.is_some_and(|since| since.elapsed() < HUNT_MAX)
             && (known.had_primary || self.wish == Wish::Primary);
+        let is_hunting = is_hunting || self.view().primary().is_some_and(|id| known.is_late(id));
         let interval = self.monitor.interval.get();
         if is_hunting { interval.min(HUNT_PACE) } else { interval }
     }
@@ -229,6 +257,7 @@ impl Roles {
                 address,
                 silence: None,
                 is_mute: false,
+                late: 0,
             });
         }
         known.arbiter.set_members(&members);
@@ -247,7 +276,7 @@ impl Roles {
         known.arbiter.saw(id, self.cluster.now(), sighting);
         let lag = known.arbiter.lag_of(id);
         if let Some(member) = known.members.get_mut(&id) {
-            (member.silence, member.is_mute) = (None, false);
+            (member.silence, member.is_mute, member.late) = (None, false, 0);
             member.metrics.lag(lag);
         }
         self.publish(&mut known);
@@ -264,11 +293,27 @@ impl Roles {
         self.publish(&mut known);
     }
 
+    /// A server has not answered in time.
+    pub(super) fn late(&self, id: EndpointId) {
+        let is_primary = self.view().primary() == Some(id);
+        let late = {
+            let mut known = self.known.lock();
+            let Some(member) = known.members.get_mut(&id) else { return };
+            member.late += 1;
+            member.late
+        };
+        if !is_primary || late >= LATE_MAX {
+            let time_max = self.monitor.timeout.get();
+            self.lost(id, format!("no answer within {time_max:?}"));
+        }
+    }
+
     /// A server is there and does not let us ask: what was known of it stays.
     pub(super) fn mute(&self, id: EndpointId, reason: String) {
         let mut known = self.known.lock();
         let Some(member) = known.members.get_mut(&id) else { return };
-        if !member.is_mute {
+        let is_news = !member.is_mute;
+        if is_news {
             let endpoint = &member.address;
             warn!(database = self.database, endpoint, reason, "cannot be asked whether it is the primary");
         }
@@ -276,8 +321,10 @@ impl Roles {
         known.arbiter.mute(id);
         self.publish(&mut known);
         drop(known);
-        // Who waits may as well hear it from the server.
-        self.changed.send_modify(|_| {});
+        if is_news {
+            // Who waits may as well hear it from the server.
+            self.changed.send_modify(|_| {});
+        }
     }
 
     /// Lets everybody know if something has changed. Under the lock, so that views come out in their order.

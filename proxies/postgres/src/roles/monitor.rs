@@ -12,7 +12,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Roles;
 use super::ask::{Line, Silence};
 use super::seen::Sighting;
-use crate::error::Error;
 
 /// Between two questions to a server, whoever is in a hurry.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -49,6 +48,7 @@ async fn watch(roles: Weak<Roles>, endpoint: Arc<Endpoint>) {
             match ask(&roles, &endpoint, &mut line).await {
                 Some(Ok(sighting)) => roles.saw(endpoint.id, sighting),
                 Some(Err(Silence::Lost(error))) => roles.lost(endpoint.id, error.to_string()),
+                Some(Err(Silence::Late)) => roles.late(endpoint.id),
                 Some(Err(Silence::Refused(error))) => {
                     roles.mute(endpoint.id, error.to_string());
                 }
@@ -85,7 +85,6 @@ async fn ask(
     line: &mut Option<Line>,
 ) -> Option<Result<Sighting, Silence>> {
     let time_max = roles.monitor.timeout.get();
-    let late = || Silence::Lost(Error::Connect(std::io::ErrorKind::TimedOut.into()));
     if let Some(mut kept) = line.take() {
         match timeout(time_max, kept.ask()).await {
             Ok(Ok(sighting)) => {
@@ -94,7 +93,7 @@ async fn ask(
             }
             // Its connection may have been ended for reasons of its own.
             Ok(Err(_)) => {}
-            Err(_) => return Some(Err(late())),
+            Err(_) => return Some(Err(Silence::Late)),
         }
     }
     let target = roles.asker()?;
@@ -104,7 +103,7 @@ async fn ask(
         *line = Some(fresh);
         Ok(sighting)
     };
-    let answer = timeout(time_max, fresh).await.unwrap_or_else(|_| Err(late()));
+    let answer = timeout(time_max, fresh).await.unwrap_or(Err(Silence::Late));
     if let Err(Silence::Refused(_)) = answer {
         roles.try_another_asker(&target);
     }

@@ -61,6 +61,20 @@ fn the_one_that_is_not_in_recovery_is_the_primary() {
 }
 
 #[test]
+fn who_answers_first_may_be_an_old_primary() {
+    let mut servers = Servers::new(3, None);
+    servers.saw(0, 1, primary(1));
+    servers.saw(2, 1, replica(100, 100));
+    assert_eq!(servers.standings(), [Unknown, Unknown, Replica]);
+    servers.saw(1, 2, primary(2));
+    assert_eq!(servers.standings(), [Fenced, Primary, Replica]);
+    // Who joins later is not waited for.
+    let all: Vec<_> = servers.ids.iter().copied().chain([EndpointId::next()]).map(|id| (id, None)).collect();
+    servers.arbiter.set_members(&all);
+    assert_eq!(servers.standings(), [Fenced, Primary, Replica, Unknown]);
+}
+
+#[test]
 fn a_failover_and_the_return_of_the_old_primary() {
     let mut servers = Servers::new(2, None);
     servers.saw(0, 1, primary(1));
@@ -92,12 +106,14 @@ fn who_promotes_a_replica_beside_a_primary_that_lives_means_it() {
 #[test]
 fn of_equal_timelines_the_present_primary_stays() {
     let mut servers = Servers::new(3, None);
+    servers.saw(0, 1, replica(100, 100));
+    servers.lost(2);
     servers.saw(1, 1, primary(1));
     servers.saw(0, 1, primary(1));
-    assert_eq!(servers.standings(), [Fenced, Primary, Unknown]);
+    assert_eq!(servers.standings(), [Fenced, Primary, Lost]);
     assert_eq!(servers.arbiter.split().unwrap().other, servers.ids[0]);
     servers.lost(1);
-    assert_eq!(servers.standings(), [Primary, Lost, Unknown]);
+    assert_eq!(servers.standings(), [Primary, Lost, Lost]);
     assert!(servers.arbiter.split().is_none());
 }
 

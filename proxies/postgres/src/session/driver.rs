@@ -276,6 +276,7 @@ impl Session {
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
+        self.again = None;
         if lease.is_followed() && self.to_client.is_empty() && self.from_client.len() <= AGAIN_MAX {
             let (from_client, before) = (self.from_client.clone(), self.machine.before());
             self.again = Some(Box::new(Again { from_client, before }));
@@ -327,7 +328,7 @@ impl Session {
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
                         if let Some(again) = self.again.take()
                             && self.to_client.is_empty()
-                            && self.machine.is_unheard(input)
+                            && self.machine.is_unheard(&again.before, input)
                         {
                             self.machine.unsend(again.before, backend);
                             self.from_client = again.from_client;

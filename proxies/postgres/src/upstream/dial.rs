@@ -99,7 +99,12 @@ impl Target {
         };
         let counted = endpoint.begin();
         let started = Instant::now();
-        let connected = Box::pin(connect(self, &endpoint.address, extra, self.connect)).await;
+        let connected = Box::pin(connect(self, &endpoint.address, extra, self.connect));
+        let connected = match &self.roles {
+            Some(roles) => roles.while_wanted(self.wish, endpoint.id, connected).await,
+            None => Some(connected.await),
+        };
+        let connected = connected.ok_or(Error::NoServerOfRole)?;
         let failed = match &connected {
             Ok(_) => false,
             // A server that says no is well, unless it says that it is not.

@@ -526,9 +526,9 @@ fn what_a_server_has_not_read_is_sent_to_another() {
         client.machine.from_client(&mut input, &mut backend, &mut to_server, &mut to_client).unwrap();
         assert!(input.is_empty() && to_client.is_empty());
         sent.push(std::mem::take(&mut to_server));
-        assert!(!client.machine.is_unheard(&farewell("57014")), "only a server that goes");
-        assert!(!client.machine.is_unheard(b"1\0\0\0\x04"), "it has read some of it");
-        assert!(client.machine.is_unheard(&farewell("57P01")));
+        assert!(!client.machine.is_unheard(&before, &farewell("57014")), "only a server that goes");
+        assert!(!client.machine.is_unheard(&before, b"1\0\0\0\x04"), "it has read some of it");
+        assert!(client.machine.is_unheard(&before, &farewell("57P01")));
         client.machine.unsend(before, &mut backend);
         assert_eq!(client.machine.status(), Status::Transaction);
     }
@@ -537,10 +537,10 @@ fn what_a_server_has_not_read_is_sent_to_another() {
     // A query alone may have run to its end, for all its client knows.
     let mut client = self::client(&statements);
     frontend::put_query(&mut client.input, "update kept set n = n + 1");
-    let mut backend = fresh();
+    let (before, mut backend) = (client.machine.before(), fresh());
     client.machine.begin(&mut backend, &mut to_server, &mut to_client);
     client.machine.from_client(&mut client.input, &mut backend, &mut to_server, &mut to_client).unwrap();
-    assert!(!client.machine.is_unheard(&farewell("57P01")));
+    assert!(!client.machine.is_unheard(&before, &farewell("57P01")));
 }
 
 #[test]
