@@ -189,7 +189,7 @@ impl Postgres {
     /// As [`Postgres::restart`].
     pub fn restart_alone(&mut self) -> Result<()> {
         match std::fs::remove_file(self.folder.path().join("data/standby.signal")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             Ok(()) | Err(_) => self.restart(),
         }
     }

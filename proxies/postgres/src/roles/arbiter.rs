@@ -19,7 +19,7 @@ use super::view::{Standing, View};
 
 /// Positions that are remembered to measure lag by, eight times the bound on it. A replica that is behind them all is so
 /// for longer than is told.
-const HEADS_MAX: usize = 512;
+const HEADS_MAX: u16 = 512;
 /// The time they span, where there is no bound.
 const HEADS_SPAN: Duration = Duration::from_secs(600);
 
@@ -218,11 +218,11 @@ impl Arbiter {
         }
         self.head = position;
         let span = self.lag_max.map_or(HEADS_SPAN, |lag_max| lag_max * 8);
-        let apart = span / HEADS_MAX as u32;
+        let apart = span / u32::from(HEADS_MAX);
         if self.heads.back().is_none_or(|(at, _)| now >= *at + apart) {
             self.heads.push_back((now, position));
         }
-        if self.heads.len() > HEADS_MAX {
+        if self.heads.len() > usize::from(HEADS_MAX) {
             self.heads.pop_front();
         }
     }
@@ -238,7 +238,7 @@ impl Arbiter {
     }
 
     fn check_invariants(&self) {
-        debug_assert!(self.heads.len() <= HEADS_MAX, "bounded");
+        debug_assert!(self.heads.len() <= usize::from(HEADS_MAX), "bounded");
         if cfg!(debug_assertions)
             && let Some(primary) =
                 self.primary.and_then(|id| self.entries.iter().find(|entry| entry.id == id))

@@ -43,16 +43,13 @@ pub(super) enum Silence {
 
 impl Silence {
     fn of(error: Error) -> Silence {
-        match error {
-            Error::Refused(body) => {
-                let code = error_field(&body, b'C').unwrap_or_default();
-                let is_down = code.starts_with(b"57P");
-                let error = Error::Refused(body.clone());
-                if is_down { Silence::Lost(error) } else { Silence::Refused(error) }
-            }
-            Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => Silence::Refused(error),
-            error => Silence::Lost(error),
-        }
+        let is_no = |code: &[u8]| !code.starts_with(b"57P");
+        let is_refused = if let Error::Refused(body) = &error {
+            error_field(body, b'C').is_none_or(is_no)
+        } else {
+            matches!(error, Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven)
+        };
+        if is_refused { Silence::Refused(error) } else { Silence::Lost(error) }
     }
 }
 
@@ -82,10 +79,13 @@ impl Line {
             };
             match self.server.first_simple_row(question).await {
                 Ok(row) => return read(&row).ok_or(Silence::Refused(Error::Setup)),
-                Err(error) => match Silence::of(error) {
-                    Silence::Refused(_) if self.question + 1 < QUESTIONS.len() => self.question += 1,
-                    silence => return Err(silence),
-                },
+                Err(error) => {
+                    let silence = Silence::of(error);
+                    if !matches!(silence, Silence::Refused(_)) || self.question + 1 == QUESTIONS.len() {
+                        return Err(silence);
+                    }
+                    self.question += 1;
+                }
             }
         }
     }

@@ -12,13 +12,12 @@ use groove_common::discovery::{Cluster, Endpoint, Health, fresh_dice};
 use groove_common::ids::EndpointId;
 use groove_common::telemetry::Registry;
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::arbiter::{Arbiter, Lag, Split};
+use super::arbiter::{Arbiter, Split};
 use super::monitor;
 use super::seen::Sighting;
 use super::view::{Standing, View, Wish};
@@ -39,13 +38,13 @@ const HUNT_PACE: Duration = Duration::from_millis(100);
 
 /// The roles of one database's servers. Its monitor ends with it.
 pub struct Roles {
-    database: String,
+    pub(super) database: String,
     cluster: Arc<Cluster>,
     wish: Wish,
     pub(super) monitor: Monitor,
     /// Whom the configuration names to ask as.
     asker: Option<Arc<Target>>,
-    known: Mutex<Known>,
+    pub(super) known: Mutex<Known>,
     view: ArcSwap<View>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
@@ -53,19 +52,19 @@ pub struct Roles {
     /// Those who lease by these roles. Where nobody is named to ask as, one of them lends its login.
     pools: Mutex<Vec<Weak<UserPool>>>,
     registry: Arc<Registry>,
-    metrics: PrimaryMetrics,
+    pub(super) metrics: PrimaryMetrics,
     live: Arc<Live>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
-struct Known {
-    arbiter: Arbiter,
-    members: HashMap<EndpointId, Member>,
+pub(super) struct Known {
+    pub(super) arbiter: Arbiter,
+    pub(super) members: HashMap<EndpointId, Member>,
     /// Since when there is no primary; `None` while there is one.
     hunting_since: Option<Instant>,
     had_primary: bool,
     /// Already warned of.
-    split: Option<Split>,
+    pub(super) split: Option<Split>,
 }
 
 impl Known {
@@ -75,11 +74,11 @@ impl Known {
 }
 
 /// What is kept beside a server's standing.
-struct Member {
-    address: String,
-    metrics: ServerMetrics,
+pub(super) struct Member {
+    pub(super) address: String,
+    pub(super) metrics: ServerMetrics,
     /// Why it has not said what it is, when asked last.
-    silence: Option<String>,
+    pub(super) silence: Option<String>,
     /// It is there, and does not let us ask.
     is_mute: bool,
     /// Questions in a row that it has not answered in time.
@@ -356,69 +355,5 @@ impl Roles {
         } else if before.primary().is_some() {
             self.nudge();
         }
-    }
-
-    fn tell(&self, known: &Known, before: &View, view: &View) {
-        let database = &self.database;
-        for (id, standing) in &view.standings {
-            let Some(member) = known.members.get(id) else { continue };
-            member.metrics.standing(*standing);
-            let (endpoint, was) = (&member.address, before.of(*id));
-            if was == *standing {
-                continue;
-            }
-            let reason = member.silence.as_deref().unwrap_or_default();
-            match standing {
-                Standing::Primary => {
-                    let timeline = known.arbiter.timeline_of(*id).unwrap_or_default();
-                    info!(database, endpoint, timeline, "the primary");
-                }
-                Standing::Fenced => {
-                    let timeline = known.arbiter.timeline_of(*id).unwrap_or_default();
-                    warn!(
-                        database,
-                        endpoint, timeline, "takes writes and is not the primary: fenced, it gets nothing"
-                    );
-                }
-                Standing::Lost => warn!(database, endpoint, was = was.label(), reason, "lost"),
-                Standing::Lagging => warn!(database, endpoint, "too far behind the primary to be read from"),
-                Standing::Replica => info!(database, endpoint, was = was.label(), "a replica"),
-                Standing::Unknown => {}
-            }
-        }
-        if view.primary() != before.primary() {
-            match view.primary() {
-                Some(_) => self.metrics.changes.inc(),
-                None => warn!(database, "there is no primary: who wants one waits for it"),
-            }
-        }
-    }
-
-    fn warn_of_split(&self, known: &mut Known) {
-        let split = known.arbiter.split();
-        if split == known.split {
-            return;
-        }
-        known.split = split;
-        let name = |id| known.members.get(&id).map(|member| member.address.clone()).unwrap_or_default();
-        if let Some(Split { primary, other }) = split {
-            let (database, primary, other) = (&self.database, name(primary), name(other));
-            warn!(
-                database,
-                primary, other, "two servers of the same timeline take writes; the first is the primary"
-            );
-        }
-    }
-
-    /// Adds to a server's status what is known of its role.
-    pub(crate) fn describe(&self, id: EndpointId, status: &mut Map<String, Value>) {
-        let known = self.known.lock();
-        let lag = known.arbiter.lag_of(id);
-        let silence = known.members.get(&id).and_then(|member| member.silence.clone());
-        status.insert("role".to_owned(), json!(self.view().of(id).label()));
-        status.insert("timeline".to_owned(), json!(known.arbiter.timeline_of(id)));
-        status.insert("lag_ms".to_owned(), json!(lag.map(|lag| lag.time.as_millis() as u64)));
-        status.insert("lag_bytes".to_owned(), json!(lag.map(|lag: Lag| lag.bytes)));
-        status.insert("role_error".to_owned(), json!(silence));
     }
 }

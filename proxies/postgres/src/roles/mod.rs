@@ -14,6 +14,7 @@ mod arbiter;
 mod ask;
 mod cluster;
 mod monitor;
+mod news;
 mod seen;
 #[cfg(test)]
 mod tests;

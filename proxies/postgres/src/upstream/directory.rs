@@ -11,7 +11,7 @@ use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 use groove_common::pool::PoolStatus;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
@@ -23,7 +23,7 @@ use super::probe::SslRequestProber;
 use super::random;
 use crate::auth::Stored;
 use crate::auth::scram::Verifier;
-use crate::config::{Auth, Config, Database, Role};
+use crate::config::{Auth, Config, Database};
 use crate::error::Error;
 use crate::live::Live;
 use crate::metrics::PoolMetrics;
@@ -61,19 +61,19 @@ impl Pooled {
 }
 
 /// One configuration, resolved.
-struct Known {
-    config: Arc<Config>,
+pub(super) struct Known {
+    pub(super) config: Arc<Config>,
     users: HashMap<String, Arc<Login>>,
-    databases: BTreeMap<String, Place>,
+    pub(super) databases: BTreeMap<String, Place>,
     auth_query: Option<Arc<AuthQuery>>,
     passthrough: Arc<Passthrough>,
 }
 
 /// A database's servers.
-struct Place {
-    cluster: Arc<Cluster>,
+pub(super) struct Place {
+    pub(super) cluster: Arc<Cluster>,
     tls: Option<Connector>,
-    roles: Option<Arc<Roles>>,
+    pub(super) roles: Option<Arc<Roles>>,
 }
 
 impl Directory {
@@ -290,7 +290,7 @@ impl Known {
     }
 
     /// Whom a pool logs in as, and how large it is.
-    fn target(
+    pub(super) fn target(
         &self,
         database: &str,
         user: &str,
@@ -328,40 +328,6 @@ impl Known {
         place(self) != place(next) || role(self) != role(next)
     }
 
-    /// Begins to watch what servers are to each other, or goes on.
-    fn watch_roles(&mut self, before: Option<&Known>, (cx, live): (&Context, &Arc<Live>)) {
-        let mut watched = Vec::new();
-        for (name, place) in &self.databases {
-            let Some(written) = self.config.databases.get(name).filter(|written| written.role != Role::Any)
-            else {
-                continue;
-            };
-            let asker = written.monitor.user.as_ref().and_then(|user| {
-                let login = Login::monitoring(user, written.monitor.password.as_ref());
-                let (target, _) = self.target(name, user, Some(&login))?;
-                Some(Target { wish: Wish::Any, ..target })
-            });
-            let running = before.and_then(|before| {
-                let as_before = before.config.databases.get(name).is_some_and(|before| {
-                    (before.role, &before.monitor, &before.replicas, &before.tls, &before.dbname)
-                        == (written.role, &written.monitor, &written.replicas, &written.tls, &written.dbname)
-                });
-                before.databases.get(name)?.roles.clone().filter(|_| as_before)
-            });
-            let start = || {
-                let lag_max = written.replicas.max_lag.map(groove_common::config::Duration::get);
-                let asked = (written.monitor.clone(), asker);
-                Roles::start(name, &place.cluster, written.wish(), lag_max, asked, (cx, live))
-            };
-            watched.push((name.clone(), running.unwrap_or_else(start)));
-        }
-        for (name, roles) in watched {
-            if let Some(place) = self.databases.get_mut(&name) {
-                place.roles = Some(roles);
-            }
-        }
-    }
-
     /// What looks users up: the one of before if it would ask the same of the same.
     fn start_auth_query(&self, before: Option<&Known>, cx: &Context) -> Option<Arc<AuthQuery>> {
         let options = self.config.auth_query.as_ref()?;
@@ -378,21 +344,6 @@ impl Known {
         // A replica knows them as well.
         let target = Target { wish: Wish::Any, ..target };
         Some(Arc::new(AuthQuery::start(options, target, cx)))
-    }
-}
-
-impl Place {
-    fn status(&self) -> Value {
-        let status = self.cluster.status();
-        let mut value = json!(status);
-        if let Some(roles) = &self.roles
-            && let Some(list) = value.get_mut("endpoints").and_then(Value::as_array_mut)
-        {
-            for (endpoint, value) in status.endpoints.iter().zip(list) {
-                value.as_object_mut().into_iter().for_each(|object| roles.describe(endpoint.id, object));
-            }
-        }
-        value
     }
 }
 

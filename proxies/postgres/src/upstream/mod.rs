@@ -11,6 +11,7 @@ mod passthrough;
 mod pool;
 mod probe;
 mod server;
+mod watched;
 mod welcome;
 
 pub use cancel::CancelTarget;
