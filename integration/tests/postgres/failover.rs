@@ -1,5 +1,6 @@
 //! Two servers of one replication cluster: the primary dies, stops, is replaced, and comes back.
 
+use std::fmt::Display;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use harness::{Kind, PATIENCE, Postgres, Process, Proxy};
+use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -96,10 +98,22 @@ impl Pair {
 
 fn roles_of(proxy: &Proxy, database: &str) -> Result<Vec<String>> {
     let status = proxy.status()?;
-    let clusters = status["clusters"].as_array().context("no clusters")?;
-    let cluster = clusters.iter().find(|cluster| cluster["name"] == database).context("no such cluster")?;
-    let endpoints = cluster["endpoints"].as_array().context("no endpoints")?;
-    Ok(endpoints.iter().map(|endpoint| endpoint["role"].as_str().unwrap_or_default().to_owned()).collect())
+    let clusters = status.get("clusters").and_then(Value::as_array).context("no clusters")?;
+    let cluster = clusters
+        .iter()
+        .find(|cluster| cluster.get("name").is_some_and(|name| name == database))
+        .context("no such cluster")?;
+    let endpoints = cluster.get("endpoints").and_then(Value::as_array).context("no endpoints")?;
+    Ok(endpoints
+        .iter()
+        .map(|endpoint| endpoint.get("role").and_then(Value::as_str).unwrap_or_default().to_owned())
+        .collect())
+}
+
+/// For whoever runs the tests with `--nocapture`.
+#[allow(clippy::print_stdout, reason = "what was measured is worth more than that it was enough")]
+fn figure(text: impl Display) {
+    println!("{text}");
 }
 
 /// Which of the servers answers.
@@ -159,10 +173,10 @@ async fn killed_under_pgbench(protocol: &str) -> Result<()> {
     let (pair, promoted) = pair.promote().await?;
     let served = waiter.await??;
     let after = served.saturating_duration_since(promoted);
-    println!(
+    figure(format_args!(
         "{protocol}: served {after:?} after the promotion, {:?} after it was asked for",
         served.duration_since(begun)
-    );
+    ));
     ensure!(after < RECOVERY_MAX, "served {after:?} after the promotion");
     for number in 0..10 {
         ensure!(idle.query_one(&statement, &[&number]).await?.get::<_, i32>(0) == number + 1);
@@ -173,7 +187,7 @@ async fn killed_under_pgbench(protocol: &str) -> Result<()> {
     let lines = status.1.log().lines();
     let aborted: Vec<_> = lines.iter().filter(|line| line.contains("error: client ")).collect();
     let done = lines.iter().find(|line| line.contains("number of transactions actually processed"));
-    println!("{protocol}: {} of 16 clients were in a transaction; {done:?}", aborted.len());
+    figure(format_args!("{protocol}: {} of 16 clients were in a transaction; {done:?}", aborted.len()));
     ensure!(aborted.len() <= SIZE, "more than had a connection:\n{}", status.1.log());
     let rates = lines
         .iter()
@@ -270,7 +284,7 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
         let (pair, promoted) = pair.promote().await?;
         pair.until_roles("shop", ["fenced", "primary"]).await?;
         pair.until_roles("own", ["fenced", "primary"]).await?;
-        println!("fenced {:?} after the promotion", promoted.elapsed());
+        figure(format_args!("fenced {:?} after the promotion", promoted.elapsed()));
         // Those who have a connection there are told, and what they still say is not heard.
         let commit = open.batch_execute("COMMIT").await;
         assert!(commit.is_err(), "not to be believed");
@@ -300,8 +314,11 @@ async fn cross<T>(pair: &Pair, client: &Client, next: impl Future<Output = T>) -
     let on_its_way = async {
         until("a message on its way", || {
             let status = pair.proxy.status()?;
-            let pools = status["pools"].as_array().context("no pools")?;
-            Ok(pools.iter().any(|pool| pool["name"] == "shop.app" && pool["leased"] == 1))
+            let pools = status.get("pools").and_then(Value::as_array).context("no pools")?;
+            Ok(pools.iter().any(|pool| {
+                let is = |key: &str, value: Value| pool.get(key) == Some(&value);
+                is("name", "shop.app".into()) && is("leased", 1.into())
+            }))
         })
         .await?;
         signal("-CONT")?;
@@ -369,7 +386,7 @@ async fn cut_off(count: usize) -> Result<()> {
     pair.until_roles("shop", ["lost", "replica"]).await?;
     let (mut pair, promoted) = pair.promote().await?;
     let after = waiter.await??.saturating_duration_since(promoted);
-    println!("cut off: served {after:?} after the promotion");
+    figure(format_args!("cut off: served {after:?} after the promotion"));
     ensure!(after < RECOVERY_MAX, "served {after:?} after the promotion");
     for outcome in stuck {
         assert_eq!(outcome.await?, SqlState::ADMIN_SHUTDOWN);
@@ -422,7 +439,7 @@ fn the_idle_do_not_notice_that_the_primary_was_stopped_and_replaced() -> Result<
         let (pair, _) = pair.promote().await?;
         load.more(50).await?;
         let errors = load.finish().await?;
-        println!("{errors} transactions were under way at the stop");
+        figure(format_args!("{errors} transactions were under way at the stop"));
         assert!(errors <= SIZE, "{errors}");
         for (client, statement) in &idle {
             assert_eq!(client.query_one(statement, &[&41]).await?.get::<_, i32>(0), 42);
@@ -529,7 +546,7 @@ impl Load {
                         Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
                         Err(error) => {
                             errors += 1;
-                            println!("a client of the load: {error}");
+                            figure(format_args!("a client of the load: {error}"));
                             let is_fatal =
                                 error.as_db_error().is_some_and(|error| error.severity() == "FATAL");
                             let is_lost = client.is_closed() || is_fatal;
