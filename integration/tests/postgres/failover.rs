@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use harness::{Kind, PATIENCE, Postgres, Process, Proxy};
+use harness::{Kind, PATIENCE, Postgres, Process, Proxy, Signal};
 use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::Client;
@@ -495,6 +495,33 @@ fn a_monitor_has_a_login_of_its_own_if_it_is_given_one() -> Result<()> {
 }
 
 const MONITOR: &str = "SELECT min(pid) FROM pg_stat_activity WHERE usename = 'plain'";
+
+#[test]
+fn a_reload_gives_servers_their_roles_and_takes_them() -> Result<()> {
+    run(async {
+        let any = CONFIG.replace("role: primary, pool: {size: $SIZE}", "pool: {size: $SIZE}");
+        let mut pair = Pair::start(&any)?;
+        let clients = try_join_all((0..SIZE).map(|_| connect(&pair.proxy, "shop"))).await?;
+        // At once, so that each has a connection of its own.
+        let pauses =
+            clients.iter().map(|client| text(client, "SELECT inet_server_port() FROM pg_sleep(0.2)"));
+        let ports = try_join_all(pauses).await?;
+        assert!(ports.contains(&pair.second.address().port().to_string()), "spread over both: {ports:?}");
+        assert_eq!(roles_of(&pair.proxy, "shop")?, ["", ""]);
+
+        pair.proxy.rewrite(CONFIG)?;
+        pair.proxy.signal(Signal::HUP)?;
+        pair.until_roles("shop", ["primary", "replica"]).await?;
+        for client in &clients {
+            assert_eq!(port(client).await?, pair.first.address().port());
+        }
+        pair.proxy.rewrite(&any)?;
+        pair.proxy.signal(Signal::HUP)?;
+        pair.until_roles("shop", ["", ""]).await?;
+        assert_eq!(text(&clients[0], "SELECT 1").await?, "1");
+        Ok(())
+    })
+}
 
 #[test]
 fn what_is_declared_is_believed_and_nobody_is_asked() -> Result<()> {
