@@ -112,6 +112,34 @@ impl Process {
         Ok(())
     }
 
+    /// The same with its children, none of which has a moment to notice.
+    ///
+    /// # Errors
+    /// As [`Process::kill`].
+    pub fn kill_all(&mut self) -> Result<()> {
+        // Stopped, it makes no more of them.
+        self.signal_all(Signal::STOP)?;
+        self.signal_children(Signal::KILL)?;
+        self.kill()
+    }
+
+    /// Sends a signal to it, and then to its children.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        self.signal_children(signal)
+    }
+
+    fn signal_children(&self, signal: Signal) -> Result<()> {
+        for child in Usage::children_of(self.pid())? {
+            // One that has just ended by itself will do.
+            let _gone = Pid::from_raw(i32::try_from(child)?).map(|pid| kill_process(pid, signal));
+        }
+        Ok(())
+    }
+
     /// Looks at `ready` until it is true, and gives up early with the log if the process ends.
     ///
     /// # Errors
@@ -313,6 +341,12 @@ impl Usage {
             total.threads += one.threads;
         }
         Ok(total)
+    }
+
+    fn children_of(pid: u32) -> Result<Vec<u32>> {
+        let mut children = Vec::new();
+        Self::of_one(pid, &mut children)?;
+        Ok(children)
     }
 
     fn of_one(pid: u32, children: &mut Vec<u32>) -> Result<Self> {

@@ -2,6 +2,7 @@
 //!
 //! ```yaml
 //! endpoints: [10.0.0.1:11211, {address: 10.0.0.2:11211, weight: 2, zone: b}]
+//! endpoints: [{address: 10.0.0.1:5432, role: primary}]  # copies of one database, where the proxy has use for it
 //! endpoints: {dns: cache.internal:11211}              # A and AAAA
 //! endpoints: {dns: _memcache._tcp.internal}           # SRV, which brings the port
 //! endpoints: {dns: {name: cache.internal, port: 11211, refresh: 10s}}
@@ -51,8 +52,20 @@ pub struct Endpoint {
     pub weight: u32,
     /// Where it stands, to prefer the near.
     pub zone: Option<String>,
+    /// What it is among the copies of one database, where that is declared. Only where the proxy has use for it.
+    pub role: Option<EndpointRole>,
     /// Whatever else is known of it.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// What a server is among the copies of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointRole {
+    /// It takes writes.
+    Primary,
+    /// It follows the primary, and is read from.
+    Replica,
 }
 
 /// Servers by name.
@@ -100,7 +113,7 @@ pub struct EmbeddedDisk {
 
 impl From<Address> for Endpoint {
     fn from(address: Address) -> Self {
-        Self { address, name: None, weight: 1, zone: None, metadata: BTreeMap::new() }
+        Self { address, name: None, weight: 1, zone: None, role: None, metadata: BTreeMap::new() }
     }
 }
 
@@ -167,6 +180,9 @@ struct EndpointFields {
     /// Where it stands, to prefer the near.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
+    /// What it is among the copies of one database, so that it need not be asked. Only for PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<EndpointRole>,
     /// Whatever else is known of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
@@ -174,8 +190,8 @@ struct EndpointFields {
 
 impl From<EndpointFields> for Endpoint {
     fn from(fields: EndpointFields) -> Self {
-        let EndpointFields { address, name, weight, zone, metadata } = fields;
-        Self { address, name, weight, zone, metadata }
+        let EndpointFields { address, name, weight, zone, role, metadata } = fields;
+        Self { address, name, weight, zone, role, metadata }
     }
 }
 
@@ -288,8 +304,8 @@ impl<'de> Deserialize<'de> for Endpoint {
 
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { address, name, weight, zone, metadata } = self.clone();
-        EndpointFields { address, name, weight, zone, metadata }.serialize(serializer)
+        let Self { address, name, weight, zone, role, metadata } = self.clone();
+        EndpointFields { address, name, weight, zone, role, metadata }.serialize(serializer)
     }
 }
 

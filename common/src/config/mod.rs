@@ -53,7 +53,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use difference::{Change, difference};
-pub use endpoints::{Dns, Elasticache, Embedded, EmbeddedDisk, Endpoint, Endpoints};
+pub use endpoints::{Dns, Elasticache, Embedded, EmbeddedDisk, Endpoint, EndpointRole, Endpoints};
 pub use files::{CertificateFile, InputFile, KeyFile};
 pub(crate) use folders::Folders;
 pub use load::{Loaded, check_text, load, read, schema};

@@ -99,8 +99,19 @@ impl EmbeddedDisk {
 }
 
 impl Endpoints {
-    /// Checks endpoints of any source.
+    /// Checks endpoints of any source, none of which has a role among copies.
     pub fn check(&self, path: &[&str], issues: &mut Issues) {
+        if let Self::Static(list) = self {
+            for (index, _) in list.iter().enumerate().filter(|(_, endpoint)| endpoint.role.is_some()) {
+                let index = index.to_string();
+                let at = join(path, &[&index, "role"]);
+                issues.at_key(&at, "the servers of this proxy have no roles", Some("leave it out"));
+            }
+        }
+        self.check_any(path, issues);
+    }
+
+    fn check_any(&self, path: &[&str], issues: &mut Issues) {
         match self {
             Self::Static(_) => self.check_static(path, issues),
             Self::Dns(dns) => {
@@ -147,11 +158,21 @@ impl Endpoints {
 
     /// Checks endpoints where there must be real servers: `embedded` is refused.
     pub fn check_servers(&self, path: &[&str], issues: &mut Issues) {
+        self.refuse_store(path, issues);
+        self.check(path, issues);
+    }
+
+    /// As [`Endpoints::check_servers`], for servers that may be copies of one database.
+    pub fn check_copies(&self, path: &[&str], issues: &mut Issues) {
+        self.refuse_store(path, issues);
+        self.check_any(path, issues);
+    }
+
+    fn refuse_store(&self, path: &[&str], issues: &mut Issues) {
         if matches!(self, Self::Embedded(_)) {
             let help = "write a list of servers, `{dns: NAME:PORT}` or `{file: PATH}`";
             issues.at_key(&join(path, &["embedded"]), "this proxy has no store of its own", Some(help));
         }
-        self.check(path, issues);
     }
 
     fn check_static(&self, path: &[&str], issues: &mut Issues) {

@@ -229,8 +229,10 @@ impl Cluster {
     /// Waits for a snapshot newer than `seen` and returns its generation.
     pub async fn changed(&self, seen: u64) -> u64 {
         let mut generations = self.generation.subscribe();
-        match generations.wait_for(|&generation| generation > seen).await {
-            Ok(generation) => *generation,
+        let generation =
+            generations.wait_for(|&generation| generation > seen).await.map(|generation| *generation);
+        match generation {
+            Ok(generation) => generation,
             // The sender lives in `self`.
             Err(_) => pending().await,
         }

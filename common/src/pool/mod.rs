@@ -235,6 +235,12 @@ impl<M: Manager> Pool<M> {
         self.0.wake_keeper.notify_one();
     }
 
+    /// Looks at the idle connections now, and closes those that [`bb8::ManageConnection::has_broken`] calls broken:
+    /// something has changed that the manager knows of.
+    pub fn tend(&self) {
+        self.0.wake_keeper.notify_one();
+    }
+
     /// Holds new leases back until [`Pool::resume`]: callers wait in line, to their deadlines. Those that are out stay.
     pub fn hold(&self) {
         self.0.paused.store(true, Ordering::Relaxed);

@@ -27,7 +27,7 @@ const ROLES: &str = "
     ALTER ROLE postgres PASSWORD 'secret';";
 
 /// Who may come in how, unless a test says otherwise.
-const HBA: &str = "local all all trust
+const HBA: &str = "local all,replication all trust
 host all plain 127.0.0.1/32 trust
 host all legacy 127.0.0.1/32 md5
 host all all 127.0.0.1/32 scram-sha-256
@@ -57,6 +57,7 @@ pub struct Postgres {
     process: Process,
     authority: Option<Authority>,
     release: Release,
+    is_frozen: bool,
 }
 
 /// How a [`Postgres`] is to be started.
@@ -124,7 +125,7 @@ impl PostgresBuilder {
         std::fs::write(data.join("postgresql.conf"), settings)?;
         std::fs::write(data.join("pg_hba.conf"), self.hba.as_deref().unwrap_or(HBA))?;
         let process = launch(self.release, folder.path(), port.number())?;
-        let server = Postgres { port, folder, process, authority, release: self.release };
+        let server = Postgres { port, folder, process, authority, release: self.release, is_frozen: false };
         // A comparison of two releases that were one would show no difference, and be believed.
         let version = server.sql("postgres", "SHOW server_version")?;
         let release = self.release.to_string();
@@ -146,6 +147,51 @@ impl Postgres {
     #[must_use]
     pub fn builder() -> PostgresBuilder {
         PostgresBuilder::default()
+    }
+
+    /// Starts a replica that streams from this one, on a port of its own: a copy of its data as of now, with its
+    /// settings. `pg_hba.conf` has to let replication in on the unix socket, as the usual one does.
+    ///
+    /// # Errors
+    /// When `pg_basebackup` fails or the replica does not come up.
+    pub fn replica(&self) -> Result<Self> {
+        let port = Port::reserve()?;
+        let folder = server_folder()?;
+        let data = folder.path().join("data");
+        let mut copy = self.release.command("pg_basebackup")?;
+        copy.arg("-D").arg(&data).args(["-R", "-X", "stream", "-c", "fast", "-U", "postgres"]);
+        copy.arg("-h").arg(self.socket_folder()).args(["-p", &self.port.number().to_string()]);
+        let output = run(copy.current_dir(folder.path()))?;
+        ensure!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        let settings = std::fs::read_to_string(data.join("postgresql.conf"))?;
+        let settings =
+            settings.replace(&self.folder.path().display().to_string(), &folder.path().display().to_string());
+        // It is not to wait for long before it looks for its primary again.
+        std::fs::write(data.join("postgresql.conf"), settings + "wal_retrieve_retry_interval = '100ms'\n")?;
+        let process = launch(self.release, folder.path(), port.number())?;
+        Ok(Self { port, folder, process, authority: None, release: self.release, is_frozen: false })
+    }
+
+    /// Makes a replica a primary, and returns once it is.
+    ///
+    /// # Errors
+    /// When it is none, or does not become one.
+    pub fn promote(&self) -> Result<()> {
+        let promoted = self.sql("postgres", "SELECT pg_promote()")?;
+        ensure!(promoted == "t", "not promoted in time");
+        Ok(())
+    }
+
+    /// Starts a replica that was stopped, as a primary of its own that knows nothing of what happened meanwhile: a standby
+    /// signal that is left behind is taken away.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`].
+    pub fn restart_alone(&mut self) -> Result<()> {
+        match std::fs::remove_file(self.folder.path().join("data/standby.signal")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => self.restart(),
+        }
     }
 
     /// Where it listens, also while it is down.
@@ -180,6 +226,33 @@ impl Postgres {
     /// When it does not end.
     pub fn kill(&mut self) -> Result<()> {
         self.stop_by(Signal::QUIT)
+    }
+
+    /// Ends it and all its children by SIGKILL: nobody is told anything, as when the machine is gone.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn crash(&mut self) -> Result<()> {
+        self.process.kill_all()
+    }
+
+    /// Stops it and all its children where they are: they answer nothing and close nothing, as when the machine has
+    /// been cut off.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.is_frozen = true;
+        self.process.signal_all(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Postgres::freeze`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.is_frozen = false;
+        self.process.signal_all(Signal::CONT)
     }
 
     /// Shuts it down in order, ending its sessions (SIGINT, "fast").
@@ -231,6 +304,15 @@ impl Postgres {
     }
 }
 
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Frozen, its children would outlive it.
+        if self.is_frozen {
+            let _gone = self.crash();
+        }
+    }
+}
+
 /// A temporary folder that the user postgres may enter and write.
 fn server_folder() -> Result<TempDir> {
     let folder = TempDir::with_prefix("groove-postgres-")?;
@@ -260,9 +342,11 @@ fn launch(release: Release, folder: &Path, port: u16) -> Result<Process> {
     command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]).current_dir(folder);
     // SIGQUIT takes the children along; SIGKILL would orphan them.
     let mut process = Process::spawn(format!("postgres 127.0.0.1:{port}"), command)?.ended_by(Signal::QUIT);
-    let mark = "database system is ready to accept connections";
+    // Of a replica it says "read-only connections".
+    let mark =
+        |line: &String| line.contains("database system is ready to accept") && line.ends_with("connections");
     let log = process.log().clone();
-    process.until("readiness", || log.lines().iter().any(|line| line.contains(mark)))?;
+    process.until("readiness", || log.lines().iter().any(mark))?;
     Ok(process)
 }
 

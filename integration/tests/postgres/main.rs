@@ -5,6 +5,7 @@ mod auth_query;
 mod clients;
 mod console;
 mod dump;
+mod failover;
 mod faults;
 mod import;
 mod listen;

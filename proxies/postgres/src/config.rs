@@ -2,6 +2,7 @@
 
 mod console;
 mod login;
+mod roles;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::session::state::Mode;
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
+pub use roles::{Monitor, Replicas, Role};
 
 /// groove-postgres.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +64,15 @@ pub struct Config {
 pub struct Database {
     /// The PostgreSQL servers.
     pub endpoints: Endpoints,
+    /// What connections are wanted to, where the servers are copies of each other.
+    #[serde(default)]
+    pub role: Role,
+    /// How the servers are asked what they are.
+    #[serde(default)]
+    pub monitor: Monitor,
+    /// Which replicas are read from.
+    #[serde(default)]
+    pub replicas: Replicas,
     /// What the servers call it; the same name if left out.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -249,7 +260,8 @@ impl Document for Config {
 impl Database {
     fn validate(&self, name: &str, issues: &mut Issues) {
         let at = ["databases", name];
-        self.endpoints.check_servers(&[&at[..], &["endpoints"]].concat(), issues);
+        self.endpoints.check_copies(&[&at[..], &["endpoints"]].concat(), issues);
+        self.validate_roles(&at, issues);
         self.health.check(&[&at[..], &["health"]].concat(), issues);
         if let Some(tls) = &self.tls {
             tls.check(&[&at[..], &["tls"]].concat(), issues);

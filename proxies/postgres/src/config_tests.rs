@@ -3,6 +3,7 @@
 use groove_common::config::check_text;
 
 use super::*;
+use crate::roles::Wish;
 
 const SMALLEST: &str = "
 listeners: [{address: 127.0.0.1:6432}]
@@ -31,7 +32,10 @@ fn everything_that_can_be_written() {
 listeners: [{{address: 127.0.0.1:6432}}]
 databases:
   shop:
-    endpoints: [127.0.0.1:5432, {{address: 127.0.0.1:5433, weight: 2}}]
+    endpoints: [127.0.0.1:5432, {{address: 127.0.0.1:5433, weight: 2, role: replica}}]
+    role: replica
+    replicas: {{max_lag: null, or_primary: false}}
+    monitor: {{user: monitor, password: secret, interval: 100ms, timeout: 2s}}
     dbname: shop_2026
     connect: 2s
     tls: {{verify: none}}
@@ -50,6 +54,7 @@ limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
     );
     let config: Config = check_text("all", &text).unwrap();
     assert_eq!(config.databases["shop"].dbname.as_deref(), Some("shop_2026"));
+    assert_eq!(config.databases["shop"].wish(), Wish::Replica { or_primary: false });
     assert_eq!(config.users["app"].server_user.as_deref(), Some("owner"));
     assert_eq!((config.limits.pools, config.limits.message), (7, Size::kib(64)));
 }
@@ -62,7 +67,50 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 23] = [
+const BROKEN: [Broken; 31] = [
+    Broken { line: 7, instead: "    role: master", at: (7, 11), says: ["master", "primary"] },
+    Broken {
+        line: 6,
+        instead: "    endpoints: [{address: 127.0.0.1:5432, role: primary}]",
+        at: (6, 43),
+        says: ["nothing depends on it", "give the database a `role`"],
+    },
+    Broken {
+        line: 6,
+        instead: "    endpoints: [{address: 127.0.0.1:5432, role: replica}]\n    role: primary",
+        at: (6, 16),
+        says: ["none of these can be the primary", "servers change theirs"],
+    },
+    Broken {
+        line: 6,
+        instead: "    endpoints: [{address: a:1, role: primary}, {address: b:1, role: primary}]\n    role: primary",
+        at: (6, 69),
+        says: ["another endpoint is the primary", "the servers are asked"],
+    },
+    Broken {
+        line: 7,
+        instead: "    monitor: {user: app}",
+        at: (7, 5),
+        says: ["servers are not asked", "`role: primary`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: primary\n    monitor: {password: secret}",
+        at: (8, 15),
+        says: ["not said whose this is", "add `user`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: replica\n    monitor: {interval: 0s}",
+        at: (8, 25),
+        says: ["no time at all", "`500ms`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: replica\n    replicas: {max_lag: 0s}",
+        at: (8, 25),
+        says: ["no replica is never behind", "`null`"],
+    },
     Broken { line: 4, instead: "databses:", at: (4, 1), says: ["databses", "databases"] },
     Broken { line: 6, instead: "    endpoints: []", at: (6, 16), says: ["no endpoint", "at least one"] },
     Broken { line: 6, instead: "    endpoints: [127.0.0.1]", at: (6, 17), says: ["port", "127.0.0.1:PORT"] },

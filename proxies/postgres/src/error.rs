@@ -88,6 +88,12 @@ pub enum Error {
     /// No server may be used.
     #[error("no server of this database is available")]
     NoEndpoint,
+    /// There is no primary at this moment, or no replica.
+    #[error("no server of this database has the role that is wanted")]
+    NoServerOfRole,
+    /// Another server is the primary by now.
+    #[error("terminating connection because its server is not the primary any more")]
+    Deposed,
     /// A server could not be reached.
     #[error("server: {0}")]
     Connect(io::Error),
@@ -186,7 +192,7 @@ impl Error {
             Error::LoginTimeout | Error::Cancelled => "57014",
             Error::TooManyClients | Error::ListenerFull | Error::QueueFull | Error::QueueTimeout => "53300",
             // It may be over soon: a client that tries again is right.
-            Error::NoEndpoint | Error::Connect(_) | Error::Disabled(_) => "57P03",
+            Error::NoEndpoint | Error::NoServerOfRole | Error::Connect(_) | Error::Disabled(_) => "57P03",
             Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven | Error::AuthQuery(_) => "08001",
             Error::Refused(_) => "08004",
             Error::Client(_) | Error::Lost(_) | Error::ListenerLost => "08006",
@@ -196,7 +202,7 @@ impl Error {
                 "54000"
             }
             Error::DuplicateStatement(_) => "42P05",
-            Error::Draining | Error::Killed | Error::ListenerReplaced => "57P01",
+            Error::Draining | Error::Killed | Error::ListenerReplaced | Error::Deposed => "57P01",
             Error::NotOperator(_) => "42501",
         }
     }
@@ -246,6 +252,8 @@ impl Error {
             | Error::ListenerFull
             | Error::Cancelled
             | Error::NoEndpoint
+            | Error::NoServerOfRole
+            | Error::Deposed
             | Error::Connect(_)
             | Error::Refused(_)
             | Error::ServerScram(_)
@@ -298,7 +306,8 @@ impl Classified for Error {
             Error::Setup => (Kind::Internal, Internal, Never),
             Error::Draining | Error::Killed | Error::ListenerReplaced => (Kind::Draining, Internal, Safe),
             Error::Disabled(_) => (Kind::Denied, Internal, Never),
-            Error::NoEndpoint => (Kind::NoEndpoint, Upstream, Safe),
+            Error::NoEndpoint | Error::NoServerOfRole => (Kind::NoEndpoint, Upstream, Safe),
+            Error::Deposed => (Kind::Hangup, Upstream, IfIdempotent),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
                 (Kind::Connect, Upstream, Never)
@@ -342,6 +351,8 @@ impl Classified for Error {
             | Error::QueueTimeout
             | Error::Cancelled
             | Error::NoEndpoint
+            | Error::NoServerOfRole
+            | Error::Deposed
             | Error::Refused(_)
             | Error::Setup
             | Error::StatementMode

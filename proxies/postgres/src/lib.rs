@@ -11,6 +11,7 @@ pub mod live;
 pub mod metrics;
 mod proxy;
 pub mod reply;
+pub mod roles;
 pub mod route;
 pub mod session;
 pub mod sql;

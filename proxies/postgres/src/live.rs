@@ -255,6 +255,11 @@ impl Client {
     /// Ends it, whatever it does.
     pub fn kill(&self) {
         self.killed.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Lets it look whether what was changed before is of its concern.
+    pub fn wake(&self) {
         // One of the two sees what the other has done.
         fence(SeqCst);
         if let Some(task) = self.task.get() {

@@ -6,6 +6,7 @@ use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 
 use crate::error::Error;
+use crate::roles::{Lag, Standing};
 
 /// Counted for each pool.
 pub struct PoolMetrics {
@@ -118,6 +119,67 @@ impl PoolMetrics {
         if let Some(counter) = Kind::ALL.iter().position(|k| *k == kind).and_then(|at| self.errors.get(at)) {
             counter.inc();
         }
+    }
+}
+
+/// Counted for each database whose servers have roles.
+pub struct PrimaryMetrics {
+    /// Times that a primary was found: at the start, after a failover, after an outage.
+    pub changes: Counter,
+}
+
+impl PrimaryMetrics {
+    /// The series of one database.
+    pub fn new(registry: &Registry, database: &str) -> PrimaryMetrics {
+        let help = "Times a primary was found: at the start, after a failover, after an outage";
+        PrimaryMetrics {
+            changes: registry.counter("groove_postgres_primary_changes", help, &[("database", database)]),
+        }
+    }
+}
+
+/// What is known of one server of such a database.
+pub struct ServerMetrics {
+    standings: [Gauge; Standing::ALL.len()],
+    lag_ms: Gauge,
+    lag_bytes: Gauge,
+}
+
+impl ServerMetrics {
+    /// The series of one server.
+    pub fn new(registry: &Registry, database: &str, endpoint: &str) -> ServerMetrics {
+        let labels = [("database", database), ("endpoint", endpoint)];
+        let standing = |standing: Standing| {
+            let labels = [("database", database), ("endpoint", endpoint), ("role", standing.label())];
+            registry.gauge(
+                "groove_postgres_server_role",
+                "1 for what a server is, 0 for what it is not",
+                &labels,
+            )
+        };
+        let gauge = |name, help| registry.gauge(name, help, &labels);
+        ServerMetrics {
+            standings: Standing::ALL.map(standing),
+            lag_ms: gauge(
+                "groove_postgres_replica_lag_milliseconds",
+                "For how long what a replica has not applied has been known of",
+            ),
+            lag_bytes: gauge("groove_postgres_replica_lag_bytes", "WAL that a replica has not applied"),
+        }
+    }
+
+    /// What the server is now.
+    pub fn standing(&self, now: Standing) {
+        for (standing, gauge) in Standing::ALL.iter().zip(&self.standings) {
+            gauge.set(i64::from(*standing == now));
+        }
+    }
+
+    /// How far it is behind; nothing for one that does not follow.
+    pub fn lag(&self, lag: Option<Lag>) {
+        let ms = lag.map_or(0, |lag| i64::try_from(lag.time.as_millis()).unwrap_or(i64::MAX));
+        self.lag_ms.set(ms);
+        self.lag_bytes.set(lag.map_or(0, |lag| i64::try_from(lag.bytes).unwrap_or(i64::MAX)));
     }
 }
 

@@ -77,8 +77,7 @@ impl Proxy for Postgres {
         let directory = &self.shared.directory;
         let pools: Vec<_> = directory.pools().iter().map(|pool| pool.status()).collect();
         let pools: Vec<_> = directory.auth_query_status().into_iter().chain(pools).collect();
-        let clusters: Vec<_> = directory.clusters().iter().map(|cluster| cluster.status()).collect();
-        json!({ "clusters": clusters, "pools": pools })
+        json!({ "clusters": directory.cluster_status(), "pools": pools })
     }
 
     async fn demo(args: demo::Args) -> Result<Vec<DemoRow>, StartError> {

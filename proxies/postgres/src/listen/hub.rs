@@ -118,6 +118,11 @@ impl Hub {
         self.state.lock().server.as_ref().is_some_and(|server| server.address == other.address)
     }
 
+    /// Has the connection looked at: its server may not be what it was.
+    pub fn look(&self) {
+        self.changed.notify_one();
+    }
+
     /// Ends those that listen, and the connection: their servers are others now.
     pub fn replace(&self) {
         let mut state = self.state.lock();
@@ -275,7 +280,8 @@ impl Ear<'_> {
         loop {
             let (orders, waiting, is_needed) = {
                 let mut state = self.hub.state.lock();
-                if state.is_replaced {
+                // A server that was replaced hears of nothing that is sent to the next.
+                if state.is_replaced || self.server.is_deposed() {
                     return Ok(Some(Ended::Replaced));
                 }
                 let is_needed = !state.board.is_empty();

@@ -22,7 +22,7 @@ use listening::hear;
 use super::Lease;
 use super::cancel::Registered;
 use super::reclaim::{Left, reclaim};
-use super::state::{Machine, Need};
+use super::state::{Before, Machine, Need};
 use crate::Shared;
 use crate::error::Error;
 use crate::live::{ClientSeat, ServerSeat};
@@ -34,6 +34,9 @@ use crate::wire::backend::Status;
 const UNSENT_MAX: usize = 64 << 10;
 /// An idle session keeps no larger buffer than this.
 const IDLE_BUFFER_MAX: usize = 256;
+
+/// The longest beginning of an exchange that is kept until the server has said something.
+const AGAIN_MAX: usize = 16 << 10;
 
 /// How long a client may take to hear why its session ends.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -67,8 +70,16 @@ pub struct Session {
     to_server: BytesMut,
     /// When the exchange began to wait for a server connection.
     began: Instant,
+    /// To begin anew with, should the server turn out to have gone before it has read anything.
+    again: Option<Box<Again>>,
     /// Goes off when it has waited for too long.
     patience: Timer,
+}
+
+/// What an exchange began with.
+struct Again {
+    from_client: BytesMut,
+    before: Before,
 }
 
 /// What a client does next.
@@ -81,6 +92,8 @@ enum Turn {
 enum End {
     /// The server connection is free for another session.
     Free,
+    /// The server is gone, and has read nothing: another one shall have it.
+    Unheard,
     /// The client left, with a goodbye or without.
     Left,
     /// The program is draining, and nothing is open.
@@ -111,6 +124,7 @@ impl Session {
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
             began: now,
+            again: None,
             patience: Timer::new(now.into()),
         })
     }
@@ -155,6 +169,7 @@ impl Session {
             self.begin()?;
             match self.exchange().await? {
                 End::Free => self.release().await?,
+                End::Unheard => self.forsake().await,
                 End::Left => {
                     self.abandon().await;
                     return Ok(());
@@ -268,6 +283,11 @@ impl Session {
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
+        self.again = None;
+        if lease.is_followed() && self.to_client.is_empty() && self.from_client.len() <= AGAIN_MAX {
+            let (from_client, before) = (self.from_client.clone(), self.machine.before());
+            self.again = Some(Box::new(Again { from_client, before }));
+        }
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
         if !self.to_server.is_empty() {
             // What the session needs first goes in one write with its first message, which the server may be waiting
@@ -292,6 +312,9 @@ impl Session {
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
         loop {
+            if lease.is_deposed() {
+                return Poll::Ready(Err(Error::Deposed));
+            }
             if !self.from_client.is_empty() && self.to_server.is_empty() {
                 let (input, backend) = (&mut self.from_client, &mut lease.backend);
                 self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
@@ -310,6 +333,14 @@ impl Session {
                         moved = true;
                         self.pool.metrics.sent.add(filled as u64);
                         let (input, backend) = (&mut self.from_server, &mut lease.backend);
+                        if let Some(again) = self.again.take()
+                            && self.to_client.is_empty()
+                            && self.machine.is_unheard(&again.before, input)
+                        {
+                            self.machine.unsend(again.before, backend);
+                            self.from_client = again.from_client;
+                            return Poll::Ready(Ok(End::Unheard));
+                        }
                         let held_back = self.machine.in_setup();
                         self.machine.from_server(input, backend, &mut self.to_client)?;
                         if held_back && !self.machine.in_setup() {
@@ -330,6 +361,9 @@ impl Session {
                 return Poll::Ready(Ok(End::Free));
             }
             let held_back = self.to_client.len() >= UNSENT_MAX;
+            if !self.to_client.is_empty() {
+                self.again = None;
+            }
             if !self.to_client.is_empty()
                 && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
             {
@@ -340,6 +374,7 @@ impl Session {
                 match self.conn.stream.poll_fill(cx, &mut self.from_client) {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
+                        self.again = None;
                         self.pool.metrics.received.add(filled as u64);
                         self.seen.works(self.machine.status() == Status::Idle);
                     }
@@ -410,6 +445,18 @@ impl Session {
         heard
     }
 
+    /// Leaves a server connection whose server is gone; nothing of the session's is on it.
+    async fn forsake(&mut self) {
+        self.lease = None;
+        self.from_server.clear();
+        self.to_server.clear();
+        self.seen.released();
+        if self.registered.canceller.released() {
+            // Whether it got through or not: there was nothing to cancel.
+            self.registered.canceller.settled().await;
+        }
+    }
+
     fn count(&mut self) {
         let metrics = &self.pool.metrics;
         metrics.transactions.inc();
@@ -435,6 +482,10 @@ impl Session {
         self.count();
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::ours);
+        if lease.is_deposed() {
+            // Nobody may be there to bring it to rest.
+            return;
+        }
         lease.backend.dirt |= self.machine.dirt();
         let left = Left {
             machine: self.machine.take(),

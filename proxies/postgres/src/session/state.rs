@@ -23,6 +23,7 @@ mod meaning;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod unheard;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
 pub use listening::Listening;
+pub use unheard::Before;
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;

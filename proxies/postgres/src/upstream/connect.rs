@@ -63,6 +63,7 @@ pub async fn connect(
         counted: None,
         seen: None,
         vouched_for: false,
+        tie: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use groove_common::discovery::{Cluster, Outcome, Policy, fresh_dice};
+use groove_common::discovery::{Cluster, Endpoint, Outcome, Policy, fresh_dice};
 use groove_common::net::Connector;
 use groove_common::pool::Manager;
 use parking_lot::Mutex;
@@ -18,12 +18,17 @@ use crate::config::ChannelBinding;
 use crate::error::Error;
 use crate::live::Live;
 use crate::metrics::PoolMetrics;
+use crate::roles::{Roles, Tie, Wish};
 use crate::wire::backend::error_field;
 
 /// Whom a pool logs in as, and where.
 pub struct Target {
     /// The servers.
     pub cluster: Arc<Cluster>,
+    /// What they are to each other, where that matters.
+    pub roles: Option<Arc<Roles>>,
+    /// What a connection is wanted to.
+    pub wish: Wish,
     /// TLS to them.
     pub tls: Option<Connector>,
     /// Whether a login is bound to the server's certificate.
@@ -87,14 +92,20 @@ impl Target {
         }
     }
 
-    /// A connection to the server that has the fewest of ours.
+    /// A connection to the server that has the fewest of ours, of those that are what is wanted.
     pub async fn dial(&self, extra: &[(String, String)]) -> Result<Server, Error> {
-        let snapshot = self.cluster.snapshot();
-        let picked = snapshot.pick(Policy::LeastLoaded, self.cluster.now(), &mut fresh_dice());
-        let endpoint = Arc::clone(&picked.ok_or(Error::NoEndpoint)?.endpoint);
+        let endpoint = match &self.roles {
+            Some(roles) => roles.pick(self.wish).await.ok_or(Error::NoServerOfRole)?,
+            None => self.pick()?,
+        };
         let counted = endpoint.begin();
         let started = Instant::now();
-        let connected = Box::pin(connect(self, &endpoint.address, extra, self.connect)).await;
+        let connected = Box::pin(connect(self, &endpoint.address, extra, self.connect));
+        let connected = match &self.roles {
+            Some(roles) => roles.while_wanted(self.wish, endpoint.id, connected).await,
+            None => Some(connected.await),
+        };
+        let connected = connected.ok_or(Error::NoServerOfRole)?;
         let failed = match &connected {
             Ok(_) => false,
             // A server that says no is well, unless it says that it is not.
@@ -104,10 +115,33 @@ impl Target {
         };
         let outcome = if failed { Outcome::Failure } else { Outcome::Success { latency: started.elapsed() } };
         self.cluster.report(&endpoint, outcome);
-        connected.map(|mut server| {
-            server.counted = Some(counted);
-            server
-        })
+        if let (true, Some(roles)) = (failed, &self.roles) {
+            roles.nudge();
+        }
+        let mut server = connected?;
+        server.counted = Some(counted);
+        self.tie(&mut server, &endpoint)?;
+        Ok(server)
+    }
+
+    fn pick(&self) -> Result<Arc<Endpoint>, Error> {
+        let snapshot = self.cluster.snapshot();
+        let picked = snapshot.pick(Policy::LeastLoaded, self.cluster.now(), &mut fresh_dice());
+        Ok(Arc::clone(&picked.ok_or(Error::NoEndpoint)?.endpoint))
+    }
+
+    /// Ties a new connection to its server's role. An error if that is not what was wanted: it has changed meanwhile, or
+    /// the server itself says otherwise (since PostgreSQL 14 at the login).
+    fn tie(&self, server: &mut Server, endpoint: &Endpoint) -> Result<(), Error> {
+        let Some(roles) = &self.roles else { return Ok(()) };
+        let mut tie = Tie::new(Arc::clone(roles), self.wish, endpoint.id);
+        let is_standby = server.backend.settings.get("in_hot_standby") == Some("on");
+        if !tie.is_admitted() || (self.wish == Wish::Primary && is_standby) {
+            roles.nudge();
+            return Err(Error::NoServerOfRole);
+        }
+        server.tie = Some(tie);
+        Ok(())
     }
 }
 
@@ -194,7 +228,7 @@ impl bb8::ManageConnection for Dial {
     }
 
     fn has_broken(&self, server: &mut Box<Server>) -> bool {
-        !server.take_voucher() && server.is_stale()
+        !server.is_wanted() || (!server.take_voucher() && server.is_stale())
     }
 }
 

@@ -11,6 +11,7 @@ use groove_common::discovery::{Cluster, Update};
 use groove_common::net::Connector;
 use groove_common::pool::PoolStatus;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::auth_query::AuthQuery;
 use super::dial::{KeyCache, Target};
@@ -27,6 +28,7 @@ use crate::config::{Auth, Config, Database};
 use crate::error::Error;
 use crate::live::Live;
 use crate::metrics::PoolMetrics;
+use crate::roles::{Roles, Wish};
 
 /// How often unused pools are looked for: often enough to overstay `pool.idle` by a quarter at most.
 const ROUND_MIN: Duration = Duration::from_millis(100);
@@ -61,24 +63,25 @@ impl Pooled {
 }
 
 /// One configuration, resolved.
-struct Known {
-    config: Arc<Config>,
+pub(super) struct Known {
+    pub(super) config: Arc<Config>,
     users: HashMap<String, Arc<Login>>,
-    databases: BTreeMap<String, Place>,
+    pub(super) databases: BTreeMap<String, Place>,
     auth_query: Option<Arc<AuthQuery>>,
     passthrough: Arc<Passthrough>,
 }
 
 /// A database's servers.
-struct Place {
-    cluster: Arc<Cluster>,
+pub(super) struct Place {
+    pub(super) cluster: Arc<Cluster>,
     tls: Option<Connector>,
+    pub(super) roles: Option<Arc<Roles>>,
 }
 
 impl Directory {
     /// Resolves a configuration and starts what it names.
     pub fn start(config: &Arc<Config>, cx: &Context, live: &Arc<Live>) -> Result<Arc<Directory>, StartError> {
-        let known = resolve(config, None, cx)?;
+        let known = resolve(config, None, (cx, live))?;
         let directory = Arc::new(Directory {
             cx: cx.clone(),
             live: Arc::clone(live),
@@ -97,14 +100,16 @@ impl Directory {
     /// Takes a new configuration, all of it or nothing. Pools that stay keep their connections.
     pub fn reload(&self, config: &Arc<Config>) -> Result<(), StartError> {
         let before = self.current.load_full();
-        let known = Arc::new(resolve(config, Some(&before), &self.cx)?);
+        let known = Arc::new(resolve(config, Some(&before), (&self.cx, &self.live))?);
         let mut pools = self.pools.lock();
         pools.retain(|(database, _), _| known.databases.contains_key(database));
         for ((database, user), Pooled { pool, login, .. }) in pools.iter_mut() {
             *login = known.settled(user, login.take());
             if let Some((target, options)) = known.target(database, user, login.as_deref()) {
                 let replaced = before.leads_elsewhere(&known, database, user);
+                let roles = target.roles.clone();
                 pool.update(target, options, replaced);
+                roles.iter().for_each(|roles| roles.enroll(pool));
             }
         }
         let config = Arc::clone(&known.config);
@@ -159,7 +164,9 @@ impl Directory {
         let known = self.current.load_full();
         let server_user = known.users.get(&claim.user).map_or(&claim.user, |login| &login.server_user);
         let login = Login::found(server_user, Stored::Plain(password));
-        let target = known.target(&claim.database, &claim.user, Some(&login)).map(|(target, _)| target);
+        // Whoever is asked knows the password, and nobody may know yet which one is the primary.
+        let target = known.target(&claim.database, &claim.user, Some(&login));
+        let target = target.map(|(target, _)| Target { wish: Wish::Any, ..target });
         Box::pin(known.passthrough.prove(claim, login, target)).await
     }
 
@@ -210,6 +217,7 @@ impl Directory {
         let metrics = PoolMetrics::new(&self.cx.registry, database, user);
         // Where there is a limit, a new pool gets its share as soon as it is looked at.
         let allowed = known.config.limits.server_connections.map_or(options.size as usize, |_| 0);
+        let roles = target.roles.clone();
         let pool = UserPool::start(
             key.clone(),
             target,
@@ -220,6 +228,7 @@ impl Directory {
             &self.cx.runtime,
         );
         let pool = Arc::new(pool);
+        roles.iter().for_each(|roles| roles.enroll(&pool));
         if gate.is_paused {
             pool.hold();
         }
@@ -278,6 +287,11 @@ impl Directory {
     pub fn clusters(&self) -> Vec<Arc<Cluster>> {
         self.current.load().databases.values().map(|place| Arc::clone(&place.cluster)).collect()
     }
+
+    /// The same from outside, with what is known of their roles.
+    pub fn cluster_status(&self) -> Vec<Value> {
+        self.current.load().databases.values().map(Place::status).collect()
+    }
 }
 
 impl Known {
@@ -294,7 +308,7 @@ impl Known {
     }
 
     /// Whom a pool logs in as, and how large it is.
-    fn target(
+    pub(super) fn target(
         &self,
         database: &str,
         user: &str,
@@ -303,6 +317,8 @@ impl Known {
         let (place, written) = (self.databases.get(database)?, self.config.databases.get(database)?);
         let target = Target {
             cluster: Arc::clone(&place.cluster),
+            roles: place.roles.clone(),
+            wish: written.wish(),
             tls: place.tls.clone(),
             channel_binding: written.channel_binding,
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
@@ -323,9 +339,9 @@ impl Known {
             Some((login.server_user.clone(), login.server_password.clone()))
         };
         let place = |known: &Known| {
-            let Database { endpoints, dbname, tls, channel_binding, .. } =
-                known.config.databases.get(database)?;
-            Some((endpoints.clone(), dbname.clone(), tls.clone(), *channel_binding))
+            let Database { endpoints, role, monitor, replicas, dbname, tls, channel_binding, .. } =
+                known.config.databases.get(database)?.clone();
+            Some(((endpoints, role, monitor, replicas), (dbname, tls, channel_binding)))
         };
         place(self) != place(next) || role(self) != role(next)
     }
@@ -343,6 +359,8 @@ impl Known {
         }
         let login = Login::asking(options);
         let (target, _) = self.target(&options.database, &options.user, Some(&login))?;
+        // A replica knows them as well.
+        let target = Target { wish: Wish::Any, ..target };
         Some(Arc::new(AuthQuery::start(options, target, cx)))
     }
 }
@@ -357,7 +375,11 @@ async fn reap(directory: Weak<Directory>) {
     }
 }
 
-fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result<Known, StartError> {
+fn resolve(
+    config: &Arc<Config>,
+    before: Option<&Known>,
+    (cx, live): (&Context, &Arc<Live>),
+) -> Result<Known, StartError> {
     let users =
         config.users.iter().map(|(name, user)| (name.clone(), Arc::new(Login::new(name, user)))).collect();
     // Whatever can fail comes first: a configuration is taken whole or not at all.
@@ -366,12 +388,13 @@ fn resolve(config: &Arc<Config>, before: Option<&Known>, cx: &Context) -> Result
         let tls = database.tls.as_ref().map(connector).transpose()?;
         let running = before.and_then(|before| before.databases.get(name));
         let (cluster, update) = cluster(name, database, running, cx)?;
-        databases.insert(name.clone(), Place { cluster, tls });
+        databases.insert(name.clone(), Place { cluster, tls, roles: None });
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);
     let (auth_query, passthrough) = (None, Arc::default());
     let mut known = Known { config: Arc::clone(config), users, databases, auth_query, passthrough };
+    known.watch_roles(before, (cx, live));
     known.auth_query = known.start_auth_query(before, cx);
     Ok(known)
 }

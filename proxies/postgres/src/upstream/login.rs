@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use groove_common::config::Secret;
 use groove_common::net::ClientCertificate;
 
 use crate::auth::scram::{ITERATIONS, SaltedKeys, Verifier};
@@ -62,6 +63,18 @@ impl Login {
             certificates: Vec::new(),
             server_user: options.user.clone(),
             server_password: password,
+            is_found: false,
+            verifier: OnceLock::new(),
+        }
+    }
+
+    /// The one who asks servers what they are.
+    pub(super) fn monitoring(user: &str, password: Option<&Secret>) -> Login {
+        Login {
+            password: None,
+            certificates: Vec::new(),
+            server_user: user.to_owned(),
+            server_password: password.and_then(|password| Stored::read(password.expose()).ok()),
             is_found: false,
             verifier: OnceLock::new(),
         }

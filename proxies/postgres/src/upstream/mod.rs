@@ -13,6 +13,7 @@ mod pool;
 mod probe;
 mod server;
 mod shares;
+mod watched;
 mod welcome;
 
 pub use cancel::CancelTarget;

@@ -35,6 +35,9 @@ pub type Leased = Lease<Dial>;
 /// How long our own queries on a connection may take: settings, clean-up.
 const HOUSEKEEPING_MAX: Duration = Duration::from_secs(10);
 
+/// Between failed dials where a monitor knows which servers are up.
+const EAGER: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_millis(250) };
+
 /// The pool of one database and user, and what its sessions share.
 pub struct UserPool {
     /// `database.user`, for logs and metrics.
@@ -70,7 +73,7 @@ impl UserPool {
     ) -> UserPool {
         let metrics = Arc::new(metrics);
         let name = format!("{database}.{user}");
-        let bounds = bounds(&options, target.connect, allowed);
+        let bounds = bounds(&options, &target, allowed);
         let dial = Dial {
             target: Arc::new(ArcSwap::from_pointee(target)),
             welcome: Arc::new(Welcome::default()),
@@ -105,7 +108,7 @@ impl UserPool {
         if *allowed == self.options.load().size as usize {
             *allowed = options.size as usize;
         }
-        self.connections.reconfigure(bounds(&options, target.connect, *allowed));
+        self.connections.reconfigure(bounds(&options, &target, *allowed));
         drop(allowed);
         self.dial.target.store(Arc::new(target));
         self.options.store(Arc::new(options));
@@ -122,6 +125,17 @@ impl UserPool {
     /// When a session of this pool gives its connection back.
     pub fn mode(&self) -> Mode {
         self.options.load().mode.into()
+    }
+
+    /// Whom it logs in as, and where.
+    pub(crate) fn target(&self) -> Arc<Target> {
+        self.dial.target.load_full()
+    }
+
+    /// Closes idle connections whose servers are not what was wanted any more, and the one that listens.
+    pub(crate) fn tend(&self) {
+        self.connections.tend();
+        self.hub.look();
     }
 
     /// Counts at this instant.
@@ -165,8 +179,8 @@ impl UserPool {
         let mut allowed = self.allowed.lock();
         if *allowed != connections {
             *allowed = connections;
-            let connect = self.dial.target.load().connect;
-            self.connections.reconfigure(bounds(&self.options.load(), connect, connections));
+            let target = self.dial.target.load();
+            self.connections.reconfigure(bounds(&self.options.load(), &target, connections));
         }
     }
 
@@ -207,14 +221,17 @@ impl UserPool {
     }
 
     /// A connection for one session, in turn. The session's `timer` is set to the deadline.
-    pub fn lease(
-        &self,
-        deadline: Instant,
-        timer: &mut Timer,
-    ) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
+    pub async fn lease(&self, deadline: Instant, timer: &mut Timer) -> Result<Leased, LeaseError<Error>> {
         timer.set(deadline);
         let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
-        self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx)))
+        loop {
+            let mut lease = self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx))).await?;
+            // One that came straight from another session may have died on the way; nothing was sent on it yet.
+            if !lease.is_stale() {
+                return Ok(lease);
+            }
+            lease.close();
+        }
     }
 
     /// As [`UserPool::lease`], beginning now.
@@ -377,14 +394,15 @@ fn take_plain_name(asked: &mut Asked) -> Option<String> {
     Some(name)
 }
 
-fn bounds(options: &config::Pool, connect: Duration, allowed: usize) -> PoolConfig {
+fn bounds(options: &config::Pool, target: &Target, allowed: usize) -> PoolConfig {
     PoolConfig {
         size: allowed,
         waiting_max: options.max_waiters as usize,
         warm: options.min as usize,
         idle_timeout: Some(options.idle.get()),
         max_lifetime: Some(options.lifetime.get()),
-        connect_timeout: connect,
-        backoff: Backoff::default(),
+        connect_timeout: target.connect,
+        // Where roles are known, only servers that are up are dialled, and clients wait for the next primary.
+        backoff: if target.roles.is_some() { EAGER } else { Backoff::default() },
     }
 }

@@ -12,6 +12,7 @@ use groove_common::net::Stream;
 use super::{CancelTarget, Heard};
 use crate::error::Error;
 use crate::live::ServerSeat;
+use crate::roles::Tie;
 use crate::session::state::Backend;
 use crate::session::survey::{Found, Survey};
 use crate::wire::backend::{Status, data_row, parameter_status};
@@ -31,6 +32,8 @@ pub struct Server {
     /// Counts it among its endpoint's connections.
     pub(super) counted: Option<Exchange>,
     pub(super) vouched_for: bool,
+    /// Whether its server still is what was wanted, where that is known.
+    pub(super) tie: Option<Tie>,
     /// Its place in the console, if it is a pool's.
     pub seen: Option<ServerSeat>,
 }
@@ -48,6 +51,39 @@ impl Server {
 
     pub(super) fn take_voucher(&mut self) -> bool {
         std::mem::take(&mut self.vouched_for)
+    }
+
+    /// Whether it is to be used for the next lease, as far as its server has said farewell or its role says.
+    pub(super) fn is_wanted(&mut self) -> bool {
+        if self.backend.is_over {
+            return false;
+        }
+        let Some(tie) = &mut self.tie else { return true };
+        let has_turned = std::mem::take(&mut self.backend.has_turned);
+        tie.is_admitted() && !(has_turned && tie.has_turned())
+    }
+
+    /// Whether nothing more may be sent on it or waited for: another server is the primary.
+    pub fn is_deposed(&mut self) -> bool {
+        self.tie.as_mut().is_some_and(Tie::is_deposed)
+    }
+
+    /// Whether its server has a role, and another one may take it over.
+    pub fn is_followed(&self) -> bool {
+        self.tie.is_some()
+    }
+
+    /// Runs a query of ours, and gives its first row.
+    pub(crate) async fn first_simple_row(&mut self, query: &str) -> Result<Vec<Option<Bytes>>, Error> {
+        let mut row = None;
+        self.ask(query, |frame| {
+            if frame.tag == b'D' {
+                row.get_or_insert(frame);
+            }
+        })
+        .await?;
+        let row = row.map(|frame| data_row(&frame.raw.slice(HEADER..))).transpose();
+        Ok(row.map_err(Error::Upstream)?.unwrap_or_default())
     }
 
     /// Runs a query of ours, whose results nobody wants. The connection has to be idle.

@@ -21,6 +21,10 @@ pub struct Backend {
     pub by_sql: HashMap<Box<str>, ByText>,
     /// What sessions may have left on it.
     pub dirt: Kinds,
+    /// The server has said goodbye.
+    pub is_over: bool,
+    /// Its server has become a primary, or refused to write: it may not be what it was.
+    pub has_turned: bool,
 }
 
 impl Backend {
@@ -33,6 +37,8 @@ impl Backend {
             parsed: Parsed::new(statements_max),
             by_sql: HashMap::new(),
             dirt: Kinds::empty(),
+            is_over: false,
+            has_turned: false,
         }
     }
 

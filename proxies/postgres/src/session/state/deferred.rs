@@ -14,7 +14,7 @@ use crate::wire::frontend;
 const TEXT_MAX: usize = 160;
 
 /// A transaction that no server knows of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Deferred {
     /// Begun by this text.
     Begun(Box<[u8]>),

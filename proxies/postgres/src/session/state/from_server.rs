@@ -86,6 +86,11 @@ impl Machine {
                 self.aside_failed(backend);
                 false
             }
+            // The session has had its answer: a server that stops says goodbye to the connection, not to its client.
+            b'E' if self.is_shared() && self.server_is_idle() && !self.keeps_server() => {
+                backend.is_over = true;
+                false
+            }
             b'E' => return Ok(self.error_response(total, splice, backend)),
             b'1' => self.parse_complete(),
             b'3' => self.close_complete(),
@@ -153,6 +158,7 @@ impl Machine {
         }
         let body = whole.and_then(|message| message.get(HEADER..));
         self.told_fatal |= is_fatal(body);
+        backend.has_turned |= has_code(body, b"25006");
         let in_use = has_code(body, b"42P05");
         if self.is_shared() && misses_ours(body) {
             backend.dirt |= Kinds::PREPARED;
@@ -231,6 +237,7 @@ impl Machine {
 
     fn parameter(&mut self, body: &[u8], backend: &mut Backend) -> Result<bool, Error> {
         let (name, value) = parameter_status(body).map_err(Error::Upstream)?;
+        backend.has_turned |= name == "in_hot_standby";
         let is_identity = is_identity(name) && backend.settings.get(name) != Some(value);
         Arc::make_mut(&mut backend.settings).report(name, value);
         if self.hears_alone() {
@@ -351,8 +358,14 @@ impl Machine {
         self.skipping = sync.is_none();
         let skipped = sync.unwrap_or(self.expected.len());
         let skipped: Vec<Expect> = self.expected.drain(..skipped).collect();
-        for (index, expect) in skipped.into_iter().enumerate().rev() {
-            let failed = index == 0;
+        self.take_back(skipped, true, backend);
+    }
+
+    /// Takes back what was believed of what the server has not done, the latest first. The first of it has failed, or
+    /// was not even tried.
+    pub(super) fn take_back(&mut self, undone: Vec<Expect>, has_failed: bool, backend: &mut Backend) {
+        for (index, expect) in undone.into_iter().enumerate().rev() {
+            let failed = has_failed && index == 0;
             match expect {
                 Expect::Parse(ParseRole::Named { name, statement }) => {
                     self.names.remove(&name);

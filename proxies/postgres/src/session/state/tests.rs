@@ -483,3 +483,85 @@ fn a_shared_connection_looks_like_ones_own() {
         simulate(seed);
     }
 }
+
+/// A client's query, what the server answers, and then its farewell in the same packet.
+fn farewell_after(answer: impl Fn(&mut BytesMut)) -> (Client, Backend, BytesMut) {
+    let mut client = client(&Arc::default());
+    let mut backend = Backend::new(settings(), 10);
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    frontend::put_query(&mut client.input, "select 1");
+    assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::Server);
+    client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+    client.machine.from_client(&mut client.input, &mut backend, &mut to_server, &mut to_client).unwrap();
+    let mut from_server = BytesMut::new();
+    answer(&mut from_server);
+    let fields = ErrorFields { severity: "FATAL", code: "57P01", message: "", detail: None, hint: None };
+    put_error(&mut from_server, &fields);
+    client.machine.from_server(&mut from_server, &mut backend, &mut to_client).unwrap();
+    assert!(from_server.is_empty());
+    (client, backend, to_client)
+}
+
+#[test]
+fn what_a_server_has_not_read_is_sent_to_another() {
+    let farewell = |code: &str| {
+        let mut out = BytesMut::new();
+        put_error(&mut out, &ErrorFields { severity: "FATAL", code, message: "", detail: None, hint: None });
+        out
+    };
+    let statements = Arc::<Statements>::default();
+    let mut client = client(&statements);
+    let fresh = || Backend::new(settings(), 10);
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    frontend::put_query(&mut client.input, "begin");
+    assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::More);
+    frontend::put_parse(&mut client.input, b"one", b"select 1\0\0\0");
+    frontend::put_sync(&mut client.input);
+    to_client.clear();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(client.machine.need(&mut client.input, &mut to_client).unwrap(), Need::Server);
+        let (before, mut backend, mut input) = (client.machine.before(), fresh(), client.input.clone());
+        client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+        client.machine.from_client(&mut input, &mut backend, &mut to_server, &mut to_client).unwrap();
+        assert!(input.is_empty() && to_client.is_empty());
+        sent.push(std::mem::take(&mut to_server));
+        assert!(!client.machine.is_unheard(&before, &farewell("57014")), "only a server that goes");
+        assert!(!client.machine.is_unheard(&before, b"1\0\0\0\x04"), "it has read some of it");
+        assert!(client.machine.is_unheard(&before, &farewell("57P01")));
+        client.machine.unsend(before, &mut backend);
+        assert_eq!(client.machine.status(), Status::Transaction);
+    }
+    assert!(sent[0] == sent[1] && sent[1] == sent[2], "the same each time, its BEGIN included");
+
+    // A query alone may have run to its end, for all its client knows.
+    let mut client = self::client(&statements);
+    frontend::put_query(&mut client.input, "update kept set n = n + 1");
+    let (before, mut backend) = (client.machine.before(), fresh());
+    client.machine.begin(&mut backend, &mut to_server, &mut to_client);
+    client.machine.from_client(&mut client.input, &mut backend, &mut to_server, &mut to_client).unwrap();
+    assert!(!client.machine.is_unheard(&before, &farewell("57P01")));
+}
+
+#[test]
+fn a_farewell_after_the_answer_is_not_for_the_client() {
+    let answered = |out: &mut BytesMut| {
+        put_command_complete(out, "SELECT 1");
+        put_ready(out, Status::Idle);
+    };
+    let (client, backend, to_client) = farewell_after(answered);
+    let mut answer = BytesMut::new();
+    answered(&mut answer);
+    assert_eq!(to_client, answer);
+    assert!(backend.is_over && client.machine.is_free() && !client.machine.was_told_fatal());
+
+    let (client, backend, to_client) = farewell_after(|_| {});
+    assert!(client.machine.was_told_fatal() && !backend.is_over, "in the midst of the query it is");
+    assert!(to_client.first() == Some(&b'E'));
+
+    let (client, _, to_client) = farewell_after(|out| {
+        put_command_complete(out, "BEGIN");
+        put_ready(out, Status::Transaction);
+    });
+    assert!(client.machine.was_told_fatal() && to_client.ends_with(b"\0\0"), "and within a transaction");
+}
