@@ -278,6 +278,8 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
             connect(&pair.proxy, "shop").await?,
             connect(&pair.proxy, "own").await?,
         );
+        let ears = connect(&pair.proxy, "shop").await?;
+        ears.batch_execute("LISTEN news").await?;
         open.batch_execute("BEGIN; UPDATE counter SET n = n + 1").await?;
         assert_eq!(port(&idle).await?, pair.first.address().port(), "on a connection that is idle then");
         assert_eq!(port(&own).await?, pair.first.address().port());
@@ -288,7 +290,7 @@ fn a_primary_that_lives_on_beside_the_promoted_one_acknowledges_nothing_more() -
         // Those who have a connection there are told, and what they still say is not heard.
         let commit = open.batch_execute("COMMIT").await;
         assert!(commit.is_err(), "not to be believed");
-        until("both are told", || Ok(open.is_closed() && own.is_closed())).await?;
+        until("all are told", || Ok(open.is_closed() && own.is_closed() && ears.is_closed())).await?;
         // Its connections end without anybody's doing, but for those that ask it what it is.
         let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name <> 'groove monitor'";
         let ended = until("no connection", || Ok(pair.first.sql("postgres", left)? == "0"));
