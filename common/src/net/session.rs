@@ -87,6 +87,25 @@ impl<F: Future<Output = ()>> Future for UnlessCut<F> {
     }
 }
 
+/// What a connection is served with that comes from another process.
+pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// As [`session`], for a connection that another process has led in.
+pub(super) fn resumed(
+    socket: OwnedFd,
+    peer: Peer,
+    settings: Arc<Settings>,
+    drain: Drain,
+    permit: Permit,
+    serve: impl FnOnce(Downstream) -> Serving,
+) -> io::Result<Serving> {
+    let cut = drain.cut();
+    let stream = Stream::Plain(register(socket, peer)?);
+    let listener = Arc::clone(&settings.info);
+    let work = serve(Downstream { stream, peer, listener, tls: None, drain, settings });
+    Ok(Box::pin(UnlessCut { work, cut, permit }))
+}
+
 /// The long way in.
 async fn establish_and<S, R>(
     admitted: Admitted,

@@ -36,6 +36,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
+    /// A unix socket at which the next process asks for the listeners and the clients; none hands nothing over.
+    #[serde(default)]
+    pub handover: Option<std::path::PathBuf>,
     /// The databases that clients may name, and where they are.
     #[schemars(length(min = 1))]
     pub databases: BTreeMap<String, Database>,
@@ -212,6 +215,7 @@ impl Document for Config {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: self.handover.as_deref(),
         }
     }
 
