@@ -381,6 +381,17 @@ impl Proxy {
         self.process.kill()
     }
 
+    /// Starts another process on the same file, which takes this one's place (`handover:` has to be configured), and
+    /// gives the one before, which may have clients left.
+    ///
+    /// # Errors
+    /// When it does not come up, as [`ProxyBuilder::start`]; then nothing has changed.
+    pub fn hand_over(&mut self) -> Result<Process> {
+        let next = self.builder.launch(&self.config_file())?;
+        next.log().expect("took the place of another process")?;
+        Ok(std::mem::replace(&mut self.process, next))
+    }
+
     /// Starts it again on the same addresses with the same file, after it ended or was killed.
     ///
     /// # Errors

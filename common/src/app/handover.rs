@@ -10,8 +10,8 @@ use tracing::{error, info, warn};
 
 use super::proxy::{Proxy, StartError};
 use super::running::{Running, State};
-use crate::lifecycle::handover::{Door, Inheritance, Program, Socket, Taken, Taker, take_over};
 use crate::config::Document;
+use crate::lifecycle::handover::{Door, Inheritance, Program, Socket, Taken, Taker, take_over};
 use crate::net::Serving;
 
 /// Where this process stands in the row of its kind.
@@ -32,7 +32,8 @@ impl Succession {
         let Some(path) = path else { return Ok((Self { before: None, door: None }, Vec::new())) };
         let named = |error: &dyn std::fmt::Display| format!("handover {}: {error}", path.display());
         let before = take_over(path, program::<P>()).await;
-        let mut before = before.map_err(|error| format!("cannot take over at {}: {error}", path.display()))?;
+        let mut before =
+            before.map_err(|error| format!("cannot take over at {}: {error}", path.display()))?;
         let sockets = before.as_mut().map(|before| std::mem::take(&mut before.sockets)).unwrap_or_default();
         if let Some(Inheritance { pid, version, .. }) = &before {
             info!(pid, version, sockets = sockets.len(), "taking over from another process");
@@ -43,6 +44,7 @@ impl Succession {
 
     /// This process accepts: the one before may go, and what it hands over is taken.
     pub(super) async fn enter<P: Proxy>(&mut self, running: &Running<P>) {
+        let taken_from = self.before.as_ref().map(|before| before.pid);
         if let Some(before) = self.before.take() {
             match before.ready().await {
                 Ok(()) => drop(tokio::spawn(take(Arc::clone(&running.state), before))),
@@ -53,6 +55,9 @@ impl Succession {
         // Not earlier: whoever asks before finds the one that still goes on if this one does not.
         if let Some(Err(error)) = self.door.as_mut().map(Door::publish) {
             error!(%error, "no process will find this one to take over from it");
+        }
+        if let Some(pid) = taken_from {
+            info!(pid, "took the place of another process");
         }
     }
 
@@ -79,7 +84,10 @@ impl Succession {
 fn start_next() -> io::Result<u32> {
     let binary = std::env::current_exe()?;
     // As the kernel tells of a file that another has taken the place of: that one is meant.
-    let binary = binary.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(binary.clone(), PathBuf::from);
+    let binary = binary
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"))
+        .map_or(binary.clone(), PathBuf::from);
     let mut command = Command::new(binary);
     // The watchdog's word for this process is not for that one.
     command.args(std::env::args_os().skip(1)).stdin(Stdio::null()).env_remove("WATCHDOG_PID");

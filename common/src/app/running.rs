@@ -88,7 +88,8 @@ impl<P: Proxy> Running<P> {
         let drain = Drain::new();
         let control = Control::new(reloads.clone());
         let handover = HandOver::new(&registry);
-        let context = Context { runtime: runtime.clone(), workers, drain, control, registry, access, handover };
+        let context =
+            Context { runtime: runtime.clone(), workers, drain, control, registry, access, handover };
         let config = Arc::new(config);
         let proxy = P::start(Arc::clone(&config), &context)?;
         let registry = Arc::clone(&context.registry);

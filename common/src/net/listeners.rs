@@ -154,7 +154,8 @@ impl Listeners {
         serve: impl FnOnce(Downstream) -> Serving,
     ) -> io::Result<Serving> {
         let found = self.live.lock().iter().find(|listener| listener.address == *address).map(Arc::clone);
-        let gone = || io::Error::new(io::ErrorKind::AddrNotAvailable, format!("nothing listens on {address}"));
+        let gone =
+            || io::Error::new(io::ErrorKind::AddrNotAvailable, format!("nothing listens on {address}"));
         let _entered = self.runtime.enter();
         found.ok_or_else(gone)?.resume(socket, peer, &self.workers, serve)
     }
@@ -188,7 +189,9 @@ impl Listeners {
             Some(kept) => Socket::Kept(live.remove(kept)),
             None => {
                 let inherited = self.take_inherited(&listener.address);
-                let bound = match inherited.map_or_else(|| bind::bind(listener), |socket| Bound::adopt(socket, listener)) {
+                let bound = match inherited
+                    .map_or_else(|| bind::bind(listener), |socket| Bound::adopt(socket, listener))
+                {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => {
                         bind::bind_beside(listener, leaving)
                     }

@@ -6,6 +6,7 @@ mod clients;
 mod console;
 mod dump;
 mod faults;
+mod handover;
 mod import;
 mod login;
 mod passthrough;

@@ -12,7 +12,8 @@ use groove_common::config::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::session::state::Mode;
+use crate::session::names::NameBounds;
+use crate::session::state::{Bounds, Mode};
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
@@ -204,6 +205,18 @@ impl Default for Limits {
             statement_bytes: Size::mib(16),
             pools: 1000,
         }
+    }
+}
+
+impl Limits {
+    /// What one session may have.
+    pub fn bounds(&self) -> Bounds {
+        let statements = NameBounds {
+            count: self.statements,
+            // No client needs more than that.
+            bytes: u32::try_from(self.statement_bytes.bytes()).unwrap_or(u32::MAX),
+        };
+        Bounds { message: self.message.bytes(), statements }
     }
 }
 

@@ -92,7 +92,9 @@ impl HandOver {
         let next = self.0.next.lock().clone();
         let given = match next {
             None => Given::Kept("no process takes sessions".to_owned()),
-            Some(_) if client.state.len() > STATE_BYTES_MAX => Given::Kept("its state is too long".to_owned()),
+            Some(_) if client.state.len() > STATE_BYTES_MAX => {
+                Given::Kept("its state is too long".to_owned())
+            }
             Some(next) => ask(&next, client).await,
         };
         match &given {
@@ -215,7 +217,9 @@ async fn speak(
         if let Err(error) = sender.send(&message, Some(socket.as_fd())).await {
             // It did not get there whole: it is still ours.
             let answer = under_way.lock().as_mut().and_then(|under_way| under_way.remove(&id));
-            answer.into_iter().for_each(|answer| answer.send(Given::Kept(error.to_string())).unwrap_or_default());
+            answer
+                .into_iter()
+                .for_each(|answer| answer.send(Given::Kept(error.to_string())).unwrap_or_default());
             return Err(error);
         }
     }

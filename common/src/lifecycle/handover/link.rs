@@ -52,14 +52,17 @@ pub(super) struct Receiver {
 /// Both halves of a link.
 pub(super) fn halves(stream: UnixStream) -> (Sender, Receiver) {
     let stream = Arc::new(stream);
-    let receiver =
-        Receiver { stream: Arc::clone(&stream), input: BytesMut::new(), sockets: VecDeque::new() };
+    let receiver = Receiver { stream: Arc::clone(&stream), input: BytesMut::new(), sockets: VecDeque::new() };
     (Sender(stream), receiver)
 }
 
 impl Sender {
     /// Sends a message. Dropped on the way, it leaves half of it behind.
-    pub(super) async fn send(&self, message: &Message, socket: Option<BorrowedFd<'_>>) -> Result<(), LinkError> {
+    pub(super) async fn send(
+        &self,
+        message: &Message,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> Result<(), LinkError> {
         let bytes = encode(message, socket.is_some())?;
         let mut left = bytes.as_slice();
         let mut socket = socket.as_slice();
@@ -92,9 +95,8 @@ impl Receiver {
         let Self { stream, input, sockets } = self;
         // No more than what has come is held, whatever a message says of its length.
         let mut bytes = vec![0; READ_BYTES];
-        let filled = stream
-            .async_io(Interest::READABLE, || receive_some(stream, &mut bytes, sockets))
-            .await?;
+        let filled =
+            stream.async_io(Interest::READABLE, || receive_some(stream, &mut bytes, sockets)).await?;
         if filled == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
@@ -112,11 +114,7 @@ fn send_some(stream: &UnixStream, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> i
     Ok(sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
-fn receive_some(
-    stream: &UnixStream,
-    bytes: &mut [u8],
-    sockets: &mut VecDeque<OwnedFd>,
-) -> io::Result<usize> {
+fn receive_some(stream: &UnixStream, bytes: &mut [u8], sockets: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(READ_SOCKETS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =

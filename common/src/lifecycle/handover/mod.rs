@@ -29,7 +29,7 @@ mod taker;
 pub use door::{Door, Taker};
 pub use giver::{Client, Given, HandOver};
 pub use message::STATE_BYTES_MAX;
-pub use taker::{Inheritance, Taken, TakeOverError, take_over};
+pub use taker::{Inheritance, TakeOverError, Taken, take_over};
 
 #[cfg(test)]
 mod tests;

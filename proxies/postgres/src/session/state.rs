@@ -19,6 +19,7 @@ mod from_server;
 #[cfg(test)]
 mod leaks;
 mod meaning;
+mod portable;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -27,10 +28,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
+pub use portable::{Portable, PortableError};
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;
@@ -46,7 +49,7 @@ use crate::wire::backend::{
 use crate::wire::frontend;
 
 /// When a server connection goes back to its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// When the client leaves.
     Session,
