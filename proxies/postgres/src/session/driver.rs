@@ -149,7 +149,7 @@ impl Session {
             if self.lease.is_none() {
                 match self.read().await? {
                     Turn::Exchange => {}
-                    Turn::Move if self.hand_over().await => return Ok(()),
+                    Turn::Move if Box::pin(self.hand_over()).await => return Ok(()),
                     Turn::Move => continue,
                     Turn::Leave => return Ok(()),
                 }
