@@ -392,6 +392,17 @@ impl Proxy {
         Ok(std::mem::replace(&mut self.process, next))
     }
 
+    /// Starts another process beside it, with another configuration (the same names stand for the same values). It is
+    /// not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn beside(&self, template: &str) -> Result<Process> {
+        let file = self.folder.path().join("beside.yaml");
+        std::fs::write(&file, fill(template, &self.builder.values)?)?;
+        self.builder.launch(&file)
+    }
+
     /// Starts it again on the same addresses with the same file, after it ended or was killed.
     ///
     /// # Errors

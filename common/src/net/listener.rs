@@ -220,11 +220,13 @@ impl Listener {
                 },
             }
         }
+        if self.is_given.load(Ordering::Relaxed) {
+            // The other process takes whoever waits.
+            bound.give_up_file();
+            return;
+        }
         // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
         while let Burst::MoreMayWait = self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {}
-        if self.is_given.load(Ordering::Relaxed) {
-            bound.give_up_file();
-        }
         debug!(listener = %self.info().name, "no longer accepting");
     }
 

@@ -65,13 +65,18 @@ impl Session {
     /// Ready when an idle session has to do something about the end of the program: move, or leave.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
         loop {
+            if self.may_move() {
+                return Poll::Ready(Phase::HandingOver);
+            }
             ready!(Pin::new(&mut self.draining).poll(cx));
             let phase = self.conn.drain.phase();
-            if phase != Phase::HandingOver || self.may_move() {
+            if phase != Phase::HandingOver {
                 return Poll::Ready(phase);
             }
-            // If it can move later on, that is seen when its exchange has ended.
-            self.draining = self.conn.drain.draining();
+            if !self.may_move() {
+                // Until its exchange has ended, or for good.
+                self.draining = self.conn.drain.draining();
+            }
         }
     }
 
