@@ -130,3 +130,14 @@ fn receive_some(stream: &UnixStream, bytes: &mut [u8], sockets: &mut VecDeque<Ow
     }
     Ok(received.bytes)
 }
+
+#[cfg(test)]
+impl Sender {
+    /// Sends whatever bytes.
+    pub(super) async fn say(&self, bytes: &[u8]) {
+        assert_eq!(
+            self.0.async_io(Interest::WRITABLE, || send_some(&self.0, bytes, &[])).await.unwrap(),
+            bytes.len()
+        );
+    }
+}

@@ -153,3 +153,16 @@ impl Inheritance {
         }
     }
 }
+
+#[cfg(test)]
+impl Inheritance {
+    /// Waits for a client and does nothing about it.
+    pub(super) async fn await_client(&mut self) {
+        while !matches!(self.receiver.receive().await.unwrap(), (Message::Client { .. }, Some(_))) {}
+    }
+
+    /// Says whatever bytes.
+    pub(super) async fn say(&self, bytes: &[u8]) {
+        self.sender.say(bytes).await;
+    }
+}
