@@ -55,10 +55,10 @@ impl Door {
         draft.push(format!(".{}", std::process::id()));
         let draft = PathBuf::from(draft);
         // Left by a process of the same number that was killed.
-        fs::remove_file(&draft).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // The file is made with these permissions, so that there is no moment with more.
         rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE))?;

@@ -69,12 +69,8 @@ pub struct Taken {
 pub async fn take_over(path: &Path, program: Program) -> Result<Option<Inheritance>, TakeOverError> {
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
-        Err(error) => {
-            return match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(error.into()),
-            };
-        }
+        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
     check_peer(&stream)?;
     let (sender, mut receiver) = halves(stream);
@@ -98,6 +94,11 @@ pub async fn take_over(path: &Path, program: Program) -> Result<Option<Inheritan
         }
     }
     Ok(Some(Inheritance { sender, receiver, sockets, pid, version }))
+}
+
+/// Nobody listens there, or not any more.
+fn is_nobody(error: &io::Error) -> bool {
+    [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
 }
 
 async fn answer(receiver: &mut Receiver) -> Result<(Message, Option<OwnedFd>), TakeOverError> {

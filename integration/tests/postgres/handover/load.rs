@@ -53,7 +53,17 @@ fn pgbench_does_not_notice_three_new_processes() -> Result<()> {
         let mut old = proxy.hand_over()?;
         super::ended(&mut old)?;
         ensure!(old.log().expect("handed over")?.contains("\"kept\":0"), "round {round}: {}", old.log());
+        // The old one's connections are gone, and the new one keeps to the pool's size.
+        let connections = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+        harness::eventually("no more connections than one process may have", || {
+            let count = server.sql("postgres", connections).ok()?.parse::<u32>().ok()?;
+            (count <= 8).then_some(())
+        })?;
     }
+    // Each is still the connection it began with.
+    let listener = proxy.address().to_string();
+    let accepted = proxy.metrics()?.sum("groove_connections_accepted_total", &[("listener", &listener)]);
+    ensure!(accepted == Some(0.0), "{accepted:?} came again");
     for load in loads {
         let said = load.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
         ensure!(said.contains("number of failed transactions: 0") && !said.contains("error"), "{said}");

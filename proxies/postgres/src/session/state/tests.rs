@@ -530,7 +530,7 @@ fn simulate(seed: u64, moved: &mut Moved) {
                 loop {
                     messages.clear();
                     exchange(&mut dice, &mut messages);
-                    if seed % 2 == 0 || !names_what_it_makes(&messages) {
+                    if seed.is_multiple_of(2) || !names_what_it_makes(&messages) {
                         break;
                     }
                 }
