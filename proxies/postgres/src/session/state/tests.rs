@@ -609,6 +609,19 @@ fn a_state_that_is_cut_off_or_garbled_is_refused_or_harmless() {
 }
 
 #[test]
+fn what_is_left_of_an_unwanted_message_is_dropped_by_the_next_process() {
+    let mut client = client(&Arc::default());
+    // A COPY that its server has ended with an error: nobody wants the rest of it.
+    let (one, other) = b"d\0\0\0\x0aa longS\0\0\0\x04".split_at(8);
+    client.input.extend_from_slice(one);
+    assert_eq!(client.machine.need(&mut client.input, &mut client.seen).unwrap(), Need::More);
+    assert!(client.input.is_empty() && hand_over(&mut client, &Process::new()));
+    client.input.extend_from_slice(other);
+    assert_eq!(client.machine.need(&mut client.input, &mut client.seen).unwrap(), Need::More);
+    assert_eq!((&client.seen[..], &client.input[..]), (&b"Z\0\0\0\x05I"[..], &b""[..]));
+}
+
+#[test]
 fn a_session_goes_on_only_where_there_is_room_and_the_same_mode() {
     let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 100, bytes: 1 << 16 } };
     let resumed = |mode, bounds| Machine::resumed(rich(), mode, bounds, Arc::default());
