@@ -297,6 +297,46 @@ fn what_a_login_has_told_goes_along() -> Result<()> {
 }
 
 #[test]
+fn who_the_client_is_goes_along() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let balanced = "{address: \"unix:$DIR/balanced\", proxy_protocol: {trusted: [127.0.0.0/8]}}";
+        let config = TRUSTING.replace("[{address: $LISTEN}]", &format!("[{{address: $LISTEN}}, {balanced}]"));
+        let mut proxy = Proxy::of(Kind::Postgres).config(&config).set("SERVER", server.address()).start()?;
+        let mut stream = tokio::net::UnixStream::connect(proxy.folder().join("balanced")).await?;
+        stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 6432\r\n").await?;
+        let mut login = tokio_postgres::Config::new();
+        login.user("app").dbname("shop").application_name("balance sheet");
+        let (client, connection) =
+            login.ssl_mode(tokio_postgres::config::SslMode::Disable).connect_raw(stream, NoTls).await?;
+        tokio::spawn(connection);
+        let clients = async |proxy: &Proxy| {
+            use tokio_postgres::SimpleQueryMessage::Row;
+            let console = connect_as(proxy, "user=app dbname=groove").await?;
+            let shown = console.simple_query("SHOW CLIENTS").await?;
+            let ours = shown.iter().find_map(|message| match message {
+                Row(row) if row.get("application_name") == Some("balance sheet") => Some(
+                    ["addr", "port", "connect_time", "user", "database"]
+                        .map(|name| row.get(name).map(str::to_owned)),
+                ),
+                _ => None,
+            });
+            ours.context("not shown")
+        };
+        let before = clients(&proxy).await?;
+        assert_eq!(before[0].as_deref(), Some("192.0.2.7"), "{before:?}");
+        for _ in 0..2 {
+            let mut old = proxy.hand_over()?;
+            // The console that has just been closed may still be there, and stays.
+            ended(&mut old)?;
+            assert_eq!(text(&client, "SELECT 1").await?, "1");
+            assert_eq!(clients(&proxy).await?, before);
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn sigusr2_starts_the_next_process() -> Result<()> {
     run(async {
         let (_server, mut proxy) = proxy(2)?;
