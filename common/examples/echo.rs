@@ -45,6 +45,7 @@ impl Document for Config {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: None,
         }
     }
 

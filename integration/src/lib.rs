@@ -45,7 +45,7 @@ pub use app::{App, Received};
 pub use certs::Authority;
 pub use metrics::Metrics;
 pub use ports::Port;
-pub use process::{Log, Process, Usage, run};
+pub use process::{Log, Process, Usage, end, run};
 pub use proxy::{Kind, Proxy, ProxyBuilder};
 pub use rustix::process::Signal;
 pub use servers::memcached::{Memcached, MemcachedBuilder};

@@ -183,6 +183,15 @@ impl Drop for Process {
     }
 }
 
+/// Ends a process that another has started in our name.
+///
+/// # Errors
+/// When it is gone.
+pub fn end(pid: i32) -> Result<()> {
+    let pid = Pid::from_raw(pid).context("not a process id")?;
+    kill_process(pid, Signal::KILL).with_context(|| format!("ending {pid:?}"))
+}
+
 /// Runs a program to its end and gives what it printed.
 ///
 /// # Errors

@@ -381,6 +381,28 @@ impl Proxy {
         self.process.kill()
     }
 
+    /// Starts another process on the same file, which takes this one's place (`handover:` has to be configured), and
+    /// gives the one before, which may have clients left.
+    ///
+    /// # Errors
+    /// When it does not come up, as [`ProxyBuilder::start`]; then nothing has changed.
+    pub fn hand_over(&mut self) -> Result<Process> {
+        let next = self.builder.launch(&self.config_file())?;
+        next.log().expect("took the place of another process")?;
+        Ok(std::mem::replace(&mut self.process, next))
+    }
+
+    /// Starts another process beside it, with another configuration (the same names stand for the same values). It is
+    /// not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn beside(&self, template: &str) -> Result<Process> {
+        let file = self.folder.path().join("beside.yaml");
+        std::fs::write(&file, fill(template, &self.builder.values)?)?;
+        self.builder.launch(&file)
+    }
+
     /// Starts it again on the same addresses with the same file, after it ended or was killed.
     ///
     /// # Errors

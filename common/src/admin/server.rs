@@ -85,6 +85,22 @@ impl Server {
         self.listeners.apply(change.listeners, REQUEST_TIME_MAX);
     }
 
+    /// Sockets to use, with the next [`Self::prepare`], in place of binding the same addresses.
+    pub fn inherit(&self, sockets: Vec<net::Inherited>) {
+        self.listeners.inherit(sockets);
+    }
+
+    /// The sockets it listens on, for the next process.
+    pub fn share(&self) -> std::io::Result<Vec<net::Inherited>> {
+        self.listeners.share()
+    }
+
+    /// The next process answers from here on.
+    pub fn hand_over(&self) {
+        self.listeners.hand_over();
+        self.listeners.drain();
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Option<Address> {
         self.listeners

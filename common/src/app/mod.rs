@@ -1,6 +1,7 @@
 //! From start to drain: the command line and the program around a proxy.
 
 mod cli;
+mod handover;
 mod proxy;
 mod reload;
 mod routes;
@@ -9,6 +10,6 @@ mod running;
 mod table;
 
 pub use cli::main;
-pub use proxy::{Context, Control, DemoRow, Proxy, StartError};
+pub use proxy::{Context, Control, DemoRow, Proxy, Resumed, StartError};
 pub use running::{Drained, Running};
 pub use table::Table;

@@ -9,7 +9,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::admin::{self, Reload};
 use crate::config::Document;
 use crate::lifecycle::Drain;
-use crate::net::Service;
+use crate::lifecycle::handover::HandOver;
+use crate::net::{Downstream, Service, Serving};
 use crate::telemetry::{AccessLog, Registry};
 
 /// Why a proxy cannot start, or cannot take a new configuration. Its text is for the log.
@@ -30,6 +31,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Where exchanges are logged.
     pub access: AccessLog,
+    /// The way to the next process, and to the one before.
+    pub handover: HandOver,
 }
 
 /// What a proxy may ask of the program around it, as an operator does from outside. Clones share it.
@@ -64,6 +67,9 @@ impl Control {
     }
 }
 
+/// Goes on with a client of the process before.
+pub type Resumed = Box<dyn FnOnce(Downstream) -> Serving + Send>;
+
 /// A proxy: what it is called, how it starts, serves, reloads, and what it tells of itself.
 pub trait Proxy: Sized + Send + Sync + 'static {
     /// The binary's name.
@@ -77,6 +83,10 @@ pub trait Proxy: Sized + Send + Sync + 'static {
 
     /// Is its service a shared one? Then the runtime's threads are the workers that count for metrics.
     const SHARED: bool = false;
+
+    /// The version of what its sessions leave to the next process; `None` if they drain in the old one. A service
+    /// whose sessions move has to be a shared one.
+    const HANDOVER: Option<u32> = None;
 
     /// Its configuration.
     type Config: Document;
@@ -93,6 +103,23 @@ pub trait Proxy: Sized + Send + Sync + 'static {
 
     /// Takes a new configuration, all of it or nothing. The listeners are not its business.
     fn reload(&self, config: Arc<Self::Config>) -> Result<(), StartError>;
+
+    /// The next process has the listeners; sessions that move do so from here on ([`Phase::HandingOver`]).
+    ///
+    /// [`Phase::HandingOver`]: crate::lifecycle::Phase::HandingOver
+    fn hand_over(&self) {}
+
+    /// What goes on with a session of the process before, from its state; or why that is not possible: then it stays
+    /// there.
+    fn resume(self: &Arc<Self>, state: &[u8]) -> Result<Resumed, String> {
+        let _ = state;
+        Err("sessions are not taken".to_owned())
+    }
+
+    /// What the next process has to say.
+    fn heard(self: &Arc<Self>, word: Vec<u8>) {
+        let _ = word;
+    }
 
     /// `{"clusters": [...], "pools": [...]}`: lists of flat objects, which `status` prints as tables.
     fn status(&self) -> serde_json::Value;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::cli::{complain, shown};
+use super::handover::{self, Succession};
 use super::proxy::{Proxy, StartError};
 use super::reload::Reloader;
 use super::running::{Drained, Running, workers};
@@ -61,22 +62,26 @@ async fn serve<P: Proxy>(
     let mut signals = Signals::new()?;
     let mut reloader = Reloader::new(path, &loaded);
     let (reloads, mut asked) = mpsc::channel(RELOADS_MAX);
-    let running = Running::<P>::start(loaded.document, tokio::runtime::Handle::current(), reloads)?;
+    let (mut succession, sockets) = Succession::begin::<P>(loaded.document.basics().handover).await?;
+    let runtime = tokio::runtime::Handle::current();
+    let running = Running::<P>::start_with(loaded.document, runtime, reloads, sockets)?;
+    succession.enter(&running).await;
     logs.count(running.registry());
     running.announce();
     let manager = ServiceManager;
     manager.ready();
 
     let mut watchdog = std::pin::pin!(manager.watchdog());
-    loop {
+    let mut taker = std::pin::pin!(succession.taker(&running));
+    let taker = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Stop => break,
+                Signal::Stop => break None,
                 Signal::Reload => reloader.ask(None),
-                // Left alone, the signal would end the process and every connection with it.
-                Signal::HandOver => warn!("SIGUSR2: handing over to a new process is not supported yet"),
+                Signal::HandOver => succession.start_next(),
             },
-            () = running.stop_asked() => break,
+            () = running.stop_asked() => break None,
+            taker = &mut taker => break Some(taker),
             Some(reload) = asked.recv() => reloader.ask(Some(reload)),
             attempt = reloader.next() => {
                 manager.reloading();
@@ -85,11 +90,21 @@ async fn serve<P: Proxy>(
             }
             never = &mut watchdog => match never {},
         }
-    }
+    };
 
+    let has_successor = taker.is_some();
+    if let Some(taker) = taker {
+        manager.hand_over(taker.pid);
+        tokio::select! {
+            () = handover::hand_over(&running, taker, signals.stop()) => {}
+            never = &mut watchdog => match never {},
+        }
+    }
     let deadline = running.config().basics().drain.get();
     info!(deadline = ?deadline, sessions = running.sessions(), "draining; a second signal cuts");
-    manager.stopping(deadline);
+    if !has_successor {
+        manager.stopping(deadline);
+    }
     tokio::select! {
         drained = running.drain(deadline, signals.stop()) => Ok(drained),
         never = &mut watchdog => match never {},

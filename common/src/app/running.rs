@@ -18,6 +18,7 @@ use super::proxy::{Context, Control, Proxy, StartError};
 use crate::admin::{self, Reload};
 use crate::config::Document;
 use crate::ids::Address;
+use crate::lifecycle::handover::{HandOver, Socket};
 use crate::lifecycle::{Drain, Phase};
 use crate::net::{self, Listeners};
 use crate::telemetry::{AccessLog, Registry};
@@ -70,13 +71,25 @@ impl<P: Proxy> Running<P> {
         runtime: Handle,
         reloads: mpsc::Sender<Reload>,
     ) -> Result<Self, StartError> {
+        Self::start_with(config, runtime, reloads, Vec::new())
+    }
+
+    /// As [`Self::start`], with the listening sockets of the process before.
+    pub(super) fn start_with(
+        config: P::Config,
+        runtime: Handle,
+        reloads: mpsc::Sender<Reload>,
+        sockets: Vec<Socket>,
+    ) -> Result<Self, StartError> {
         let workers = workers(&config);
         let registry = Registry::new(workers);
         let access = AccessLog::start(&registry, io::stdout())?;
         access.set_sample(config.basics().log.access.as_ref().map(|access| access.sample));
         let drain = Drain::new();
         let control = Control::new(reloads.clone());
-        let context = Context { runtime: runtime.clone(), workers, drain, control, registry, access };
+        let handover = HandOver::new(&registry);
+        let context =
+            Context { runtime: runtime.clone(), workers, drain, control, registry, access, handover };
         let config = Arc::new(config);
         let proxy = P::start(Arc::clone(&config), &context)?;
         let registry = Arc::clone(&context.registry);
@@ -93,6 +106,9 @@ impl<P: Proxy> Running<P> {
         let registry = Arc::clone(&state.context.registry);
         let admin = admin::Server::new(P::NAME, routes, runtime, registry)?;
         let running = Self { state, admin };
+        let (own, clients): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.is_admin);
+        running.admin.inherit(own.into_iter().map(|socket| socket.listener).collect());
+        running.state.listeners.inherit(clients.into_iter().map(|socket| socket.listener).collect());
         let config = running.config();
         running.prepare(&config)?.apply(&running, &config);
         Ok(running)
@@ -169,9 +185,33 @@ impl<P: Proxy> Running<P> {
         if workers(&**old) != workers(new) {
             warn!("the number of workers changes with the next start");
         }
+        if old.basics().handover != new.basics().handover {
+            warn!("the socket for the hand-over changes with the next start");
+        }
         if old.basics().log.format != new.basics().log.format {
             warn!("the log's format changes with the next start");
         }
+    }
+
+    /// The listening sockets, for the next process.
+    pub(super) fn sockets(&self) -> io::Result<Vec<Socket>> {
+        let of = |listeners: Vec<net::Inherited>, is_admin| {
+            listeners.into_iter().map(move |listener| Socket { listener, is_admin })
+        };
+        Ok(of(self.state.listeners.share()?, false).chain(of(self.admin.share()?, true)).collect())
+    }
+
+    /// The next process accepts: nothing is accepted here any more, and sessions that can move do so.
+    pub(super) fn hand_over(&self) {
+        self.state.context.drain.advance(Phase::HandingOver);
+        self.state.listeners.hand_over();
+        self.admin.hand_over();
+        self.state.proxy.hand_over();
+    }
+
+    /// Returns once nobody is let in any more and the last connection is gone.
+    pub(super) async fn ended(&self) {
+        self.state.listeners.ended().await;
     }
 
     /// No new connections; sessions finish what they have begun. At the deadline, or when `now` resolves,

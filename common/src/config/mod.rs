@@ -98,6 +98,8 @@ pub struct Basics<'a> {
     pub drain: Duration,
     /// Worker threads; none is one a core.
     pub workers: Option<usize>,
+    /// Where the next process asks for listeners and sessions; none hands nothing over.
+    pub handover: Option<&'a std::path::Path>,
 }
 
 #[cfg(test)]

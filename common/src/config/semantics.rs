@@ -4,6 +4,7 @@
 //! [`Health::check`] and [`ClientTls::check`] for those it holds, with the path where they stand.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::{
     Admin, ClientAuth, ClientTls, Document, EmbeddedDisk, Endpoint, Endpoints, Health, Issues, Listener,
@@ -17,6 +18,9 @@ pub(super) fn of_document<D: Document>(document: &D, issues: &mut Issues) {
     listeners(basics.listeners, issues);
     if let Some(found) = basics.admin {
         admin(found, basics.listeners, issues);
+    }
+    if let Some(path) = basics.handover {
+        handover(path, basics.listeners, issues);
     }
     if basics.workers == Some(0) {
         issues.at(
@@ -79,6 +83,22 @@ fn admin(admin: &Admin, listeners: &[Listener], issues: &mut Issues) {
     if listeners.iter().any(|listener| conflict(&listener.address, &admin.address)) {
         let help = "give the admin server its own address";
         issues.at(&["admin", "address"], "a listener has this address already", Some(help));
+    }
+}
+
+/// What sun_path holds (unix(7)), less what a draft of the socket is called beside it.
+const HANDOVER_BYTES_MAX: usize = 107 - ".4194304".len();
+
+fn handover(path: &Path, listeners: &[Listener], issues: &mut Issues) {
+    if !path.is_absolute() {
+        let help = "write `/run/NAME.handover`: both processes have to find it";
+        issues.at(&["handover"], "not an absolute path", Some(help));
+    } else if path.as_os_str().len() > HANDOVER_BYTES_MAX {
+        let help = format!("a path of at most {HANDOVER_BYTES_MAX} bytes can be listened on");
+        issues.at(&["handover"], "too long for a unix socket", Some(&help));
+    } else if listeners.iter().any(|listener| listener.address == Address::Unix(path.to_owned())) {
+        let help = "clients must not come here: give it a path of its own";
+        issues.at(&["handover"], "a listener has this address already", Some(help));
     }
 }
 

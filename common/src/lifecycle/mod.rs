@@ -1,6 +1,7 @@
 //! From the outside world to the program: signals, the service manager, the machine's limits.
 
 mod checks;
+pub mod handover;
 mod signals;
 mod systemd;
 

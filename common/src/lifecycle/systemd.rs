@@ -25,6 +25,11 @@ impl ServiceManager {
         }
     }
 
+    /// Another process goes on in our place: from here on it is the service.
+    pub fn hand_over(self, pid: u32) {
+        tell(&[NotifyState::MainPid(pid)]);
+    }
+
     /// The drain has begun and takes at most `time_max`.
     pub fn stopping(self, time_max: Duration) {
         let us = u32::try_from(time_max.as_micros()).unwrap_or(u32::MAX);

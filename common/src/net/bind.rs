@@ -3,12 +3,14 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::Mode as RawMode;
+use rustix::net::sockopt;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,7 +22,43 @@ use crate::ids::Address;
 pub(super) struct Bound {
     pub(super) socket: AsyncFd<Arc<Socket>>,
     pub(super) address: Address,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// A listening socket that another process has bound to `listener`'s address and hands over. A unix socket's file
+    /// stays that process's until [`Bound::own_file`].
+    pub(super) fn adopt(socket: OwnedFd, listener: &config::Listener) -> io::Result<Self> {
+        let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let socket = Socket::from(socket);
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(refused("what was handed over does not listen"));
+        }
+        let bound = socket.local_addr()?;
+        let address = match (&listener.address, bound.as_socket()) {
+            (Address::Tcp { .. }, Some(bound)) => Address::tcp(bound.ip().to_string(), bound.port()),
+            (Address::Unix(path), None) if bound.as_pathname() == Some(path) => listener.address.clone(),
+            (Address::Tcp { .. } | Address::Unix(_), _) => {
+                return Err(refused("what was handed over listens elsewhere"));
+            }
+        };
+        listening(socket, address, None, listener)
+    }
+
+    /// From here on a unix socket's file goes with this socket.
+    pub(super) fn own_file(&mut self) -> io::Result<()> {
+        if let (Address::Unix(path), None) = (&self.address, &self.file) {
+            self.file = Some(SocketFile::at(path)?);
+        }
+        Ok(())
+    }
+
+    /// Another process has the socket now: its file stays.
+    pub(super) fn give_up_file(&mut self) {
+        if let Some(file) = self.file.take() {
+            file.leave();
+        }
+    }
 }
 
 /// Binds and listens, as [`bind`], where an address overlaps with one of ours that is about to leave (another of
@@ -57,6 +95,15 @@ fn bind_as(listener: &config::Listener, prepare: &dyn Fn(&Socket) -> io::Result<
             (socket, listener.address.clone(), Some(file))
         }
     };
+    listening(socket, address, file, listener)
+}
+
+fn listening(
+    socket: Socket,
+    address: Address,
+    file: Option<SocketFile>,
+    listener: &config::Listener,
+) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.listen(backlog(listener.backlog))?;
     #[allow(
@@ -64,7 +111,7 @@ fn bind_as(listener: &config::Listener, prepare: &dyn Fn(&Socket) -> io::Result<
         reason = "its successor is unsafe; what that asks for holds: the socket owns its descriptor"
     )]
     let socket = AsyncFd::with_interest(Arc::new(socket), Interest::READABLE)?;
-    Ok(Bound { socket, address, _file: file })
+    Ok(Bound { socket, address, file })
 }
 
 /// As listen(2) takes it.
@@ -148,6 +195,12 @@ struct SocketFile {
 impl SocketFile {
     fn at(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), inode: inode(path)? })
+    }
+
+    /// The file stays where it is.
+    fn leave(mut self) {
+        // No file has it.
+        self.path = PathBuf::new();
     }
 }
 

@@ -23,10 +23,12 @@ const SHARDS: usize = 16;
 pub enum Phase {
     /// Everything is served.
     Serving = 0,
+    /// A new process accepts from here on; sessions that are idle and can move go there, the others are served.
+    HandingOver = 1,
     /// No new connections; exchanges in flight finish, idle sessions say goodbye.
-    Draining = 1,
+    Draining = 2,
     /// Time is up: sessions are dropped where they stand.
-    Cut = 2,
+    Cut = 3,
 }
 
 /// A handle on a drain; clones share it. Sessions read it, the owner moves it on.
@@ -63,7 +65,8 @@ impl Drain {
     pub fn phase(&self) -> Phase {
         match self.shared.phase.load(Ordering::Relaxed) {
             0 => Phase::Serving,
-            1 => Phase::Draining,
+            1 => Phase::HandingOver,
+            2 => Phase::Draining,
             _ => Phase::Cut,
         }
     }

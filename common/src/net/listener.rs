@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::bind::{self, Bound};
-use super::downstream::{Admitted, Handed, Open, Peer, Permit};
-use super::drain::Drain;
+use super::downstream::{Admitted, Downstream, Handed, Open, Peer, Permit};
+use super::drain::{Drain, Phase};
 use super::listeners::ListenerStatus;
+use super::session::{Serving, resumed};
 use super::settings::Settings;
 use super::workers::Workers;
 use crate::config::Mode;
@@ -88,16 +90,21 @@ pub(super) struct Listener {
     closed: CancellationToken,
     settings: ArcSwap<Settings>,
     socket: Weak<Socket>,
+    /// Another process has the socket, too, and will go on with it.
+    is_given: AtomicBool,
 }
 
 impl Listener {
     /// Begins to accept on `bound`, as a task of `runtime`.
     pub(super) fn start(
-        bound: Bound,
+        mut bound: Bound,
         settings: Settings,
         workers: &Arc<Workers>,
         runtime: &Handle,
     ) -> Arc<Self> {
+        if let Err(error) = bound.own_file() {
+            warn!(listener = %settings.info.name, %error, "the socket's file is gone: no new client finds it");
+        }
         let listener = Arc::new(Self {
             address: settings.info.address.clone(),
             drain: Drain::new(),
@@ -106,6 +113,7 @@ impl Listener {
             closed: CancellationToken::new(),
             settings: ArcSwap::from_pointee(settings),
             socket: Arc::downgrade(bound.socket.get_ref()),
+            is_given: AtomicBool::new(false),
         });
         runtime.spawn(Arc::clone(&listener).accept(bound, Arc::clone(workers)));
         listener
@@ -152,6 +160,29 @@ impl Listener {
         }
     }
 
+    /// Its socket for another process, while it accepts.
+    pub(super) fn share(&self) -> Option<io::Result<OwnedFd>> {
+        self.socket.upgrade().map(|socket| socket.as_fd().try_clone_to_owned())
+    }
+
+    /// Another process goes on with the socket.
+    pub(super) fn hand_over(&self) {
+        self.is_given.store(true, Ordering::Relaxed);
+        self.drain.advance(Phase::HandingOver);
+    }
+
+    /// Goes on with a connection that another process has accepted, whatever its cap says.
+    pub(super) fn resume(
+        &self,
+        socket: OwnedFd,
+        peer: Peer,
+        workers: &Workers,
+        serve: impl FnOnce(Downstream) -> Serving,
+    ) -> io::Result<Serving> {
+        let permit = Permit::new(&self.open, &workers.of_resumed());
+        resumed(socket, peer, self.settings.load_full(), self.drain.clone(), permit, serve)
+    }
+
     /// Connections open now.
     pub(super) fn connections(&self) -> usize {
         self.open.count()
@@ -169,10 +200,10 @@ impl Listener {
     }
 
     /// Accepts until the drain begins, then closes the socket and takes a unix socket's file away.
-    async fn accept(self: Arc<Self>, bound: Bound, workers: Arc<Workers>) {
+    async fn accept(self: Arc<Self>, mut bound: Bound, workers: Arc<Workers>) {
         let _closed = self.closed.clone().drop_guard();
         let mut backoff = Backoff::default();
-        let mut stop = self.drain.draining();
+        let mut stop = self.drain.reached(Phase::HandingOver);
         loop {
             let ready = tokio::select! {
                 biased;
@@ -188,6 +219,11 @@ impl Listener {
                     () = tokio::time::sleep(pause) => {}
                 },
             }
+        }
+        if self.is_given.load(Ordering::Relaxed) {
+            // The other process takes whoever waits.
+            bound.give_up_file();
+            return;
         }
         // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
         while let Burst::MoreMayWait = self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {}

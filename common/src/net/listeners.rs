@@ -1,6 +1,7 @@
 //! All listeners of a program, and how a reload changes them: first everything that may fail, then the change.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::bind::{self, Bound};
+use super::downstream::{Downstream, Peer};
 use super::drain::Phase;
 use super::listener::{Counters, Listener, ListenerInfo};
 use super::service::Service;
+use super::session::Serving;
 use super::settings::Settings;
 use super::tls::TlsError;
 use super::workers::Workers;
@@ -51,6 +54,17 @@ pub struct Listeners {
     live: Mutex<Vec<Arc<Listener>>>,
     /// Taken away by a reload; their connections may still be finishing.
     leaving: Mutex<Vec<Arc<Listener>>>,
+    /// From the process before this one, for the listeners of the same addresses.
+    inherited: Mutex<Vec<Inherited>>,
+}
+
+/// A listening socket, on its way from one process to the next.
+#[derive(Debug)]
+pub struct Inherited {
+    /// As configured.
+    pub address: Address,
+    /// The socket.
+    pub socket: OwnedFd,
 }
 
 /// What a reload will do to the listeners: everything that may fail has been done.
@@ -102,7 +116,48 @@ impl Listeners {
         registry: Arc<Registry>,
     ) -> io::Result<Self> {
         let workers = Arc::new(Workers::start(&service, workers, &runtime)?);
-        Ok(Self { service, workers, registry, runtime, live: Mutex::default(), leaving: Mutex::default() })
+        Ok(Self {
+            service,
+            workers,
+            registry,
+            runtime,
+            live: Mutex::default(),
+            leaving: Mutex::default(),
+            inherited: Mutex::default(),
+        })
+    }
+
+    /// Sockets to use, with the next [`Self::prepare`], in place of binding the same addresses.
+    pub fn inherit(&self, sockets: Vec<Inherited>) {
+        *self.inherited.lock() = sockets;
+    }
+
+    /// The sockets of all that accept, for the next process.
+    pub fn share(&self) -> io::Result<Vec<Inherited>> {
+        let live = self.live.lock().clone();
+        let shared = live.iter().filter_map(|listener| Some((&listener.address, listener.share()?)));
+        shared.map(|(address, socket)| Ok(Inherited { address: address.clone(), socket: socket? })).collect()
+    }
+
+    /// The next process goes on with the sockets: nothing is accepted from here on, sessions move where they can.
+    pub fn hand_over(&self) {
+        self.all().iter().for_each(|listener| listener.hand_over());
+    }
+
+    /// Goes on with a connection that the process before this one has accepted at `address`: what serves it is to be
+    /// spawned, and counts from now on.
+    pub fn resume(
+        &self,
+        address: &Address,
+        peer: Peer,
+        socket: OwnedFd,
+        serve: impl FnOnce(Downstream) -> Serving,
+    ) -> io::Result<Serving> {
+        let found = self.live.lock().iter().find(|listener| listener.address == *address).map(Arc::clone);
+        let gone =
+            || io::Error::new(io::ErrorKind::AddrNotAvailable, format!("nothing listens on {address}"));
+        let _entered = self.runtime.enter();
+        found.ok_or_else(gone)?.resume(socket, peer, &self.workers, serve)
     }
 
     /// Reads certificates and binds what is new. On any error, all of which are reported, nothing has changed.
@@ -133,7 +188,10 @@ impl Listeners {
         let socket = match live.iter().position(|live| live.address == listener.address) {
             Some(kept) => Socket::Kept(live.remove(kept)),
             None => {
-                let bound = match bind::bind(listener) {
+                let inherited = self.take_inherited(&listener.address);
+                let bound = match inherited
+                    .map_or_else(|| bind::bind(listener), |socket| Bound::adopt(socket, listener))
+                {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => {
                         bind::bind_beside(listener, leaving)
                     }
@@ -154,6 +212,12 @@ impl Listeners {
         let settings = Settings::load(listener, info, &self.service)
             .map_err(|source| ListenError::Tls { name, source })?;
         Ok(Next { settings, mode: listener.mode, backlog: listener.backlog, socket })
+    }
+
+    fn take_inherited(&self, address: &Address) -> Option<OwnedFd> {
+        let mut inherited = self.inherited.lock();
+        let at = inherited.iter().position(|inherited| inherited.address == *address)?;
+        Some(inherited.remove(at).socket)
     }
 
     /// Does what was prepared: new listeners accept, those that stay take their new settings, the rest drain,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use pin_project_lite::pin_project;
+use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span};
@@ -87,6 +88,27 @@ impl<F: Future<Output = ()>> Future for UnlessCut<F> {
     }
 }
 
+/// What a connection is served with that comes from another process.
+pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// As [`session`], for a connection that another process has led in.
+pub(super) fn resumed(
+    socket: OwnedFd,
+    peer: Peer,
+    settings: Arc<Settings>,
+    drain: Drain,
+    permit: Permit,
+    serve: impl FnOnce(Downstream) -> Serving,
+) -> io::Result<Serving> {
+    let cut = drain.cut();
+    // Who the client is does not tell: a load balancer may have told us of one over a unix socket.
+    let is_unix = sockopt::socket_domain(&socket)? == AddressFamily::UNIX;
+    let stream = Stream::Plain(if is_unix { register(socket, Peer::Unix)? } else { as_tcp(socket)? });
+    let listener = Arc::clone(&settings.info);
+    let work = serve(Downstream { stream, peer, listener, tls: None, drain, settings });
+    Ok(Box::pin(UnlessCut { work, cut, permit }))
+}
+
 /// The long way in.
 async fn establish_and<S, R>(
     admitted: Admitted,
@@ -144,9 +166,13 @@ async fn establish(mut conn: Downstream, admitted: Admitted) -> Result<Downstrea
 /// Tells this thread's runtime of the socket.
 fn register(socket: OwnedFd, peer: Peer) -> io::Result<Transport> {
     Ok(match peer {
-        Peer::Ip(_) => Transport::Tcp(TcpStream::from_std(StdTcpStream::from(socket))?),
+        Peer::Ip(_) => as_tcp(socket)?,
         Peer::Unix => Transport::Unix(UnixStream::from_std(StdUnixStream::from(socket))?),
     })
+}
+
+fn as_tcp(socket: OwnedFd) -> io::Result<Transport> {
+    Ok(Transport::Tcp(TcpStream::from_std(StdTcpStream::from(socket))?))
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ impl Workers {
         after.iter().chain(before).filter(|worker| worker.lives()).min_by_key(|worker| worker.open.count())
     }
 
+    /// The count for a connection that comes from another process: only a shared service takes any.
+    pub(super) fn of_resumed(&self) -> Arc<Open> {
+        self.workers.first().map(|worker| Arc::clone(&worker.open)).unwrap_or_default()
+    }
+
     /// Open connections of each worker.
     pub(super) fn open(&self) -> Vec<usize> {
         self.workers.iter().map(|worker| worker.open.count()).collect()

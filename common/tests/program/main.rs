@@ -204,12 +204,12 @@ fn a_bad_file_changes_nothing_and_a_good_one_takes_effect() {
 }
 
 #[test]
-fn sigusr2_is_told_to_be_unsupported_and_changes_nothing() {
+fn sigusr2_without_a_way_to_hand_over_changes_nothing() {
     let mut running = Running::start("");
     let mut client = running.connect();
     running.ping(&mut client);
     running.signal(Signal::USR2);
-    running.wait_for("not supported yet");
+    running.wait_for("nothing is handed over without `handover: PATH`");
     running.ping(&mut client);
     running.line("a new client");
     drop(client);

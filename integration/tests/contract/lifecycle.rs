@@ -19,6 +19,7 @@ crate::for_each_proxy!(
     sighup_takes_a_new_configuration,
     a_changed_file_is_taken_without_a_signal,
     a_restart_takes_the_same_address_at_once,
+    a_new_process_takes_the_listeners_and_no_connection_is_refused,
     a_wider_address_takes_the_place_of_a_narrower_one_in_one_reload,
     a_log_that_nobody_reads_stops_nobody,
 );
@@ -129,6 +130,42 @@ fn a_changed_file_is_taken_without_a_signal(kind: Kind) -> Result<()> {
     proxy.rewrite(&config(kind, "{address: $LISTEN}, {address: $SECOND}"))?;
     until_it_listens_on(&proxy, &[proxy.address(), proxy.at("SECOND")])?;
     block_on(exchange_at(kind, proxy.at("SECOND")))
+}
+
+fn a_new_process_takes_the_listeners_and_no_connection_is_refused(kind: Kind) -> Result<()> {
+    let server = Server::start(kind)?;
+    let text = config(kind, "{address: $LISTEN}, {address: \"unix:$DIR/listener\"}");
+    let text = format!("{text}handover: $DIR/handover\n");
+    let mut proxy = before(kind, &server, "").config(&text).start()?;
+    let (address, path) = (proxy.address(), proxy.folder().join("listener"));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::net::TcpStream::connect(address)?;
+                std::os::unix::net::UnixStream::connect(&path)?;
+                count += 1;
+            }
+            Ok::<_, std::io::Error>(count)
+        });
+        let mut handed_over = || {
+            for _ in 0..2 {
+                let mut old = proxy.hand_over()?;
+                let ended = old.exit(PATIENCE)?;
+                assert_eq!(ended.code(), Some(0), "{ended}\n{}", old.log());
+                block_on(exchange_at(kind, address))?;
+                assert_eq!(proxy.get("/readyz")?.status, 200);
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let outcome = handed_over();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome?;
+        let count = storm.join().unwrap()?;
+        assert!(count > 10, "{count} connections are no storm");
+        Ok(())
+    })
 }
 
 fn a_restart_takes_the_same_address_at_once(kind: Kind) -> Result<()> {

@@ -7,6 +7,7 @@ mod console;
 mod dump;
 mod failover;
 mod faults;
+mod handover;
 mod import;
 mod listen;
 mod login;

@@ -43,6 +43,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
+    /// A unix socket at which the next process asks for the listeners; none hands nothing over.
+    #[serde(default)]
+    pub handover: Option<std::path::PathBuf>,
     /// How long a drain may take before what is left is cut.
     #[serde(default = "default_drain")]
     pub drain: Duration,
@@ -275,6 +278,7 @@ impl Document for Config {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: self.handover.as_deref(),
         }
     }
 

@@ -83,6 +83,7 @@ impl Scene {
             drain: Drain::new(),
             control: Control::new(tokio::sync::mpsc::channel(1).0),
             access: AccessLog::start(&registry, std::io::sink()).unwrap(),
+            handover: groove_common::lifecycle::handover::HandOver::new(&registry),
             registry,
         };
         let topology = Topology::build(&config, None, &Makings::new(&cx.registry, 1).unwrap(), &cx).unwrap();

@@ -13,7 +13,8 @@ use groove_common::config::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::session::state::Mode;
+use crate::session::names::NameBounds;
+use crate::session::state::{Bounds, Mode};
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
@@ -38,6 +39,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
+    /// A unix socket at which the next process asks for the listeners and the clients; none hands nothing over.
+    #[serde(default)]
+    pub handover: Option<std::path::PathBuf>,
     /// The databases that clients may name, and where they are.
     #[schemars(length(min = 1))]
     pub databases: BTreeMap<String, Database>,
@@ -226,6 +230,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What one session may have.
+    pub fn bounds(&self) -> Bounds {
+        let statements = NameBounds {
+            count: self.statements,
+            // No client needs more than that.
+            bytes: u32::try_from(self.statement_bytes.bytes()).unwrap_or(u32::MAX),
+        };
+        Bounds { message: self.message.bytes(), statements }
+    }
+}
+
 impl Document for Config {
     fn basics(&self) -> Basics<'_> {
         Basics {
@@ -234,6 +250,7 @@ impl Document for Config {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: self.handover.as_deref(),
         }
     }
 

@@ -59,6 +59,25 @@ limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
     assert_eq!((config.limits.pools, config.limits.message), (7, Size::kib(64)));
 }
 
+#[test]
+fn the_next_process_has_to_find_this_one() {
+    let with = |path: &str| {
+        let text =
+            format!("{SMALLEST}handover: {path}\n").replace("6432}", "6432}, {address: 'unix:/run/a.sock'}");
+        check_text::<Config>("handover", &text).map_err(|report| report.to_string())
+    };
+    let config = with("/run/groove.handover").unwrap();
+    assert_eq!(config.handover.as_deref(), Some(std::path::Path::new("/run/groove.handover")));
+    for (path, complaint) in [
+        ("groove.handover", "not an absolute path"),
+        ("/run/a.sock", "a listener has this address already"),
+        (&*format!("/{}", "x".repeat(100)), "too long for a unix socket"),
+    ] {
+        let said = with(path).unwrap_err();
+        assert!(said.contains(complaint), "{said}");
+    }
+}
+
 /// What stands where the lines of [`SMALLEST`] stood, where the error is shown, and what it says.
 struct Broken {
     line: usize,

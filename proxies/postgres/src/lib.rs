@@ -43,4 +43,14 @@ pub struct Shared {
     pub access: AccessLog,
     /// Clients that may be logging in at once.
     pub logins: Semaphore,
+    /// The way to the next process, and to the one before.
+    pub handover: groove_common::lifecycle::handover::HandOver,
+}
+
+impl Shared {
+    /// Carries a cancel request out, or passes it on to the process before this one, where its session may still be.
+    /// False if it names none.
+    pub async fn cancel(&self, key: wire::startup::CancelKey) -> bool {
+        self.cancels.cancel(&key).await || self.handover.tell(key.to_word()).await
+    }
 }

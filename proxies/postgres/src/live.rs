@@ -72,7 +72,8 @@ pub struct Client {
     pub is_tls: bool,
     /// As it was at the login.
     pub application_name: Box<str>,
-    connected_us: u64,
+    /// Below 0 if that was in the process before.
+    connected_us: i64,
     state: AtomicU8,
     asked_us: AtomicU64,
     started_us: AtomicU64,
@@ -126,14 +127,16 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Notes a client that is logged in.
+    /// Notes a client that is logged in, since `connected`.
     pub fn client(
         self: &Arc<Live>,
         pool: &Arc<UserPool>,
         conn: &Downstream,
         application_name: &str,
+        connected: SystemTime,
     ) -> ClientSeat {
         let now_us = self.now_us();
+        let age = SystemTime::now().duration_since(connected).unwrap_or_default();
         let mut clients = self.clients.lock();
         let place = clients.vacant_entry();
         let client = Arc::new(Client {
@@ -144,7 +147,7 @@ impl Live {
             listener: Arc::clone(&conn.listener),
             is_tls: conn.stream.is_tls(),
             application_name: application_name.into(),
-            connected_us: now_us,
+            connected_us: signed(now_us) - signed(micros(age)),
             state: AtomicU8::new(State::Idle as u8),
             asked_us: AtomicU64::new(now_us),
             started_us: AtomicU64::new(now_us),
@@ -217,6 +220,10 @@ impl Live {
     }
 }
 
+fn signed(us: u64) -> i64 {
+    i64::try_from(us).unwrap_or(i64::MAX)
+}
+
 impl Client {
     /// What it does.
     pub fn state(&self) -> State {
@@ -229,7 +236,8 @@ impl Client {
 
     /// When it logged in.
     pub fn connected(&self) -> SystemTime {
-        self.live.clock_of(self.connected_us)
+        let age_us = signed(self.live.now_us()) - self.connected_us;
+        SystemTime::now() - Duration::from_micros(age_us.unsigned_abs())
     }
 
     /// When it last wanted a server connection.

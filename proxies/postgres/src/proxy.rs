@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use groove_common::admin;
-use groove_common::app::{Context, DemoRow, Proxy, StartError};
+use groove_common::app::{Context, DemoRow, Proxy, Resumed, StartError};
 use groove_common::net::{Downstream, Service, SharedService, TlsStart};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -22,8 +22,10 @@ use crate::metrics::LoginMetrics;
 use crate::reply;
 use crate::session::cancel::Cancels;
 use crate::session::driver::Session;
+use crate::session::handover::{self, Resumable};
 use crate::session::handshake::{Accepted, Admitted, Handshake};
 use crate::upstream::Directory;
+use crate::wire::startup::CancelKey;
 
 /// groove-postgres.
 pub struct Postgres {
@@ -43,6 +45,7 @@ impl Proxy for Postgres {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ADMIN: &'static str = "127.0.0.1:9632";
     const SHARED: bool = true;
+    const HANDOVER: Option<u32> = Some(handover::VERSION);
 
     type Config = Config;
     type Verb = Verb;
@@ -59,6 +62,7 @@ impl Proxy for Postgres {
             login_metrics: LoginMetrics::new(&cx.registry),
             access: cx.access.clone(),
             logins: Semaphore::new(config.limits.logins as usize),
+            handover: cx.handover.clone(),
         };
         let shared = Arc::new(shared);
         cx.runtime.spawn(console::keep_history(Arc::downgrade(&shared)));
@@ -71,6 +75,23 @@ impl Proxy for Postgres {
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
         self.shared.directory.reload(&config)
+    }
+
+    fn hand_over(&self) {
+        self.shared.directory.hand_over();
+    }
+
+    fn resume(self: &Arc<Postgres>, state: &[u8]) -> Result<Resumed, String> {
+        let resumable = Resumable::read(&self.shared, state)?;
+        Ok(Box::new(|conn| Box::pin(resumable.session(conn).run())))
+    }
+
+    /// A cancel request that names no session of the next process.
+    fn heard(self: &Arc<Postgres>, word: Vec<u8>) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(key) = CancelKey::of_word(&word) {
+            tokio::spawn(async move { shared.cancel(key).await });
+        }
     }
 
     fn status(&self) -> serde_json::Value {

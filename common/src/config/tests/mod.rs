@@ -91,6 +91,7 @@ impl Document for Sample {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: None,
         }
     }
 

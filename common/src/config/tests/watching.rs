@@ -179,6 +179,7 @@ impl Document for Slow {
             log: &self.log,
             drain: default_drain(),
             workers: None,
+            handover: None,
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
+    /// A unix socket at which the next process asks for the listeners; none hands nothing over.
+    #[serde(default)]
+    pub handover: Option<std::path::PathBuf>,
     /// Networks whose X-Forwarded-*, Forwarded, X-Real-IP and X-Request-Id are believed; from all others they are
     /// removed.
     #[serde(default)]
@@ -258,6 +261,7 @@ impl Document for Config {
             log: &self.log,
             drain: self.drain,
             workers: self.workers,
+            handover: self.handover.as_deref(),
         }
     }
 

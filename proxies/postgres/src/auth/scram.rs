@@ -14,6 +14,7 @@ mod server;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::{digest, hmac, pbkdf2};
+use serde::{Deserialize, Serialize};
 
 pub use client::{Binding, Client};
 pub use offence::{Detail, ScramError};
@@ -33,7 +34,8 @@ pub const ITERATIONS: Iterations = Iterations(NonZeroU32::MIN.saturating_add(409
 type Key = [u8; KEY_BYTES];
 
 /// A number of PBKDF2 rounds within reason: a server that asks for more wants our time, not our proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Iterations(NonZeroU32);
 
 impl Iterations {
@@ -45,8 +47,22 @@ impl Iterations {
     }
 }
 
+impl TryFrom<u32> for Iterations {
+    type Error = &'static str;
+
+    fn try_from(count: u32) -> Result<Iterations, &'static str> {
+        Iterations::new(count).ok_or("not a number of rounds within reason")
+    }
+}
+
+impl From<Iterations> for u32 {
+    fn from(iterations: Iterations) -> u32 {
+        iterations.0.get()
+    }
+}
+
 /// What a server keeps instead of a password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verifier {
     /// PBKDF2's rounds.
     pub iterations: Iterations,
@@ -83,7 +99,7 @@ impl Verifier {
 }
 
 /// What a client derives from its password, a salt and a number of rounds.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
     client: Key,
     server: Key,
@@ -101,7 +117,7 @@ impl Keys {
 }
 
 /// Keys, and what they were derived with: they prove something wherever the same verifier is kept.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaltedKeys {
     /// PBKDF2's salt.
     pub salt: Vec<u8>,

@@ -1,11 +1,12 @@
 //! Passwords as they are configured: plain, PostgreSQL's md5, or a SCRAM verifier from `pg_authid`.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use serde::{Deserialize, Serialize};
 
 use super::scram::{Iterations, KEY_BYTES, Verifier};
 
 /// A configured password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stored {
     /// The password itself.
     Plain(String),

@@ -48,6 +48,18 @@ impl Cancels {
         }
     }
 
+    /// Gives a session the key that it has from another process; `None` if another has it here.
+    pub fn restore(self: &Arc<Cancels>, key: CancelKey) -> Option<Registered> {
+        let canceller = Arc::new(Canceller::default());
+        let mut sessions = self.sessions.lock();
+        if sessions.contains_key(&key) {
+            return None;
+        }
+        sessions.insert(key.clone(), Arc::clone(&canceller));
+        drop(sessions);
+        Some(Registered { cancels: Arc::clone(self), key, canceller })
+    }
+
     /// Carries a request out. False if it names no session.
     pub async fn cancel(&self, key: &CancelKey) -> bool {
         let found = self.sessions.lock().get(key).map(Arc::clone);

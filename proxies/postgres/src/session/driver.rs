@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use groove_common::lifecycle::Phase;
 use groove_common::net::{Downstream, Reached, Stream, Timer};
 use groove_common::telemetry::{Counter, Event};
 
@@ -21,6 +22,7 @@ use listening::hear;
 
 use super::Lease;
 use super::cancel::Registered;
+use super::handover::Home;
 use super::reclaim::{Left, reclaim};
 use super::state::{Before, Machine, Need};
 use crate::Shared;
@@ -55,17 +57,18 @@ pub struct Parts {
 
 /// A client that is logged in.
 pub struct Session {
-    shared: Arc<Shared>,
-    conn: Downstream,
-    draining: Reached,
-    pool: Arc<UserPool>,
-    machine: Machine,
-    registered: Registered,
-    lease: Option<Lease>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) conn: Downstream,
+    pub(super) draining: Reached,
+    pub(super) home: Home,
+    pub(super) pool: Arc<UserPool>,
+    pub(super) machine: Machine,
+    pub(super) registered: Registered,
+    pub(super) lease: Option<Lease>,
     is_pinned: bool,
-    seen: ClientSeat,
-    from_client: BytesMut,
-    to_client: BytesMut,
+    pub(super) seen: ClientSeat,
+    pub(super) from_client: BytesMut,
+    pub(super) to_client: BytesMut,
     from_server: BytesMut,
     to_server: BytesMut,
     /// When the exchange began to wait for a server connection.
@@ -85,6 +88,7 @@ struct Again {
 /// What a client does next.
 enum Turn {
     Exchange,
+    Move,
     Leave,
 }
 
@@ -110,7 +114,8 @@ impl Session {
             seen.leased(lease.seen.as_ref(), now);
         }
         Box::new(Session {
-            draining: conn.drain.draining(),
+            draining: conn.drain.reached(Phase::HandingOver),
+            home: Home::Here,
             shared,
             conn,
             pool,
@@ -138,6 +143,9 @@ impl Session {
         };
         drop(seen);
         let Err(error) = served.unwrap_or(Err(Error::Killed)) else { return };
+        if self.home == Home::Elsewhere {
+            return;
+        }
         self.pool.metrics.failed(&error);
         self.log(Some(&error));
         if let Error::Client(error) = &error {
@@ -159,10 +167,15 @@ impl Session {
             if self.lease.is_none() {
                 match self.read().await? {
                     Turn::Exchange => {}
+                    Turn::Move if Box::pin(self.hand_over()).await => return Ok(()),
+                    Turn::Move => continue,
                     Turn::Leave => return Ok(()),
                 }
                 if let Err(error) = self.lease().await {
                     self.refuse(error).await?;
+                    continue;
+                }
+                if self.lease.is_none() {
                     continue;
                 }
             }
@@ -182,7 +195,11 @@ impl Session {
     /// Waits until the client wants something of a server.
     async fn read(&mut self) -> Result<Turn, Error> {
         loop {
-            match self.machine.need(&mut self.from_client, &mut self.to_client)? {
+            let need = self.machine.need(&mut self.from_client, &mut self.to_client)?;
+            if need != Need::Close && self.may_move() {
+                return Ok(Turn::Move);
+            }
+            match need {
                 Need::Server if self.to_client.is_empty() => return Ok(Turn::Exchange),
                 Need::Close => return Ok(Turn::Leave),
                 Need::More | Need::Server => {}
@@ -211,12 +228,13 @@ impl Session {
             }
             Poll::Pending => {}
         }
-        // An exchange whose first bytes are here has begun, and so has a transaction that no server knows of yet.
-        if self.from_client.is_empty()
-            && self.machine.status() == Status::Idle
-            && Pin::new(&mut self.draining).poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(Error::Draining));
+        if let Poll::Ready(phase) = self.poll_drain(cx) {
+            // An exchange whose first bytes are here has begun, and so has a transaction that no server knows of yet.
+            match self.from_client.is_empty() && self.machine.status() == Status::Idle {
+                _ if phase == Phase::HandingOver => return Poll::Ready(Ok(None)),
+                true => return Poll::Ready(Err(Error::Draining)),
+                false => {}
+            }
         }
         for buffer in [&mut self.from_client, &mut self.to_client, &mut self.from_server, &mut self.to_server]
         {
@@ -227,7 +245,8 @@ impl Session {
         Poll::Pending
     }
 
-    /// Gets a server connection, in turn. The client may cancel, or leave, while it waits.
+    /// Gets a server connection, in turn. The client may cancel, or leave, while it waits. None is got if the session
+    /// may move meanwhile.
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
         self.seen.asks(self.began);
@@ -239,11 +258,19 @@ impl Session {
             received: &self.pool.metrics.received,
         };
         let mut has_waited = false;
+        let moves = self.home == Home::Here && !in_line.client.is_tls();
+        let (draining, drain) = (&mut self.draining, &self.conn.drain);
         let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
-            Poll::Ready(leased) => Poll::Ready(leased.map_err(refused)),
+            Poll::Ready(leased) => Poll::Ready(leased.map(Some).map_err(refused)),
             Poll::Pending => {
                 if !std::mem::replace(&mut has_waited, true) {
                     self.pool.is_waited_for();
+                }
+                if moves
+                    && Pin::new(&mut *draining).poll(cx).is_ready()
+                    && drain.phase() == Phase::HandingOver
+                {
+                    return Poll::Ready(Ok(None));
                 }
                 in_line.poll_left(cx).map(Err)
             }
@@ -252,7 +279,10 @@ impl Session {
         // Who has not waited need not ask the clock how long.
         let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
         self.pool.metrics.wait.record(waited);
-        let lease = leased.inspect_err(|_| self.seen.released())?;
+        let Some(lease) = leased.inspect_err(|_| self.seen.released())? else {
+            self.seen.released();
+            return Ok(());
+        };
         self.seen.leased(lease.seen.as_ref(), self.began + waited);
         self.lease = Some(Lease::Pooled(lease));
         Ok(())
@@ -397,7 +427,7 @@ impl Session {
             if self.machine.server_is_idle()
                 && self.from_client.is_empty()
                 && self.to_client.is_empty()
-                && Pin::new(&mut self.draining).poll(cx).is_ready()
+                && self.poll_drain(cx).is_ready()
             {
                 return Poll::Ready(Ok(End::Drained));
             }

@@ -3,7 +3,7 @@
 mod proof;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use groove_common::net::{Downstream, Transport};
@@ -12,9 +12,8 @@ use tokio::time::timeout;
 
 use super::cancel::Registered;
 use super::driver::{Parts, Session};
-use super::names::NameBounds;
 use super::settings::{Settings, of_startup};
-use super::state::{Bounds, Machine, Mode};
+use super::state::{Machine, Mode};
 use crate::Shared;
 use crate::config::Auth;
 use crate::console::{self, Access, Console};
@@ -112,7 +111,7 @@ impl Handshake {
             // The code of a second request is not a version that anybody speaks.
             Opening::Ssl | Opening::GssEnc => Err(Error::Version(Version { major: 1234, minor: 5679 })),
             Opening::Cancel(key) => {
-                if !self.shared.cancels.cancel(&key).await {
+                if !self.shared.cancel(key).await {
                     self.shared.login_metrics.stray_cancels.inc();
                 }
                 Ok(Step::Done)
@@ -224,16 +223,10 @@ impl Handshake {
 
     /// The session of a client that is logged in.
     pub fn into_session(self, logged_in: LoggedIn) -> Box<Session> {
-        let limits = &self.shared.directory.config().limits;
-        let statements = NameBounds {
-            count: limits.statements,
-            // No client needs more than that.
-            bytes: u32::try_from(limits.statement_bytes.bytes()).unwrap_or(u32::MAX),
-        };
-        let bounds = Bounds { message: limits.message.bytes(), statements };
+        let bounds = self.shared.directory.config().limits.bounds();
         let LoggedIn { pool, mode, settings, registered, lease } = logged_in;
         let application_name = settings.get("application_name").unwrap_or_default();
-        let seen = self.shared.live.client(&pool, &self.conn, application_name);
+        let seen = self.shared.live.client(&pool, &self.conn, application_name, SystemTime::now());
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
         let Handshake { shared, conn, input, .. } = self;
         Session::new(Parts { shared, conn, input, pool, machine, registered, lease, seen })

@@ -5,6 +5,7 @@
 
 pub mod cancel;
 pub mod driver;
+pub mod handover;
 pub mod handshake;
 mod lease;
 pub mod names;

@@ -36,6 +36,11 @@ impl Names {
         self.known.get(name)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        self.known.iter().map(|(name, statement)| (name.as_ref(), statement))
+    }
+
     /// Whether one more may be added.
     pub fn check_room(&self, bounds: NameBounds, name: &[u8], content: &[u8]) -> Result<(), Error> {
         let NameBounds { count, bytes } = bounds;

@@ -37,6 +37,11 @@ impl Statement {
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
     }
+
+    /// Whether one has.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
 }
 
 /// What the names begin with by which servers know the statements of a pool.
@@ -122,7 +127,7 @@ impl Statements {
     pub fn proven(&self, content: &[u8]) -> Option<Arc<Statement>> {
         let interned = self.0.lock();
         let ByContent(statement) = interned.known.get(content)?;
-        statement.proven.load(Ordering::Relaxed).then(|| Arc::clone(statement))
+        statement.is_proven().then(|| Arc::clone(statement))
     }
 }
 

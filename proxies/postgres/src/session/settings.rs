@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Reported settings that no client can set.
 const FIXED: [&str; 6] = [
     "in_hot_standby",
@@ -22,7 +24,7 @@ const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 type Values = BTreeMap<Box<str>, Box<str>>;
 
 /// Settings as known on one side.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// What the server reports, under its own spelling.
     reported: Values,

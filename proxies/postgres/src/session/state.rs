@@ -20,6 +20,7 @@ mod from_server;
 mod leaks;
 mod listening;
 mod meaning;
+mod portable;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -29,11 +30,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
 pub use listening::Listening;
+pub use portable::{Portable, PortableError};
 pub use unheard::Before;
 
 use by_sql::{BySql, Change, Written};
@@ -50,7 +53,7 @@ use crate::wire::backend::{
 use crate::wire::frontend;
 
 /// When a server connection goes back to its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// When the client leaves.
     Session,

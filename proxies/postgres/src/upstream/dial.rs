@@ -77,6 +77,14 @@ impl Target {
         }
     }
 
+    /// What was [learnt](Target::learn).
+    pub(super) fn learnt(&self) -> Option<SaltedKeys> {
+        match self.password {
+            Some(Stored::Scram(_)) => self.keys.last(),
+            Some(Stored::Plain(_) | Stored::Md5(_)) | None => None,
+        }
+    }
+
     /// What proves us to a server that keeps a verifier with this salt; `None` if we cannot.
     pub fn scram_keys(&self, salt: &[u8], iterations: Iterations) -> Option<Keys> {
         if let Some(keys) = self.keys.get(salt, iterations) {
@@ -155,6 +163,11 @@ impl KeyCache {
         let known = self.0.lock();
         let known = known.as_ref()?;
         (known.salt == salt && known.iterations == iterations).then(|| known.keys.clone())
+    }
+
+    /// Those known last.
+    pub(super) fn last(&self) -> Option<SaltedKeys> {
+        self.0.lock().clone()
     }
 
     /// Remembers keys in place of those before.

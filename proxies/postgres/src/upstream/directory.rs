@@ -52,7 +52,7 @@ pub(super) type PoolKey = (String, String);
 /// A pool, whom it logs in as, and since when no session has been seen to use it.
 pub(super) struct Pooled {
     pub(super) pool: Arc<UserPool>,
-    login: Option<Arc<Login>>,
+    pub(super) login: Option<Arc<Login>>,
     unused_since: Option<Instant>,
 }
 

@@ -80,16 +80,21 @@ impl Login {
         }
     }
 
-    /// As found out at a login: whose password proves the same to us and to the servers.
-    pub(super) fn found(server_user: &str, password: Stored) -> Login {
+    /// As another process has found out at a login.
+    pub(super) fn inherited(server_user: &str, password: Option<Stored>) -> Login {
         Login {
-            password: Some(password.clone()),
+            password: password.clone(),
             certificates: Vec::new(),
             server_user: server_user.to_owned(),
-            server_password: Some(password),
+            server_password: password,
             is_found: true,
             verifier: OnceLock::new(),
         }
+    }
+
+    /// As found out at a login: whose password proves the same to us and to the servers.
+    pub(super) fn found(server_user: &str, password: Stored) -> Login {
+        Login::inherited(server_user, Some(password))
     }
 
     /// Whether a certificate is enough to log in. That it is good, the handshake has seen to.

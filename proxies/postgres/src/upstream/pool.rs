@@ -122,6 +122,18 @@ impl UserPool {
         self.dial.target.load().learn(keys);
     }
 
+    /// What a client's proof told.
+    pub(super) fn learnt(&self) -> Option<SaltedKeys> {
+        self.dial.target.load().learnt()
+    }
+
+    /// Closes idle connections now and busy ones as they come back; none is opened before a session asks for it.
+    pub(super) fn hand_over(&self) {
+        let bounds = bounds(&self.options.load(), &self.dial.target.load(), self.allowed());
+        self.connections.reconfigure(PoolConfig { warm: 0, ..bounds });
+        self.connections.reconnect();
+    }
+
     /// When a session of this pool gives its connection back.
     pub fn mode(&self) -> Mode {
         self.options.load().mode.into()

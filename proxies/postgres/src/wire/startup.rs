@@ -39,6 +39,20 @@ impl Version {
     }
 }
 
+impl CancelKey {
+    /// As one process tells another of it.
+    pub fn to_word(&self) -> Vec<u8> {
+        [&self.pid.to_be_bytes()[..], &self.secret].concat()
+    }
+
+    /// What [`CancelKey::to_word`] has made, if it is that.
+    pub fn of_word(word: &[u8]) -> Option<CancelKey> {
+        let (pid, secret) = word.split_first_chunk()?;
+        let secret = CANCEL_KEY_BYTES.contains(&secret.len()).then(|| Bytes::copy_from_slice(secret))?;
+        Some(CancelKey { pid: i32::from_be_bytes(*pid), secret })
+    }
+}
+
 /// What the first packet asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {

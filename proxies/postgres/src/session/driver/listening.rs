@@ -64,7 +64,7 @@ impl Session {
         let channels: Vec<Channel> = names.map(|name| Channel::from(&name[..])).collect();
         let handed = match channels.is_empty() {
             true => Handed::Kept,
-            false => self.hand_over(lease, &channels, &mut heard).await?,
+            false => self.change_over(lease, &channels, &mut heard).await?,
         };
         // What it hears through the pool already it has heard from there.
         let listening = self.machine.listening();
@@ -79,7 +79,7 @@ impl Session {
     }
 
     /// Has the pool hear what this server connection listens to.
-    async fn hand_over(
+    async fn change_over(
         &self,
         lease: &mut Lease,
         channels: &[Channel],

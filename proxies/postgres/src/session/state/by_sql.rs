@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Backend, CloseRole, Expect, Local, Machine, NAMES_MAX, ParseRole, Run};
 use crate::session::prepared::Statement;
-use crate::sql::{Kinds, Prepared, Reading};
+use crate::sql::{self, Kinds, Prepared, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend;
 
@@ -31,6 +31,14 @@ pub struct Written {
     text: Bytes,
     /// What running it may leave behind.
     reading: Reading,
+}
+
+impl Written {
+    /// As another process has kept it.
+    pub(super) fn again(text: Vec<u8>) -> Written {
+        let reading = Reading { prepared: Vec::new(), ..sql::read(&text) };
+        Written { text: text.into(), reading }
+    }
 }
 
 impl ByText {
@@ -61,7 +69,12 @@ pub(super) enum Change {
 const PORTAL: &[u8] = b"groove";
 
 impl BySql {
-    fn insert(&mut self, name: Box<str>, statement: Arc<Written>) {
+    /// All of them, as they were written.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (Box<str>, Vec<u8>)> {
+        self.known.iter().map(|(name, statement)| (name.clone(), statement.text.to_vec()))
+    }
+
+    pub(super) fn insert(&mut self, name: Box<str>, statement: Arc<Written>) {
         self.bytes += statement.text.len() + name.len();
         if let Some((name, old)) = self.known.remove_entry(&name) {
             self.bytes -= old.text.len() + name.len();
@@ -162,7 +175,7 @@ impl Machine {
         by_sql.or_else(|| self.names.get(name.as_bytes()).map(|known| ByText::Protocol(Arc::clone(known))))
     }
 
-    fn has_room_for(&self, text: &[u8]) -> bool {
+    pub(super) fn has_room_for(&self, text: &[u8]) -> bool {
         let bounds = self.bounds.statements;
         self.by_sql.as_ref().is_none_or(|own| {
             own.known.len() < bounds.count as usize && own.bytes + text.len() <= bounds.bytes as usize

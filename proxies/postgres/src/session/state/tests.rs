@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Backend, Bounds, Machine, Mode, Need};
+use super::{Backend, Bounds, Machine, Mode, Need, Portable, PortableError};
 use crate::error::Error;
 use crate::reply;
 use crate::session::names::NameBounds;
@@ -443,28 +443,102 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
     }
 }
 
-fn simulate(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(2).wrapping_add(1));
-    let statements = Arc::new(Statements::default());
-    let connection = |_| Connection {
+fn connection() -> Connection {
+    Connection {
         server: Server::default(),
         // Room for two statements only: they keep making place for each other.
         backend: Backend::new(settings(), 2),
         to_server: BytesMut::new(),
         from_server: BytesMut::new(),
-    };
-    let mut connections: Vec<Connection> = (0..2).map(connection).collect();
-    let mut free = vec![0, 1];
-    let mut clients = [client(&statements), client(&statements), client(&statements)];
+    }
+}
+
+/// A process: its pool's statements, its server connections, and which of them nobody has.
+struct Process {
+    statements: Arc<Statements>,
+    connections: Vec<Connection>,
+    free: Vec<usize>,
+}
+
+impl Process {
+    fn new() -> Process {
+        let connections = vec![connection(), connection()];
+        Process { statements: Arc::default(), connections, free: vec![0, 1] }
+    }
+}
+
+/// Moves a client that is at rest on to another process, as bytes; false if it has to stay.
+fn hand_over(client: &mut Client, next: &Process) -> bool {
+    if client.lease.is_some() {
+        return false;
+    }
+    let Some(portable) = client.machine.portable() else { return false };
+    let bytes = postcard::to_stdvec(&portable).unwrap();
+    let read: Portable = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(read, portable);
+    let (mode, bounds, statements) =
+        (client.machine.mode, client.machine.bounds, Arc::clone(&next.statements));
+    client.machine = Machine::resumed(read, mode, bounds, statements).unwrap();
+    assert_eq!(client.machine.portable().as_ref(), Some(&portable), "and so on to a third one");
+    true
+}
+
+/// Whether a batch parses a text that names a statement of the same batch's, which comes later: the name is looked at
+/// with the text, and not again when it is run, restart or not.
+fn names_what_it_makes(messages: &BytesMut) -> bool {
+    let (mut rest, mut is_named) = (messages.clone(), false);
+    while let Some(frame) = decode(&mut rest, &Limits::default()).unwrap() {
+        if let (b'P', Ok(parse)) = (frame.tag, Parse::read(&frame.raw)) {
+            if is_named && parse.name == b"a" {
+                return true;
+            }
+            is_named |= parse.text == b"EXECUTE a";
+        }
+    }
+    false
+}
+
+/// How many clients have moved, and what they had with them.
+#[derive(Default)]
+struct Moved {
+    all: usize,
+    in_transactions: usize,
+    with_part_of_a_message: usize,
+}
+
+fn simulate(seed: u64, moved: &mut Moved) {
+    let mut dice = Dice(seed.wrapping_mul(2).wrapping_add(1));
+    let mut processes = vec![Process::new()];
+    let begin = client(&processes[0].statements);
+    let mut clients = [begin, client(&processes[0].statements), client(&processes[0].statements)];
+    let mut homes = [0; 3];
     for round in 0..200 {
-        for client in &mut clients {
+        // Half of the runs restart now and then, and others wait until they can follow.
+        if seed % 2 == 1 && dice.roll(20) == 0 {
+            processes.push(Process::new());
+        }
+        for (client, home) in clients.iter_mut().zip(&mut homes) {
+            let last = processes.len() - 1;
+            if *home < last && hand_over(client, &processes[last]) {
+                *home = last;
+                moved.all += 1;
+                moved.in_transactions += usize::from(client.machine.status() != Status::Idle);
+                moved.with_part_of_a_message += usize::from(!client.input.is_empty());
+            }
             if client.unsent.is_empty() && client.input.is_empty() && client.lease.is_none() {
                 let mut messages = BytesMut::new();
-                exchange(&mut dice, &mut messages);
+                loop {
+                    messages.clear();
+                    exchange(&mut dice, &mut messages);
+                    if seed.is_multiple_of(2) || !names_what_it_makes(&messages) {
+                        break;
+                    }
+                }
                 client.unsent.extend_from_slice(&messages);
                 client.direct.take(&mut messages, &mut client.expected);
             }
-            step(&mut dice, client, &mut connections, &mut free);
+            let Process { connections, free, .. } = &mut processes[*home];
+            step(&mut dice, client, connections, free);
         }
         for client in &mut clients {
             let common = client.seen.len().min(client.expected.len());
@@ -479,8 +553,58 @@ fn simulate(seed: u64) {
 
 #[test]
 fn a_shared_connection_looks_like_ones_own() {
+    let mut moved = Moved::default();
     for seed in 0..2000 {
-        simulate(seed);
+        simulate(seed, &mut moved);
+    }
+    let Moved { all, in_transactions, with_part_of_a_message } = moved;
+    let seen = format!("{all}, {in_transactions}, {with_part_of_a_message}");
+    assert!(all > 5000 && in_transactions > 50 && with_part_of_a_message > 1000, "{seen} moved");
+}
+
+/// A machine that has something of everything that goes with it.
+fn rich() -> Portable {
+    let mut client = client(&Arc::default());
+    let (mut process, mut dice) = (Process::new(), Dice(7));
+    let mut run = |client: &mut Client, text: &str| {
+        frontend::put_query(&mut client.unsent, text);
+        for turn in 0.. {
+            if client.unsent.is_empty() && client.input.is_empty() && client.lease.is_none() {
+                break;
+            }
+            assert!(turn < 1000, "{text} does not end: {client:?}", client = client.machine);
+            step(&mut dice, client, &mut process.connections, &mut process.free);
+        }
+    };
+    run(&mut client, "zoneA");
+    run(&mut client, "SET my.own = '1'");
+    run(&mut client, "PREPARE p AS one");
+    frontend::put_parse(&mut client.unsent, b"a", b"one\0\0\0");
+    put(&mut client.unsent, b'S', |_| {});
+    run(&mut client, "one");
+    run(&mut client, "begin");
+    client.machine.portable().unwrap()
+}
+
+#[test]
+fn a_state_that_is_cut_off_or_garbled_is_refused_or_harmless() {
+    let whole = postcard::to_stdvec(&rich()).unwrap();
+    for length in 0..whole.len() {
+        assert!(postcard::from_bytes::<Portable>(&whole[..length]).is_err(), "{length} bytes");
+    }
+    let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 100, bytes: 1 << 16 } };
+    let mut dice = Dice(11);
+    for _ in 0..20_000 {
+        let mut garbled = whole.clone();
+        for _ in 0..=dice.roll(3) {
+            let at = dice.roll(garbled.len());
+            garbled[at] = u8::try_from(dice.roll(256)).unwrap();
+        }
+        if let Ok(portable) = postcard::from_bytes::<Portable>(&garbled)
+            && let Ok(machine) = Machine::resumed(portable, Mode::Transaction, bounds, Arc::default())
+        {
+            machine.check_invariants();
+        }
     }
 }
 
@@ -564,4 +688,31 @@ fn a_farewell_after_the_answer_is_not_for_the_client() {
         put_ready(out, Status::Transaction);
     });
     assert!(client.machine.was_told_fatal() && to_client.ends_with(b"\0\0"), "and within a transaction");
+}
+
+#[test]
+fn what_is_left_of_an_unwanted_message_is_dropped_by_the_next_process() {
+    let mut client = client(&Arc::default());
+    // A COPY that its server has ended with an error: nobody wants the rest of it.
+    let (one, other) = b"d\0\0\0\x0aa longS\0\0\0\x04".split_at(8);
+    client.input.extend_from_slice(one);
+    assert_eq!(client.machine.need(&mut client.input, &mut client.seen).unwrap(), Need::More);
+    assert!(client.input.is_empty() && hand_over(&mut client, &Process::new()));
+    client.input.extend_from_slice(other);
+    assert_eq!(client.machine.need(&mut client.input, &mut client.seen).unwrap(), Need::More);
+    assert_eq!((&client.seen[..], &client.input[..]), (&b"Z\0\0\0\x05I"[..], &b""[..]));
+}
+
+#[test]
+fn a_session_goes_on_only_where_there_is_room_and_the_same_mode() {
+    let bounds = Bounds { message: 1 << 16, statements: NameBounds { count: 100, bytes: 1 << 16 } };
+    let resumed = |mode, bounds| Machine::resumed(rich(), mode, bounds, Arc::default());
+    resumed(Mode::Transaction, bounds).unwrap();
+    for mode in [Mode::Session, Mode::Statement] {
+        assert!(matches!(resumed(mode, bounds), Err(PortableError::Mode)));
+    }
+    let narrow = Bounds { statements: NameBounds { count: 0, bytes: 1 << 16 }, ..bounds };
+    assert!(matches!(resumed(Mode::Transaction, narrow), Err(PortableError::Bounds(_))));
+    let short = Bounds { statements: NameBounds { count: 100, bytes: 10 }, ..bounds };
+    assert!(resumed(Mode::Transaction, short).is_err());
 }

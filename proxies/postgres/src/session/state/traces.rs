@@ -39,6 +39,12 @@ struct Names {
 }
 
 impl Traces {
+    /// Nothing is to be known, as at the end of an exchange.
+    pub(super) fn is_none(&self) -> bool {
+        let Traces { leaves, releases, names, resets_all, is_surveyed: _, troubled } = self;
+        leaves.is_empty() && releases.is_empty() && names.is_none() && !resets_all && !troubled
+    }
+
     fn add_custom(&mut self, name: Box<str>) {
         let custom = &mut self.names.get_or_insert_default().custom;
         if custom.len() < CUSTOM_MAX {
