@@ -246,7 +246,7 @@ impl Session {
     }
 
     /// Gets a server connection, in turn. The client may cancel, or leave, while it waits. None is got if the session
-    /// may move meanwhile.
+    /// may move meanwhile, or the connection has died.
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
         self.seen.asks(self.began);
@@ -274,15 +274,21 @@ impl Session {
                 }
                 in_line.poll_left(cx).map(Err)
             }
-        });
-        let leased = leased.await;
+        })
+        .await;
         // Who has not waited need not ask the clock how long.
         let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
         self.pool.metrics.wait.record(waited);
-        let Some(lease) = leased.inspect_err(|_| self.seen.released())? else {
+        let Some(mut lease) = leased.inspect_err(|_| self.seen.released())? else {
             self.seen.released();
             return Ok(());
         };
+        // One that came straight from another session may have died on the way; nothing was sent on it yet.
+        if has_waited && lease.is_stale() {
+            lease.close();
+            self.seen.released();
+            return Ok(());
+        }
         self.seen.leased(lease.seen.as_ref(), self.began + waited);
         self.lease = Some(Lease::Pooled(lease));
         Ok(())

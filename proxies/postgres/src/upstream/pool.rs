@@ -233,17 +233,14 @@ impl UserPool {
     }
 
     /// A connection for one session, in turn. The session's `timer` is set to the deadline.
-    pub async fn lease(&self, deadline: Instant, timer: &mut Timer) -> Result<Leased, LeaseError<Error>> {
+    pub fn lease(
+        &self,
+        deadline: Instant,
+        timer: &mut Timer,
+    ) -> impl Future<Output = Result<Leased, LeaseError<Error>>> {
         timer.set(deadline);
         let waiter = Waiter { deadline: Some(deadline), ..Waiter::default() };
-        loop {
-            let mut lease = self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx))).await?;
-            // One that came straight from another session may have died on the way; nothing was sent on it yet.
-            if !lease.is_stale() {
-                return Ok(lease);
-            }
-            lease.close();
-        }
+        self.connections.lease_timed(waiter, poll_fn(|cx| timer.poll(cx)))
     }
 
     /// As [`UserPool::lease`], beginning now.
