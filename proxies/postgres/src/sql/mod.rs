@@ -3,6 +3,7 @@
 
 mod block;
 mod lexer;
+mod mask;
 mod prepared;
 mod reading;
 pub mod recent;
@@ -10,4 +11,5 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+pub use mask::{Masked, TEXT_MAX, mask};
 pub use reading::{Block, Kinds, Prepared, Reading, read};
