@@ -19,6 +19,7 @@ mod from_server;
 #[cfg(test)]
 mod leaks;
 mod meaning;
+mod notes;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -31,6 +32,7 @@ use bytes::{Bytes, BytesMut};
 pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
+pub use notes::{Finished, How, Notes, Outcome, Settled, Text};
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;
@@ -220,6 +222,8 @@ pub struct Machine {
     terminated: bool,
     told_fatal: bool,
     queries: u64,
+    /// Only while somebody wants to know.
+    notes: Option<Box<Notes>>,
 }
 
 impl Machine {
@@ -252,6 +256,7 @@ impl Machine {
             terminated: false,
             told_fatal: false,
             queries: 0,
+            notes: None,
         }
     }
 
@@ -422,5 +427,6 @@ impl Machine {
         debug_assert!(self.expected.len() <= EXPECTED_MAX + OWN_MAX, "bounded");
         debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
         self.names.check_invariants(self.bounds.statements);
+        self.check_notes();
     }
 }

@@ -71,6 +71,9 @@ impl Machine {
         splice: &mut Splice<'_>,
         backend: &mut Backend,
     ) -> Result<Progress, Error> {
+        if self.notes.is_some() && !self.note_message(tag, total, splice.rest()) {
+            return Ok(Progress::Incomplete);
+        }
         match tag {
             Tag::Terminate => {
                 self.terminated = true;
@@ -104,10 +107,16 @@ impl Machine {
                 self.queries += 1;
                 let before = self.unnamed.clone();
                 self.note(&Reading::unknown(), backend);
+                if self.notes.is_some() {
+                    self.note_call();
+                }
                 self.expected.push_back(Expect::Query { before, change: None });
             }
             Tag::Execute => {
                 self.queries += 1;
+                if self.notes.is_some() {
+                    self.note_execute(splice.rest());
+                }
                 self.extended(Expect::Execute);
             }
             Tag::Parse if self.is_shared() => return self.parse(total, splice, backend),
@@ -172,6 +181,9 @@ impl Machine {
             }
         } else if self.is_shared() {
             self.note(&Reading::unknown(), backend);
+        }
+        if self.notes.is_some() {
+            self.note_query(splice.rest().get(..total).unwrap_or(splice.rest()));
         }
         // A simple query destroys the unnamed statement.
         let before = self.unnamed.replace(None);
