@@ -14,6 +14,7 @@ mod roles;
 mod scram;
 mod sessions;
 mod suites;
+mod tap;
 mod transparency;
 
 use std::future::Future;

@@ -299,7 +299,7 @@ impl ClientSeat {
     /// It was given a server connection at its login, at `now`, and has asked for nothing yet.
     pub fn holds(&self, server: Option<&ServerSeat>, now: Instant) {
         self.leased(server, now);
-        self.worked_us.store(self.worked_us.load(Relaxed) | NOT_YET, Relaxed);
+        self.parts();
     }
 
     /// It wants a server connection since `now`.
@@ -361,6 +361,11 @@ impl ClientSeat {
         sum.store(sum.load(Relaxed) + now_us.saturating_sub(since), Relaxed);
         self.worked_us.store(now_us, Relaxed);
         Some(now_us)
+    }
+
+    /// What the client has said last asks for nothing: a goodbye.
+    pub fn parts(&self) {
+        self.worked_us.store(self.worked_us.load(Relaxed) | NOT_YET, Relaxed);
     }
 
     /// Microseconds of the transaction that ends now, and those of them in which something ran.

@@ -429,6 +429,9 @@ impl Session {
     /// Leaves the server connection, whatever it is in the midst of.
     async fn abandon(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
+        if !self.machine.is_busy() {
+            self.seen.parts();
+        }
         self.count();
         self.shared.tap.leave(&mut self.machine, &self.seen, &lease);
         self.seen.released();
