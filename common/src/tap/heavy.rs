@@ -2,7 +2,7 @@
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data
 //! streams", 2005), with the least being thrown out many at a time: when twice as many are known as are to be kept,
-//! the lesser half goes, and whoever is new afterwards begins with the count of the greatest that went. A count is
+//! the lesser half goes, and whoever is new afterwards begins with the weight of the greatest that went. A weight is
 //! never too small, and too great by no more than that.
 
 use std::borrow::Borrow;
@@ -11,11 +11,11 @@ use std::hash::Hash;
 
 /// What is counted of one of many.
 pub trait Tally {
-    /// Of what has been counted `count` times at the most, and of which nothing else is known.
-    fn new(count: u64) -> Self;
+    /// Of what weighs so much at the most, and of which nothing else is known.
+    fn new(weight: u64) -> Self;
 
-    /// How often it came.
-    fn count(&self) -> u64;
+    /// How heavy it is, at the most: how often it came, or what is to count instead.
+    fn weight(&self) -> u64;
 }
 
 /// The heaviest of many.
@@ -23,7 +23,7 @@ pub trait Tally {
 pub struct Heavy<K, T> {
     kept: usize,
     tallies: HashMap<K, T>,
-    /// The greatest count that was thrown out.
+    /// The greatest weight that was thrown out.
     floor: u64,
 }
 
@@ -51,11 +51,11 @@ impl<K: Hash + Eq + Ord, T: Tally> Heavy<K, T> {
     }
 
     fn thin(&mut self) {
-        let mut counts: Vec<u64> = self.tallies.values().map(Tally::count).collect();
-        let (_, median, _) = counts.select_nth_unstable(self.kept);
+        let mut weights: Vec<u64> = self.tallies.values().map(Tally::weight).collect();
+        let (_, median, _) = weights.select_nth_unstable(self.kept);
         let least = *median;
-        // More than half may have this very count: all of them go.
-        self.tallies.retain(|_, tally| tally.count() > least);
+        // More than half may have this very weight: all of them go.
+        self.tallies.retain(|_, tally| tally.weight() > least);
         self.floor = self.floor.max(least);
     }
 

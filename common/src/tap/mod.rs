@@ -22,7 +22,7 @@ mod verb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -49,7 +49,7 @@ const WANTED: u8 = 1 << 1;
 #[derive(Debug)]
 pub struct Hub<F, S> {
     reasons: AtomicU8,
-    watchers: ArcSwap<Vec<Arc<Watcher<F, S>>>>,
+    watchers: ArcSwap<Watchers<F, S>>,
     /// Held by whoever changes `watchers`.
     change: Mutex<()>,
     watching: Gauge,
@@ -75,6 +75,9 @@ pub struct Watch<F, S> {
     /// What was seen.
     pub seen: mpsc::Receiver<Arc<S>>,
 }
+
+/// All who watch.
+pub type Watchers<F, S> = Vec<Arc<Watcher<F, S>>>;
 
 /// A series of the hub's: its name, and what it counts.
 pub type Series = (&'static str, &'static str);
@@ -135,7 +138,7 @@ impl<F, S> Hub<F, S> {
         Some(Watch { hub: Arc::clone(self), watcher, seen })
     }
 
-    fn set(&self, watchers: Vec<Arc<Watcher<F, S>>>) {
+    fn set(&self, watchers: Watchers<F, S>) {
         self.watching.set(i64::try_from(watchers.len()).unwrap_or(i64::MAX));
         let is_watched = !watchers.is_empty();
         self.watchers.store(Arc::new(watchers));
@@ -143,7 +146,7 @@ impl<F, S> Hub<F, S> {
     }
 
     /// Those who watch at this instant.
-    pub fn watchers(&self) -> arc_swap::Guard<Arc<Vec<Arc<Watcher<F, S>>>>> {
+    pub fn watchers(&self) -> Guard<Arc<Watchers<F, S>>> {
         self.watchers.load()
     }
 

@@ -42,7 +42,7 @@ impl tap::Tally for Tally {
         Self { count, ..Self::default() }
     }
 
-    fn count(&self) -> u64 {
+    fn weight(&self) -> u64 {
         self.count
     }
 }

@@ -74,7 +74,7 @@ impl tap::Tally for Tally {
         Tally { weight, text: Box::default(), count: 0, rows: 0, errors: 0, times: Times::new() }
     }
 
-    fn count(&self) -> u64 {
+    fn weight(&self) -> u64 {
         self.weight
     }
 }

@@ -222,10 +222,10 @@ impl Machine {
         }
         let Some(start) = rest.get(..total.min(TEXT_MAX)) else { return false };
         let body = start.get(HEADER..).unwrap_or_default();
-        match tag {
-            Tag::Parse => self.note_parse(body, total),
-            Tag::Bind => self.note_bind(start),
-            _ => {}
+        if tag == Tag::Parse {
+            self.note_parse(body, total);
+        } else if tag == Tag::Bind {
+            self.note_bind(start);
         }
         true
     }
@@ -380,3 +380,7 @@ fn rows(tag: &[u8]) -> u64 {
     let number = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     std::str::from_utf8(number).ok().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "notes_tests.rs"]
+mod tests;
