@@ -394,6 +394,7 @@ impl Session {
             self.lease = Some(lease);
             return Ok(());
         }
+        self.machine.rest_notes();
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::idle);
         let is_dirty = !lease.backend.dirt.is_empty();

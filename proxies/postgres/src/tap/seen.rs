@@ -90,6 +90,6 @@ fn masked(text: &Text, (escapes, is_readable): (bool, bool)) -> Masked {
         Text::Sql(_) if !is_readable => Masked::named("(in an encoding that is not read)"),
         Text::Sql(content) => mask(cstr(content).map_or(content, |(text, _)| text), escapes),
         Text::Call => Masked::named("(function call)"),
-        Text::Unknown => Masked::named("(prepared before anybody watched)"),
+        Text::Unknown => Masked::named("(text not kept)"),
     }
 }

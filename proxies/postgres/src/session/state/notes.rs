@@ -209,6 +209,14 @@ impl Machine {
         self.notes.as_deref_mut()
     }
 
+    /// The session has given its server connection back: an idle one keeps what it cannot do without.
+    #[inline]
+    pub fn rest_notes(&mut self) {
+        if self.notes.as_ref().is_some_and(|notes| notes.texts.is_empty()) {
+            self.notes = None;
+        }
+    }
+
     /// What was noted; nothing is any more.
     pub fn take_notes(&mut self) -> Option<Box<Notes>> {
         self.notes.take()

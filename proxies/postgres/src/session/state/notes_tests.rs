@@ -181,6 +181,7 @@ fn what_an_error_skips_is_not_told() {
             bind(out, "", "");
             execute(out, "", 0);
         }
+        frontend::put_query(out, "skipped");
         frontend::put_sync(out);
         parse(out, "b", "bad");
         frontend::put_sync(out);
