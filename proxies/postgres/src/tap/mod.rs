@@ -26,12 +26,10 @@ mod summary;
 mod tests;
 pub mod verb;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use groove_common::balance::Dice;
 use groove_common::discovery::fresh_dice;
 use groove_common::tap::{ALL, Hub, Watcher};
 use groove_common::telemetry::Registry;
@@ -62,6 +60,8 @@ pub struct Tap {
     hub: Arc<Hub<Filter, Seen>>,
     /// A statement that takes so many microseconds is logged.
     slow_us: AtomicU64,
+    /// Where the dice stand, which all sessions share.
+    dice: AtomicU64,
 }
 
 /// Whose statements have ended.
@@ -84,7 +84,8 @@ impl Tap {
                 "Statements that no watcher of the tap was told, as its queue was full",
             ),
         );
-        let tap = Tap { hub, slow_us: AtomicU64::new(NEVER) };
+        let dice = AtomicU64::new(fresh_dice().bits());
+        let tap = Tap { hub, slow_us: AtomicU64::new(NEVER), dice };
         tap.set_slow(slow);
         tap
     }
@@ -144,10 +145,21 @@ impl Tap {
         if !self.hub.is_watched() {
             return SmallVec::new();
         }
-        let roll = roll();
+        let roll = self.roll();
         let wants =
             |watcher: &&Arc<Watcher<Filter, Seen>>| watcher.samples(roll) && watcher.filter.fits(client);
         self.hub.watchers().iter().filter(wants).cloned().collect()
+    }
+}
+
+impl Tap {
+    /// Below [`ALL`] (SplitMix64, by Steele, Lea and Flood).
+    fn roll(&self) -> u64 {
+        let step = 0x9E37_79B9_7F4A_7C15;
+        let mut bits = self.dice.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % ALL
     }
 }
 
@@ -156,14 +168,6 @@ impl Filter {
         self.database.as_deref().is_none_or(|database| client.pool.database == database)
             && self.user.as_deref().is_none_or(|user| client.pool.user == user)
     }
-}
-
-/// Below [`ALL`]. Sessions share threads, and each thread has dice of its own.
-fn roll() -> u64 {
-    thread_local! {
-        static DICE: RefCell<Dice> = RefCell::new(fresh_dice());
-    }
-    DICE.with_borrow_mut(|dice| dice.bits() % ALL)
 }
 
 /// Whether backslashes escape in every string, and whether the bytes of texts can be read at all: in some encodings one

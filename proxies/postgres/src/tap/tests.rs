@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime};
 use groove_common::net::Peer;
 use groove_common::testing::Dice;
 
-use super::Seen;
+use groove_common::tap::ALL;
+use groove_common::telemetry::Registry;
+
 use super::summary::Summary;
+use super::{Seen, Tap};
 use crate::session::state::{How, Outcome};
 use crate::sql::mask;
 
@@ -67,4 +70,11 @@ fn times_of_every_size_are_told_within_a_quarter() {
         let told = summary.report(Duration::from_secs(1), 1.0, 0).all.p50_ms * 1e3;
         assert!(told >= us as f64 && told <= us as f64 * 1.26 + 1.0, "{us}: {told}");
     }
+}
+
+#[test]
+fn the_dice_fall_evenly() {
+    let tap = Tap::new(&Registry::new(1), None);
+    let low = (0..20_000).filter(|_| tap.roll() < ALL / 10).count();
+    assert!((1700..2300).contains(&low), "{low}");
 }
