@@ -116,3 +116,68 @@ fn cut(query: &str) -> String {
         Some((end, _)) => format!("{}…", query.get(..end).unwrap_or(query)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_one_line() {
+        let mut statement = Statement {
+            at: "2026-11-26T12:01:02.123456Z".to_owned(),
+            database: "shop".to_owned(),
+            user: "app".to_owned(),
+            peer: "127.0.0.1:40000".to_owned(),
+            application_name: "shop".to_owned(),
+            server: "10.0.0.1:5432".to_owned(),
+            protocol: "extended".to_owned(),
+            fingerprint: "7d966d4a86732505".to_owned(),
+            query: "select ?".to_owned(),
+            rows: 1,
+            took_ms: 0.23,
+            wait_ms: 0.0,
+            outcome: "done".to_owned(),
+            sqlstate: None,
+            together: 1,
+        };
+        assert_eq!(
+            of_statement(&statement),
+            "12:01:02.123456 shop.app done       1 rows     0.230ms  select ?"
+        );
+        (statement.sqlstate, statement.wait_ms) = (Some("22012".to_owned()), 5.0);
+        assert_eq!(
+            of_statement(&statement),
+            "12:01:02.123456 shop.app 22012      1 rows     0.230ms waited 5.000ms  select ?"
+        );
+    }
+
+    #[test]
+    fn a_summary_has_a_row_for_each_fingerprint() {
+        let row = Row {
+            database: "shop".to_owned(),
+            fingerprint: "7d966d4a86732505".to_owned(),
+            query: format!("select {}", "a".repeat(200)),
+            count: 300,
+            rows: 600,
+            errors: 1,
+            share: 0.5,
+            total_ms: 600.0,
+            mean_ms: 2.0,
+            p50_ms: 1.5,
+            p99_ms: 20.0,
+        };
+        let report =
+            Report { seconds: 2.0, seen: 3, dropped: 4, all: row.clone(), statements: vec![row.clone()] };
+        let shown = of_report(&report, 0.01);
+        let mut lines = shown.lines();
+        assert_eq!(
+            lines.next(),
+            Some(
+                "150 statements a second, 0 errors a second, 2.000ms on average; 3 seen in 2.0s of 1%, no room for 4"
+            )
+        );
+        let cells = "50%    300    600   1       2.000ms  1.500ms  20.000ms  600.000ms  shop      select aaa";
+        let last = lines.next_back().unwrap();
+        assert!(last.starts_with(cells) && last.ends_with("a…"), "{last}");
+    }
+}
