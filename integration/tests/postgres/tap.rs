@@ -181,6 +181,27 @@ fn who_watches_and_does_not_look_holds_nobody_up() -> Result<()> {
 }
 
 #[test]
+fn who_never_looks_is_let_go() -> Result<()> {
+    let server = Postgres::start()?;
+    let proxy = Proxy::of(Kind::Postgres).config(TRUSTING).set("SERVER", server.address()).start()?;
+    let mut tap = watch(&proxy, &["--sample", "100%", "--json"])?;
+    tap.signal(Signal::STOP)?;
+    // More than two sockets and a queue hold.
+    let script = server.socket_folder().join("script");
+    std::fs::write(&script, format!("SELECT 1 WHERE {};\n", ["true"; 140].join(" AND ")))?;
+    let file = script.to_string_lossy().into_owned();
+    pgbench(&proxy, &["-n", "-c", "16", "-j", "2", "-t", "1250", "-f", &file])?;
+    let dropped = proxy.metrics()?.sum("groove_postgres_tap_dropped_total", &[]);
+    // It is still there, and given up after half a minute.
+    ensure!(tap.is_running() && watchers(&proxy)? == 1.0);
+    let gone = || watchers(&proxy).ok().filter(|count| *count == 0.0);
+    eventually("it is let go", gone).or_else(|_| eventually("it is let go", gone))?;
+    ensure!(tap.is_running(), "{dropped:?}");
+    ensure!(dropped.is_some_and(|count| count > 0.0), "{dropped:?}");
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_watched_is_said() -> Result<()> {
     let (_server, proxy) = proxy(1)?;
     let admin = proxy.admin().to_string();
