@@ -5,7 +5,7 @@
 //!
 //! | layer | rooms |
 //! |---|---|
-//! | the program | [`app`], [`admin`], [`lifecycle`] |
+//! | the program | [`tap`], [`app`], [`admin`], [`lifecycle`] |
 //! | sockets and servers | [`pool`], [`net`], [`discovery`], [`store`] |
 //! | policy, without IO | [`balance`], [`admission`], [`health`], [`config`], [`telemetry`] |
 //! | words | [`error`], [`ids`] |
@@ -23,5 +23,6 @@ pub mod lifecycle;
 pub mod net;
 pub mod pool;
 pub mod store;
+pub mod tap;
 pub mod telemetry;
 pub mod testing;

@@ -38,7 +38,7 @@ const LAYERS: [&[&str]; 5] = [
     &["error", "ids"],
     &["balance", "admission", "health", "config", "telemetry"],
     &["pool", "net", "discovery", "store"],
-    &["app", "admin", "lifecycle"],
+    &["tap", "app", "admin", "lifecycle"],
     &["testing"],
 ];
 

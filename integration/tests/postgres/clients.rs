@@ -7,7 +7,7 @@ use harness::{Kind, Postgres, Proxy, paths, python};
 
 use super::{TRUSTING, proxy};
 
-fn pgbench(proxy: &Proxy, arguments: &[&str]) -> Result<String> {
+pub(super) fn pgbench(proxy: &Proxy, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(paths::program("pgbench")?);
     command.args(["-h", "127.0.0.1", "-p", &proxy.address().port().to_string(), "-U", "app"]);
     let output = harness::run(command.args(arguments).arg("shop"))?;

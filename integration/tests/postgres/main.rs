@@ -19,6 +19,7 @@ mod sessions;
 mod shares;
 mod storm;
 mod suites;
+mod tap;
 mod transparency;
 
 use std::future::Future;

@@ -109,7 +109,7 @@ impl Proxy for Memcached {
             logins: LoginMetrics::new(&cx.registry),
             makings,
             generations,
-            tap: Hub::new(&cx.registry),
+            tap: tap::hub(&cx.registry),
             cx: cx.clone(),
             started: Instant::now(),
         }))

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::resize::{Agreement, Phase, View};
-use crate::tap::{Hub, Probe};
+use crate::tap::{self, Probe};
 use crate::tenant::counters::LoginMetrics;
 use crate::tenant::directory::Makings;
 use crate::tenant::generations::Generations;
@@ -91,7 +91,7 @@ impl Scene {
         let metrics = Metrics::new(&cx.registry);
         let generations = Generations::new(None, Arc::clone(&topology)).unwrap();
         let reception = Reception::new(1, LoginMetrics::new(&cx.registry), generations);
-        let (tap, access) = (Probe::new(Hub::new(&cx.registry)), cx.access.clone());
+        let (tap, access) = (Probe::new(tap::hub(&cx.registry)), cx.access.clone());
         let worker = Worker::new(Arc::clone(&topology), metrics, access, reception, tap, Instant::now());
         let endpoint = |path: &std::path::PathBuf| {
             Endpoint::from(format!("unix:{}", path.display()).parse::<groove_common::ids::Address>().unwrap())

@@ -32,6 +32,9 @@ pub struct Config {
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
+    /// Statements that take longer are logged, without their literals; none if left out.
+    #[serde(default)]
+    pub slow_query: Option<Duration>,
     /// How long a drain may take before what is left is cut.
     #[serde(default = "default_drain")]
     pub drain: Duration,

@@ -21,6 +21,7 @@ fn the_smallest_file_is_enough() {
     let shop = &config.databases["shop"];
     assert_eq!((shop.pool.mode, shop.pool.size, shop.pool.min), (PoolMode::Transaction, 20, 0));
     assert_eq!((config.auth, &config.limits), (Auth::Password, &Limits::default()));
+    assert_eq!(config.slow_query, None);
 }
 
 #[test]
@@ -50,6 +51,7 @@ users:
 auth_query: {{database: shop, user: asker, password: ask, query: SELECT name FROM users WHERE name = $1, ttl: 1m}}
 console: {{admins: [app], stats: [md, scram], pause_timeout: 5s}}
 limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
+slow_query: 500ms
 "
     );
     let config: Config = check_text("all", &text).unwrap();
@@ -57,6 +59,7 @@ limits: {{login: 5s, logins: 10, message: 64KiB, statements: 100, pools: 7}}
     assert_eq!(config.databases["shop"].wish(), Wish::Replica { or_primary: false });
     assert_eq!(config.users["app"].server_user.as_deref(), Some("owner"));
     assert_eq!((config.limits.pools, config.limits.message), (7, Size::kib(64)));
+    assert_eq!(config.slow_query, Some(Duration::from_millis(500)));
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod roles;
 pub mod route;
 pub mod session;
 pub mod sql;
+pub mod tap;
 pub mod upstream;
 pub mod wire;
 
@@ -39,6 +40,8 @@ pub struct Shared {
     pub history: console::History,
     /// The program around us.
     pub control: groove_common::app::Control,
+    /// Who is told of statements.
+    pub tap: tap::Tap,
     /// Where exchanges are logged.
     pub access: AccessLog,
     /// Clients that may be logging in at once.

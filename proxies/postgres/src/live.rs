@@ -83,6 +83,8 @@ pub struct Client {
     rested_us: AtomicU64,
     /// Time outside of transactions in which it kept its server connection.
     away_us: AtomicU64,
+    /// Since when its server connection works for it without a rest, or does not yet ([`NOT_YET`]).
+    worked_us: AtomicU64,
     link: AtomicU64,
     killed: AtomicBool,
     task: OnceLock<Waker>,
@@ -109,6 +111,9 @@ pub struct ClientSeat(Arc<Client>);
 
 /// The place of a server connection, for as long as it lives.
 pub struct ServerSeat(Arc<Server>);
+
+/// Set in a time when nothing has been asked for since.
+const NOT_YET: u64 = 1 << 63;
 
 /// Stands for us among the numbers of clients.
 const OURS: u64 = u64::MAX;
@@ -154,6 +159,7 @@ impl Live {
             resting_us: AtomicU64::new(0),
             rested_us: AtomicU64::new(0),
             away_us: AtomicU64::new(0),
+            worked_us: AtomicU64::new(now_us),
             link: AtomicU64::new(0),
             killed: AtomicBool::new(false),
             task: OnceLock::new(),
@@ -307,6 +313,12 @@ impl ClientSeat {
         Arc::clone(&self.0)
     }
 
+    /// It was given a server connection at its login, at `now`, and has asked for nothing yet.
+    pub fn holds(&self, server: Option<&ServerSeat>, now: Instant) {
+        self.leased(server, now);
+        self.parts();
+    }
+
     /// It wants a server connection since `now`.
     pub fn asks(&self, now: Instant) {
         self.asked_us.store(self.live.us_of(now), Relaxed);
@@ -315,7 +327,9 @@ impl ClientSeat {
 
     /// It has got one, at `now`.
     pub fn leased(&self, server: Option<&ServerSeat>, now: Instant) {
-        self.started_us.store(self.live.us_of(now), Relaxed);
+        let now_us = self.live.us_of(now);
+        self.started_us.store(now_us, Relaxed);
+        self.worked_us.store(now_us, Relaxed);
         self.state.store(State::Active as u8, Relaxed);
         if let Some(ServerSeat(server)) = server {
             self.link.store(server.number, Relaxed);
@@ -334,24 +348,54 @@ impl ClientSeat {
     /// Nothing runs on its server connection, within a transaction or outside of one.
     pub fn rests(&self) {
         if self.resting_us.load(Relaxed) == 0 {
-            self.resting_us.store(self.live.now_us(), Relaxed);
+            let now_us = self.live.now_us();
+            self.resting_us.store(now_us, Relaxed);
+            self.worked_until(now_us);
         }
     }
 
-    /// Something does again; `was_idle` if it rested outside of a transaction.
-    pub fn works(&self, was_idle: bool) {
-        let since = take(&self.resting_us);
-        if since != 0 {
-            let rested = self.live.now_us().saturating_sub(since);
-            let sum = if was_idle { &self.away_us } else { &self.rested_us };
-            sum.store(sum.load(Relaxed) + rested, Relaxed);
+    /// What the client sent at once is done, if it sent something.
+    fn worked_until(&self, now_us: u64) {
+        let since_us = self.worked_us.load(Relaxed);
+        if since_us & NOT_YET == 0 {
+            let worked = Duration::from_micros(now_us.saturating_sub(since_us));
+            self.pool.metrics.query_seconds.record(worked);
         }
+    }
+
+    /// The client asks for something: the time, if nothing ran before. `was_idle` if it rested outside of a transaction.
+    pub fn works(&self, was_idle: bool) -> Option<u64> {
+        let since = take(&self.resting_us);
+        if since == 0 {
+            let since_us = self.worked_us.load(Relaxed);
+            if since_us & NOT_YET != 0 {
+                self.worked_us.store(since_us & !NOT_YET, Relaxed);
+            }
+            return None;
+        }
+        let now_us = self.live.now_us();
+        let sum = if was_idle { &self.away_us } else { &self.rested_us };
+        sum.store(sum.load(Relaxed) + now_us.saturating_sub(since), Relaxed);
+        self.worked_us.store(now_us, Relaxed);
+        Some(now_us)
+    }
+
+    /// What the client has said last asks for nothing: a goodbye.
+    pub fn parts(&self) {
+        self.worked_us.store(self.worked_us.load(Relaxed) | NOT_YET, Relaxed);
     }
 
     /// Microseconds of the transaction that ends now, and those of them in which something ran.
     pub fn spent(&self, was_idle: bool) -> (u64, u64) {
-        self.works(was_idle);
-        let now_us = self.live.now_us();
+        let now_us = match self.resting_us.load(Relaxed) {
+            0 => {
+                let now_us = self.live.now_us();
+                self.worked_until(now_us);
+                now_us
+            }
+            _ => self.works(was_idle).unwrap_or_else(|| self.live.now_us()),
+        };
+        self.worked_us.store(now_us | NOT_YET, Relaxed);
         let held = now_us.saturating_sub(self.started_us.load(Relaxed));
         self.started_us.store(now_us, Relaxed);
         let in_transaction = held.saturating_sub(take(&self.away_us));

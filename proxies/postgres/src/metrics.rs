@@ -26,6 +26,10 @@ pub struct PoolMetrics {
     pub transaction_us: Counter,
     /// Microseconds of those in which something ran.
     pub query_us: Counter,
+    /// How long transactions took.
+    pub transaction_seconds: Histogram,
+    /// How long servers were at what clients sent at once.
+    pub query_seconds: Histogram,
     /// Cancel requests carried out.
     pub cancels: Counter,
     /// Times that a server was asked what a session has left on its connection.
@@ -48,6 +52,7 @@ impl PoolMetrics {
     pub fn new(registry: &Registry, database: &str, user: &str) -> PoolMetrics {
         let labels = [("database", database), ("user", user)];
         let counter = |name, help| registry.counter(name, help, &labels);
+        let histogram = |name, help| registry.histogram(name, help, &labels);
         let error = |kind: Kind| {
             let labels = [("database", database), ("user", user), ("kind", kind.label())];
             registry.counter("groove_postgres_errors", "What went wrong, by kind", &labels)
@@ -55,10 +60,9 @@ impl PoolMetrics {
         PoolMetrics {
             transactions: counter("groove_postgres_transactions", "Transactions (in session mode: sessions)"),
             queries: counter("groove_postgres_queries", "Queries, executions and function calls"),
-            wait: registry.histogram(
+            wait: histogram(
                 "groove_postgres_wait_seconds",
                 "How long clients waited for a server connection",
-                &labels,
             ),
             connects: counter("groove_postgres_server_connects", "Logins on servers"),
             received: counter("groove_postgres_received_bytes", "Bytes from clients that are logged in"),
@@ -70,6 +74,14 @@ impl PoolMetrics {
             query_us: counter(
                 "groove_postgres_query_microseconds",
                 "Time of transactions in which a server worked for its client",
+            ),
+            transaction_seconds: histogram(
+                "groove_postgres_transaction_seconds",
+                "How long transactions took (in session mode: sessions), from their server connection on",
+            ),
+            query_seconds: histogram(
+                "groove_postgres_query_seconds",
+                "How long servers were at what clients sent at once: a statement, or a pipeline of them",
             ),
             cancels: counter("groove_postgres_cancels", "Cancel requests carried out"),
             surveys: counter(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, Resumed, StartError};
-use groove_common::net::{Downstream, Service, SharedService, TlsStart};
+use groove_common::net::{Downstream, Drain, Service, SharedService, TlsStart};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -24,12 +24,14 @@ use crate::session::cancel::Cancels;
 use crate::session::driver::Session;
 use crate::session::handover::{self, Resumable};
 use crate::session::handshake::{Accepted, Admitted, Handshake};
+use crate::tap::{self, Tap};
 use crate::upstream::Directory;
 use crate::wire::startup::CancelKey;
 
 /// groove-postgres.
 pub struct Postgres {
     shared: Arc<Shared>,
+    drain: Drain,
 }
 
 /// Its own verbs.
@@ -37,6 +39,8 @@ pub struct Postgres {
 pub enum Verb {
     /// Print a configuration that does what this pgbouncer.ini does
     ImportPgbouncer(ImportPgbouncer),
+    /// Show what goes through: each statement, or what takes most time; never a literal
+    Tap(tap::verb::Tap),
 }
 
 impl Proxy for Postgres {
@@ -56,6 +60,7 @@ impl Proxy for Postgres {
         let shared = Shared {
             directory: Directory::start(&config, cx, &live)?,
             live,
+            tap: Tap::new(&cx.registry, config.slow_query.map(groove_common::config::Duration::get)),
             history: History::default(),
             control: cx.control.clone(),
             cancels: Arc::new(Cancels::default()),
@@ -66,7 +71,7 @@ impl Proxy for Postgres {
         };
         let shared = Arc::new(shared);
         cx.runtime.spawn(console::keep_history(Arc::downgrade(&shared)));
-        Ok(Arc::new(Postgres { shared }))
+        Ok(Arc::new(Postgres { shared, drain: cx.drain.clone() }))
     }
 
     fn service(self: &Arc<Postgres>) -> Service {
@@ -74,7 +79,9 @@ impl Proxy for Postgres {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        self.shared.directory.reload(&config)
+        self.shared.directory.reload(&config)?;
+        self.shared.tap.set_slow(config.slow_query.map(groove_common::config::Duration::get));
+        Ok(())
     }
 
     fn hand_over(&self) {
@@ -101,14 +108,19 @@ impl Proxy for Postgres {
         json!({ "clusters": directory.cluster_status(), "pools": pools })
     }
 
+    fn routes(self: &Arc<Postgres>) -> admin::Routes {
+        tap::api::routes(&self.shared, &self.drain)
+    }
+
     async fn demo(args: demo::Args) -> Result<Vec<DemoRow>, StartError> {
         demo::run(args).await
     }
 
-    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
+    async fn verb(verb: Verb, admin: admin::Client) -> Result<(), StartError> {
         match verb {
             // A file in, a file out: no running proxy is asked.
             Verb::ImportPgbouncer(import) => import.run(),
+            Verb::Tap(tap) => tap.run(admin).await,
         }
     }
 }
@@ -212,6 +224,6 @@ mod tests {
         let (session, future) = (size_of::<Session>(), size(Postgres::serve));
         let seen = size_of::<crate::live::Client>();
         assert!(seen <= 192, "{seen} bytes for the console");
-        assert!(session <= 808 && future <= 608, "{session} bytes, and {future} to run it");
+        assert!(session <= 816 && future <= 608, "{session} bytes, and {future} to run it");
     }
 }

@@ -4,31 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use groove_common::admin::{Request, Response, Routes, plain, stream};
+use groove_common::admin::{Request, Response, Routes, plain};
 use groove_common::net::Drain;
+use groove_common::tap::{Pace, Tell, answer};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::seen::{self, Seen, readable};
 use super::summary::{Report, Summary};
-use super::{Filter, Hub, Watch};
+use super::{Filter, Hub};
 use crate::upstream::Topology;
-
-/// Exchanges that are written at once.
-const BATCH_LEN: usize = 512;
-/// Chunks on their way to a watcher.
-const CHUNKS: usize = 4;
-/// A watcher that takes nothing for so long is given up.
-const UNREAD_MAX: Duration = Duration::from_secs(30);
-/// How often it is told what there was no room for.
-const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
-/// The lengths of an interval.
-const EVERY_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
-/// Lines of a list.
-const TOP: std::ops::RangeInclusive<usize> = 1..=1000;
 
 /// What a watcher wants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,35 +124,16 @@ fn watch(hub: &Arc<Hub>, topology: &Topology, drain: &Drain, request: &Request) 
     let Some(watch) = hub.watch(filter, wish.sample) else {
         return plain(StatusCode::TOO_MANY_REQUESTS, "as many watch as may");
     };
-    let (chunks, parts) = mpsc::channel(CHUNKS);
-    let drain = drain.clone();
-    tokio::spawn(async move {
-        let told = async {
-            match wish.top {
-                None => tell_each(watch, &chunks).await,
-                Some(top) => tell_summaries(watch, &wish, top, &chunks).await,
-            }
-        };
-        tokio::select! {
-            () = told => (),
-            () = chunks.closed() => (),
-            () = drain.draining() => (),
-        }
-    });
-    stream("application/x-ndjson", parts)
+    answer::<Summary, _>(watch, wish.pace(), drain.clone())
 }
 
 impl Wish {
+    fn pace(&self) -> Pace {
+        Pace { sample: self.sample, top: self.top, every_ms: self.every_ms }
+    }
+
     fn check(&self, topology: &Topology) -> Result<(), String> {
-        if !(self.sample > 0.0 && self.sample <= 1.0) {
-            return Err("`sample` is a share above 0 and up to 1".to_owned());
-        }
-        if !EVERY_MS.contains(&self.every_ms) {
-            return Err("`every_ms` is from 100 (100ms) to 600000 (10m)".to_owned());
-        }
-        if self.top.is_some_and(|top| !TOP.contains(&top)) {
-            return Err("`top` is from 1 to 1000".to_owned());
-        }
+        self.pace().check()?;
         let clusters: Vec<_> = topology.clusters.iter().map(|backend| backend.name()).collect();
         let tenants: Vec<_> = topology.directory.tenants().iter().map(|tenant| tenant.name()).collect();
         for (what, name, known) in [("cluster", &self.cluster, clusters), ("tenant", &self.tenant, tenants)] {
@@ -184,67 +150,27 @@ impl Wish {
     }
 }
 
-/// Each exchange in a line, until nobody reads them.
-async fn tell_each(mut watch: Watch, chunks: &mpsc::Sender<Bytes>) {
-    let mut batch = Vec::with_capacity(BATCH_LEN);
-    let (mut told, mut tick) = (0, interval(TELL_DROPPED_EVERY));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let mut chunk = Vec::new();
-        tokio::select! {
-            _ = watch.seen.recv_many(&mut batch, BATCH_LEN) => {
-                for seen in batch.drain(..) {
-                    write(&mut chunk, &Line::Exchange(Exchange::from(&*seen)));
-                }
-            }
-            _ = tick.tick() => {
-                let dropped = watch.dropped();
-                if dropped > told {
-                    write(&mut chunk, &Line::Dropped { exchanges: dropped - told });
-                    told = dropped;
-                }
-            }
-        }
-        if !chunk.is_empty() && !send(chunks, chunk).await {
-            return;
-        }
+impl Tell for Summary {
+    type Seen = Seen;
+    type Line = Line;
+
+    fn new(top: usize) -> Self {
+        Self::new(top)
     }
-}
 
-/// A summary of each interval in a line.
-async fn tell_summaries(mut watch: Watch, wish: &Wish, top: usize, chunks: &mpsc::Sender<Bytes>) {
-    let every = Duration::from_millis(wish.every_ms);
-    let mut batch = Vec::with_capacity(BATCH_LEN);
-    let (mut summary, mut told, mut since) = (Summary::new(top), 0, Instant::now());
-    let mut tick = tokio::time::interval_at(since + every, every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            _ = tick.tick() => {
-                let dropped = watch.dropped();
-                let report = summary.report(since.elapsed(), wish.sample, dropped - told);
-                let mut chunk = Vec::new();
-                write(&mut chunk, &Line::Summary(report));
-                if !send(chunks, chunk).await {
-                    return;
-                }
-                (summary, told, since) = (Summary::new(top), dropped, Instant::now());
-            }
-            _ = watch.seen.recv_many(&mut batch, BATCH_LEN) => {
-                batch.drain(..).for_each(|seen| summary.add(&seen));
-            }
-        }
+    fn add(&mut self, seen: &Seen) {
+        self.add(seen);
     }
-}
 
-fn write(chunk: &mut Vec<u8>, line: &Line) {
-    // Writing to memory cannot fail, and neither can what is written.
-    serde_json::to_writer(&mut *chunk, line).unwrap_or_default();
-    chunk.push(b'\n');
-}
+    fn summary(&self, took: Duration, sample: f64, dropped: u64) -> Line {
+        Line::Summary(self.report(took, sample, dropped))
+    }
 
-/// False: nobody takes it.
-async fn send(chunks: &mpsc::Sender<Bytes>, chunk: Vec<u8>) -> bool {
-    matches!(timeout(UNREAD_MAX, chunks.send(Bytes::from(chunk))).await, Ok(Ok(())))
+    fn exchange(seen: &Seen) -> Line {
+        Line::Exchange(seen.into())
+    }
+
+    fn dropped(exchanges: u64) -> Line {
+        Line::Dropped { exchanges }
+    }
 }

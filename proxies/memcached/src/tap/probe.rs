@@ -3,16 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 use groove_common::balance::Dice;
 use groove_common::discovery::fresh_dice;
+use groove_common::tap::ALL;
 use smallvec::SmallVec;
 
 use super::seen::Result;
-use super::{ALL, Hub, Seen, Server, Verb, Watcher};
+use super::{Filter, Hub, Seen, Server, Verb, Watcher};
 use crate::session::state::{Answer, Ticket};
 use crate::wire::meta::Request;
 
@@ -61,7 +61,7 @@ impl Probe {
     /// Does anybody watch?
     #[inline]
     pub fn is_watched(&self) -> bool {
-        self.hub.is_watched.load(Ordering::Relaxed)
+        self.hub.is_watched()
     }
 
     /// Is the answer of a noted request to come?
@@ -78,12 +78,13 @@ impl Probe {
         asker: impl FnOnce() -> Asker<'a>,
     ) -> Option<Begun> {
         let roll = self.dice.borrow_mut().bits() % ALL;
-        let watchers = self.hub.watchers.load();
-        if !watchers.iter().any(|watcher| roll < watcher.threshold) {
+        let watchers = self.hub.watchers();
+        if !watchers.iter().any(|watcher| watcher.samples(roll)) {
             return None;
         }
         let asker = asker();
-        let wants = |watcher: &&Arc<Watcher>| roll < watcher.threshold && watcher.fits(request.key, asker);
+        let wants =
+            |watcher: &&Arc<Watcher>| watcher.samples(roll) && watcher.filter.fits(request.key, asker);
         let watchers: SmallVec<[Arc<Watcher>; 1]> = watchers.iter().filter(wants).cloned().collect();
         if watchers.is_empty() {
             return None;
@@ -107,7 +108,7 @@ impl Probe {
     pub fn wait(&self, session: usize, ticket: Ticket, begun: Begun) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= WAITING_MAX {
-            return begun.watchers.iter().for_each(|watcher| self.count_dropped(watcher));
+            return begun.watchers.iter().for_each(|watcher| self.hub.count_dropped(watcher));
         }
         waiting.insert((session, ticket), begun);
         self.waiting_count.set(waiting.len());
@@ -136,20 +137,7 @@ impl Probe {
         let Begun { mut seen, since, watchers } = begun;
         seen.conclude(answer, since.elapsed());
         seen.at = SystemTime::now();
-        let seen = Arc::new(seen);
-        for watcher in &watchers {
-            // A watcher that is gone misses nothing.
-            if let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) =
-                watcher.queue.try_send(Arc::clone(&seen))
-            {
-                self.count_dropped(watcher);
-            }
-        }
-    }
-
-    fn count_dropped(&self, watcher: &Watcher) {
-        watcher.dropped.fetch_add(1, Ordering::Relaxed);
-        self.hub.dropped.inc();
+        self.hub.tell(&watchers, &Arc::new(seen));
     }
 }
 
@@ -162,11 +150,10 @@ impl Begun {
     }
 }
 
-impl Watcher {
+impl Filter {
     fn fits(&self, key: &[u8], asker: Asker<'_>) -> bool {
-        let filter = &self.filter;
-        filter.tenant.as_deref().is_none_or(|tenant| asker.tenant == Some(tenant))
-            && filter.cluster.as_deref().is_none_or(|cluster| asker.cluster == cluster)
-            && key.starts_with(&filter.prefix)
+        self.tenant.as_deref().is_none_or(|tenant| asker.tenant == Some(tenant))
+            && self.cluster.as_deref().is_none_or(|cluster| asker.cluster == cluster)
+            && key.starts_with(&self.prefix)
     }
 }

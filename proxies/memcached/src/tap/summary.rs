@@ -1,15 +1,8 @@
-//! What was asked most in an interval: counted in bounded memory, whatever clients ask.
-//!
-//! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data
-//! streams", 2005), with the least being thrown out many at a time: when twice as many are known as are to be kept,
-//! the lesser half goes, and whoever is new afterwards begins with the count of the greatest that went. A count is
-//! never too small, and too great by no more than that.
+//! What was asked most in an interval: counted in bounded memory, whatever clients ask ([`Heavy`]).
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::time::Duration;
 
+use groove_common::tap::{self, Heavy};
 use serde::{Deserialize, Serialize};
 
 use super::seen::{Result, Seen, readable};
@@ -44,51 +37,13 @@ impl Tally {
     }
 }
 
-/// The heaviest of many.
-#[derive(Debug)]
-struct Heavy<K> {
-    kept: usize,
-    tallies: HashMap<K, Tally>,
-    /// The greatest count that was thrown out.
-    floor: u64,
-}
-
-impl<K: Hash + Eq + Ord + Clone> Heavy<K> {
-    fn new(kept: usize) -> Self {
-        Self { kept, tallies: HashMap::new(), floor: 0 }
+impl tap::Tally for Tally {
+    fn new(count: u64) -> Self {
+        Self { count, ..Self::default() }
     }
 
-    fn add<Q>(&mut self, key: &Q, seen: &Seen)
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        if let Some(tally) = self.tallies.get_mut(key) {
-            return tally.add(seen);
-        }
-        if self.tallies.len() >= 2 * self.kept {
-            self.thin();
-        }
-        let mut tally = Tally { count: self.floor, ..Tally::default() };
-        tally.add(seen);
-        self.tallies.insert(key.to_owned(), tally);
-    }
-
-    fn thin(&mut self) {
-        let mut counts: Vec<u64> = self.tallies.values().map(|tally| tally.count).collect();
-        let (_, median, _) = counts.select_nth_unstable(self.kept);
-        let least = *median;
-        // More than half may have this very count: all of them go.
-        self.tallies.retain(|_, tally| tally.count > least);
-        self.floor = self.floor.max(least);
-    }
-
-    /// The first so many, the greatest count first.
-    fn top(&self, count: usize) -> Vec<(&K, &Tally)> {
-        let mut all: Vec<_> = self.tallies.iter().collect();
-        all.sort_unstable_by(|(a_key, a), (b_key, b)| b.count.cmp(&a.count).then_with(|| a_key.cmp(b_key)));
-        all.truncate(count);
-        all
+    fn weight(&self) -> u64 {
+        self.count
     }
 }
 
@@ -100,9 +55,9 @@ type Named = (usize, Vec<u8>);
 pub(super) struct Summary {
     top: usize,
     all: Tally,
-    keys: Heavy<Named>,
-    prefixes: Heavy<Named>,
-    tenants: Heavy<Named>,
+    keys: Heavy<Named, Tally>,
+    prefixes: Heavy<Named, Tally>,
+    tenants: Heavy<Named, Tally>,
 }
 
 /// What is told of it.
@@ -162,13 +117,13 @@ impl Summary {
         let mut name: Named = (0, Vec::with_capacity(seen.key.len() + 16));
         if let Some(tenant) = &seen.tenant {
             name = (tenant.len(), tenant.as_bytes().to_vec());
-            self.tenants.add(&name, seen);
+            self.tenants.add(&name, |tally| tally.add(seen));
         }
         name.1.extend_from_slice(prefix_of(&seen.key));
-        self.prefixes.add(&name, seen);
+        self.prefixes.add(&name, |tally| tally.add(seen));
         name.1.truncate(name.0);
         name.1.extend_from_slice(&seen.key);
-        self.keys.add(&name, seen);
+        self.keys.add(&name, |tally| tally.add(seen));
     }
 
     /// What is to be told, if the interval took so long, a share of `sample` of all was to be seen, and `dropped`
@@ -180,8 +135,8 @@ impl Summary {
             seconds: took.as_secs_f64().max(0.001),
             all: self.all.count,
         };
-        let rows = |heavy: &Heavy<Named>| {
-            let top = heavy.top(self.top);
+        let rows = |heavy: &Heavy<Named, Tally>| {
+            let top = heavy.top(self.top, |tally| tally.count);
             top.into_iter().map(|((split, name), tally)| scale.row(name.split_at(*split), tally)).collect()
         };
         Report {

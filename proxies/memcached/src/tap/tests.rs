@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use groove_common::tap::{QUEUE_LEN, WATCHERS_MAX};
 use groove_common::testing::Dice;
 
 use super::seen::Result;
@@ -31,7 +32,7 @@ fn asker() -> Asker<'static> {
 }
 
 fn hub() -> Arc<Hub> {
-    Hub::new(&Registry::new(1))
+    super::hub(&Registry::new(1))
 }
 
 fn begin(probe: &Probe, key: &str) -> Option<Begun> {

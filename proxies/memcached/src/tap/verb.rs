@@ -1,19 +1,14 @@
 //! `groove-memcached tap …`: shows what goes through a running proxy, on a terminal as a page that renews itself if
 //! a summary is asked for, else line by line.
 
-use std::io::{self, IsTerminal, Write};
-use std::str::FromStr;
-
 use clap::Args;
 use groove_common::admin::Client;
 use groove_common::app::{StartError, Table};
 use groove_common::config::Duration;
+use groove_common::tap::{Share, show};
 
 use super::api::{Exchange, Line, Wish};
 use super::summary::{Report, Row};
-
-/// Takes the cursor home and clears what is below it.
-const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Shows what goes through a running proxy.
 #[derive(Debug, Clone, Args)]
@@ -38,29 +33,6 @@ pub struct Tap {
     every: Duration,
 }
 
-/// A part of everything.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Share(f64);
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.trim().parse::<f64>().ok();
-        let share = match (text.strip_suffix('%'), text.split_once('/')) {
-            (Some(percent), _) => number(percent).map(|percent| percent / 100.0),
-            (None, Some((part, whole))) => number(part).zip(number(whole)).map(|(part, whole)| part / whole),
-            (None, None) => number(text),
-        };
-        match share {
-            Some(share) if share > 0.0 && share <= 1.0 => Ok(Self(share)),
-            Some(_) | None => {
-                Err("a share is written `5%`, `1/20` or `0.05`, and is 100% at most".to_owned())
-            }
-        }
-    }
-}
-
 impl Tap {
     /// Shows it until the proxy has no more to tell, or nobody reads any more.
     ///
@@ -76,26 +48,8 @@ impl Tap {
             top: self.top,
             every_ms: u64::try_from(self.every.get().as_millis()).unwrap_or(u64::MAX),
         };
-        let mut lines = admin.follow("/api/v1/tap", &serde_json::to_value(&wish)?).await?;
-        let (mut out, mut pending) = (io::stdout(), Vec::new());
-        let page = out.is_terminal() && wish.top.is_some();
-        while let Some(line) = lines.next().await? {
-            pending.clear();
-            if admin.json {
-                pending.extend_from_slice(&line);
-                pending.push(b'\n');
-            } else {
-                let text = told(&serde_json::from_slice(&line)?, wish.sample);
-                let clear = if page { CLEAR } else { "" };
-                writeln!(pending, "{clear}{text}")?;
-            }
-            match out.write_all(&pending).and_then(|()| out.flush()) {
-                // `tap | head`: the reader has what it wanted.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                done => done?,
-            }
-        }
-        Ok(())
+        let (sample, pages) = (wish.sample, wish.top.is_some());
+        show(&admin, &serde_json::to_value(&wish)?, pages, |line| told(line, sample)).await
     }
 }
 
@@ -171,27 +125,13 @@ fn shown(name: &str) -> String {
 }
 
 fn percent(share: Option<f64>) -> String {
-    match share {
-        None => "-".to_owned(),
-        Some(share) if share > 0.0 && share < 0.01 => format!("{:.2}%", share * 100.0),
-        Some(share) => format!("{:.0}%", share * 100.0),
-    }
+    share.map_or_else(|| "-".to_owned(), |share| Share(share).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tap::seen;
-
-    #[test]
-    fn shares_are_written_in_three_ways() {
-        for text in ["5%", "1/20", "0.05"] {
-            assert_eq!(text.parse(), Ok(Share(0.05)), "{text}");
-        }
-        for text in ["0", "0%", "101%", "2", "1/0", "", "x%", "-1%"] {
-            assert!(text.parse::<Share>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn an_exchange_is_one_line() {

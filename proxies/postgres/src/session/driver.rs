@@ -107,11 +107,12 @@ enum End {
 impl Session {
     /// A session whose client has been greeted. Boxed: a future that is given a value keeps room for it twice.
     pub fn new(parts: Parts) -> Box<Session> {
-        let Parts { shared, conn, input, pool, machine, registered, lease, seen } = parts;
+        let Parts { shared, conn, input, pool, mut machine, registered, lease, seen } = parts;
+        shared.tap.look(&mut machine);
         pool.metrics.clients.inc();
         let now = Instant::now();
         if let Some(lease) = &lease {
-            seen.leased(lease.seen.as_ref(), now);
+            seen.holds(lease.seen.as_ref(), now);
         }
         Box::new(Session {
             draining: conn.drain.reached(Phase::HandingOver),
@@ -250,6 +251,7 @@ impl Session {
     async fn lease(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
         self.seen.asks(self.began);
+        self.shared.tap.look(&mut self.machine);
         let mut lease = pin!(self.pool.lease(self.pool.deadline(self.began.into()), &mut self.patience));
         let mut in_line = InLine {
             registered: &self.registered,
@@ -290,6 +292,9 @@ impl Session {
             return Ok(());
         }
         self.seen.leased(lease.seen.as_ref(), self.began + waited);
+        if let Some(notes) = self.machine.notes() {
+            notes.leased(self.began + waited, waited);
+        }
         self.lease = Some(Lease::Pooled(lease));
         Ok(())
     }
@@ -354,6 +359,9 @@ impl Session {
             if !self.from_client.is_empty() && self.to_server.is_empty() {
                 let (input, backend) = (&mut self.from_client, &mut lease.backend);
                 self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
+                if let Some(notes) = self.machine.notes() {
+                    notes.sent(Instant::now);
+                }
             }
             let mut lost = None;
             if !self.to_server.is_empty()
@@ -379,6 +387,7 @@ impl Session {
                         }
                         let held_back = self.machine.in_setup();
                         self.machine.from_server(input, backend, &mut self.to_client)?;
+                        self.shared.tap.hear(&mut self.machine, &self.seen, lease);
                         if held_back && !self.machine.in_setup() {
                             self.registered.leased(&lease.cancel);
                         }
@@ -412,7 +421,8 @@ impl Session {
                         moved = true;
                         self.again = None;
                         self.pool.metrics.received.add(filled as u64);
-                        self.seen.works(self.machine.status() == Status::Idle);
+                        let _ = self.seen.works(self.machine.status() == Status::Idle);
+                        self.shared.tap.look(&mut self.machine);
                     }
                     Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Client(error))),
@@ -469,6 +479,7 @@ impl Session {
             self.lease = Some(lease);
             return heard;
         }
+        self.machine.rest_notes();
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::idle);
         let is_dirty = !lease.backend.dirt.is_empty();
@@ -499,6 +510,7 @@ impl Session {
         metrics.queries.add(self.machine.take_queries());
         let (transaction_us, query_us) = self.seen.spent(self.machine.status() == Status::Idle);
         metrics.transaction_us.add(transaction_us);
+        metrics.transaction_seconds.record(Duration::from_micros(transaction_us));
         metrics.query_us.add(query_us);
     }
 
@@ -515,7 +527,11 @@ impl Session {
     /// Leaves the server connection, whatever it is in the midst of.
     async fn abandon(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
+        if !self.machine.is_busy() {
+            self.seen.parts();
+        }
         self.count();
+        self.shared.tap.leave(&mut self.machine, &self.seen, &lease);
         self.seen.released();
         lease.seen.iter().for_each(ServerSeat::ours);
         if lease.is_deposed() {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::sql::{self, Reading};
+use crate::sql::{self, Reading, Recent};
 
 /// A statement's identity within its pool.
 pub type StatementId = u64;
@@ -78,7 +78,11 @@ impl Eq for ByContent {}
 
 /// Every statement that some session of a pool has a name for.
 #[derive(Debug, Default)]
-pub struct Statements(Mutex<Interned>);
+pub struct Statements {
+    named: Mutex<Interned>,
+    /// Unnamed ones.
+    pub unnamed: Recent,
+}
 
 #[derive(Debug, Default)]
 struct Interned {
@@ -93,7 +97,7 @@ struct Interned {
 impl Statements {
     /// The statement with this content.
     pub fn intern(&self, content: &[u8]) -> Arc<Statement> {
-        let mut interned = self.0.lock();
+        let mut interned = self.named.lock();
         if let Some(ByContent(statement)) = interned.known.get(content) {
             return Arc::clone(statement);
         }
@@ -112,20 +116,20 @@ impl Statements {
 
     /// A statement with this content that nobody else gets: what it means depends on a session's temporary tables.
     pub fn private(&self, content: &[u8]) -> Arc<Statement> {
-        self.0.lock().make(content)
+        self.named.lock().make(content)
     }
 
     /// From here on each content is a new statement, which servers parse anew: what the known ones are made of may
     /// have changed. Those who have them keep them, and hear of it from the server as they would without a pool.
     pub fn renew(&self) {
-        let mut interned = self.0.lock();
+        let mut interned = self.named.lock();
         interned.known.clear();
         interned.bytes = 0;
     }
 
     /// The statement with this content, if a server has parsed it before.
     pub fn proven(&self, content: &[u8]) -> Option<Arc<Statement>> {
-        let interned = self.0.lock();
+        let interned = self.named.lock();
         let ByContent(statement) = interned.known.get(content)?;
         statement.is_proven().then(|| Arc::clone(statement))
     }
@@ -278,11 +282,11 @@ mod tests {
         for n in 0..10_000u32 {
             statements.intern(&n.to_be_bytes());
         }
-        assert!(statements.0.lock().known.len() <= 200);
+        assert!(statements.named.lock().known.len() <= 200);
         for n in 0..100u8 {
             statements.intern(&[n; 32 << 10]);
         }
-        assert!(statements.0.lock().known.len() <= 10, "large ones are swept by their size");
+        assert!(statements.named.lock().known.len() <= 10, "large ones are swept by their size");
         assert_eq!(statements.intern(b"kept").id, kept.id);
     }
 

@@ -20,6 +20,7 @@ mod from_server;
 mod leaks;
 mod listening;
 mod meaning;
+mod notes;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
 pub use listening::Listening;
+pub use notes::{Finished, How, Notes, Outcome, Settled, Text};
 pub use portable::{Portable, PortableError};
 pub use unheard::Before;
 
@@ -229,6 +231,8 @@ pub struct Machine {
     terminated: bool,
     told_fatal: bool,
     queries: u64,
+    /// Only while somebody wants to know.
+    notes: Option<Box<Notes>>,
 }
 
 impl Machine {
@@ -262,6 +266,7 @@ impl Machine {
             terminated: false,
             told_fatal: false,
             queries: 0,
+            notes: None,
         }
     }
 
@@ -434,5 +439,6 @@ impl Machine {
         debug_assert!(self.expected.len() <= EXPECTED_MAX + OWN_MAX, "bounded");
         debug_assert!(!(self.skipping && self.copying_in), "a server that skips copies nothing");
         self.names.check_invariants(self.bounds.statements);
+        self.check_notes();
     }
 }

@@ -17,12 +17,26 @@ pub(super) enum Token<'a> {
 /// Walks a text token by token.
 pub(super) struct Lexer<'a> {
     rest: &'a [u8],
+    /// Backslashes escape in every string, as with `standard_conforming_strings` off.
+    escapes: bool,
+    /// What was read last ends with the text, and not with its quote.
+    unclosed: bool,
 }
 
 impl<'a> Lexer<'a> {
     /// Starts at the front of `text`.
     pub(super) fn new(text: &'a [u8]) -> Lexer<'a> {
-        Lexer { rest: text }
+        Lexer { rest: text, escapes: false, unclosed: false }
+    }
+
+    /// The same, where backslashes escape in every string.
+    pub(super) fn with_escapes(text: &'a [u8], escapes: bool) -> Lexer<'a> {
+        Lexer { escapes, ..Lexer::new(text) }
+    }
+
+    /// Whether something has ended with the text, and not with its quote.
+    pub(super) fn is_unclosed(&self) -> bool {
+        self.unclosed
     }
 
     /// What has not been read yet.
@@ -98,6 +112,7 @@ impl<'a> Lexer<'a> {
             }
         }
         self.rest = &[];
+        self.unclosed = true;
         all
     }
 
@@ -124,9 +139,8 @@ impl<'a> Lexer<'a> {
         // E'…', B'…', X'…', N'…', U&'…' and U&"…".
         match (word, self.rest.first()) {
             ([b'e' | b'E'], Some(b'\'')) => Token::Text(self.quoted(b'\'', true)),
-            ([b'b' | b'B' | b'x' | b'X' | b'n' | b'N'], Some(b'\'')) => {
-                Token::Text(self.quoted(b'\'', false))
-            }
+            ([b'b' | b'B' | b'x' | b'X'], Some(b'\'')) => Token::Text(self.quoted(b'\'', false)),
+            ([b'n' | b'N'], Some(b'\'')) => Token::Text(self.quoted(b'\'', self.escapes)),
             _ => Token::Word(word),
         }
     }
@@ -171,7 +185,7 @@ impl<'a> Iterator for Lexer<'a> {
         self.skip_space();
         let first = *self.rest.first()?;
         Some(match first {
-            b'\'' => Token::Text(self.quoted(b'\'', false)),
+            b'\'' => Token::Text(self.quoted(b'\'', self.escapes)),
             b'"' => Token::Quoted(self.quoted(b'"', false)),
             b'$' => self.dollar(),
             b'0'..=b'9' => {

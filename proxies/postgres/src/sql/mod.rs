@@ -4,12 +4,15 @@
 mod block;
 mod lexer;
 mod listen;
+mod mask;
 mod prepared;
 mod reading;
-pub mod recent;
+mod recent;
 mod set;
 #[cfg(test)]
 mod tests;
 
 pub use listen::Unlisten;
+pub use mask::{Masked, TEXT_MAX, mask};
 pub use reading::{Block, Kinds, Prepared, Reading, read};
+pub use recent::Recent;

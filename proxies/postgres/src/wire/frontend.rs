@@ -99,6 +99,13 @@ pub fn bind_names(start: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((portal, statement))
 }
 
+/// What an Execute names: its portal, and how many rows it wants at most (0 is all).
+pub fn execution(message: &[u8]) -> Option<(&[u8], u32)> {
+    let (portal, rest) = cstr(body(message))?;
+    let (rows_max, _) = rest.split_first_chunk::<4>()?;
+    Some((portal, u32::from_be_bytes(*rows_max)))
+}
+
 /// What Describe and Close point at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, NAMES_MAX, ParseRole};
 use crate::error::Error;
 use crate::session::prepared::{Deallocate, Statement, server_name};
-use crate::sql::{self, Kinds, Reading, recent};
+use crate::sql::{self, Kinds, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
 use crate::wire::{HEADER, Splice, cstr};
@@ -71,6 +71,9 @@ impl Machine {
         splice: &mut Splice<'_>,
         backend: &mut Backend,
     ) -> Result<Progress, Error> {
+        if self.notes.is_some() && !self.note_message(tag, total, splice.rest()) {
+            return Ok(Progress::Incomplete);
+        }
         match tag {
             Tag::Terminate => {
                 self.terminated = true;
@@ -104,10 +107,16 @@ impl Machine {
                 self.queries += 1;
                 let before = self.unnamed.clone();
                 self.note(&Reading::unknown(), backend);
+                if self.notes.is_some() {
+                    self.note_call();
+                }
                 self.expected.push_back(Expect::Query { before, change: None });
             }
             Tag::Execute => {
                 self.queries += 1;
+                if self.notes.is_some() {
+                    self.note_execute(splice.rest());
+                }
                 self.extended(Expect::Execute);
             }
             Tag::Parse if self.is_shared() => return self.parse(total, splice, backend),
@@ -173,6 +182,9 @@ impl Machine {
         } else if self.is_shared() {
             self.note(&Reading::unknown(), backend);
         }
+        if self.notes.is_some() {
+            self.note_query(splice.rest().get(..total).unwrap_or(splice.rest()));
+        }
         // A simple query destroys the unnamed statement.
         let before = self.unnamed.replace(None);
         self.expected.push_back(Expect::Query { before, change });
@@ -200,7 +212,7 @@ impl Machine {
             // The server says what is wrong with it.
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Plain), total, splice));
         };
-        if unnamed && let Some(content) = recent::recall(parse.content) {
+        if unnamed && let Some(content) = self.statements.unnamed.recall(parse.content) {
             let before = self.unnamed.replace(Some(content));
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
@@ -215,7 +227,7 @@ impl Machine {
             let content = (total <= UNNAMED_MAX).then(|| Bytes::copy_from_slice(parse.content));
             let reading = sql::read(parse.text);
             match &content {
-                Some(content) if reading.is_nothing() => recent::remember(content),
+                Some(content) if reading.is_nothing() => self.statements.unnamed.remember(content),
                 Some(_) | None => self.note_unnamed(&reading, splice, backend),
             }
             let before = self.unnamed.replace(content);

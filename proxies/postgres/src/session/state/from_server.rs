@@ -96,7 +96,12 @@ impl Machine {
             b'3' => self.close_complete(),
             b'2' => self.bind_complete(),
             b'T' | b'n' => self.settle(|front| matches!(front, Expect::Describe)),
-            b'I' | b's' => self.settle(|front| matches!(front, Expect::Execute)),
+            b'I' | b's' => {
+                if self.notes.is_some() {
+                    self.note_stopped(tag == b's');
+                }
+                self.settle(|front| matches!(front, Expect::Execute))
+            }
             b'G' => {
                 self.copy_in();
                 true
@@ -165,6 +170,9 @@ impl Machine {
         }
         if is_outdated(body) {
             self.statements.renew();
+        }
+        if self.notes.is_some() {
+            self.note_error(body);
         }
         let duplicate = self.error(backend).filter(|_| in_use);
         let passes = duplicate.is_none();
@@ -252,6 +260,9 @@ impl Machine {
 
     fn command_complete(&mut self, body: &[u8], backend: &mut Backend) -> bool {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        if self.notes.is_some() && !self.hears_alone() {
+            self.note_complete(tag);
+        }
         match self.expected.front_mut() {
             Some(Expect::Setup | Expect::Aside { .. }) => return false,
             Some(Expect::Run(_)) => {
@@ -282,6 +293,9 @@ impl Machine {
 
     fn ready(&mut self, body: &[u8], backend: &mut Backend) -> Result<Heard, Error> {
         let status = Status::read(body).map_err(Error::Upstream)?;
+        if self.notes.is_some() {
+            self.note_ready(status == Status::Idle);
+        }
         let heard = match self.expected.front() {
             Some(Expect::Setup) => {
                 self.expected.pop_front();
@@ -308,7 +322,7 @@ impl Machine {
             self.traces.releases |= self.pinned & Kinds::SETTINGS;
         }
         if heard == Heard::Passes {
-            self.note_ready();
+            self.heard_ready();
         }
         if status == Status::Idle && std::mem::take(&mut self.has_altered) {
             self.statements.renew();

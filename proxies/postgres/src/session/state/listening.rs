@@ -149,7 +149,7 @@ impl Machine {
     }
 
     /// The server is ready for more of the client's.
-    pub(super) fn note_ready(&mut self) {
+    pub(super) fn heard_ready(&mut self) {
         let is_settled = self.status == Status::Idle;
         let owes_nothing = self.expected.is_empty();
         let Some(listening) = &mut self.listening else { return };

@@ -77,6 +77,7 @@ impl Machine {
             pinned,
             deferred,
             listening,
+            notes: _,
             expected,
             status,
             batch_open,

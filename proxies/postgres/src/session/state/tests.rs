@@ -413,6 +413,10 @@ fn step(dice: &mut Dice, client: &mut Client, connections: &mut [Connection], fr
         }
         None => return,
     };
+    // Who wants to know comes and goes; what is noted fits what is owed (`check_notes`).
+    if dice.roll(20) == 0 {
+        client.machine.set_noting(dice.roll(3) > 0);
+    }
     let Connection { server, backend, to_server, from_server } = &mut connections[lease];
     client.machine.from_client(&mut client.input, backend, to_server, &mut client.seen).unwrap();
     let mut sent = some(dice, to_server);
