@@ -4,20 +4,23 @@
 //! write to each side. Who the client is and where it goes ([`route`](crate::route)) is settled once, by the
 //! [handshake](super::handshake); admission is the pool's fair gate, which `Session::lease` stands before.
 
+mod exchange;
+mod line;
 mod listening;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use groove_common::lifecycle::Phase;
-use groove_common::net::{Downstream, Reached, Stream, Timer};
-use groove_common::telemetry::{Counter, Event};
+use groove_common::net::{Downstream, Reached, Timer};
+use groove_common::telemetry::Event;
 
+use exchange::End;
 use listening::hear;
 
 use super::Lease;
@@ -29,7 +32,7 @@ use crate::Shared;
 use crate::error::Error;
 use crate::live::{ClientSeat, ServerSeat};
 use crate::reply;
-use crate::upstream::{UserPool, refused};
+use crate::upstream::UserPool;
 use crate::wire::backend::Status;
 
 /// No more is read from one side while this much waits for the other.
@@ -90,18 +93,6 @@ enum Turn {
     Exchange,
     Move,
     Leave,
-}
-
-/// How an exchange ended.
-enum End {
-    /// The server connection is free for another session.
-    Free,
-    /// The server is gone, and has read nothing: another one shall have it.
-    Unheard,
-    /// The client left, with a goodbye or without.
-    Left,
-    /// The program is draining, and nothing is open.
-    Drained,
 }
 
 impl Session {
@@ -246,81 +237,6 @@ impl Session {
         Poll::Pending
     }
 
-    /// Gets a server connection, in turn. The client may cancel, or leave, while it waits. None is got if the session
-    /// may move meanwhile, or the connection has died.
-    async fn lease(&mut self) -> Result<(), Error> {
-        self.began = Instant::now();
-        self.seen.asks(self.began);
-        self.shared.tap.look(&mut self.machine);
-        let mut lease = pin!(self.pool.lease(self.pool.deadline(self.began.into()), &mut self.patience));
-        let mut in_line = InLine {
-            registered: &self.registered,
-            client: &mut self.conn.stream,
-            from_client: &mut self.from_client,
-            received: &self.pool.metrics.received,
-        };
-        let mut has_waited = false;
-        let moves = self.home == Home::Here && !in_line.client.is_tls();
-        let (draining, drain) = (&mut self.draining, &self.conn.drain);
-        let leased = poll_fn(|cx| match lease.as_mut().poll(cx) {
-            Poll::Ready(leased) => Poll::Ready(leased.map(Some).map_err(refused)),
-            Poll::Pending => {
-                if !std::mem::replace(&mut has_waited, true) {
-                    self.pool.is_waited_for();
-                }
-                if moves
-                    && Pin::new(&mut *draining).poll(cx).is_ready()
-                    && drain.phase() == Phase::HandingOver
-                {
-                    return Poll::Ready(Ok(None));
-                }
-                in_line.poll_left(cx).map(Err)
-            }
-        })
-        .await;
-        // Who has not waited need not ask the clock how long.
-        let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
-        self.pool.metrics.wait.record(waited);
-        let Some(mut lease) = leased.inspect_err(|_| self.seen.released())? else {
-            self.seen.released();
-            return Ok(());
-        };
-        // One that came straight from another session may have died on the way; nothing was sent on it yet.
-        if has_waited && lease.is_stale() {
-            lease.close();
-            self.seen.released();
-            return Ok(());
-        }
-        self.seen.leased(lease.seen.as_ref(), self.began + waited);
-        if let Some(notes) = self.machine.notes() {
-            notes.leased(self.began + waited, waited);
-        }
-        self.lease = Some(Lease::Pooled(lease));
-        Ok(())
-    }
-
-    /// Answers an exchange for which there is no server with an error; the session goes on.
-    async fn refuse(&mut self, error: Error) -> Result<(), Error> {
-        if matches!(error, Error::Client(_)) {
-            return Err(error);
-        }
-        self.registered.canceller.released();
-        self.pool.metrics.failed(&error);
-        self.log(Some(&error));
-        reply::put_exchange_error(&mut self.to_client, &error);
-        self.machine.refuse();
-        while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {
-            // A client that ends its batch with a Flush says no more until it has heard of the error.
-            self.conn.stream.send(&mut self.to_client).await.map_err(Error::Client)?;
-            let filled = self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)?;
-            self.pool.metrics.received.add(filled as u64);
-            if filled == 0 {
-                return Err(Error::Client(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-        Ok(())
-    }
-
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
@@ -343,115 +259,6 @@ impl Session {
             self.registered.leased(&lease.cancel);
         }
         Ok(())
-    }
-
-    async fn exchange(&mut self) -> Result<End, Error> {
-        poll_fn(|cx| self.poll_exchange(cx)).await
-    }
-
-    /// Moves bytes both ways until the server connection is free, or one side is gone.
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
-        loop {
-            if lease.is_deposed() {
-                return Poll::Ready(Err(Error::Deposed));
-            }
-            if !self.from_client.is_empty() && self.to_server.is_empty() {
-                let (input, backend) = (&mut self.from_client, &mut lease.backend);
-                self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
-                if let Some(notes) = self.machine.notes() {
-                    notes.sent(Instant::now);
-                }
-            }
-            let mut lost = None;
-            if !self.to_server.is_empty()
-                && let Poll::Ready(Err(error)) = lease.stream.poll_send(cx, &mut self.to_server)
-            {
-                // The server's last words may still be there to be read.
-                lost = Some(error);
-            }
-            let mut moved = false;
-            if self.to_client.len() < UNSENT_MAX {
-                match lease.stream.poll_fill(cx, &mut self.from_server) {
-                    Poll::Ready(Ok(filled)) if filled > 0 => {
-                        moved = true;
-                        self.pool.metrics.sent.add(filled as u64);
-                        let (input, backend) = (&mut self.from_server, &mut lease.backend);
-                        if let Some(again) = self.again.take()
-                            && self.to_client.is_empty()
-                            && self.machine.is_unheard(&again.before, input)
-                        {
-                            self.machine.unsend(again.before, backend);
-                            self.from_client = again.from_client;
-                            return Poll::Ready(Ok(End::Unheard));
-                        }
-                        let held_back = self.machine.in_setup();
-                        self.machine.from_server(input, backend, &mut self.to_client)?;
-                        self.shared.tap.hear(&mut self.machine, &self.seen, lease);
-                        if held_back && !self.machine.in_setup() {
-                            self.registered.leased(&lease.cancel);
-                        }
-                    }
-                    Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
-                    Poll::Ready(Err(error)) => lost = Some(error),
-                    Poll::Pending => {}
-                }
-            }
-            if let Some(error) = lost.filter(|_| !moved) {
-                return Poll::Ready(Err(Error::Lost(error)));
-            }
-            // The connection goes to the next session before the client has its reply: that may take time.
-            // But not while something of the server's is unread, which would be taken for the next session's.
-            if self.machine.is_free() && self.to_server.is_empty() && self.from_server.is_empty() {
-                return Poll::Ready(Ok(End::Free));
-            }
-            let held_back = self.to_client.len() >= UNSENT_MAX;
-            if !self.to_client.is_empty() {
-                self.again = None;
-            }
-            if !self.to_client.is_empty()
-                && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
-            {
-                sent.map_err(Error::Client)?;
-                moved |= held_back;
-            }
-            if self.to_server.is_empty() && self.to_client.len() < UNSENT_MAX && self.machine.takes_more() {
-                match self.conn.stream.poll_fill(cx, &mut self.from_client) {
-                    Poll::Ready(Ok(filled)) if filled > 0 => {
-                        moved = true;
-                        self.again = None;
-                        self.pool.metrics.received.add(filled as u64);
-                        let _ = self.seen.works(self.machine.status() == Status::Idle);
-                        self.shared.tap.look(&mut self.machine);
-                    }
-                    Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Client(error))),
-                    Poll::Pending => {}
-                }
-            }
-            // What was asked for before the goodbye is still done.
-            if self.machine.may_leave() {
-                return Poll::Ready(Ok(End::Left));
-            }
-            if moved {
-                continue;
-            }
-            // Only a session that keeps its server connection can be idle in here.
-            if hear(&self.machine, &mut self.to_client, cx)? {
-                continue;
-            }
-            if self.machine.server_is_idle()
-                && self.from_client.is_empty()
-                && self.to_client.is_empty()
-                && self.poll_drain(cx).is_ready()
-            {
-                return Poll::Ready(Ok(End::Drained));
-            }
-            if !self.machine.is_busy() {
-                self.seen.rests();
-            }
-            return Poll::Pending;
-        }
     }
 
     /// Gives the server connection back, unless something of the session's is left on it that cannot go with the
@@ -569,30 +376,5 @@ impl Drop for Session {
         if self.is_pinned {
             self.pool.metrics.pinned.dec();
         }
-    }
-}
-
-/// A client that waits for a server connection.
-struct InLine<'a> {
-    registered: &'a Registered,
-    client: &'a mut Stream,
-    from_client: &'a mut BytesMut,
-    received: &'a Counter,
-}
-
-impl InLine<'_> {
-    /// Why the client is no longer in line; what it sends meanwhile is kept, within bounds.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if self.registered.canceller.poll_cancelled_in_line(cx) {
-            return Poll::Ready(Error::Cancelled);
-        }
-        while self.from_client.len() <= UNSENT_MAX {
-            match ready!(self.client.poll_fill(cx, self.from_client)) {
-                Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
-                Ok(filled) => self.received.add(filled as u64),
-                Err(error) => return Poll::Ready(Error::Client(error)),
-            }
-        }
-        Poll::Pending
     }
 }

@@ -1,0 +1,134 @@
+//! An exchange: bytes both ways, until the server connection is free or one side is gone.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::listening::hear;
+use super::{Session, UNSENT_MAX};
+use crate::error::Error;
+use crate::wire::backend::Status;
+
+/// How an exchange ended.
+pub(super) enum End {
+    /// The server connection is free for another session.
+    Free,
+    /// The server is gone, and has read nothing: another one shall have it.
+    Unheard,
+    /// The client left, with a goodbye or without.
+    Left,
+    /// The program is draining, and nothing is open.
+    Drained,
+}
+
+impl Session {
+    pub(super) async fn exchange(&mut self) -> Result<End, Error> {
+        poll_fn(|cx| self.poll_exchange(cx)).await
+    }
+
+    /// Moves bytes both ways until the server connection is free, or one side is gone.
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
+        loop {
+            if lease.is_deposed() {
+                return Poll::Ready(Err(Error::Deposed));
+            }
+            if !self.from_client.is_empty() && self.to_server.is_empty() {
+                let (input, backend) = (&mut self.from_client, &mut lease.backend);
+                self.machine.from_client(input, backend, &mut self.to_server, &mut self.to_client)?;
+                if let Some(notes) = self.machine.notes() {
+                    notes.sent(Instant::now);
+                }
+            }
+            let mut lost = None;
+            if !self.to_server.is_empty()
+                && let Poll::Ready(Err(error)) = lease.stream.poll_send(cx, &mut self.to_server)
+            {
+                // The server's last words may still be there to be read.
+                lost = Some(error);
+            }
+            let mut moved = false;
+            if self.to_client.len() < UNSENT_MAX {
+                match lease.stream.poll_fill(cx, &mut self.from_server) {
+                    Poll::Ready(Ok(filled)) if filled > 0 => {
+                        moved = true;
+                        self.pool.metrics.sent.add(filled as u64);
+                        let (input, backend) = (&mut self.from_server, &mut lease.backend);
+                        if let Some(again) = self.again.take()
+                            && self.to_client.is_empty()
+                            && self.machine.is_unheard(&again.before, input)
+                        {
+                            self.machine.unsend(again.before, backend);
+                            self.from_client = again.from_client;
+                            return Poll::Ready(Ok(End::Unheard));
+                        }
+                        let held_back = self.machine.in_setup();
+                        self.machine.from_server(input, backend, &mut self.to_client)?;
+                        self.shared.tap.hear(&mut self.machine, &self.seen, lease);
+                        if held_back && !self.machine.in_setup() {
+                            self.registered.leased(&lease.cancel);
+                        }
+                    }
+                    Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
+                    Poll::Ready(Err(error)) => lost = Some(error),
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(error) = lost.filter(|_| !moved) {
+                return Poll::Ready(Err(Error::Lost(error)));
+            }
+            // The connection goes to the next session before the client has its reply: that may take time.
+            // But not while something of the server's is unread, which would be taken for the next session's.
+            if self.machine.is_free() && self.to_server.is_empty() && self.from_server.is_empty() {
+                return Poll::Ready(Ok(End::Free));
+            }
+            let held_back = self.to_client.len() >= UNSENT_MAX;
+            if !self.to_client.is_empty() {
+                self.again = None;
+            }
+            if !self.to_client.is_empty()
+                && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
+            {
+                sent.map_err(Error::Client)?;
+                moved |= held_back;
+            }
+            if self.to_server.is_empty() && self.to_client.len() < UNSENT_MAX && self.machine.takes_more() {
+                match self.conn.stream.poll_fill(cx, &mut self.from_client) {
+                    Poll::Ready(Ok(filled)) if filled > 0 => {
+                        moved = true;
+                        self.again = None;
+                        self.pool.metrics.received.add(filled as u64);
+                        let _ = self.seen.works(self.machine.status() == Status::Idle);
+                        self.shared.tap.look(&mut self.machine);
+                    }
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Ok(End::Left)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Client(error))),
+                    Poll::Pending => {}
+                }
+            }
+            // What was asked for before the goodbye is still done.
+            if self.machine.may_leave() {
+                return Poll::Ready(Ok(End::Left));
+            }
+            if moved {
+                continue;
+            }
+            // Only a session that keeps its server connection can be idle in here.
+            if hear(&self.machine, &mut self.to_client, cx)? {
+                continue;
+            }
+            if self.machine.server_is_idle()
+                && self.from_client.is_empty()
+                && self.to_client.is_empty()
+                && self.poll_drain(cx).is_ready()
+            {
+                return Poll::Ready(Ok(End::Drained));
+            }
+            if !self.machine.is_busy() {
+                self.seen.rests();
+            }
+            return Poll::Pending;
+        }
+    }
+}
