@@ -4,7 +4,7 @@
 //! well: the same commands, the same columns of the same types in the same order. It is a database that no server has,
 //! over the same listeners and the same login.
 //!
-//! [`command`] reads what is asked, [`show`] answers what only looks, [`act`] does the rest, [`session`] moves the bytes.
+//! `command` reads what is asked, `show` answers what only looks, `act` does the rest, `session` moves the bytes.
 
 mod act;
 mod command;

@@ -23,7 +23,7 @@ use crate::Shared;
 use crate::upstream::{Proofs, UserPool};
 use crate::wire::startup::{CANCEL_KEY_BYTES, CancelKey};
 
-/// Changes whenever [`State`] does, or anything in it.
+/// Changes whenever `State` does, or anything in it.
 pub const VERSION: u32 = 1;
 
 /// Where a session is at home.
