@@ -7,9 +7,9 @@ use harness::{Kind, Postgres, Proxy, paths, python};
 
 use super::{TRUSTING, proxy};
 
-pub(super) fn pgbench(proxy: &Proxy, arguments: &[&str]) -> Result<String> {
+pub(super) fn pgbench(port: u16, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(paths::program("pgbench")?);
-    command.args(["-h", "127.0.0.1", "-p", &proxy.address().port().to_string(), "-U", "app"]);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "app"]).env("PGPASSWORD", "secret");
     let output = harness::run(command.args(arguments).arg("shop"))?;
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -21,15 +21,16 @@ pub(super) fn pgbench(proxy: &Proxy, arguments: &[&str]) -> Result<String> {
 fn pgbench_with_two_hundred_clients_on_twenty_connections() -> Result<()> {
     let server = Postgres::start()?;
     let proxy = Proxy::of(Kind::Postgres).config(TRUSTING).set("SERVER", server.address()).start()?;
-    pgbench(&proxy, &["-i", "-q", "-s", "1"])?;
+    pgbench(proxy.address().port(), &["-i", "-q", "-s", "1"])?;
     for mode in ["simple", "extended", "prepared"] {
-        let said = pgbench(&proxy, &["-n", "-M", mode, "-c", "200", "-j", "2", "-t", "20"])?;
+        let said = pgbench(proxy.address().port(), &["-n", "-M", mode, "-c", "200", "-j", "2", "-t", "20"])?;
         ensure!(said.contains("actually processed: 4000/4000"), "{mode}: {said}");
         ensure!(!said.contains("error"), "{mode}: {said}");
     }
     // One thread, which prepares synchronously: what it prepares must not wait for those it keeps waiting.
     for _ in 0..3 {
-        let said = pgbench(&proxy, &["-n", "-M", "prepared", "-c", "60", "-j", "1", "-t", "5"])?;
+        let said =
+            pgbench(proxy.address().port(), &["-n", "-M", "prepared", "-c", "60", "-j", "1", "-t", "5"])?;
         ensure!(said.contains("actually processed: 300/300"), "{said}");
     }
     let connections = server.sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")?;

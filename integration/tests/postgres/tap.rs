@@ -132,11 +132,11 @@ fn each_statement_is_shown_and_no_literal() -> Result<()> {
 fn what_takes_most_time_is_summed_up() -> Result<()> {
     let server = Postgres::start()?;
     let proxy = Proxy::of(Kind::Postgres).config(TRUSTING).set("SERVER", server.address()).start()?;
-    pgbench(&proxy, &["-i", "-q", "-s", "1"])?;
+    pgbench(proxy.address().port(), &["-i", "-q", "-s", "1"])?;
     let tap = watch(&proxy, &["--sample", "100%", "--top", "3", "--every", "100ms", "--json"])?;
     let (mut before, mut fingerprints) = (0, Vec::new());
     for mode in ["simple", "extended", "prepared"] {
-        pgbench(&proxy, &["-n", "-S", "-M", mode, "-c", "8", "-j", "2", "-t", "100"])?;
+        pgbench(proxy.address().port(), &["-n", "-S", "-M", mode, "-c", "8", "-j", "2", "-t", "100"])?;
         before += 800;
         let rows = eventually("all of them", || {
             let summaries = parsed(&tap);
@@ -190,7 +190,7 @@ fn who_never_looks_is_let_go() -> Result<()> {
     let script = server.socket_folder().join("script");
     std::fs::write(&script, format!("SELECT 1 WHERE {};\n", ["true"; 140].join(" AND ")))?;
     let file = script.to_string_lossy().into_owned();
-    pgbench(&proxy, &["-n", "-c", "16", "-j", "2", "-t", "1250", "-f", &file])?;
+    pgbench(proxy.address().port(), &["-n", "-c", "16", "-j", "2", "-t", "1250", "-f", &file])?;
     let dropped = proxy.metrics()?.sum("groove_postgres_tap_dropped_total", &[]);
     // It is still there, and given up after half a minute.
     ensure!(tap.is_running() && watchers(&proxy)? == 1.0);

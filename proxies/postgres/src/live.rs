@@ -79,8 +79,6 @@ pub struct Client {
     started_us: AtomicU64,
     /// Since when nothing runs on its server connection; 0 while something does.
     resting_us: AtomicU64,
-    /// Time of this transaction in which nothing ran.
-    rested_us: AtomicU64,
     /// Time outside of transactions in which it kept its server connection.
     away_us: AtomicU64,
     /// Since when its server connection works for it without a rest, or does not yet ([`NOT_YET`]).
@@ -157,7 +155,6 @@ impl Live {
             asked_us: AtomicU64::new(now_us),
             started_us: AtomicU64::new(now_us),
             resting_us: AtomicU64::new(0),
-            rested_us: AtomicU64::new(0),
             away_us: AtomicU64::new(0),
             worked_us: AtomicU64::new(now_us),
             link: AtomicU64::new(0),
@@ -374,8 +371,9 @@ impl ClientSeat {
             return None;
         }
         let now_us = self.live.now_us();
-        let sum = if was_idle { &self.away_us } else { &self.rested_us };
-        sum.store(sum.load(Relaxed) + now_us.saturating_sub(since), Relaxed);
+        if was_idle {
+            self.away_us.store(self.away_us.load(Relaxed) + now_us.saturating_sub(since), Relaxed);
+        }
         self.worked_us.store(now_us, Relaxed);
         Some(now_us)
     }
@@ -385,8 +383,8 @@ impl ClientSeat {
         self.worked_us.store(self.worked_us.load(Relaxed) | NOT_YET, Relaxed);
     }
 
-    /// Microseconds of the transaction that ends now, and those of them in which something ran.
-    pub fn spent(&self, was_idle: bool) -> (u64, u64) {
+    /// How long the transaction took that ends now.
+    pub fn spent(&self, was_idle: bool) -> Duration {
         let now_us = match self.resting_us.load(Relaxed) {
             0 => {
                 let now_us = self.live.now_us();
@@ -398,8 +396,7 @@ impl ClientSeat {
         self.worked_us.store(now_us | NOT_YET, Relaxed);
         let held = now_us.saturating_sub(self.started_us.load(Relaxed));
         self.started_us.store(now_us, Relaxed);
-        let in_transaction = held.saturating_sub(take(&self.away_us));
-        (in_transaction, in_transaction.saturating_sub(take(&self.rested_us)))
+        Duration::from_micros(held.saturating_sub(take(&self.away_us)))
     }
 }
 

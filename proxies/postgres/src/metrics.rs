@@ -22,10 +22,6 @@ pub struct PoolMetrics {
     pub received: Counter,
     /// Bytes from servers.
     pub sent: Counter,
-    /// Microseconds of transactions.
-    pub transaction_us: Counter,
-    /// Microseconds of those in which something ran.
-    pub query_us: Counter,
     /// How long transactions took.
     pub transaction_seconds: Histogram,
     /// How long servers were at what clients sent at once.
@@ -67,14 +63,6 @@ impl PoolMetrics {
             connects: counter("groove_postgres_server_connects", "Logins on servers"),
             received: counter("groove_postgres_received_bytes", "Bytes from clients that are logged in"),
             sent: counter("groove_postgres_sent_bytes", "Bytes from servers to clients"),
-            transaction_us: counter(
-                "groove_postgres_transaction_microseconds",
-                "Time in which clients had a server connection, less that between transactions",
-            ),
-            query_us: counter(
-                "groove_postgres_query_microseconds",
-                "Time of transactions in which a server worked for its client",
-            ),
             transaction_seconds: histogram(
                 "groove_postgres_transaction_seconds",
                 "How long transactions took (in session mode: sessions), from their server connection on",
@@ -119,8 +107,8 @@ impl PoolMetrics {
             queries: self.queries.get(),
             received: self.received.get(),
             sent: self.sent.get(),
-            transaction_us: self.transaction_us.get(),
-            query_us: self.query_us.get(),
+            transaction_us: micros(self.transaction_seconds.snapshot().sum()),
+            query_us: micros(self.query_seconds.snapshot().sum()),
             wait_us: micros(self.wait.snapshot().sum()),
         }
     }

@@ -2,24 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use harness::{PATIENCE, paths};
+use harness::PATIENCE;
 
+use super::super::clients::pgbench;
 use super::{handed_over, proxy};
-
-fn pgbench(port: u16, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(paths::program("pgbench")?);
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "app"]).env("PGPASSWORD", "secret");
-    let output = harness::run(command.args(arguments).arg("shop"))?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "pgbench {arguments:?}: {said}");
-    Ok(said)
-}
 
 #[test]
 fn pgbench_does_not_notice_three_new_processes() -> Result<()> {

@@ -315,10 +315,7 @@ impl Session {
         let metrics = &self.pool.metrics;
         metrics.transactions.inc();
         metrics.queries.add(self.machine.take_queries());
-        let (transaction_us, query_us) = self.seen.spent(self.machine.status() == Status::Idle);
-        metrics.transaction_us.add(transaction_us);
-        metrics.transaction_seconds.record(Duration::from_micros(transaction_us));
-        metrics.query_us.add(query_us);
+        metrics.transaction_seconds.record(self.seen.spent(self.machine.status() == Status::Idle));
     }
 
     fn count_pinned(&mut self) {

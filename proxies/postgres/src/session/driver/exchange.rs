@@ -29,8 +29,8 @@ impl Session {
 
     /// Moves bytes both ways until the server connection is free, or one side is gone.
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, Error>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
         loop {
+            let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(End::Free)) };
             if lease.is_deposed() {
                 return Poll::Ready(Err(Error::Deposed));
             }
@@ -54,21 +54,10 @@ impl Session {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
                         self.pool.metrics.sent.add(filled as u64);
-                        let (input, backend) = (&mut self.from_server, &mut lease.backend);
-                        if let Some(again) = self.again.take()
-                            && self.to_client.is_empty()
-                            && self.machine.is_unheard(&again.before, input)
-                        {
-                            self.machine.unsend(again.before, backend);
-                            self.from_client = again.from_client;
+                        if self.is_unheard() {
                             return Poll::Ready(Ok(End::Unheard));
                         }
-                        let held_back = self.machine.in_setup();
-                        self.machine.from_server(input, backend, &mut self.to_client)?;
-                        self.shared.tap.hear(&mut self.machine, &self.seen, lease);
-                        if held_back && !self.machine.in_setup() {
-                            self.registered.leased(&lease.cancel);
-                        }
+                        self.take_answers()?;
                     }
                     Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
                     Poll::Ready(Err(error)) => lost = Some(error),
@@ -130,5 +119,28 @@ impl Session {
             }
             return Poll::Pending;
         }
+    }
+
+    /// Whether the server's first words prove that it has read nothing; then all is as before the exchange.
+    fn is_unheard(&mut self) -> bool {
+        let (Some(again), Some(lease)) = (self.again.take(), &mut self.lease) else { return false };
+        if !self.to_client.is_empty() || !self.machine.is_unheard(&again.before, &self.from_server) {
+            return false;
+        }
+        self.machine.unsend(again.before, &mut lease.backend);
+        self.from_client = again.from_client;
+        true
+    }
+
+    /// Takes in what the server has said.
+    fn take_answers(&mut self) -> Result<(), Error> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let held_back = self.machine.in_setup();
+        self.machine.from_server(&mut self.from_server, &mut lease.backend, &mut self.to_client)?;
+        self.shared.tap.hear(&mut self.machine, &self.seen, lease);
+        if held_back && !self.machine.in_setup() {
+            self.registered.leased(&lease.cancel);
+        }
+        Ok(())
     }
 }
