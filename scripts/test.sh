@@ -13,6 +13,7 @@ export GROOVE_TALLY=$(realpath "$logs")/tally
 : > "$GROOVE_TALLY"
 passed=0
 failed=0
+failures=()
 
 # step NAME COMMAND...: runs it, and counts it as one when its log holds no test results.
 step() {
@@ -34,7 +35,15 @@ step() {
     else
         printf 'FAILED %4d passed, %d failed  %4d s\n' "$yes" "$no" $((SECONDS - begun))
         sed 's/^/    /' "$log"
+        failures+=("$log")
     fi
+}
+
+# said_last LOG: what each failed test of it said, or its end. A log of CI may be cut to its last lines.
+said_last() {
+    printf '\nfailed in %s:\n' "$1"
+    { awk '/^failures:$/ { inside = !inside } /^test result:/ { inside = 0 } inside' "$1" | grep . ||
+        tail -n 20 "$1"; } | cut -c 1-300 | tail -n 60
 }
 
 # Fuzz targets were built with everything else; here each gets a taste of random bytes, without feedback.
@@ -71,5 +80,8 @@ step resizes    env GROOVE_BUILT=1 cargo test --workspace --no-fail-fast --test 
 step python     python_suites
 step fuzz       fuzz_targets
 
+for log in "${failures[@]}"; do
+    said_last "$log"
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -323,7 +323,7 @@ impl std::fmt::Display for Log {
 pub struct Usage {
     /// User and system time in seconds.
     pub cpu_s: f64,
-    /// Resident memory in bytes that is its own (private pages of each process).
+    /// Resident memory in bytes that is its own: pages that a process has written and shares with none.
     pub resident_bytes: u64,
     /// Open file descriptors.
     pub descriptors: usize,
@@ -366,9 +366,11 @@ impl Usage {
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
         let rollup = std::fs::read_to_string(folder.join("smaps_rollup")).unwrap_or_default();
+        // Clean private pages are the program's file: they are nobody else's only as long as no other process of the same
+        // program runs, and so come and go with the tests beside this one.
         let private_kib: u64 = rollup
             .lines()
-            .filter(|line| line.starts_with("Private_"))
+            .filter(|line| line.starts_with("Private_Dirty:"))
             .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
             .sum();
         let mut threads = 0;
