@@ -12,7 +12,7 @@ use super::proxy::{Proxy, StartError};
 use super::running::{Running, State};
 use crate::config::Document;
 use crate::lifecycle::handover::{Door, Inheritance, Program, Socket, Taken, Taker, take_over};
-use crate::net::Serving;
+use crate::net::Resuming;
 
 /// Where this process stands in the row of its kind.
 pub(super) struct Succession {
@@ -112,13 +112,12 @@ async fn take<P: Proxy>(state: Arc<State<P>>, before: Inheritance) {
         handover.count_taken(resumed.is_ok());
         resumed
     };
-    let serve = |serving: Serving| drop(state.context.runtime.spawn(serving));
-    let ended = before.take(prepare, serve, words).await;
+    let ended = before.take(prepare, Resuming::begin, words).await;
     let (taken, refused) = handover.taken();
     info!(pid, taken, refused, %ended, "the process before has ended");
 }
 
-fn resume<P: Proxy>(state: &State<P>, taken: Taken) -> Result<Serving, String> {
+fn resume<P: Proxy>(state: &State<P>, taken: Taken) -> Result<Resuming, String> {
     let Taken { address, peer, socket, state: session, .. } = taken;
     let resumed = state.proxy.resume(&session)?;
     state.listeners.resume(&address, peer, socket, resumed).map_err(|error| error.to_string())

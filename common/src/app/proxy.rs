@@ -81,9 +81,6 @@ pub trait Proxy: Sized + Send + Sync + 'static {
     /// The admin server's address if the configuration names none.
     const ADMIN: &'static str;
 
-    /// Is its service a shared one? Then the runtime's threads are the workers that count for metrics.
-    const SHARED: bool = false;
-
     /// The version of what its sessions leave to the next process; `None` if they drain in the old one. A service
     /// whose sessions move has to be a shared one.
     const HANDOVER: Option<u32> = None;

@@ -15,7 +15,7 @@ use super::reload::Reloader;
 use super::running::{Drained, Running, workers};
 use crate::config::{self, Document, Loaded};
 use crate::lifecycle::{self, Limits, Plan, ServiceManager, Signal, Signals};
-use crate::telemetry::{self, Logs};
+use crate::telemetry::Logs;
 
 /// Callers of the admin server's reload that may wait at once.
 const RELOADS_MAX: usize = 16;
@@ -32,7 +32,7 @@ pub(super) fn run<P: Proxy>(path: &Path) -> ExitCode {
     };
     info!(version = P::VERSION, config = %path.display(), "{} starts", P::NAME);
     check_machine(&loaded.document);
-    let served = runtime::<P>(&loaded.document)
+    let served = runtime(&loaded.document)
         .map_err(StartError::from)
         .and_then(|runtime| runtime.block_on(serve::<P>(path.to_owned(), loaded, &logs)));
     let code = match served {
@@ -111,22 +111,9 @@ async fn serve<P: Proxy>(
     }
 }
 
-/// The control runtime. A shared service's sessions run on it too, and then its threads are the workers.
-fn runtime<P: Proxy>(config: &P::Config) -> io::Result<Runtime> {
-    let workers = workers(config);
-    let mut builder = Builder::new_multi_thread();
-    builder.enable_all().worker_threads(workers).thread_name("control");
-    if P::SHARED {
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        builder.thread_name("worker").on_thread_start(move || {
-            // The workers start first; threads for blocking calls come later and are none.
-            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if index < workers {
-                telemetry::become_worker(index);
-            }
-        });
-    }
-    builder.build()
+/// The control runtime.
+fn runtime(config: &impl Document) -> io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().worker_threads(workers(config)).thread_name("control").build()
 }
 
 /// Says what of the machine is too small for the configuration.

@@ -141,6 +141,16 @@ impl Open {
         self.count.load(Ordering::Relaxed)
     }
 
+    fn begin(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
     /// Resolves when no connection is open.
     pub(super) async fn idle(&self) {
         loop {
@@ -162,19 +172,20 @@ pub(super) struct Permit {
 impl Permit {
     pub(super) fn new(listener: &Arc<Open>, worker: &Arc<Open>) -> Self {
         let counted_in = [Arc::clone(listener), Arc::clone(worker)];
-        for open in &counted_in {
-            open.count.fetch_add(1, Ordering::Relaxed);
-        }
+        counted_in.iter().for_each(|open| open.begin());
         Self { counted_in }
+    }
+
+    /// Another worker serves it from now on.
+    pub(super) fn moves_to(&mut self, worker: &Arc<Open>) {
+        worker.begin();
+        let [_, before] = &mut self.counted_in;
+        std::mem::replace(before, Arc::clone(worker)).end();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for open in &self.counted_in {
-            if open.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-                open.idle.notify_waiters();
-            }
-        }
+        self.counted_in.iter().for_each(|open| open.end());
     }
 }

@@ -19,7 +19,7 @@ use super::bind::{self, Bound};
 use super::downstream::{Admitted, Downstream, Handed, Open, Peer, Permit};
 use super::drain::{Drain, Phase};
 use super::listeners::ListenerStatus;
-use super::session::{Serving, resumed};
+use super::session::{Resuming, Serving, resumed};
 use super::settings::Settings;
 use super::workers::Workers;
 use crate::config::Mode;
@@ -178,9 +178,12 @@ impl Listener {
         peer: Peer,
         workers: &Workers,
         serve: impl FnOnce(Downstream) -> Serving,
-    ) -> io::Result<Serving> {
-        let permit = Permit::new(&self.open, &workers.of_resumed());
-        resumed(socket, peer, self.settings.load_full(), self.drain.clone(), permit, serve)
+    ) -> io::Result<Resuming> {
+        let (runtime, worker) = workers.for_resumed().ok_or(io::ErrorKind::Unsupported)?;
+        let _entered = runtime.enter();
+        let permit = Permit::new(&self.open, &worker);
+        let session = resumed(socket, peer, self.settings.load_full(), self.drain.clone(), permit, serve)?;
+        Ok(Resuming::new(session, runtime.clone()))
     }
 
     /// Connections open now.

@@ -16,7 +16,7 @@ use super::downstream::{Downstream, Peer};
 use super::drain::Phase;
 use super::listener::{Counters, Listener, ListenerInfo};
 use super::service::Service;
-use super::session::Serving;
+use super::session::{Resuming, Serving};
 use super::settings::Settings;
 use super::tls::TlsError;
 use super::workers::Workers;
@@ -107,8 +107,7 @@ pub struct ListenerStatus {
 }
 
 impl Listeners {
-    /// Starts the workers; there are no listeners yet. Acceptors (and the sessions of a shared service) run
-    /// on `runtime`.
+    /// Starts the workers; there are no listeners yet. Acceptors run on `runtime`.
     pub fn new(
         service: Service,
         workers: usize,
@@ -144,19 +143,18 @@ impl Listeners {
         self.all().iter().for_each(|listener| listener.hand_over());
     }
 
-    /// Goes on with a connection that the process before this one has accepted at `address`: what serves it is to be
-    /// spawned, and counts from now on.
+    /// Goes on with a connection that the process before this one has accepted at `address`: it counts from now on, and
+    /// is served once that is begun.
     pub fn resume(
         &self,
         address: &Address,
         peer: Peer,
         socket: OwnedFd,
         serve: impl FnOnce(Downstream) -> Serving,
-    ) -> io::Result<Serving> {
+    ) -> io::Result<Resuming> {
         let found = self.live.lock().iter().find(|listener| listener.address == *address).map(Arc::clone);
         let gone =
             || io::Error::new(io::ErrorKind::AddrNotAvailable, format!("nothing listens on {address}"));
-        let _entered = self.runtime.enter();
         found.ok_or_else(gone)?.resume(socket, peer, &self.workers, serve)
     }
 

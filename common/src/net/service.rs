@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::task;
 
 use super::downstream::{Downstream, Handed};
+use super::gather::Travelling;
 use super::session::session;
 
 /// Which of the worker threads, from 0.
@@ -28,7 +29,7 @@ pub trait LocalService: 'static {
     }
 }
 
-/// A service whose sessions move between threads.
+/// A service whose sessions may move from one worker thread to another: see [`due`](super::due).
 pub trait SharedService: Send + Sync + 'static {
     /// Serves one connection to its end. Dropped in the middle when the drain's deadline has passed.
     fn serve(self: Arc<Self>, conn: Downstream) -> impl Future<Output = ()> + Send;
@@ -83,7 +84,11 @@ impl Service {
     pub fn shared<S: SharedService>(service: Arc<S>) -> Self {
         Self::new(Flavour::Shared(Arc::new(move |handed: Handed| {
             let (serving, refusing) = (Arc::clone(&service), Arc::clone(&service));
-            task::spawn(session(handed, |conn| serving.serve(conn), |conn| refusing.refuse(conn)));
+            task::spawn(Travelling::new(session(
+                handed,
+                |conn| serving.serve(conn),
+                |conn| refusing.refuse(conn),
+            )));
         })))
     }
 

@@ -14,11 +14,13 @@ use futures_util::future::Either;
 use pin_project_lite::pin_project;
 use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span};
 
 use super::downstream::{Admitted, Downstream, Handed, Peer, Permit};
 use super::drain::{Drain, Reached};
+use super::gather::{Counted, Travelling};
 use super::proxy_header;
 use super::service::TlsStart;
 use super::settings::Settings;
@@ -46,7 +48,7 @@ pub(super) fn session<S, R>(
     handed: Handed,
     serve: impl FnOnce(Downstream) -> S,
     refuse: impl FnOnce(Downstream) -> R,
-) -> impl Future<Output = ()>
+) -> UnlessCut<impl Future<Output = ()>>
 where
     S: Future<Output = ()>,
     R: Future<Output = ()>,
@@ -65,7 +67,7 @@ where
 
 pin_project! {
     /// A session, dropped where it stands when the drain's deadline has passed.
-    struct UnlessCut<F> {
+    pub(super) struct UnlessCut<F> {
         #[pin]
         work: F,
         cut: Reached,
@@ -88,8 +90,31 @@ impl<F: Future<Output = ()>> Future for UnlessCut<F> {
     }
 }
 
+impl<F> Counted for UnlessCut<F> {
+    fn permit(self: Pin<&mut Self>) -> &mut Permit {
+        self.project().permit
+    }
+}
+
 /// What a connection is served with that comes from another process.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection from another process that nobody serves yet.
+pub struct Resuming {
+    session: Travelling<UnlessCut<Serving>>,
+    runtime: Handle,
+}
+
+impl Resuming {
+    pub(super) fn new(session: UnlessCut<Serving>, runtime: Handle) -> Self {
+        Self { session: Travelling::new(session), runtime }
+    }
+
+    /// Begins to serve it.
+    pub fn begin(self) {
+        self.runtime.spawn(self.session);
+    }
+}
 
 /// As [`session`], for a connection that another process has led in.
 pub(super) fn resumed(
@@ -99,14 +124,14 @@ pub(super) fn resumed(
     drain: Drain,
     permit: Permit,
     serve: impl FnOnce(Downstream) -> Serving,
-) -> io::Result<Serving> {
+) -> io::Result<UnlessCut<Serving>> {
     let cut = drain.cut();
     // Who the client is does not tell: a load balancer may have told us of one over a unix socket.
     let is_unix = sockopt::socket_domain(&socket)? == AddressFamily::UNIX;
     let stream = Stream::Plain(if is_unix { register(socket, Peer::Unix)? } else { as_tcp(socket)? });
     let listener = Arc::clone(&settings.info);
     let work = serve(Downstream { stream, peer, listener, tls: None, drain, settings });
-    Ok(Box::pin(UnlessCut { work, cut, permit }))
+    Ok(UnlessCut { work, cut, permit })
 }
 
 /// The long way in.

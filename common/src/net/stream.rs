@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -143,6 +144,18 @@ impl Stream {
         poll_fn(|cx| self.poll_send(cx, buf)).await
     }
 
+    /// Has the calling thread's runtime watch the socket, in place of the one that does.
+    ///
+    /// # Errors
+    /// The system gives no second descriptor for the socket: all is as before.
+    pub fn register_here(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(transport) => transport.register_here(),
+            Self::ServerTls(tls) => tls.get_mut().0.register_here(),
+            Self::ClientTls(tls) => tls.get_mut().0.register_here(),
+        }
+    }
+
     /// Has the peer hung up (or sent what it should not have)? Reads nothing. For connections parked in a pool.
     pub fn is_stale(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
@@ -191,6 +204,17 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Transport {
+    /// By a second descriptor, so that there is no instant without any.
+    fn register_here(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?,
+            Self::Unix(unix) => *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?,
+        }
+        Ok(())
     }
 }
 

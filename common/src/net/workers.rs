@@ -5,7 +5,10 @@
 //!  acceptor ─ least ─────┼─► worker 1: runtime, sessions, service    nothing shared)
 //!             loaded     └─► worker 2: ...
 //!
-//!  acceptor ─────────────► one service, its sessions on the multi-thread runtime   (Shared)
+//!                        ┌─► worker 0: runtime, sessions ─┐
+//!  acceptor ─ least ─────┤                    ▲ │         ├─ one service   (Shared: sessions are
+//!             loaded of  │                    │ ▼         │                 kept together)
+//!             the awake  └─► worker 1: runtime, sessions ─┘
 //! ```
 //!
 //! SO_REUSEPORT would save the hand-off, but the kernel spreads by a hash of the addresses: with few
@@ -21,6 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
 use super::downstream::{Handed, Open};
+use super::gather::{self, Founding, Gathering};
 use super::service::{Flavour, LocalSink, Service, WorkerId};
 use crate::telemetry;
 
@@ -29,64 +33,59 @@ pub(super) struct Workers {
     workers: Vec<Worker>,
     /// Where the search for the least loaded begins, so that ties go round.
     turn: AtomicUsize,
+    /// Who of them has sessions, if those are kept together.
+    gathering: Option<Arc<Gathering>>,
 }
 
 struct Worker {
     open: Arc<Open>,
-    sink: Sink,
+    /// Bounded by the process's descriptors, of which each connection holds one (a listener's cap is below that), and a
+    /// worker empties it every turn.
+    queue: UnboundedSender<Handed>,
+    runtime: Handle,
     /// Its death has been logged.
     is_mourned: AtomicBool,
 }
 
-enum Sink {
-    /// The queue is bounded by the process's descriptors, of which each connection holds one (a listener's cap
-    /// is below that), and a worker empties it every turn.
-    Thread(UnboundedSender<Handed>),
-    Shared {
-        service: Arc<dyn Fn(Handed) + Send + Sync>,
-        runtime: Handle,
-    },
-}
-
 impl Workers {
-    /// Starts `count` threads for a service of its own each; a shared one runs on `runtime`.
+    /// Starts `count` threads: for a service of its own each, or for one that they share. `runtime` is where their
+    /// loads are looked at.
     pub(super) fn start(service: &Service, count: usize, runtime: &Handle) -> io::Result<Self> {
-        let workers = match &service.flavour {
-            Flavour::PerCore(make) => (0..count.max(1))
-                .map(|index| start_thread(WorkerId(index), Arc::clone(make)))
-                .collect::<io::Result<_>>()?,
+        let count = count.max(1);
+        let (workers, gathering) = match &service.flavour {
+            Flavour::PerCore(make) => {
+                let start = |index| Ok(Worker::start(WorkerId(index), Arc::clone(make))?.0);
+                ((0..count).map(start).collect::<io::Result<_>>()?, None)
+            }
             Flavour::Shared(service) => {
-                let sink = Sink::Shared { service: Arc::clone(service), runtime: runtime.clone() };
-                vec![Worker::new(sink)]
+                let (workers, gathering) = start_shared(service, count)?;
+                runtime.spawn(gather::watch(Arc::downgrade(&gathering)));
+                (workers, Some(gathering))
             }
         };
-        Ok(Self { workers, turn: AtomicUsize::new(0) })
+        Ok(Self { workers, turn: AtomicUsize::new(0), gathering })
     }
 
     /// Gives the connection to the worker with the fewest. `handed` gets that worker's count for its permit.
     pub(super) fn hand(&self, handed: impl FnOnce(&Arc<Open>) -> Handed) {
         let Some(worker) = self.least_loaded() else { return };
-        let handed = handed(&worker.open);
-        match &worker.sink {
-            // A thread that dies in this very moment takes no more: the connection closes with `handed`.
-            Sink::Thread(queue) => drop(queue.send(handed)),
-            Sink::Shared { service, runtime } => {
-                let _entered = runtime.enter();
-                service(handed);
-            }
-        }
+        // A thread that dies in this very moment takes no more: the connection closes with it.
+        drop(worker.queue.send(handed(&worker.open)));
     }
 
     /// The one with the fewest connections among those that live: a dead one has none at all.
     fn least_loaded(&self) -> Option<&Worker> {
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (before, after) = self.workers.split_at(start % self.workers.len().max(1));
+        let awake = self.gathering.as_ref().map_or(self.workers.len(), |gathering| gathering.awake());
+        let workers = self.workers.get(..awake).unwrap_or(&self.workers);
+        let (before, after) = workers.split_at(start % workers.len().max(1));
         after.iter().chain(before).filter(|worker| worker.lives()).min_by_key(|worker| worker.open.count())
     }
 
-    /// The count for a connection that comes from another process: only a shared service takes any.
-    pub(super) fn of_resumed(&self) -> Arc<Open> {
-        self.workers.first().map(|worker| Arc::clone(&worker.open)).unwrap_or_default()
+    /// Where a connection goes that comes from another process, and its count: only a shared service takes any.
+    pub(super) fn for_resumed(&self) -> Option<(&Handle, Arc<Open>)> {
+        self.gathering.as_ref()?;
+        self.least_loaded().map(|worker| (&worker.runtime, Arc::clone(&worker.open)))
     }
 
     /// Open connections of each worker.
@@ -95,44 +94,67 @@ impl Workers {
     }
 }
 
+/// The workers of one service, and what keeps their sessions together.
+fn start_shared(service: &Arc<dyn Fn(Handed) + Send + Sync>, count: usize) -> io::Result<Shared> {
+    let mut workers = Vec::new();
+    let mut founding = Vec::new();
+    for index in 0..count {
+        let service = Arc::clone(service);
+        let make = move |_| {
+            let service = Arc::clone(&service);
+            let sink: LocalSink = Box::new(move |handed| service(handed));
+            sink
+        };
+        let (worker, thread) = Worker::start(WorkerId(index), Arc::new(make))?;
+        founding.push(Founding { runtime: worker.runtime.clone(), thread, open: Arc::clone(&worker.open) });
+        workers.push(worker);
+    }
+    let gathering = Arc::new(Gathering::new(founding));
+    for (index, worker) in workers.iter().enumerate() {
+        let gathering = Arc::clone(&gathering);
+        worker.runtime.spawn(async move { gather::settle_here(WorkerId(index), gathering) });
+    }
+    Ok((workers, gathering))
+}
+
+type Shared = (Vec<Worker>, Arc<Gathering>);
+
 impl Worker {
-    fn new(sink: Sink) -> Self {
-        Self { open: Arc::default(), sink, is_mourned: AtomicBool::new(false) }
+    /// A worker and its thread's id. Runtime and service are made on their own thread; whether that went well is the
+    /// caller's to report.
+    fn start(
+        id: WorkerId,
+        make: Arc<dyn Fn(WorkerId) -> LocalSink + Send + Sync>,
+    ) -> io::Result<(Self, rustix::thread::Pid)> {
+        let (queue, handed) = unbounded_channel();
+        let (ready, started) = mpsc::channel();
+        thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
+            telemetry::become_worker(id.0);
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    let (handle, thread) = (runtime.handle().clone(), rustix::thread::gettid());
+                    runtime.block_on(async {
+                        // The service is made where it lives.
+                        let sink = make(id);
+                        drop(ready.send(Ok((handle, thread))));
+                        take(handed, sink).await;
+                    });
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        let (runtime, thread) = started.recv().map_err(io::Error::other)??;
+        Ok((Self { open: Arc::default(), queue, runtime, is_mourned: AtomicBool::new(false) }, thread))
     }
 
     /// Whether its thread takes connections. That it does not is said once.
     fn lives(&self) -> bool {
-        let lives = match &self.sink {
-            Sink::Thread(queue) => !queue.is_closed(),
-            Sink::Shared { .. } => true,
-        };
+        let lives = !self.queue.is_closed();
         if !lives && !self.is_mourned.swap(true, Ordering::Relaxed) {
             error!("a worker thread has died; the others take its share until a restart");
         }
         lives
     }
-}
-
-fn start_thread(id: WorkerId, make: Arc<dyn Fn(WorkerId) -> LocalSink + Send + Sync>) -> io::Result<Worker> {
-    let (queue, handed) = unbounded_channel();
-    // Runtime and service must be made on their own thread; whether that went well is the caller's to report.
-    let (ready, started) = mpsc::channel();
-    thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
-        telemetry::become_worker(id.0);
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => {
-                runtime.block_on(async {
-                    // The service is made where it lives.
-                    let sink = make(id);
-                    drop(ready.send(Ok(())));
-                    take(handed, sink).await;
-                });
-            }
-            Err(error) => drop(ready.send(Err(error))),
-        }
-    })?;
-    started.recv().map_err(io::Error::other)??;
-    Ok(Worker::new(Sink::Thread(queue)))
 }
 
 /// A worker's life: every connection becomes a task of this thread.
@@ -147,17 +169,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_worker_is_passed_over() {
-        let (queues, mut takers): (Vec<_>, Vec<_>) = (0..3).map(|_| unbounded_channel()).unzip();
-        let workers = queues.into_iter().map(|queue| Worker::new(Sink::Thread(queue))).collect();
-        let workers = Workers { workers, turn: AtomicUsize::new(0) };
-        let chosen = || {
-            let found = workers.least_loaded()?;
-            workers.workers.iter().position(|worker| std::ptr::eq(worker, found))
+    fn a_dead_worker_is_passed_over() -> io::Result<()> {
+        let make = || Worker::start(WorkerId(0), Arc::new(|_| Box::new(drop)));
+        let mut workers = (0..3).map(|_| Ok(make()?.0)).collect::<io::Result<Vec<_>>>()?;
+        let kill = |workers: &mut Vec<Worker>, index: usize| {
+            if let Some(worker) = workers.get_mut(index) {
+                worker.queue = unbounded_channel().0;
+            }
         };
-        drop(takers.remove(1));
-        assert_eq!([chosen(), chosen(), chosen()], [Some(0), Some(2), Some(2)]);
-        takers.clear();
-        assert_eq!(chosen(), None);
+        let chosen = |workers: Vec<Worker>| {
+            let workers = Workers { workers, turn: AtomicUsize::new(0), gathering: None };
+            let chosen = [(); 3].map(|()| {
+                let found = workers.least_loaded()?;
+                workers.workers.iter().position(|worker| std::ptr::eq(worker, found))
+            });
+            (workers.workers, chosen)
+        };
+        kill(&mut workers, 1);
+        let (mut workers, among_two) = chosen(workers);
+        assert_eq!(among_two, [Some(0), Some(2), Some(2)]);
+        (0..3).for_each(|index| kill(&mut workers, index));
+        assert_eq!(chosen(workers).1, [None; 3]);
+        Ok(())
     }
 }

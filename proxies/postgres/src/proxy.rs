@@ -48,7 +48,6 @@ impl Proxy for Postgres {
     const ABOUT: &'static str = "A PostgreSQL sidecar: connection pooling that sessions do not notice";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ADMIN: &'static str = "127.0.0.1:9632";
-    const SHARED: bool = true;
     const HANDOVER: Option<u32> = Some(handover::VERSION);
 
     type Config = Config;

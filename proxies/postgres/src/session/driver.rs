@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use groove_common::lifecycle::Phase;
-use groove_common::net::{Downstream, Reached, Timer};
+use groove_common::net::{self, Downstream, Reached, Timer, WorkerId};
 use groove_common::telemetry::Event;
 
 use exchange::End;
@@ -69,6 +69,8 @@ pub struct Session {
     pub(super) registered: Registered,
     pub(super) lease: Option<Lease>,
     is_pinned: bool,
+    /// When it last looked whether it is to move to another worker.
+    round: u32,
     pub(super) seen: ClientSeat,
     pub(super) from_client: BytesMut,
     pub(super) to_client: BytesMut,
@@ -115,6 +117,7 @@ impl Session {
             registered,
             lease,
             is_pinned: false,
+            round: 0,
             seen,
             from_client: input,
             to_client: BytesMut::new(),
@@ -158,7 +161,10 @@ impl Session {
         loop {
             if self.lease.is_none() {
                 match self.read().await? {
-                    Turn::Exchange => {}
+                    Turn::Exchange => match net::due(&mut self.round) {
+                        Some(to) => Box::pin(self.go_on_at(to)).await,
+                        None => {}
+                    },
                     Turn::Move if Box::pin(self.hand_over()).await => return Ok(()),
                     Turn::Move => continue,
                     Turn::Leave => return Ok(()),
@@ -235,6 +241,13 @@ impl Session {
             }
         }
         Poll::Pending
+    }
+
+    /// Goes on on another worker's thread.
+    async fn go_on_at(&mut self, to: WorkerId) {
+        if let Err(error) = net::go_on_at(to, &mut self.conn.stream).await {
+            tracing::debug!(peer = %self.conn.peer, %error, "a session stays on its worker");
+        }
     }
 
     fn begin(&mut self) -> Result<(), Error> {

@@ -57,6 +57,7 @@ pub async fn connect(
     let key = key.unwrap_or(CancelKey { pid: 0, secret: bytes::Bytes::from_static(&[0; 4]) });
     let cancel = CancelTarget { address: address.clone(), tls: target.tls.clone(), key };
     Ok(Server {
+        home: groove_common::net::here(),
         stream: dialogue.stream,
         backend: Backend::new(settings, target.statements_max),
         cancel: Arc::new(cancel),

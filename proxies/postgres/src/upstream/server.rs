@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 use groove_common::discovery::Exchange;
-use groove_common::net::Stream;
+use groove_common::net::{self, Stream, WorkerId};
 
 use super::{CancelTarget, Heard};
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub(super) const LIMITS: Limits = Limits { message: 1 << 20 };
 pub struct Server {
     /// The bytes.
     pub stream: Stream,
+    /// The worker whose runtime watches it, if it is one's.
+    pub(super) home: Option<WorkerId>,
     /// What is known of the session at the other end.
     pub backend: Backend,
     /// How to cancel what it runs.
@@ -39,6 +41,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Has the calling worker's runtime watch it: another's would have to wake this one for each answer. Where that
+    /// cannot be, the other does.
+    pub fn settle(&mut self) {
+        let here = net::here();
+        if here != self.home && self.stream.register_here().is_ok() {
+            self.home = here;
+        }
+    }
+
     /// Whether the server has hung up, or said something nobody asked for (a farewell).
     pub fn is_stale(&mut self) -> bool {
         self.stream.is_stale(&mut Context::from_waker(Waker::noop()))

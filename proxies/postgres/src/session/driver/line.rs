@@ -65,6 +65,7 @@ impl Session {
             self.seen.released();
             return Ok(());
         }
+        lease.settle();
         self.seen.leased(lease.seen.as_ref(), self.began + waited);
         if let Some(notes) = self.machine.notes() {
             notes.leased(self.began + waited, waited);
