@@ -90,7 +90,7 @@ impl<F: Future<Output = ()>> Future for UnlessCut<F> {
     }
 }
 
-impl<F> Counted for UnlessCut<F> {
+impl<F: Future<Output = ()> + Send> Counted for UnlessCut<F> {
     fn permit(self: Pin<&mut Self>) -> &mut Permit {
         self.project().permit
     }
@@ -101,7 +101,7 @@ pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection from another process that nobody serves yet.
 pub struct Resuming {
-    session: Travelling<UnlessCut<Serving>>,
+    session: Travelling,
     runtime: Handle,
 }
 

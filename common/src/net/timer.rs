@@ -13,7 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Timer {
     deadline: Instant,
     armed: Option<Pin<Box<Sleep>>>,
-    /// The runtime's timer knows whom to wake: always the session's task, so once is enough.
+    /// The runtime's timer knows whom to wake: always the session's task, so once is enough. A session that goes on as
+    /// another task needs another timer.
     is_known: bool,
 }
 

@@ -1,5 +1,8 @@
 //! A PostgreSQL sidecar: a pooler that sessions do not notice.
 
+// That a session may go to another thread follows from all that it holds, a pool's connection deep down included.
+#![recursion_limit = "256"]
+
 pub mod auth;
 pub mod config;
 pub mod console;

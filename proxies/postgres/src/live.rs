@@ -12,7 +12,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
     fence,
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -85,7 +85,9 @@ pub struct Client {
     worked_us: AtomicU64,
     link: AtomicU64,
     killed: AtomicBool,
-    task: OnceLock<Waker>,
+    /// Whom to wake.
+    task: Mutex<Option<Waker>>,
+    is_task_known: AtomicBool,
 }
 
 /// A server connection, as it is seen from outside.
@@ -159,7 +161,8 @@ impl Live {
             worked_us: AtomicU64::new(now_us),
             link: AtomicU64::new(0),
             killed: AtomicBool::new(false),
-            task: OnceLock::new(),
+            task: Mutex::default(),
+            is_task_known: AtomicBool::new(false),
         });
         place.insert(Arc::clone(&client));
         ClientSeat(client)
@@ -273,20 +276,21 @@ impl Client {
     pub fn wake(&self) {
         // One of the two sees what the other has done.
         fence(SeqCst);
-        if let Some(task) = self.task.get() {
+        if let Some(task) = &*self.task.lock() {
             task.wake_by_ref();
         }
     }
 
     /// Polls the client's session unless it was killed (`None`). It has to be the task's own future: the task's waker is
-    /// taken once, so that nothing is paid for later.
+    /// taken once in each, so that nothing is paid for later.
     pub fn poll_alive<T>(
         &self,
         cx: &mut Context<'_>,
         session: Pin<&mut impl Future<Output = T>>,
     ) -> Poll<Option<T>> {
-        if self.task.get().is_none() {
-            self.task.get_or_init(|| cx.waker().clone());
+        if !self.is_task_known.load(Relaxed) {
+            *self.task.lock() = Some(cx.waker().clone());
+            self.is_task_known.store(true, Relaxed);
             fence(SeqCst);
         }
         match self.killed.load(Relaxed) {
@@ -305,6 +309,11 @@ impl std::ops::Deref for ClientSeat {
 }
 
 impl ClientSeat {
+    /// Its session goes on as another task, when it is polled again.
+    pub fn changes_task(&self) {
+        self.is_task_known.store(false, Relaxed);
+    }
+
     /// To look at it while its session is busy.
     pub fn share(&self) -> Arc<Client> {
         Arc::clone(&self.0)

@@ -1,5 +1,8 @@
 //! The groove-postgres binary.
 
+// See the library.
+#![recursion_limit = "256"]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -28,23 +28,23 @@ pub(super) async fn hop(to: WorkerId) {
 }
 
 /// A session's task, which its future may leave for another worker.
-pub(in crate::net) struct Travelling<F> {
+pub(in crate::net) struct Travelling {
     /// Gone, once it has left.
-    work: Option<Pin<Box<F>>>,
+    work: Option<Pin<Box<dyn Counted>>>,
 }
 
 /// A future that is counted where it runs.
-pub(in crate::net) trait Counted {
+pub(in crate::net) trait Counted: Future<Output = ()> + Send {
     fn permit(self: Pin<&mut Self>) -> &mut Permit;
 }
 
-impl<F> Travelling<F> {
-    pub(in crate::net) fn new(work: F) -> Self {
+impl Travelling {
+    pub(in crate::net) fn new(work: impl Counted + 'static) -> Self {
         Self { work: Some(Box::pin(work)) }
     }
 }
 
-impl<F: Future<Output = ()> + Counted + Send + 'static> Future for Travelling<F> {
+impl Future for Travelling {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -245,6 +245,8 @@ impl Session {
 
     /// Goes on on another worker's thread.
     async fn go_on_at(&mut self, to: WorkerId) {
+        self.seen.changes_task();
+        self.patience = Timer::new(self.began.into());
         if let Err(error) = net::go_on_at(to, &mut self.conn.stream).await {
             tracing::debug!(peer = %self.conn.peer, %error, "a session stays on its worker");
         }

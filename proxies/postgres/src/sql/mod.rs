@@ -2,6 +2,7 @@
 //! server session. It errs on the side of "may": the server is asked afterwards what is there.
 
 mod block;
+mod dull;
 mod lexer;
 mod listen;
 mod mask;

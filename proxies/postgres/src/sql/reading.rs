@@ -1,5 +1,6 @@
 //! What a text may do to a server session beyond its transaction.
 
+use super::dull::is_dull;
 use super::lexer::{Lexer, Token};
 use super::listen::Unlisten;
 
@@ -127,6 +128,11 @@ impl Reading {
 
 /// Reads a text.
 pub fn read(text: &[u8]) -> Reading {
+    if is_dull(text) { Reading::default() } else { read_all(text) }
+}
+
+/// As [`read`], word by word.
+pub(super) fn read_all(text: &[u8]) -> Reading {
     let mut reader = Reader::new(text);
     while !reader.lexer.rest().is_empty() {
         reader.statement();
@@ -238,7 +244,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A word that may stand anywhere.
+    /// A word that may stand anywhere. What is new here has to be new to [`is_dull`] too.
     fn word(&mut self, word: &[u8]) {
         let after_into = std::mem::take(&mut self.after_into);
         let first = word.first().map(u8::to_ascii_lowercase);
