@@ -48,7 +48,7 @@ pub enum ListenError {
 /// The listeners and the workers behind them.
 pub struct Listeners {
     service: Service,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     registry: Arc<Registry>,
     runtime: Handle,
     live: Mutex<Vec<Arc<Listener>>>,
@@ -114,16 +114,20 @@ impl Listeners {
         runtime: Handle,
         registry: Arc<Registry>,
     ) -> io::Result<Self> {
-        let workers = Arc::new(Workers::start(&service, workers, &runtime)?);
-        Ok(Self {
+        let workers = Workers::start(&service, workers, &runtime)?;
+        Ok(Self::with(workers, service, runtime, registry))
+    }
+
+    pub(super) fn with(workers: Workers, service: Service, runtime: Handle, registry: Arc<Registry>) -> Self {
+        Self {
             service,
-            workers,
+            workers: Arc::new(workers),
             registry,
             runtime,
             live: Mutex::default(),
             leaving: Mutex::default(),
             inherited: Mutex::default(),
-        })
+        }
     }
 
     /// Sockets to use, with the next [`Self::prepare`], in place of binding the same addresses.

@@ -88,8 +88,6 @@ impl Stream {
     ///
     /// `buf` grows only once bytes have arrived, and by no more than those bytes.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        // Most polls find nothing: they end before anything is prepared for what there is.
-        ready!(self.poll_readable(cx));
         if buf.capacity() - buf.len() >= DIRECT_BYTES_MIN {
             return pin!(self.read_buf(buf)).poll(cx);
         }

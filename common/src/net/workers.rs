@@ -34,7 +34,7 @@ pub(super) struct Workers {
     /// Where the search for the least loaded begins, so that ties go round.
     turn: AtomicUsize,
     /// Who of them has sessions, if those are kept together.
-    gathering: Option<Arc<Gathering>>,
+    pub(super) gathering: Option<Arc<Gathering>>,
 }
 
 struct Worker {
@@ -51,6 +51,15 @@ impl Workers {
     /// Starts `count` threads: for a service of its own each, or for one that they share. `runtime` is where their
     /// loads are looked at.
     pub(super) fn start(service: &Service, count: usize, runtime: &Handle) -> io::Result<Self> {
+        let workers = Self::unwatched(service, count)?;
+        if let Some(gathering) = &workers.gathering {
+            runtime.spawn(gather::watch(Arc::downgrade(gathering)));
+        }
+        Ok(workers)
+    }
+
+    /// The same, with nobody who looks at their loads: all sessions are on the first.
+    pub(super) fn unwatched(service: &Service, count: usize) -> io::Result<Self> {
         let count = count.max(1);
         let (workers, gathering) = match &service.flavour {
             Flavour::PerCore(make) => {
@@ -59,11 +68,25 @@ impl Workers {
             }
             Flavour::Shared(service) => {
                 let (workers, gathering) = start_shared(service, count)?;
-                runtime.spawn(gather::watch(Arc::downgrade(&gathering)));
                 (workers, Some(gathering))
             }
         };
         Ok(Self { workers, turn: AtomicUsize::new(0), gathering })
+    }
+
+    /// One worker for a shared service that is a task of `runtime`: where time stands still there, it does for sessions.
+    #[cfg(test)]
+    pub(super) fn within(runtime: &Handle, service: &Service) -> Self {
+        let Flavour::Shared(service) = service.flavour.clone() else { panic!("a worker of its own has a thread") };
+        let (queue, mut handed) = unbounded_channel();
+        runtime.spawn(async move {
+            while let Some(handed) = handed.recv().await {
+                service(handed);
+            }
+        });
+        let worker =
+            Worker { open: Arc::default(), queue, runtime: runtime.clone(), is_mourned: AtomicBool::new(false) };
+        Self { workers: vec![worker], turn: AtomicUsize::new(0), gathering: None }
     }
 
     /// Gives the connection to the worker with the fewest. `handed` gets that worker's count for its permit.

@@ -93,6 +93,15 @@ impl Gathering {
         self.awake.load(Ordering::Relaxed)
     }
 
+    /// Has `leaving` sessions of worker `from` go on at `to`, each when it next begins a piece of work.
+    #[cfg(test)]
+    pub(super) fn order(&self, from: usize, leaving: u32, to: usize) {
+        let stay = |target| policy::Order { leaving: 0, target };
+        let mut orders: Vec<_> = (0..self.places.len()).map(stay).collect();
+        orders[from] = policy::Order { leaving, target: to };
+        self.carry_out(&Plan { awake: self.places.len(), orders });
+    }
+
     fn carry_out(&self, plan: &Plan) {
         self.awake.store(plan.awake, Ordering::Relaxed);
         for (place, order) in self.places.iter().zip(&plan.orders) {

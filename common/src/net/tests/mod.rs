@@ -1,5 +1,6 @@
 //! Listeners from the outside: real sockets, a service that echoes, an event for everything that is waited for.
 
+mod gather;
 mod listeners;
 mod proxy;
 mod tls;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::workers::Workers;
 use super::*;
 use crate::config;
 use crate::ids::Address;
@@ -100,8 +102,12 @@ impl World {
     }
 
     fn of(service: Service, echo: Arc<Echo>, workers: usize) -> Self {
-        let registry = Registry::new(workers);
-        let listeners = Listeners::new(service, workers, Handle::current(), Arc::clone(&registry)).unwrap();
+        let (registry, runtime) = (Registry::new(workers), Handle::current());
+        let workers = match workers {
+            0 => Workers::within(&runtime, &service),
+            _ => Workers::start(&service, workers, &runtime).unwrap(),
+        };
+        let listeners = Listeners::with(workers, service, runtime, Arc::clone(&registry));
         Self { echo, listeners, registry }
     }
 

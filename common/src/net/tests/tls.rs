@@ -10,13 +10,13 @@ use super::*;
 use crate::config::{CertificateFile, ClientAuth, ClientTls, KeyFile, ServerTls, Verify};
 
 /// A folder with an authority and what it signed.
-struct Pki {
+pub(super) struct Pki {
     folder: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,12 +45,12 @@ impl Pki {
         (CertificateFile(pem), KeyFile(key_pem))
     }
 
-    fn server(&self, host: &str) -> ServerTls {
+    pub(super) fn server(&self, host: &str) -> ServerTls {
         let (certificate, key) = self.issue("server", host);
         ServerTls { certificate, key, client_ca: None, client_auth: None }
     }
 
-    fn client(&self) -> ClientTls {
+    pub(super) fn client(&self) -> ClientTls {
         ClientTls { ca: Some(self.ca()), server_name: Some("db.test".to_owned()), ..ClientTls::default() }
     }
 
@@ -60,7 +60,7 @@ impl Pki {
     }
 }
 
-async fn dial(address: &Address, tls: &ClientTls) -> std::io::Result<ScriptedPeer> {
+pub(super) async fn dial(address: &Address, tls: &ClientTls) -> std::io::Result<ScriptedPeer> {
     let connector = Connector::new(tls, &[b"other", b"echo/1"]).unwrap();
     connect(address, Some(&connector), PATIENCE).await.map(ScriptedPeer::new)
 }

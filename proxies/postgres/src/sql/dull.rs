@@ -44,6 +44,8 @@ const fn table(is_first: bool) -> [u8; 256] {
 /// Whether a text is one command that does nothing to a server session beyond its transaction. That it says so of few
 /// texts does no harm: the others are read.
 pub(super) fn is_dull(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b";").unwrap_or(text);
     let Some((command, rest)) = text.split_first_chunk::<6>() else { return false };
     let command = command.to_ascii_lowercase();
     let is_known = COMMANDS.iter().any(|known| command == **known);
@@ -70,14 +72,14 @@ mod tests {
     #[test]
     fn usual_texts_are_dull() {
         for text in [
-            "SELECT abalance FROM pgbench_accounts WHERE aid = 1",
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 1;\n",
             "UPDATE pgbench_tellers SET tbalance = tbalance + -17 WHERE tid = 3",
             "insert into \"t\" (a, b) values ('it''s', $1) returning id",
             "delete from t where a = $$b$$ -- why",
         ] {
             assert!(is_dull(text.as_bytes()), "{text}");
         }
-        for text in ["SELECTION", "select", "SET a = 1", " select 1", "SELECT 1; SET a = 1"] {
+        for text in ["SELECTION", "select", "SET a = 1", " select 1", "SELECT 1; SET a = 1", "SELECT 1;;"] {
             assert!(!is_dull(text.as_bytes()), "{text}");
         }
     }
