@@ -21,6 +21,7 @@ mod storm;
 mod suites;
 mod tap;
 mod transparency;
+mod workers;
 
 use std::future::Future;
 

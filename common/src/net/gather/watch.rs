@@ -13,7 +13,7 @@ use super::policy::{Load, Policy};
 
 /// A round, while there is work...
 const ROUND: Duration = Duration::from_millis(25);
-/// ... and while there is little: no worker uses more than [`LITTLE`].
+/// ... and while there is little: one worker has it all, and uses less than [`LITTLE`].
 const LONG_ROUND: Duration = Duration::from_millis(250);
 const LITTLE: f64 = 0.1;
 
@@ -65,8 +65,10 @@ pub(in crate::net) async fn watch(gathering: Weak<Gathering>) {
             .collect();
         before = used;
         gathering.round.fetch_add(1, Ordering::Relaxed);
-        gathering.carry_out(&policy.next(&loads));
-        round = if loads.iter().any(|load| load.cpu > LITTLE) { ROUND } else { LONG_ROUND };
+        let plan = policy.next(&loads);
+        let is_little = plan.awake == 1 && loads.iter().all(|load| load.cpu < LITTLE);
+        round = if is_little { LONG_ROUND } else { ROUND };
+        gathering.carry_out(&plan);
     }
 }
 
