@@ -77,15 +77,21 @@ impl Workers {
     /// One worker for a shared service that is a task of `runtime`: where time stands still there, it does for sessions.
     #[cfg(test)]
     pub(super) fn within(runtime: &Handle, service: &Service) -> Self {
-        let Flavour::Shared(service) = service.flavour.clone() else { panic!("a worker of its own has a thread") };
+        let Flavour::Shared(service) = service.flavour.clone() else {
+            panic!("a worker of its own has a thread")
+        };
         let (queue, mut handed) = unbounded_channel();
         runtime.spawn(async move {
             while let Some(handed) = handed.recv().await {
                 service(handed);
             }
         });
-        let worker =
-            Worker { open: Arc::default(), queue, runtime: runtime.clone(), is_mourned: AtomicBool::new(false) };
+        let worker = Worker {
+            open: Arc::default(),
+            queue,
+            runtime: runtime.clone(),
+            is_mourned: AtomicBool::new(false),
+        };
         Self { workers: vec![worker], turn: AtomicUsize::new(0), gathering: None }
     }
 

@@ -40,7 +40,9 @@ impl Thread {
 pub(in crate::net) async fn watch(gathering: Weak<Gathering>) {
     let mut policy = Policy::new();
     let Some(mut before) = gathering.upgrade().and_then(|gathering| used(&gathering)) else {
-        warn!("the system does not say what a thread uses: sessions are spread over all workers from the beginning");
+        warn!(
+            "the system does not say what a thread uses: sessions are spread over all workers from the beginning"
+        );
         if let Some(gathering) = gathering.upgrade() {
             gathering.awake.store(gathering.places.len(), Ordering::Relaxed);
         }
