@@ -57,7 +57,7 @@ struct Stage {
 /// other one listens.
 async fn witness(client: &Client, number: usize, stage: &Stage) -> Result<()> {
     client.batch_execute(&format!("SET app.number = '{number}'")).await?;
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         client.batch_execute(&format!("LISTEN channel_{number}")).await?;
     }
     while !stage.is_done.load(Ordering::Relaxed) {

@@ -1,18 +1,12 @@
 //! A task's change from one worker's runtime to another's.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::super::downstream::Permit;
 use super::super::service::WorkerId;
 use super::HERE;
-
-thread_local! {
-    static BOUND_FOR: Cell<Option<WorkerId>> = const { Cell::new(None) };
-}
 
 /// Ends the poll of the task it is in, and is ready when that is polled on worker `to`.
 pub(super) async fn hop(to: WorkerId) {
@@ -21,7 +15,7 @@ pub(super) async fn hop(to: WorkerId) {
         if std::mem::replace(&mut has_left, true) {
             return Poll::Ready(());
         }
-        BOUND_FOR.set(Some(to));
+        HERE.with(|here| here.get().map(|here| here.bound_for.set(Some(to))));
         Poll::Pending
     })
     .await;
@@ -50,19 +44,16 @@ impl Future for Travelling {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let polled = work.as_mut().poll(cx);
-        let Some(to) = BOUND_FOR.take() else { return polled };
-        if polled.is_ready() {
-            return polled;
-        }
         HERE.with(|here| {
-            let place = here.get().and_then(|here| here.gathering.place(to));
-            let (Some(place), Some(mut work)) = (place, self.work.take()) else {
-                // Nobody but a worker is told where to go.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            let Some(here) = here.get() else { return polled };
+            let Some(place) = here.bound_for.take().and_then(|to| here.gathering.place(to)) else {
+                return polled;
             };
-            work.as_mut().permit().moves_to(&Arc::clone(&place.open));
-            place.runtime.spawn(Travelling { work: Some(work) });
+            // One that ends in this very moment goes nowhere.
+            if let (Poll::Pending, Some(mut work)) = (polled, self.work.take()) {
+                work.as_mut().permit().moves_to(&place.open);
+                place.runtime.spawn(Travelling { work: Some(work) });
+            }
             Poll::Ready(())
         })
     }

@@ -17,7 +17,7 @@ mod hop;
 mod policy;
 mod watch;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -41,6 +41,8 @@ thread_local! {
 struct Here {
     id: WorkerId,
     gathering: Arc<Gathering>,
+    /// Where the session goes on that is being polled, if it leaves.
+    bound_for: Cell<Option<WorkerId>>,
 }
 
 /// The workers of a shared service, and who of their sessions is to move.
@@ -127,7 +129,7 @@ impl Place {
 
 /// Tells the calling thread which worker it is.
 pub(super) fn settle_here(id: WorkerId, gathering: Arc<Gathering>) {
-    HERE.with(|here| drop(here.set(Here { id, gathering })));
+    HERE.with(|here| drop(here.set(Here { id, gathering, bound_for: Cell::new(None) })));
 }
 
 /// The worker of a shared service that the calling thread is, if it is one.

@@ -161,13 +161,13 @@ impl Session {
         loop {
             if self.lease.is_none() {
                 match self.read().await? {
-                    Turn::Exchange => match net::due(&mut self.round) {
-                        Some(to) => Box::pin(self.go_on_at(to)).await,
-                        None => {}
-                    },
+                    Turn::Exchange => {}
                     Turn::Move if Box::pin(self.hand_over()).await => return Ok(()),
                     Turn::Move => continue,
                     Turn::Leave => return Ok(()),
+                }
+                if let Some(to) = net::due(&mut self.round) {
+                    Box::pin(self.go_on_at(to)).await;
                 }
                 if let Err(error) = self.lease().await {
                     self.refuse(error).await?;
