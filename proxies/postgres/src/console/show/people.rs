@@ -52,7 +52,7 @@ pub(super) fn pools(shared: &Shared) -> Table {
             }
         }
         let (mut active, mut idle, mut tested) = (0, 0, 0);
-        for server in servers.iter().filter(|s| *s.database == *pool.database && *s.user == *pool.user) {
+        for server in servers.iter().filter(|s| *s.database == *pool.title && *s.user == *pool.user) {
             match server.used_for() {
                 Use::Idle => idle += 1,
                 Use::Ours => tested += 1,
@@ -64,7 +64,7 @@ pub(super) fn pools(shared: &Shared) -> Table {
         let status = pool.status();
         let [wait, wait_us] = seconds(of_clients.longest);
         table.row([
-            pool.database.as_str().into(),
+            pool.title.as_str().into(),
             pool.user.as_str().into(),
             int(of_clients.served),
             // Those who wait at their login have no place of their own yet.
