@@ -51,8 +51,10 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Result<Pair> {
-        let first =
-            Postgres::builder().set("log_statement", "all").set("max_standby_streaming_delay", "0").start()?;
+        let first = Postgres::builder()
+            .set("log_statement", "all")
+            .set("max_standby_streaming_delay", "0")
+            .start()?;
         first.sql(
             "shop",
             "CREATE TABLE counter (id int PRIMARY KEY, n int NOT NULL); \
@@ -239,7 +241,8 @@ fn what_is_pipelined_behind_reads_is_not_taken_for_one() -> Result<()> {
         let (first, second) = pair.ports();
         let client = connect(&pair.proxy, "shop").await?;
         let place = client.prepare(WHERE).await?;
-        let update = client.prepare("UPDATE counter SET n = n + 1 WHERE id = 2 RETURNING inet_server_port()").await?;
+        let update =
+            client.prepare("UPDATE counter SET n = n + 1 WHERE id = 2 RETURNING inet_server_port()").await?;
         for _ in 0..20 {
             // All are on their way before the first is answered.
             let (a, b, c, d, e) = tokio::try_join!(
@@ -320,7 +323,8 @@ fn who_has_written_reads_that_and_not_what_was_before() -> Result<()> {
     run(async {
         let mut pair = Pair::start().await?;
         let (first, second) = pair.ports();
-        let (careful, careless) = (connect(&pair.proxy, "careful").await?, connect(&pair.proxy, "shop").await?);
+        let (careful, careless) =
+            (connect(&pair.proxy, "careful").await?, connect(&pair.proxy, "shop").await?);
         let told = connect_as(
             &pair.proxy,
             "user=app password=secret dbname=shop options='-c groove.read_your_writes=on'",
@@ -372,13 +376,17 @@ fn nobody_misses_their_own_writes_while_a_replica_stops_and_goes() -> Result<()>
             let client = connect(&pair.proxy, "careful").await?;
             let stop = Arc::clone(&stop);
             clients.push(tokio::spawn(async move {
-                let read = client.prepare(&format!("SELECT n, inet_server_port() FROM counter WHERE id = {id}")).await?;
+                let read = client
+                    .prepare(&format!("SELECT n, inet_server_port() FROM counter WHERE id = {id}"))
+                    .await?;
                 let mut dice = 0x5DEE_CE66_u64 + u64::try_from(id)?;
                 let (mut written, mut ports) = (0, HashSet::new());
                 while !stop.load(Ordering::Relaxed) {
                     match roll(&mut dice, 4) {
                         0 => {
-                            client.batch_execute(&format!("UPDATE counter SET n = n + 1 WHERE id = {id}")).await?;
+                            client
+                                .batch_execute(&format!("UPDATE counter SET n = n + 1 WHERE id = {id}"))
+                                .await?;
                             written += 1;
                         }
                         1 => {
@@ -389,7 +397,10 @@ fn nobody_misses_their_own_writes_while_a_replica_stops_and_goes() -> Result<()>
                             written += 1;
                         }
                         // Time for the replica to catch up, and for the proxy to hear of it.
-                        2 => tokio::time::sleep(Duration::from_millis(u64::try_from(roll(&mut dice, 300))?)).await,
+                        2 => {
+                            tokio::time::sleep(Duration::from_millis(u64::try_from(roll(&mut dice, 300))?))
+                                .await
+                        }
                         _ => {}
                     }
                     for _ in 0..roll(&mut dice, 4) {
@@ -476,8 +487,8 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
         let mut pair = Pair::start().await?;
         let (first, second) = pair.ports();
         let client = Arc::new(connect(&pair.proxy, "shop").await?);
-        // It waits for a second wherever it runs, before its first row.
-        let slow = "SELECT inet_server_port() FROM (SELECT count(*) FROM counter, pg_sleep(1)) x";
+        // It waits wherever it runs, before its first row: for long enough to be broken off on a busy machine.
+        let slow = "SELECT inet_server_port() FROM (SELECT count(*) FROM counter, pg_sleep(3)) x";
         let asked = |client: &Arc<Client>, extended: bool| {
             let client = Arc::clone(client);
             tokio::spawn(async move {
@@ -489,9 +500,12 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
         };
         for extended in [false, true] {
             let answer = asked(&client, extended);
-            until_runs(&pair.second, "pg_sleep(1)) x").await?;
+            until_runs(&pair.second, "pg_sleep(3)) x").await?;
             // Its replay needs a lock that the read is in the way of.
-            pair.first.sql("shop", "ALTER TABLE counter ADD COLUMN more int; ALTER TABLE counter DROP COLUMN more")?;
+            pair.first.sql(
+                "shop",
+                "ALTER TABLE counter ADD COLUMN more int; ALTER TABLE counter DROP COLUMN more",
+            )?;
             assert_eq!(answer.await??, first, "a conflict with recovery, extended: {extended}");
         }
         assert_eq!(pair.went("shop", "repeated")?, 2);
@@ -503,7 +517,7 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
             let other = connect(&pair.proxy, "shop").await?;
             assert_eq!(text(&other, "SHOW work_mem").await?, "4MB");
             let answer = asked(&client, false);
-            until_runs(&pair.second, "pg_sleep(1)) x").await?;
+            until_runs(&pair.second, "pg_sleep(3)) x").await?;
             pair.second.crash()?;
             assert_eq!(answer.await??, first);
             pair.until_roles(["primary", "lost"]).await?;
@@ -514,7 +528,7 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
         }
         // And in an orderly way.
         let answer = asked(&client, true);
-        until_runs(&pair.second, "pg_sleep(1)) x").await?;
+        until_runs(&pair.second, "pg_sleep(3)) x").await?;
         pair.second.stop()?;
         assert_eq!(answer.await??, first);
         Ok(())
@@ -617,7 +631,8 @@ fn pgbench_reads_at_the_replica_and_writes_to_the_primary() -> Result<()> {
         assert_eq!(pair.went("shop", "repeated")?, 0);
         // The text that the bench is made of is parsed once, whatever its numbers.
         assert!(pair.went("shop", "replica")? >= 3 * 400);
-        let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
+        let sums =
+            "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)";
         assert_eq!(pair.first.sql("shop", sums)?, "t");
         Ok(())
     })
@@ -632,16 +647,14 @@ fn the_console_and_metrics_show_both_pools() -> Result<()> {
         client.batch_execute(WHERE).await?;
         let console = connect(&pair.proxy, "groove").await?;
         let pools = console.simple_query("SHOW POOLS").await?;
-        let databases: Vec<_> = pools
+        let row = |message| {
+            if let tokio_postgres::SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
+        };
+        let rows: Vec<_> = pools.into_iter().filter_map(row).collect();
+        let shown = rows
             .iter()
-            .filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => {
-                    Some((row.get("database").unwrap_or_default(), row.get("sv_idle").unwrap_or_default()))
-                }
-                _ => None,
-            })
-            .filter(|(database, _)| database.starts_with("shop"))
-            .collect();
+            .map(|row| (row.get("database").unwrap_or_default(), row.get("sv_idle").unwrap_or_default()));
+        let databases: Vec<_> = shown.filter(|(database, _)| database.starts_with("shop")).collect();
         assert_eq!(databases, [("shop", "1"), ("shop/replicas", "1")]);
         let metrics = pair.proxy.metrics()?;
         for database in ["shop", "shop/replicas"] {
@@ -666,9 +679,11 @@ fn a_reload_splits_and_joins() -> Result<()> {
         let client = connect(&pair.proxy, "shop").await?;
         let statement = client.prepare(WHERE).await?;
         until_read_at(&client, &second).await?;
-        let joined = CONFIG.replace("role: split\n    split: {read_only_functions: [peek, shop.nothing]}", "role: primary");
+        let joined = CONFIG
+            .replace("role: split\n    split: {read_only_functions: [peek, shop.nothing]}", "role: primary");
         let joined = joined.replace("    replicas: {max_lag: null}\n", "");
-        let joined = joined.replace("careful: {<<: *split, split", "careful: {<<: *split, role: split, split");
+        let joined =
+            joined.replace("careful: {<<: *split, split", "careful: {<<: *split, role: split, split");
         let joined = joined.replace("single: {<<: *split, pool", "single: {<<: *split, role: split, pool");
         let joined = joined.replace(", split: {}, replicas: {}", "").replace(", split: {}", "");
         for (config, at) in [(&joined[..], &first), (CONFIG, &second)] {
@@ -697,7 +712,8 @@ fn libpq_finds_what_it_wants_among_databases_by_role() -> Result<()> {
     run(async {
         let mut pair = Pair::start().await?;
         let beside = |role: &str| {
-            let config = CONFIG.replace("role: split\n    split: {read_only_functions: [peek, shop.nothing]}", role);
+            let config =
+                CONFIG.replace("role: split\n    split: {read_only_functions: [peek, shop.nothing]}", role);
             let config = config.split("  careful:").next().unwrap_or_default().to_owned();
             let config = match role {
                 "role: primary" => config.replace("    replicas: {max_lag: null}\n", ""),
@@ -759,6 +775,10 @@ fn the_servers_own_catalogue_says_that_the_listed_functions_only_read() -> Resul
         names.join(",")
     );
     let known: usize = server.sql("postgres", &known)?.parse()?;
-    assert!(known + 60 > names.len(), "{known} of {} are there: the others are of later releases", names.len());
+    assert!(
+        known + 60 > names.len(),
+        "{known} of {} are there: the others are of later releases",
+        names.len()
+    );
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Verdicts that are given once for all texts that differ in their literals only.
 
+use std::sync::Arc;
+
 use moka::sync::Cache;
 
 use super::verdict::{TEXT_MAX, judge};
@@ -13,20 +15,21 @@ const KNOWN_BYTES: u64 = 4 << 20;
 /// What a text takes beside itself.
 const OVERHEAD: usize = 64;
 
+type Key = Arc<[u8]>;
+
 /// Judges what the clients of one database send.
 #[derive(Debug)]
 pub struct Judge {
     functions: Functions,
-    known: Cache<Box<[u8]>, Verdict>,
+    known: Cache<Key, Verdict>,
 }
 
 impl Judge {
     /// Where these functions only read, beside PostgreSQL's own.
     pub fn new(read_only_functions: &[String]) -> Judge {
-        let weigh = |text: &Box<[u8]>, _: &Verdict| u32::try_from(text.len() + OVERHEAD).unwrap_or(u32::MAX);
         Judge {
             functions: Functions::new(read_only_functions),
-            known: Cache::builder().weigher(weigh).max_capacity(KNOWN_BYTES).build(),
+            known: Cache::builder().weigher(weight).max_capacity(KNOWN_BYTES).build(),
         }
     }
 
@@ -68,14 +71,18 @@ impl Judge {
     }
 }
 
+fn weight(text: &Key, _: &Verdict) -> u32 {
+    u32::try_from(text.len() + OVERHEAD).unwrap_or(u32::MAX)
+}
+
 /// By what a text is known: what reads by its words, without literals, where these are not too many to be compared; all
 /// else as it is written.
-fn key(text: &[u8]) -> Box<[u8]> {
+fn key(text: &[u8]) -> Key {
     let word = text.trim_ascii_start().split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
     if word.eq_ignore_ascii_case(b"select") || word.eq_ignore_ascii_case(b"with") {
         let masked = sql::mask(text, false);
         if masked.text.len() < sql::TEXT_MAX {
-            return masked.text.into_boxed_bytes();
+            return masked.text.as_bytes().into();
         }
     }
     text.into()

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::thread;
 
 use sqlparser::ast::{
-    CopyTarget, DescribeAlias, Expr, ObjectName, ObjectNamePart, Query, Select, Set, SetExpr, Statement,
-    TableFactor, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Visit, Visitor,
+    CopyTarget, DescribeAlias, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, Set, SetExpr,
+    Statement, TableFactor, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Visit,
+    Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -124,17 +125,16 @@ impl Visitor for Reader<'_> {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
-        only_if(match statement {
-            Statement::Query(_) => true,
-            // What it explains is visited as well, and so has to read, ANALYZE or not.
-            Statement::Explain { describe_alias, .. } => *describe_alias == DescribeAlias::Explain,
-            Statement::Copy { to, target, .. } => *to && matches!(target, CopyTarget::Stdout),
-            Statement::ShowVariable { variable } => {
-                !variable.iter().any(|name| OF_THE_ROLE.iter().any(|of| name.value.eq_ignore_ascii_case(of)))
-            }
-            #[allow(clippy::wildcard_enum_match_arm, reason = "some 150 others, and what comes to be")]
-            _ => false,
-        })
+        let tells_the_role = |variable: &[Ident]| {
+            variable.iter().any(|name| OF_THE_ROLE.iter().any(|of| name.value.eq_ignore_ascii_case(of)))
+        };
+        only_if(
+            matches!(statement, Statement::Query(_))
+                // What it explains is visited as well, and so has to read, ANALYZE or not.
+                || matches!(statement, Statement::Explain { describe_alias: DescribeAlias::Explain, .. })
+                || matches!(statement, Statement::Copy { to: true, target: CopyTarget::Stdout, .. })
+                || matches!(statement, Statement::ShowVariable { variable } if !tells_the_role(variable)),
+        )
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -212,7 +212,7 @@ fn last(name: &ObjectName) -> Option<String> {
 }
 
 /// As the server knows it: in lower case, unless it is quoted.
-fn folded(name: &sqlparser::ast::Ident) -> String {
+fn folded(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
         None => name.value.to_ascii_lowercase(),

@@ -211,12 +211,10 @@ impl<'a> Ahead<'a> {
                 Ok(None) => return Group::Incomplete,
                 Err(_) => return Group::Whole(at, Verdict::Writes),
             };
-            let Some(message) = rest.get(..total) else {
-                return match total > self.machine.bounds.message {
-                    true => Group::Whole(at, Verdict::Writes),
-                    false => Group::Incomplete,
-                };
-            };
+            if total > self.machine.bounds.message {
+                return Group::Whole(at, Verdict::Writes);
+            }
+            let Some(message) = rest.get(..total) else { return Group::Incomplete };
             let is_first = at == 0;
             at += total;
             let is_read_only = match says {
@@ -291,3 +289,7 @@ impl<'a> Ahead<'a> {
         made.or_else(known).unwrap_or(Verdict::Writes)
     }
 }
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;
