@@ -49,13 +49,11 @@ struct Pair {
     proxy: Proxy,
 }
 
-impl Pair {
-    async fn start() -> Result<Pair> {
-        let first = Postgres::builder()
-            .set("log_statement", "all")
-            .set("max_standby_streaming_delay", "0")
-            .start()?;
-        first.sql(
+/// A primary and its replica, with what the tests need.
+fn servers() -> Result<(Postgres, Postgres)> {
+    let first =
+        Postgres::builder().set("log_statement", "all").set("max_standby_streaming_delay", "0").start()?;
+    first.sql(
             "shop",
             "CREATE TABLE counter (id int PRIMARY KEY, n int NOT NULL); \
              INSERT INTO counter SELECT id, 0 FROM generate_series(0, 99) AS id; GRANT ALL ON counter TO app; \
@@ -64,7 +62,13 @@ impl Pair {
              CREATE FUNCTION peek() RETURNS int LANGUAGE sql VOLATILE AS \
                'UPDATE counter SET n = n + 1 WHERE id = 99 RETURNING n'",
         )?;
-        let second = first.replica()?;
+    let second = first.replica()?;
+    Ok((first, second))
+}
+
+impl Pair {
+    async fn start() -> Result<Pair> {
+        let (first, second) = servers()?;
         let builder = Proxy::of(Kind::Postgres).config(CONFIG);
         let proxy = builder.set("FIRST", first.address()).set("SECOND", second.address()).start()?;
         let pair = Pair { first, second, proxy };
@@ -362,6 +366,68 @@ fn who_has_written_reads_that_and_not_what_was_before() -> Result<()> {
         until_read_at(&careful, &second).await?;
         until_read_at(&told, &second).await?;
         assert_eq!(text(&careful, read).await?, "3", "from the replica, which has it now");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_replica_that_is_behind_the_other_is_not_read_from_by_who_has_written() -> Result<()> {
+    run(async {
+        let (first, second) = servers()?;
+        let third = first.replica()?;
+        let config = CONFIG.replace("[$FIRST, $SECOND]", "[$FIRST, $SECOND, $THIRD]");
+        let builder = Proxy::of(Kind::Postgres).config(&config).set("THIRD", third.address());
+        let proxy = builder.set("FIRST", first.address()).set("SECOND", second.address()).start()?;
+        let roles = ["primary", "replica", "replica"];
+        until("the roles", || Ok(roles_of(&proxy, "careful")? == roles)).await?;
+        let clients = try_join_all((0..8).map(|_| connect(&proxy, "careful"))).await?;
+        // All at once, so that there are connections to both.
+        let places = "SELECT inet_server_port() FROM pg_sleep(0.3)";
+        let ports = try_join_all(clients.iter().map(|client| text(client, places))).await?;
+        let (second, third_port) = (second.address().port().to_string(), third.address().port().to_string());
+        assert!(ports.contains(&second) && ports.contains(&third_port), "{ports:?}");
+        third.sql("postgres", "SELECT pg_wal_replay_pause()")?;
+        for (id, client) in clients.iter().enumerate() {
+            client.batch_execute(&format!("UPDATE counter SET n = 5 WHERE id = {id}")).await?;
+        }
+        let mut seen = HashSet::new();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while seen.len() < 2 {
+            ensure!(tokio::time::Instant::now() < deadline, "all reads at {seen:?}");
+            let reads = clients.iter().enumerate().map(|(id, client)| async move {
+                let query =
+                    format!("SELECT n, inet_server_port() FROM counter, pg_sleep(0.02) WHERE id = {id}");
+                let row = client.query_one(&query, &[]).await?;
+                Ok::<_, anyhow::Error>((row.get::<_, i32>(0), row.get::<_, i32>(1).to_string()))
+            });
+            for (n, port) in try_join_all(reads).await? {
+                assert_eq!(n, 5, "at {port}");
+                seen.insert(port);
+            }
+        }
+        assert!(seen.contains(&second) && !seen.contains(&third_port), "{seen:?}");
+        third.sql("postgres", "SELECT pg_wal_replay_resume()")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_are_not_told_where_they_read() -> Result<()> {
+    run(async {
+        let pair = Pair::start().await?;
+        let (address, second) = (pair.proxy.address(), pair.ports().1);
+        let login =
+            format!("host={} port={} user=app password=secret dbname=shop", address.ip(), address.port());
+        let (client, mut connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls).await?;
+        let told = tokio::spawn(async move {
+            let over = std::future::poll_fn(|cx| connection.poll_message(cx));
+            ensure!(over.await.is_none(), "nothing but answers");
+            Ok(connection.parameter("in_hot_standby").map(str::to_owned))
+        });
+        client.batch_execute("UPDATE counter SET n = 1").await?;
+        assert_eq!(text(&client, WHERE).await?, second);
+        drop(client);
+        assert_eq!(told.await??.as_deref(), Some("off"));
         Ok(())
     })
 }
