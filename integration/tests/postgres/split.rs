@@ -539,12 +539,10 @@ fn what_was_wrongly_taken_for_a_read_is_run_once_on_the_primary() -> Result<()> 
 
 const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
 
-/// Waits until the replica is at a statement of a client's.
-async fn until_runs(server: &Postgres, what: &str) -> Result<()> {
-    let runs = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app' AND query LIKE '%{what}%'"
-    );
-    until("a statement under way", || Ok(server.sql("postgres", &runs)? == "1")).await
+/// Waits until the replica sleeps for a client: with the locks that its statement takes.
+async fn until_sleeps(server: &Postgres) -> Result<()> {
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename = 'app'";
+    until("a statement under way", || Ok(server.sql("postgres", sleeps)? == "1")).await
 }
 
 #[test]
@@ -566,7 +564,7 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
         };
         for extended in [false, true] {
             let answer = asked(&client, extended);
-            until_runs(&pair.second, "pg_sleep(3)) x").await?;
+            until_sleeps(&pair.second).await?;
             // Its replay needs a lock that the read is in the way of.
             pair.first.sql(
                 "shop",
@@ -583,7 +581,7 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
             let other = connect(&pair.proxy, "shop").await?;
             assert_eq!(text(&other, "SHOW work_mem").await?, "4MB");
             let answer = asked(&client, false);
-            until_runs(&pair.second, "pg_sleep(3)) x").await?;
+            until_sleeps(&pair.second).await?;
             pair.second.crash()?;
             assert_eq!(answer.await??, first);
             pair.until_roles(["primary", "lost"]).await?;
@@ -594,7 +592,7 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
         }
         // And in an orderly way.
         let answer = asked(&client, true);
-        until_runs(&pair.second, "pg_sleep(3)) x").await?;
+        until_sleeps(&pair.second).await?;
         pair.second.stop()?;
         assert_eq!(answer.await??, first);
         Ok(())
@@ -612,7 +610,7 @@ fn a_read_on_a_replica_is_cancelled_as_any_other() -> Result<()> {
             assert_eq!(text(&other, "SHOW work_mem").await?, "4MB", "so that it is set anew");
             let token = client.cancel_token();
             let cancel = async {
-                until_runs(&pair.second, "pg_sleep(60)").await?;
+                until_sleeps(&pair.second).await?;
                 token.cancel_query(tokio_postgres::NoTls).await?;
                 Ok::<_, anyhow::Error>(())
             };
