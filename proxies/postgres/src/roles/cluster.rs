@@ -252,6 +252,7 @@ impl Roles {
             snapshot.members.iter().map(|member| (member.endpoint.id, member.described.role)).collect();
         let mut known = self.known.lock();
         known.members.retain(|id, _| snapshot.member(*id).is_some());
+        self.positions.lock().retain(|id| snapshot.member(id).is_some());
         for member in &snapshot.members {
             let address = member.endpoint.address.to_string();
             known.members.entry(member.endpoint.id).or_insert_with(|| Member {

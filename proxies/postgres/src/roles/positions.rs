@@ -42,6 +42,11 @@ impl Positions {
         self.replayed.remove(&id);
     }
 
+    /// Whoever else there was is none of the servers any more.
+    pub(super) fn retain(&mut self, is_member: impl Fn(EndpointId) -> bool) {
+        self.replayed.retain(|id, _| is_member(*id));
+    }
+
     /// A position, the least that is known, which whatever was committed before `time` is within.
     pub(super) fn after(&self, time: Instant) -> Option<u64> {
         self.marks.iter().find(|(asked, _)| *asked >= time).map(|(_, position)| *position)
@@ -94,6 +99,9 @@ mod tests {
         assert!(!positions.has(id, 101) && !positions.has(other, 1) && !positions.any_has(101));
         positions.replayed(id, 50);
         assert!(!positions.has(id, 100), "made anew from an older copy");
+        positions.replayed(other, 70);
+        positions.retain(|member| member == id);
+        assert!(!positions.any_has(51));
         positions.forget(id);
         assert!(!positions.any_has(1));
     }

@@ -41,7 +41,9 @@ impl Splitting {
 /// of one on a connection that was kept.
 pub(super) fn granted(splitting: &mut Option<Box<Splitting>>, lease: &Lease) -> (Option<Grant>, bool) {
     let Some(splitting) = splitting else { return (None, false) };
-    (splitting.grant.take(), splitting.source.is_some() && !lease.is_on_primary())
+    let grant = splitting.grant.take();
+    splitting.only_reads &= grant.is_some();
+    (grant, splitting.source.is_some() && !lease.is_on_primary())
 }
 
 /// Where the connection of an exchange comes from.
@@ -93,6 +95,9 @@ impl Session {
     }
 
     fn reads_own_writes(&self, split: &Split) -> bool {
+        if self.machine.asked("groove.role") == Some("replica") {
+            return false;
+        }
         match self.machine.asked("groove.read_your_writes") {
             Some("on" | "true" | "1" | "yes") => true,
             Some("off" | "false" | "0" | "no") => false,
