@@ -230,7 +230,15 @@ fn a_transaction_goes_whole_by_what_it_says_of_itself() -> Result<()> {
         client.batch_execute("BEGIN").await?;
         assert_eq!(text(&client, WHERE).await?, first);
         client.batch_execute("COMMIT").await?;
-        // There is no such level on a replica.
+        // There is no such level on a replica; also where it is a default that only the servers know of.
+        pair.first.sql("shop", "ALTER ROLE app SET default_transaction_isolation = serializable")?;
+        pair.until_replayed().await?;
+        pair.second.sql("postgres", END_ALL)?;
+        let other = connect(&pair.proxy, "careful").await?;
+        for _ in 0..3 {
+            assert_eq!(text(&other, WHERE).await?, first);
+        }
+        assert_eq!(pair.went("careful", "repeated")?, 1, "seen once");
         client.batch_execute("SET default_transaction_isolation = serializable").await?;
         assert_eq!(text(&client, WHERE).await?, first);
         assert_eq!(pair.went("shop", "repeated")?, 0);
@@ -537,6 +545,7 @@ fn what_was_wrongly_taken_for_a_read_is_run_once_on_the_primary() -> Result<()> 
     })
 }
 
+const END_ALL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
 const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
 
 /// Waits until the replica sleeps for a client: with the locks that its statement takes.

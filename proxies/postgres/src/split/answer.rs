@@ -22,6 +22,8 @@ pub enum Why {
     Farewell,
     /// It takes no writes, and this is one, or something else that is only done where they are taken.
     IsNoRead,
+    /// There are no serializable transactions on it, and the session's are, by a default that nobody has told us of.
+    IsSerializable,
     /// It may come of where the statement ran: of what the replica replays, or has not replayed yet.
     IsReplica,
     /// It would fail elsewhere, too.
@@ -70,6 +72,9 @@ impl Why {
         match error_field(error, b'C').unwrap_or_default() {
             // Its plan is of before something was replayed.
             b"0A000" if is_outdated(Some(error)) => Why::IsReplica,
+            b"0A000" if error_field(error, b'R') == Some(b"GetSerializableTransactionSnapshot") => {
+                Why::IsSerializable
+            }
             b"25006" | b"55000" | b"0A000" => Why::IsNoRead,
             // Cancelled for what is replayed; a schema or something else that is not there, or not there yet.
             b"40001" | b"40P01" | b"3F000" => Why::IsReplica,
@@ -146,6 +151,8 @@ mod tests {
             of("0A000", "cannot access temporary or unlogged relations during recovery"),
             Why::IsNoRead
         );
+        let serializable = [&b"SERROR\0C0A000\0RGetSerializableTransactionSnapshot\0\0"[..]].concat();
+        assert_eq!(Why::of(&serializable), Why::IsSerializable);
         assert_eq!(of("0A000", "cached plan must not change result type"), Why::IsReplica);
         assert_eq!(of("40001", "canceling statement due to conflict with recovery"), Why::IsReplica);
         assert_eq!(of("42P01", "relation \"new\" does not exist"), Why::IsReplica);

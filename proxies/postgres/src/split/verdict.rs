@@ -63,7 +63,7 @@ impl Modes {
 
 /// The parser and what it makes recurse deeply where a text nests, or is a long chain (`1+1+1…`): it gets a stack that the
 /// longest text cannot exhaust, of which no more is real than is used.
-const STACK: usize = 256 << 20;
+const STACK: usize = 128 << 20;
 /// The longest text that is parsed, in bytes.
 pub(super) const TEXT_MAX: usize = 16 << 10;
 /// Levels of parentheses and queries within each other.

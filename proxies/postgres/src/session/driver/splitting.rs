@@ -28,12 +28,14 @@ pub(in crate::session) struct Splitting {
     pub(in crate::session) wrote: Option<Wrote<Instant>>,
     /// A replica has failed at what comes next.
     is_barred: bool,
+    /// A replica can do nothing for it: its transactions are serializable, wherever that was said.
+    is_unfit: bool,
 }
 
 impl Splitting {
     /// A session that has written this so far.
     pub(in crate::session) fn new(wrote: Option<Wrote<Instant>>) -> Splitting {
-        Splitting { grant: None, source: None, only_reads: false, wrote, is_barred: false }
+        Splitting { grant: None, source: None, only_reads: false, wrote, is_barred: false, is_unfit: false }
     }
 }
 
@@ -79,7 +81,7 @@ impl Session {
         };
         splitting.grant = Some(grant);
         splitting.only_reads = !grant.in_transaction;
-        if std::mem::take(&mut splitting.is_barred) {
+        if std::mem::take(&mut splitting.is_barred) || splitting.is_unfit {
             return true;
         }
         if let Some(wrote) = splitting.wrote.filter(|_| self.reads_own_writes(split)) {
@@ -171,7 +173,7 @@ impl Session {
     }
 
     /// Whether the primary may do what a replica has failed at. What a replica never does it is not asked for again.
-    fn is_worth_repeating(&self, why: Why) -> bool {
+    fn is_worth_repeating(&mut self, why: Why) -> bool {
         let Some(again) = &self.again else { return false };
         match why {
             Why::Farewell => true,
@@ -179,6 +181,10 @@ impl Session {
             // What a transaction that only reads may not do, it may not do elsewhere either.
             Why::IsNoRead | Why::IsReplica if again.before.is_in_transaction() => false,
             Why::IsReplica => true,
+            Why::IsSerializable => {
+                self.splitting.iter_mut().for_each(|splitting| splitting.is_unfit = true);
+                true
+            }
             Why::IsNoRead => {
                 if let Some(split) = self.pool.split() {
                     self.machine.misjudged(&again.from_client, &split.judge);

@@ -96,14 +96,15 @@ impl Machine {
         }
     }
 
-    /// What a replica has refused of `input` is not sent to one again, if it is clear what that was.
+    /// A replica has refused the batch or query that `input` begins with: what is in it is not sent to one again.
     pub fn misjudged(&self, input: &[u8], judge: &Judge) {
         let mut at = 0;
         while let Ok(Some((tag, total))) = frontend::header(input.get(at..).unwrap_or_default()) {
             let Some(message) = input.get(at..at + total) else { return };
             at += total;
             match tag {
-                Tag::Query => judge.misjudged(frontend::query_text(message)),
+                Tag::Query => return judge.misjudged(frontend::query_text(message)),
+                Tag::Sync => return,
                 Tag::Parse => Parse::read(message).iter().for_each(|parse| judge.misjudged(parse.text)),
                 Tag::Bind => {
                     let name = frontend::bind_names(message).map(|(_, name)| name);
@@ -120,7 +121,6 @@ impl Machine {
                 | Tag::Flush
                 | Tag::FunctionCall
                 | Tag::Password
-                | Tag::Sync
                 | Tag::Terminate => {}
             }
         }
