@@ -518,6 +518,7 @@ fn what_was_wrongly_taken_for_a_read_is_run_once_on_the_primary() -> Result<()> 
         let second = pair.ports().1;
         assert_eq!(text(&client, "SELECT peek()").await?, "1", "it writes, whatever is said of it");
         assert_eq!(pair.went("shop", "repeated")?, 1);
+        pair.proxy.log().expect("\"query\":\"select peek()\"")?;
         assert_eq!(number(&client, "SELECT peek() + 0").await?, 2);
         assert_eq!(pair.went("shop", "repeated")?, 2);
         let statement = client.prepare("SELECT peek() + $1::int").await?;
@@ -734,6 +735,12 @@ fn the_console_and_metrics_show_both_pools() -> Result<()> {
             let labels = [("database", database)];
             assert_eq!(metrics.sum("groove_postgres_transactions_total", &labels), Some(1.0), "{database}");
         }
+        let databases = console.simple_query("SHOW DATABASES").await?;
+        let connections = databases.into_iter().filter_map(row).find(|row| row.get("name") == Some("shop"));
+        assert_eq!(
+            connections.and_then(|row| row.get("current_connections").map(str::to_owned)),
+            Some("2".to_owned())
+        );
         // A pause holds both, and what asks for either waits.
         console.simple_query("PAUSE shop").await?;
         let held = tokio::time::timeout(Duration::from_millis(300), client.simple_query(WHERE)).await;

@@ -67,6 +67,11 @@ impl Judge {
 
     /// A replica has refused what was taken for a read: it is no longer.
     pub fn misjudged(&self, text: &[u8]) {
+        let query = sql::mask(text, false).text;
+        tracing::info!(
+            query,
+            "a replica refused what was taken for a read: it goes to the primary from now on"
+        );
         self.known.insert(key(text), Verdict::Writes);
     }
 }

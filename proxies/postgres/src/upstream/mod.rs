@@ -29,7 +29,7 @@ pub use login::{Credentials, Login};
 pub use passthrough::Claim;
 pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
-pub use split::Split;
+pub use split::{Split, replicas_title};
 
 use aws_lc_rs::rand;
 

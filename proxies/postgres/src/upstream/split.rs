@@ -86,7 +86,7 @@ impl Directory {
                 (Arc::clone(&before.replicas), Arc::clone(&before.metrics))
             }
             None => {
-                let title = format!("{}/replicas", pool.database);
+                let title = replicas_title(&pool.database);
                 let metrics = PoolMetrics::new(&self.cx.registry, &title, &pool.user);
                 let limit = known.config.limits.server_connections;
                 let allowed = limit.map_or(options.size as usize, |_| 0);
@@ -107,6 +107,11 @@ impl Directory {
         roles.enroll(&replicas);
         pool.split.store(Some(Arc::new(Split { replicas, judge, read_your_writes, metrics, roles })));
     }
+}
+
+/// What the console and metrics call the part of a database that is read from replicas.
+pub fn replicas_title(database: &str) -> String {
+    format!("{database}/replicas")
 }
 
 fn config_of(pool: &UserPool) -> crate::config::Pool {

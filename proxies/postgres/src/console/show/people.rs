@@ -9,6 +9,7 @@ use super::mode;
 use crate::Shared;
 use crate::console::table::{Cell, Column, Kind::*, NULL, Table, int, pointer, seconds};
 use crate::live::{Client, State, Use};
+use crate::upstream::replicas_title;
 
 const POOLS: &[Column] = &[
     ("database", Text),
@@ -211,7 +212,8 @@ pub(super) fn databases(shared: &Shared) -> Table {
         let (hosts, ports): (Vec<_>, Vec<_>) =
             addresses.map(|member| host_and_port(&member.endpoint.address)).unzip();
         let gate = directory.gate(name);
-        let connections = servers.iter().filter(|server| *server.database == **name).count();
+        let is_its = |title: &str| title == name || title == replicas_title(name);
+        let connections = servers.iter().filter(|server| is_its(&server.database)).count();
         table.row([
             name.as_str().into(),
             hosts.join(",").into(),
