@@ -610,6 +610,45 @@ fn a_read_that_a_replica_breaks_off_is_read_from_the_primary() -> Result<()> {
 }
 
 #[test]
+fn nobody_who_only_reads_notices_that_replicas_die_and_come_back() -> Result<()> {
+    run(async {
+        let mut pair = Pair::start().await?;
+        let (first, second) = pair.ports();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = Vec::new();
+        for _ in 0..16 {
+            let (client, stop) = (connect(&pair.proxy, "shop").await?, Arc::clone(&stop));
+            clients.push(tokio::spawn(async move {
+                let place = client.prepare(WHERE).await?;
+                let (mut ports, mut reads) = (HashSet::new(), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    ports.insert(client.query_one(&place, &[]).await?.get::<_, i32>(0).to_string());
+                    ports.insert(text(&client, WHERE).await?);
+                    reads += 2;
+                }
+                Ok::<_, anyhow::Error>((ports, reads))
+            }));
+        }
+        for round in 0..4 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            match round % 2 {
+                0 => pair.second.crash()?,
+                _ => pair.second.stop()?,
+            }
+            pair.until_roles(["primary", "lost"]).await?;
+            pair.second.restart()?;
+            pair.until_roles(["primary", "replica"]).await?;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let seen = try_join_all(clients).await?.into_iter().collect::<Result<Vec<_>>>()?;
+        for (ports, reads) in seen {
+            assert!(ports.contains(&first) && ports.contains(&second), "{reads} reads at {ports:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_read_on_a_replica_is_cancelled_as_any_other() -> Result<()> {
     run(async {
         let pair = Pair::start().await?;
