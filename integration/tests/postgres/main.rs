@@ -17,6 +17,7 @@ mod roles;
 mod scram;
 mod sessions;
 mod shares;
+mod split;
 mod storm;
 mod suites;
 mod tap;

@@ -18,7 +18,7 @@ use crate::session::state::{Bounds, Mode};
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
-pub use roles::{Monitor, Replicas, Role};
+pub use roles::{Monitor, Replicas, Role, Split};
 
 /// groove-postgres.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,6 +80,9 @@ pub struct Database {
     /// Which replicas are read from.
     #[serde(default)]
     pub replicas: Replicas,
+    /// How reads and writes are told apart, for `role: split`.
+    #[serde(default)]
+    pub split: Split,
     /// What the servers call it; the same name if left out.
     #[serde(default)]
     #[schemars(length(min = 1))]

@@ -89,7 +89,7 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 31] = [
+const BROKEN: [Broken; 35] = [
     Broken { line: 7, instead: "    role: master", at: (7, 11), says: ["master", "primary"] },
     Broken {
         line: 6,
@@ -229,6 +229,30 @@ const BROKEN: [Broken; 31] = [
         instead: "users: {app: {password: x}}\nconsole: {pause_timeout: 0s}",
         at: (9, 26),
         says: ["paused in no time", "`30s`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    split: {read_your_writes: true}",
+        at: (7, 5),
+        says: ["same servers", "`role: split`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: split\n    pool: {mode: session}",
+        at: (8, 18),
+        says: ["one server connection", "`mode: transaction`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: split\n    split: {read_only_functions: [price, a.b.c]}",
+        at: (8, 42),
+        says: ["not a function's name", "`schema.name`"],
+    },
+    Broken {
+        line: 7,
+        instead: "    role: split\n    split: {read_your_write: true}",
+        at: (8, 13),
+        says: ["read_your_write", "read_your_writes"],
     },
     Broken { line: 8, instead: "auth: trusted", at: (8, 7), says: ["trusted", "trust"] },
 ];

@@ -17,6 +17,7 @@ pub mod reply;
 pub mod roles;
 pub mod route;
 pub mod session;
+pub mod split;
 pub mod sql;
 pub mod tap;
 pub mod upstream;

@@ -122,6 +122,36 @@ impl PoolMetrics {
     }
 }
 
+/// Counted for each pool whose reads are split from its writes: exchanges, by where they went.
+pub struct SplitMetrics {
+    /// Reads, to a replica.
+    pub replica: Counter,
+    /// What may write, to the primary.
+    pub primary: Counter,
+    /// Reads, to the primary: no replica was known to have what the session had written.
+    pub own_writes: Counter,
+    /// Reads that failed on a replica and were repeated on the primary.
+    pub repeated: Counter,
+}
+
+impl SplitMetrics {
+    /// The series of one pool.
+    pub fn new(registry: &Registry, database: &str, user: &str) -> SplitMetrics {
+        let counter = |to| {
+            let labels = [("database", database), ("user", user), ("to", to)];
+            let help =
+                "Transactions by where they went; own_writes and repeated are reads that went to the primary";
+            registry.counter("groove_postgres_split", help, &labels)
+        };
+        SplitMetrics {
+            replica: counter("replica"),
+            primary: counter("primary"),
+            own_writes: counter("own_writes"),
+            repeated: counter("repeated"),
+        }
+    }
+}
+
 /// Counted for each database whose servers have roles.
 pub struct PrimaryMetrics {
     /// Times that a primary was found: at the start, after a failover, after an outage.

@@ -24,6 +24,16 @@ pub(crate) fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
     put_error(out, &ErrorFields { severity: "ERROR", code, message, detail: None, hint: *hint });
 }
 
+/// Writes a server's error, and what its client can do about where it came from.
+pub(crate) fn put_hinted(out: &mut BytesMut, body: &[u8], hint: &str) {
+    put(out, b'E', |out| {
+        out.put_slice(body.strip_suffix(&[0]).unwrap_or(body));
+        out.put_u8(b'H');
+        put_cstr(out, hint.as_bytes());
+        out.put_u8(0);
+    });
+}
+
 fn put_with(out: &mut BytesMut, severity: &'static str, error: &Error) {
     if let Error::Refused(body) = error {
         return put_relayed(out, severity, body);

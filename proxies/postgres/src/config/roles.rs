@@ -4,7 +4,7 @@ use groove_common::config::{Duration, EndpointRole, Endpoints, Issues, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Database;
+use super::{Database, PoolMode};
 use crate::roles::Wish;
 
 /// What connections are wanted to.
@@ -18,6 +18,19 @@ pub enum Role {
     Primary,
     /// Those that follow it closely enough.
     Replica,
+    /// Statements that only read go to replicas, all others to the primary.
+    Split,
+}
+
+/// What becomes of statements where reads and writes are split.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Split {
+    /// Whether what a session has written is in everything that it reads.
+    pub read_your_writes: bool,
+    /// Functions that only read, beside PostgreSQL's own: `name` in any schema, or `schema.name`.
+    #[schemars(inner(length(min = 1)))]
+    pub read_only_functions: Vec<String>,
 }
 
 /// How the servers are asked what they are.
@@ -69,7 +82,8 @@ impl Database {
     pub fn wish(&self) -> Wish {
         match self.role {
             Role::Any => Wish::Any,
-            Role::Primary => Wish::Primary,
+            // Who only reads leases elsewhere, see `upstream::split`.
+            Role::Primary | Role::Split => Wish::Primary,
             Role::Replica => Wish::Replica { or_primary: self.replicas.or_primary },
         }
     }
@@ -92,6 +106,7 @@ impl Database {
             let help = Some("write `role: replica`, or leave it out");
             issues.at_key(&path(&["replicas"]), "no replica is read from where the primary is wanted", help);
         }
+        self.validate_split(at, issues);
         if self.monitor.password.is_some() && self.monitor.user.is_none() {
             let help = Some("add `user`");
             issues.at_key(&path(&["monitor", "password"]), "it is not said whose this is", help);
@@ -106,6 +121,36 @@ impl Database {
             issues.at(&path(&["replicas", "max_lag"]), "no replica is never behind", help);
         }
         self.validate_declared(at, issues);
+    }
+
+    fn validate_split(&self, at: &[&str], issues: &mut Issues) {
+        let path = |rest: &[&'static str]| [at, rest].concat();
+        if self.role != Role::Split {
+            if self.split != Split::default() {
+                let help = Some("write `role: split`, or leave it out");
+                issues.at_key(&path(&["split"]), "reads and writes go to the same servers", help);
+            }
+            return;
+        }
+        if self.pool.mode == PoolMode::Session {
+            let help = Some("write `mode: transaction`, or `role: primary`");
+            let message = "a session has one server connection here, for reads and writes";
+            issues.at(&path(&["pool", "mode"]), message, help);
+        }
+        for (index, name) in self.split.read_only_functions.iter().enumerate() {
+            if name.split('.').count() > 2 || name.split('.').any(str::is_empty) {
+                let index = index.to_string();
+                let at = [at, &["split", "read_only_functions", &index]].concat();
+                issues.at(&at, "not a function's name", Some("write `name`, or `schema.name`"));
+            }
+        }
+        if let (true, Endpoints::Static(list)) = (self.split.read_your_writes, &self.endpoints)
+            && list.iter().any(|endpoint| endpoint.role.is_some())
+        {
+            let help = Some("leave `role` out where servers are listed, so that they are asked");
+            let message = "a server whose role is declared is not asked how far it has come";
+            issues.at(&path(&["split", "read_your_writes"]), message, help);
+        }
     }
 
     fn validate_declared(&self, at: &[&str], issues: &mut Issues) {
@@ -131,7 +176,8 @@ impl Database {
         }
         let is_replica =
             |endpoint: &groove_common::config::Endpoint| endpoint.role == Some(EndpointRole::Replica);
-        if self.role == Role::Primary && !list.is_empty() && list.iter().all(is_replica) {
+        if matches!(self.role, Role::Primary | Role::Split) && !list.is_empty() && list.iter().all(is_replica)
+        {
             let help = Some("leave `role` out where servers change theirs");
             issues.at(&[at, &["endpoints"]].concat(), "none of these can be the primary", help);
         }

@@ -17,7 +17,9 @@ macro_rules! question {
             $timeline_of_replica,
             " ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', \
-            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END - '0/0'"
+            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END - '0/0', \
+            CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END - '0/0', \
+            current_setting('wal_block_size')"
         )
     };
 }
@@ -27,7 +29,7 @@ macro_rules! question {
 const QUESTIONS: [&str; 3] = [
     question!("(SELECT to_hex(timeline_id) FROM pg_control_checkpoint())"),
     question!("'0'"),
-    "SELECT pg_is_in_recovery(), '0', 0, 0",
+    "SELECT pg_is_in_recovery(), '0', 0, 0, 0, 8192",
 ];
 
 /// Why a server has not said what it is.
@@ -101,7 +103,7 @@ impl Line {
 }
 
 fn read(row: &[Option<Bytes>]) -> Option<Sighting> {
-    let [recovery, timeline, applied, received] = row else { return None };
+    let [recovery, timeline, applied, received, inserted, block] = row else { return None };
     let text = |value: &Option<Bytes>| Some(std::str::from_utf8(value.as_deref()?).ok()?.to_owned());
     let position = |value: &Option<Bytes>| text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(Sighting {
@@ -109,7 +111,17 @@ fn read(row: &[Option<Bytes>]) -> Option<Sighting> {
         timeline: u32::from_str_radix(&text(timeline)?, 16).ok()?,
         applied: position(applied),
         received: position(received),
+        inserted: last_byte(position(inserted), position(block)),
     })
+}
+
+/// Where nothing follows the header of a page, replicas do not count the header (24 bytes, in pages of `block` bytes) to
+/// what they have replayed. The longer one of a segment's first page is let be: it costs a wait for the next record.
+fn last_byte(inserted: u64, block: u64) -> u64 {
+    match inserted.checked_rem(block) {
+        Some(24) => inserted - 24,
+        Some(_) | None => inserted,
+    }
 }
 
 #[cfg(test)]
@@ -118,12 +130,23 @@ mod tests {
 
     #[test]
     fn what_servers_answer() {
-        let row = |values: [Option<&'static str>; 4]| values.map(|value| value.map(Bytes::from)).to_vec();
-        let primary = read(&row([Some("f"), Some("0000000A"), Some("50331912"), None])).unwrap();
+        let row = |values: [Option<&'static str>; 5]| {
+            values.into_iter().chain([Some("8192")]).map(|value| value.map(Bytes::from)).collect::<Vec<_>>()
+        };
+        let primary =
+            read(&row([Some("f"), Some("0000000A"), Some("50331912"), None, Some("50331920")])).unwrap();
         assert_eq!((primary.in_recovery, primary.timeline, primary.applied), (false, 10, 50_331_912));
-        let replica = read(&row([Some("t"), Some("0"), Some("7"), Some("9")])).unwrap();
+        assert_eq!(primary.inserted, 50_331_920);
+        let replica = read(&row([Some("t"), Some("0"), Some("7"), Some("9"), None])).unwrap();
         assert_eq!((replica.in_recovery, replica.applied, replica.received), (true, 7, 9));
-        assert!(read(&row([None, Some("0"), None, None])).is_none());
+        assert!(read(&row([None, Some("0"), None, None, None])).is_none());
         assert!(read(&[]).is_none());
+    }
+
+    #[test]
+    fn a_page_that_has_a_header_only_is_not_waited_for() {
+        assert_eq!(last_byte(3 * 8192 + 24, 8192), 3 * 8192);
+        assert_eq!(last_byte(3 * 8192 + 32, 8192), 3 * 8192 + 32);
+        assert_eq!(last_byte(24, 0), 24);
     }
 }

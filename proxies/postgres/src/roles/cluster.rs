@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::arbiter::{Arbiter, Split};
 use super::monitor;
+use super::positions::Positions;
 use super::seen::Sighting;
 use super::view::{Standing, View, Wish};
 use crate::config::Monitor;
@@ -45,6 +46,7 @@ pub struct Roles {
     /// Whom the configuration names to ask as.
     asker: Option<Arc<Target>>,
     pub(super) known: Mutex<Known>,
+    positions: Mutex<Positions>,
     view: ArcSwap<View>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
@@ -109,6 +111,7 @@ impl Roles {
             monitor,
             asker: asker.map(Arc::new),
             known: Mutex::new(known),
+            positions: Mutex::default(),
             view: ArcSwap::default(),
             generation: AtomicU64::new(1),
             changed: watch::Sender::new(1),
@@ -249,6 +252,7 @@ impl Roles {
             snapshot.members.iter().map(|member| (member.endpoint.id, member.described.role)).collect();
         let mut known = self.known.lock();
         known.members.retain(|id, _| snapshot.member(*id).is_some());
+        self.positions.lock().retain(|id| snapshot.member(id).is_some());
         for member in &snapshot.members {
             let address = member.endpoint.address.to_string();
             known.members.entry(member.endpoint.id).or_insert_with(|| Member {
@@ -270,7 +274,7 @@ impl Roles {
     }
 
     /// A server has said what it is.
-    pub(super) fn saw(&self, id: EndpointId, sighting: Sighting) {
+    pub(super) fn saw(&self, id: EndpointId, sighting: Sighting, asked: Instant) {
         let mut known = self.known.lock();
         known.arbiter.saw(id, self.cluster.now(), sighting);
         let lag = known.arbiter.lag_of(id);
@@ -279,10 +283,56 @@ impl Roles {
             member.metrics.lag(lag);
         }
         self.publish(&mut known);
+        drop(known);
+        let mut positions = self.positions.lock();
+        match sighting.in_recovery {
+            true => positions.replayed(id, sighting.applied),
+            false => positions.forget(id),
+        }
+        if self.view().primary() == Some(id) {
+            positions.mark(asked, sighting.inserted);
+        }
+    }
+
+    /// A position in the WAL which everything is within that was committed before `time`; `None` if it is not known yet,
+    /// and then it soon is.
+    pub(crate) fn position_after(&self, time: Instant) -> Option<u64> {
+        let position = self.positions.lock().after(time);
+        if position.is_none() {
+            self.nudge();
+        }
+        position
+    }
+
+    /// Whether a replica is known to have replayed up to there; if not, it is asked soon.
+    pub(crate) fn has_replica_at(&self, position: u64) -> bool {
+        let has = self.positions.lock().any_has(position);
+        if !has {
+            self.nudge();
+        }
+        has
+    }
+
+    pub(super) fn is_primary(&self, id: EndpointId) -> bool {
+        self.view().primary() == Some(id)
+    }
+
+    /// Whether who wants a replica gets one at this moment, or the primary in its place; `None` if neither is sure.
+    pub(crate) fn gives_replica(&self, wish: Wish) -> Option<bool> {
+        let Wish::Replica { .. } = wish else { return None };
+        let view = self.view();
+        let admitted = view.standings.iter().filter(|(id, _)| view.admits(wish, *id));
+        admitted.map(|(_, standing)| *standing == Standing::Replica).next()
+    }
+
+    /// Whether what this server is read for is there: it is the primary, or has replayed up to there.
+    pub(super) fn is_at(&self, id: EndpointId, position: u64) -> bool {
+        self.is_primary(id) || self.positions.lock().has(id, position)
     }
 
     /// A server does not answer, or is not up.
     pub(super) fn lost(&self, id: EndpointId, reason: String) {
+        self.positions.lock().forget(id);
         let mut known = self.known.lock();
         known.arbiter.lost(id);
         if let Some(member) = known.members.get_mut(&id) {

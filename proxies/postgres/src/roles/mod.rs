@@ -15,6 +15,7 @@ mod ask;
 mod cluster;
 mod monitor;
 mod news;
+mod positions;
 mod seen;
 #[cfg(test)]
 mod tests;

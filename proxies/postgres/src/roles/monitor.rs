@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groove_common::discovery::{Cluster, Endpoint, fresh_dice};
 use tokio::sync::watch;
@@ -45,8 +45,9 @@ async fn watch(roles: Weak<Roles>, endpoint: Arc<Endpoint>) {
         let pause = {
             let Some(roles) = roles.upgrade() else { return };
             nudges.mark_unchanged();
+            let asked = Instant::now();
             match ask(&roles, &endpoint, &mut line).await {
-                Some(Ok(sighting)) => roles.saw(endpoint.id, sighting),
+                Some(Ok(sighting)) => roles.saw(endpoint.id, sighting, asked),
                 Some(Err(Silence::Lost(error))) => roles.lost(endpoint.id, error.to_string()),
                 Some(Err(Silence::Late)) => roles.late(endpoint.id),
                 Some(Err(Silence::Refused(error))) => {

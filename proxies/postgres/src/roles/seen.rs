@@ -11,4 +11,6 @@ pub(super) struct Sighting {
     pub(super) applied: u64,
     /// Up to where it knows of WAL.
     pub(super) received: u64,
+    /// Up to where a primary's WAL goes, whether it is written yet or not: every commit that it has confirmed is within.
+    pub(super) inserted: u64,
 }

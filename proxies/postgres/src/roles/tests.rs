@@ -12,11 +12,11 @@ use super::view::{Standing, View, Wish};
 use Standing::{Fenced, Lagging, Lost, Primary, Replica, Unknown};
 
 fn primary(timeline: u32) -> Sighting {
-    Sighting { in_recovery: false, timeline, applied: 100, received: 0 }
+    Sighting { in_recovery: false, timeline, applied: 100, received: 0, inserted: 100 }
 }
 
 fn replica(applied: u64, received: u64) -> Sighting {
-    Sighting { in_recovery: true, timeline: 0, applied, received }
+    Sighting { in_recovery: true, timeline: 0, applied, received, inserted: 0 }
 }
 
 fn s(seconds: u64) -> Duration {

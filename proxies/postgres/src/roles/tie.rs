@@ -45,6 +45,16 @@ impl Tie {
         self.wish == Wish::Primary
     }
 
+    /// Whether its server is the primary, as far as is known.
+    pub fn is_on_primary(&self) -> bool {
+        self.roles.is_primary(self.endpoint)
+    }
+
+    /// Whether its server has everything up to this position of the WAL.
+    pub fn is_at(&self, position: u64) -> bool {
+        self.roles.is_at(self.endpoint, position)
+    }
+
     fn look(&mut self) {
         let generation = self.roles.generation();
         if generation != self.generation {

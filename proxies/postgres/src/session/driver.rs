@@ -7,6 +7,7 @@
 mod exchange;
 mod line;
 mod listening;
+mod splitting;
 
 use std::future::poll_fn;
 use std::io;
@@ -22,6 +23,7 @@ use groove_common::telemetry::Event;
 
 use exchange::End;
 use listening::hear;
+pub(super) use splitting::Splitting;
 
 use super::Lease;
 use super::cancel::Registered;
@@ -82,12 +84,18 @@ pub struct Session {
     again: Option<Box<Again>>,
     /// Goes off when it has waited for too long.
     patience: Timer,
+    /// Only where reads are split from writes.
+    pub(super) splitting: Option<Box<Splitting>>,
 }
 
 /// What an exchange began with.
 struct Again {
     from_client: BytesMut,
     before: Before,
+    /// What the client has sent behind that is not for this server.
+    is_part: bool,
+    /// It reads on a replica: the client gets nothing until it is known that this will not be needed.
+    is_on_replica: bool,
 }
 
 /// What a client does next.
@@ -126,6 +134,7 @@ impl Session {
             began: now,
             again: None,
             patience: Timer::new(now.into()),
+            splitting: None,
         })
     }
 
@@ -173,7 +182,7 @@ impl Session {
                     self.refuse(error).await?;
                     continue;
                 }
-                if self.lease.is_none() {
+                if self.lease.is_none() || self.is_behind() {
                     continue;
                 }
             }
@@ -181,6 +190,7 @@ impl Session {
             match self.exchange().await? {
                 End::Free => self.release().await?,
                 End::Unheard => self.forsake().await,
+                End::Misplaced => Box::pin(self.misplaced()).await,
                 End::Left => {
                     self.abandon().await;
                     return Ok(());
@@ -198,7 +208,7 @@ impl Session {
                 return Ok(Turn::Move);
             }
             match need {
-                Need::Server if self.to_client.is_empty() => return Ok(Turn::Exchange),
+                Need::Server if self.to_client.is_empty() && self.is_placed() => return Ok(Turn::Exchange),
                 Need::Close => return Ok(Turn::Leave),
                 Need::More | Need::Server => {}
             }
@@ -255,11 +265,16 @@ impl Session {
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.condemn();
-        self.again = None;
-        if lease.is_followed() && self.to_client.is_empty() && self.from_client.len() <= AGAIN_MAX {
-            let (from_client, before) = (self.from_client.clone(), self.machine.before());
-            self.again = Some(Box::new(Again { from_client, before }));
-        }
+        let (grant, is_on_replica) = splitting::granted(&mut self.splitting, lease);
+        self.machine.set_fence(grant.map(|grant| grant.groups));
+        let beginning = self.from_client.get(..grant.map_or(self.from_client.len(), |grant| grant.bytes));
+        self.again = beginning
+            .filter(|beginning| beginning.len() <= AGAIN_MAX && !beginning.is_empty())
+            .filter(|_| lease.is_followed() && self.to_client.is_empty())
+            .map(|beginning| {
+                let (from_client, before) = (BytesMut::from(beginning), self.machine.before());
+                Box::new(Again { from_client, before, is_part: grant.is_some(), is_on_replica })
+            });
         self.machine.begin(&mut lease.backend, &mut self.to_server, &mut self.to_client);
         if !self.to_server.is_empty() {
             // What the session needs first goes in one write with its first message, which the server may be waiting
@@ -281,6 +296,7 @@ impl Session {
     async fn release(&mut self) -> Result<(), Error> {
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         self.count();
+        self.note_written();
         self.log(None);
         if self.registered.canceller.released() && !Box::pin(self.registered.canceller.settled()).await {
             self.seen.released();
@@ -327,7 +343,7 @@ impl Session {
     }
 
     fn count(&mut self) {
-        let metrics = &self.pool.metrics;
+        let metrics = &splitting::source(&self.splitting, &self.pool).metrics;
         metrics.transactions.inc();
         metrics.queries.add(self.machine.take_queries());
         metrics.transaction_seconds.record(self.seen.spent(self.machine.status() == Status::Idle));

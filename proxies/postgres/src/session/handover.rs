@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use groove_common::lifecycle::Phase;
@@ -17,14 +17,15 @@ use groove_common::net::{Downstream, Transport};
 use serde::{Deserialize, Serialize};
 
 use super::cancel::Registered;
-use super::driver::{Parts, Session};
+use super::driver::{Parts, Session, Splitting};
 use super::state::{Machine, Portable};
 use crate::Shared;
+use crate::split::Wrote;
 use crate::upstream::{Proofs, UserPool};
 use crate::wire::startup::{CANCEL_KEY_BYTES, CancelKey};
 
 /// Changes whenever `State` does, or anything in it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where a session is at home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ struct State {
     /// Since the beginning of 1970.
     connected_us: u64,
     machine: Portable,
+    /// What it has written, where reads are split from writes: up to a position, or nobody knows yet up to where.
+    wrote: Option<Option<u64>>,
     input: Vec<u8>,
 }
 
@@ -112,6 +115,10 @@ impl Session {
             application_name: self.seen.application_name.to_string(),
             connected_us: micros(self.seen.connected()),
             machine: self.machine.portable()?,
+            wrote: self.splitting.as_ref().and_then(|splitting| splitting.wrote).map(|wrote| match wrote {
+                Wrote::Upto(position) => Some(position),
+                Wrote::Before(_) => None,
+            }),
             input: self.from_client.to_vec(),
         };
         let socket = match self.conn.stream.transport() {
@@ -133,6 +140,7 @@ pub struct Resumable {
     pool: Arc<UserPool>,
     machine: Machine,
     registered: Registered,
+    wrote: Option<Option<u64>>,
     input: BytesMut,
     application_name: String,
     connected: SystemTime,
@@ -160,6 +168,7 @@ impl Resumable {
             shared: Arc::clone(shared),
             pool,
             machine,
+            wrote: state.wrote,
             input: state.input.as_slice().into(),
             application_name: state.application_name,
             connected: UNIX_EPOCH + Duration::from_micros(state.connected_us),
@@ -168,9 +177,14 @@ impl Resumable {
 
     /// The session, which goes on at its socket.
     pub fn session(self, conn: Downstream) -> Box<Session> {
-        let Resumable { shared, pool, machine, registered, input, application_name, connected } = self;
+        let Resumable { shared, pool, machine, registered, wrote, input, application_name, connected } = self;
         let seen = shared.live.client(&pool, &conn, &application_name, connected);
-        Session::new(Parts { shared, conn, input, pool, machine, registered, lease: None, seen })
+        let mut session =
+            Session::new(Parts { shared, conn, input, pool, machine, registered, lease: None, seen });
+        // All times here are later than those there.
+        let wrote = wrote.map(|position| position.map_or(Wrote::Before(Instant::now()), Wrote::Upto));
+        session.splitting = wrote.map(|wrote| Box::new(Splitting::new(Some(wrote))));
+        session
     }
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,12 +30,32 @@ pub struct Statement {
     /// What running it may leave on a server connection, if it may leave anything.
     pub reading: Option<Box<Reading>>,
     proven: AtomicBool,
+    /// Asked only where reads and writes are split.
+    effect: AtomicU8,
 }
+
+/// What is known of a statement's effect.
+const UNKNOWN: u8 = 0;
+const READS: u8 = 1;
+const WRITES: u8 = 2;
 
 impl Statement {
     /// Some server has parsed it without an error.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it only reads, if that is known.
+    pub fn only_reads(&self) -> Option<bool> {
+        match self.effect.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            effect => Some(effect == READS),
+        }
+    }
+
+    /// Notes whether it only reads.
+    pub fn note_effect(&self, only_reads: bool) {
+        self.effect.store(if only_reads { READS } else { WRITES }, Ordering::Relaxed);
     }
 
     /// Whether one has.
@@ -147,6 +167,7 @@ impl Interned {
             content,
             reading: reading.filter(|reading| !reading.is_nothing()).map(Box::new),
             proven: AtomicBool::new(false),
+            effect: AtomicU8::new(UNKNOWN),
         })
     }
 

@@ -55,6 +55,11 @@ impl Settings {
         self.reported.get(name).map(AsRef::as_ref)
     }
 
+    /// What was asked for under this name, in lower case, if it is not reported.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        self.asked.get(name).map(AsRef::as_ref)
+    }
+
     /// What the server reported, in alphabetical order.
     pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
         self.reported.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))

@@ -21,6 +21,7 @@ mod leaks;
 mod listening;
 mod meaning;
 mod notes;
+mod placement;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,9 @@ pub use backend::Backend;
 pub use between::Need;
 pub use by_sql::ByText;
 pub use listening::Listening;
+pub(crate) use meaning::is_outdated;
 pub use notes::{Finished, How, Notes, Outcome, Settled, Text};
+pub use placement::{Grant, Placement};
 pub use portable::{Portable, PortableError};
 pub use unheard::Before;
 
@@ -230,6 +233,8 @@ pub struct Machine {
     refusing: bool,
     terminated: bool,
     told_fatal: bool,
+    /// How many more batches and queries this server is for; as many as there are, if it is not said.
+    fence: Option<u8>,
     queries: u64,
     /// Only while somebody wants to know.
     notes: Option<Box<Notes>>,
@@ -265,6 +270,7 @@ impl Machine {
             refusing: false,
             terminated: false,
             told_fatal: false,
+            fence: None,
             queries: 0,
             notes: None,
         }
@@ -317,6 +323,21 @@ impl Machine {
         // Before a BEGIN there is its Parse.
         matches!(self.expected.front(), Some(Expect::Setup))
             || self.expected.iter().take(2).any(|expect| matches!(expect, Expect::Run(Run::Begin)))
+    }
+
+    /// Whether the server sets the session's settings, before anything else.
+    pub fn is_in_settings(&self) -> bool {
+        matches!(self.expected.front(), Some(Expect::Setup))
+    }
+
+    /// Whether a BEGIN is under way that the client has had its answer to.
+    pub fn is_beginning(&self) -> bool {
+        self.expected.iter().take(3).any(|expect| matches!(expect, Expect::Run(Run::Begin)))
+    }
+
+    /// What the client has asked for of a setting that servers do not report, in lower case.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        self.settings.asked(name)
     }
 
     /// Whether what the server says now is for us alone.

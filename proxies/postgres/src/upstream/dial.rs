@@ -29,6 +29,8 @@ pub struct Target {
     pub roles: Option<Arc<Roles>>,
     /// What a connection is wanted to.
     pub wish: Wish,
+    /// Whether its clients have the primary, too: then they are not told which of the two a server is.
+    pub is_split: bool,
     /// TLS to them.
     pub tls: Option<Connector>,
     /// Whether a login is bound to the server's certificate.
@@ -147,6 +149,10 @@ impl Target {
         if !tie.is_admitted() || (self.wish == Wish::Primary && is_standby) {
             roles.nudge();
             return Err(Error::NoServerOfRole);
+        }
+        if self.is_split && is_standby {
+            Arc::make_mut(&mut server.backend.settings).report("in_hot_standby", "off");
+            server.backend.initial = Arc::clone(&server.backend.settings);
         }
         server.tie = Some(tie);
         Ok(())

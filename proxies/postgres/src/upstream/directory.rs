@@ -22,6 +22,7 @@ use super::pool::UserPool;
 use super::probe::SslRequestProber;
 use super::random;
 use super::shares::{self, Shares};
+use super::split::judge;
 use crate::auth::Stored;
 use crate::auth::scram::Verifier;
 use crate::config::{Auth, Config, Database};
@@ -29,6 +30,7 @@ use crate::error::Error;
 use crate::live::Live;
 use crate::metrics::PoolMetrics;
 use crate::roles::{Roles, Wish};
+use crate::split::Judge;
 
 /// How often unused pools are looked for: often enough to overstay `pool.idle` by a quarter at most.
 const ROUND_MIN: Duration = Duration::from_millis(100);
@@ -36,8 +38,8 @@ const ROUND_MAX: Duration = Duration::from_secs(30);
 
 /// Everybody and everything that clients may name.
 pub struct Directory {
-    cx: Context,
-    live: Arc<Live>,
+    pub(super) cx: Context,
+    pub(super) live: Arc<Live>,
     /// Taken within the lock of `pools`, so that no pool is made past it.
     pub(super) gates: Gates,
     current: ArcSwap<Known>,
@@ -76,6 +78,8 @@ pub(super) struct Place {
     pub(super) cluster: Arc<Cluster>,
     tls: Option<Connector>,
     pub(super) roles: Option<Arc<Roles>>,
+    /// Where reads and writes are split.
+    pub(super) judge: Option<Arc<Judge>>,
 }
 
 impl Directory {
@@ -110,6 +114,7 @@ impl Directory {
                 let roles = target.roles.clone();
                 pool.update(target, options, replaced);
                 roles.iter().for_each(|roles| roles.enroll(pool));
+                self.split(&known, pool, login.as_deref(), replaced);
             }
         }
         let config = Arc::clone(&known.config);
@@ -198,6 +203,7 @@ impl Directory {
             {
                 if let Some((target, options)) = known.target(database, user, Some(&login)) {
                     pooled.pool.update(target, options, true);
+                    self.split(&known, &pooled.pool, Some(&login), true);
                 }
                 pooled.login = Some(login);
             }
@@ -219,7 +225,7 @@ impl Directory {
         let allowed = known.config.limits.server_connections.map_or(options.size as usize, |_| 0);
         let roles = target.roles.clone();
         let pool = UserPool::start(
-            key.clone(),
+            (key.clone(), key.0.clone()),
             target,
             (options, allowed),
             metrics,
@@ -229,8 +235,9 @@ impl Directory {
         );
         let pool = Arc::new(pool);
         roles.iter().for_each(|roles| roles.enroll(&pool));
+        self.split(&known, &pool, login.as_deref(), false);
         if gate.is_paused {
-            pool.hold();
+            pool.each(UserPool::hold);
         }
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
         self.shares.nudge();
@@ -244,7 +251,8 @@ impl Directory {
 
     /// Every pool there is, by name.
     pub fn pools(&self) -> Vec<Arc<UserPool>> {
-        let mut pools: Vec<_> = self.pools.lock().values().map(|known| Arc::clone(&known.pool)).collect();
+        let mut pools: Vec<_> =
+            self.pools.lock().values().flat_map(|known| known.pool.with_replicas()).collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         pools
     }
@@ -319,6 +327,7 @@ impl Known {
             cluster: Arc::clone(&place.cluster),
             roles: place.roles.clone(),
             wish: written.wish(),
+            is_split: false,
             tls: place.tls.clone(),
             channel_binding: written.channel_binding,
             dbname: written.dbname.clone().unwrap_or_else(|| database.to_owned()),
@@ -388,7 +397,8 @@ fn resolve(
         let tls = database.tls.as_ref().map(connector).transpose()?;
         let running = before.and_then(|before| before.databases.get(name));
         let (cluster, update) = cluster(name, database, running, cx)?;
-        databases.insert(name.clone(), Place { cluster, tls, roles: None });
+        let judge = judge(name, database, before);
+        databases.insert(name.clone(), Place { cluster, tls, roles: None, judge });
         updates.extend(update);
     }
     updates.into_iter().for_each(Update::apply);

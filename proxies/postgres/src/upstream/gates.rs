@@ -58,7 +58,10 @@ impl Directory {
             return false;
         }
         self.gates.set(database, |gate| gate.is_paused = true);
-        pools.values().filter(|known| known.pool.database == database).for_each(|known| known.pool.hold());
+        pools
+            .values()
+            .filter(|known| known.pool.database == database)
+            .for_each(|known| known.pool.each(UserPool::hold));
         true
     }
 
@@ -69,7 +72,10 @@ impl Directory {
             return false;
         }
         self.gates.set(database, |gate| gate.is_paused = false);
-        pools.values().filter(|known| known.pool.database == database).for_each(|known| known.pool.resume());
+        pools
+            .values()
+            .filter(|known| known.pool.database == database)
+            .for_each(|known| known.pool.each(UserPool::resume));
         self.gates.resumed.notify_waiters();
         true
     }

@@ -14,6 +14,7 @@ mod pool;
 mod probe;
 mod server;
 mod shares;
+mod split;
 mod watched;
 mod welcome;
 
@@ -28,6 +29,7 @@ pub use login::{Credentials, Login};
 pub use passthrough::Claim;
 pub use pool::{Leased, UserPool, refused};
 pub use server::Server;
+pub use split::{Split, replicas_title};
 
 use aws_lc_rs::rand;
 

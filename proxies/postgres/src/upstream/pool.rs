@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use groove_common::admission::Refused;
 use groove_common::health::Backoff;
 use groove_common::net::Timer;
@@ -14,7 +14,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::dial::{Dial, Target};
+use super::directory::PoolKey;
 use super::shares::{Shares, Want};
+use super::split::Split;
 use super::welcome::{Asked, Welcome};
 use super::{Heard, Server};
 use crate::auth::scram::SaltedKeys;
@@ -46,6 +48,8 @@ pub struct UserPool {
     pub database: String,
     /// The user, as clients name it.
     pub user: String,
+    /// The database, as the console and metrics call it: that of replicas beside a primary has a name of its own.
+    pub title: String,
     /// What happens in it.
     pub metrics: Arc<PoolMetrics>,
     /// Its sessions' prepared statements.
@@ -59,11 +63,13 @@ pub struct UserPool {
     /// Since when there has been a line, and the reserve has been in use after it.
     crowded_since: Mutex<Option<Instant>>,
     shares: Arc<Shares>,
+    /// Where reads go, where they are split from writes.
+    pub(super) split: ArcSwapOption<Split>,
 }
 
 impl UserPool {
     pub(super) fn start(
-        (database, user): (String, String),
+        ((database, user), title): (PoolKey, String),
         target: Target,
         (options, allowed): (config::Pool, usize),
         metrics: PoolMetrics,
@@ -72,20 +78,21 @@ impl UserPool {
         runtime: &Handle,
     ) -> UserPool {
         let metrics = Arc::new(metrics);
-        let name = format!("{database}.{user}");
+        let name = format!("{title}.{user}");
         let bounds = bounds(&options, &target, allowed);
         let dial = Dial {
             target: Arc::new(ArcSwap::from_pointee(target)),
             welcome: Arc::new(Welcome::default()),
             metrics: Arc::clone(&metrics),
             live: Arc::clone(live),
-            names: (database.as_str().into(), user.as_str().into()),
+            names: (title.as_str().into(), user.as_str().into()),
         };
         UserPool {
             connections: Pool::start(name.clone(), dial.clone(), bounds, runtime),
             name,
             database,
             user,
+            title,
             metrics: Arc::clone(&metrics),
             statements: Arc::default(),
             hub: Hub::new(dial.clone(), metrics),
@@ -94,6 +101,7 @@ impl UserPool {
             allowed: Mutex::new(allowed),
             crowded_since: Mutex::default(),
             shares: Arc::clone(shares),
+            split: ArcSwapOption::empty(),
         }
     }
 
@@ -266,6 +274,7 @@ impl UserPool {
             Some(known) => known,
             None => self.ask_server(asked).await?,
         };
+        let settings = self.with_truth(settings);
         match application_name {
             Some(name) if settings.get("application_name") != Some(&name) => {
                 let mut settings = Settings::clone(&settings);
@@ -273,6 +282,22 @@ impl UserPool {
                 Ok(Arc::new(settings))
             }
             Some(_) | None => Ok(settings),
+        }
+    }
+
+    /// What is known of servers may be of one that has been replaced since: libpq chooses by it
+    /// (`target_session_attrs`) where it logs in, and where not.
+    fn with_truth(&self, settings: Arc<Settings>) -> Arc<Settings> {
+        let target = self.dial.target.load();
+        let is_standby = target.roles.as_ref().and_then(|roles| roles.gives_replica(target.wish));
+        let truth = is_standby.map(|is_standby| if is_standby { "on" } else { "off" });
+        match (settings.get("in_hot_standby"), truth) {
+            (Some(told), Some(truth)) if told != truth => {
+                let mut settings = Settings::clone(&settings);
+                settings.report("in_hot_standby", truth);
+                Arc::new(settings)
+            }
+            (Some(_) | None, _) => settings,
         }
     }
 

@@ -79,6 +79,16 @@ impl Server {
         self.tie.as_mut().is_some_and(Tie::is_deposed)
     }
 
+    /// Whether its server takes writes, as far as that is known.
+    pub fn is_on_primary(&self) -> bool {
+        self.tie.as_ref().is_none_or(Tie::is_on_primary)
+    }
+
+    /// Whether its server has everything up to this position of the WAL, as far as that is known.
+    pub fn is_at(&self, position: u64) -> bool {
+        self.tie.as_ref().is_some_and(|tie| tie.is_at(position))
+    }
+
     /// Whether its server has a role, and another one may take it over.
     pub fn is_followed(&self) -> bool {
         self.tie.is_some()
@@ -133,6 +143,20 @@ impl Server {
                 return failure.map_or(Ok(status), |error| Err(Error::Refused(error)));
             }
             fill(&mut self.stream, &mut input).await.map_err(Error::Lost)?;
+        }
+    }
+
+    /// Reads to the end of what the server has answered with an error, from what is there of it. The server has to be idle
+    /// then.
+    pub async fn rest(&mut self, input: &mut BytesMut) -> Result<(), Error> {
+        loop {
+            while let Some(frame) = decode(input, &LIMITS).map_err(Error::Upstream)? {
+                if frame.tag == b'Z' {
+                    let is_idle = Status::read(frame.body()).map_err(Error::Upstream)? == Status::Idle;
+                    return if is_idle && input.is_empty() { Ok(()) } else { Err(Error::Setup) };
+                }
+            }
+            fill(&mut self.stream, input).await.map_err(Error::Lost)?;
         }
     }
 

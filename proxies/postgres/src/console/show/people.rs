@@ -9,6 +9,7 @@ use super::mode;
 use crate::Shared;
 use crate::console::table::{Cell, Column, Kind::*, NULL, Table, int, pointer, seconds};
 use crate::live::{Client, State, Use};
+use crate::upstream::replicas_title;
 
 const POOLS: &[Column] = &[
     ("database", Text),
@@ -52,7 +53,7 @@ pub(super) fn pools(shared: &Shared) -> Table {
             }
         }
         let (mut active, mut idle, mut tested) = (0, 0, 0);
-        for server in servers.iter().filter(|s| *s.database == *pool.database && *s.user == *pool.user) {
+        for server in servers.iter().filter(|s| *s.database == *pool.title && *s.user == *pool.user) {
             match server.used_for() {
                 Use::Idle => idle += 1,
                 Use::Ours => tested += 1,
@@ -64,7 +65,7 @@ pub(super) fn pools(shared: &Shared) -> Table {
         let status = pool.status();
         let [wait, wait_us] = seconds(of_clients.longest);
         table.row([
-            pool.database.as_str().into(),
+            pool.title.as_str().into(),
             pool.user.as_str().into(),
             int(of_clients.served),
             // Those who wait at their login have no place of their own yet.
@@ -211,7 +212,8 @@ pub(super) fn databases(shared: &Shared) -> Table {
         let (hosts, ports): (Vec<_>, Vec<_>) =
             addresses.map(|member| host_and_port(&member.endpoint.address)).unzip();
         let gate = directory.gate(name);
-        let connections = servers.iter().filter(|server| *server.database == **name).count();
+        let is_its = |title: &str| title == name || title == replicas_title(name);
+        let connections = servers.iter().filter(|server| is_its(&server.database)).count();
         table.row([
             name.as_str().into(),
             hosts.join(",").into(),

@@ -16,6 +16,8 @@ pub(super) enum End {
     Free,
     /// The server is gone, and has read nothing: another one shall have it.
     Unheard,
+    /// A replica has failed at it, or was gone, before the client got anything: the primary shall have it.
+    Misplaced,
     /// The client left, with a goodbye or without.
     Left,
     /// The program is draining, and nothing is open.
@@ -54,10 +56,15 @@ impl Session {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
                         self.pool.metrics.sent.add(filled as u64);
-                        if self.is_unheard() {
+                        if self.holds_answers() {
+                            if self.is_misplaced()? {
+                                return Poll::Ready(Ok(End::Misplaced));
+                            }
+                        } else if self.is_unheard() {
                             return Poll::Ready(Ok(End::Unheard));
+                        } else {
+                            self.take_answers()?;
                         }
-                        self.take_answers()?;
                     }
                     Poll::Ready(Ok(_)) => lost = Some(io::ErrorKind::UnexpectedEof.into()),
                     Poll::Ready(Err(error)) => lost = Some(error),
@@ -65,6 +72,9 @@ impl Session {
                 }
             }
             if let Some(error) = lost.filter(|_| !moved) {
+                if self.take_back() {
+                    return Poll::Ready(Ok(End::Misplaced));
+                }
                 return Poll::Ready(Err(Error::Lost(error)));
             }
             // The connection goes to the next session before the client has its reply: that may take time.
@@ -73,20 +83,28 @@ impl Session {
                 return Poll::Ready(Ok(End::Free));
             }
             let held_back = self.to_client.len() >= UNSENT_MAX;
-            if !self.to_client.is_empty() {
+            let holds_answers = self.holds_answers();
+            if !self.to_client.is_empty() && !holds_answers {
                 self.again = None;
             }
             if !self.to_client.is_empty()
+                && !holds_answers
                 && let Poll::Ready(sent) = self.conn.stream.poll_send(cx, &mut self.to_client)
             {
                 sent.map_err(Error::Client)?;
                 moved |= held_back;
             }
-            if self.to_server.is_empty() && self.to_client.len() < UNSENT_MAX && self.machine.takes_more() {
+            if self.to_server.is_empty()
+                && self.to_client.len() < UNSENT_MAX
+                && self.machine.takes_more()
+                && !self.is_ahead()
+            {
                 match self.conn.stream.poll_fill(cx, &mut self.from_client) {
                     Poll::Ready(Ok(filled)) if filled > 0 => {
                         moved = true;
-                        self.again = None;
+                        if !holds_answers {
+                            self.again = None;
+                        }
                         self.pool.metrics.received.add(filled as u64);
                         let _ = self.seen.works(self.machine.status() == Status::Idle);
                         self.shared.tap.look(&mut self.machine);
@@ -124,16 +142,23 @@ impl Session {
     /// Whether the server's first words prove that it has read nothing; then all is as before the exchange.
     fn is_unheard(&mut self) -> bool {
         let (Some(again), Some(lease)) = (self.again.take(), &mut self.lease) else { return false };
-        if !self.to_client.is_empty() || !self.machine.is_unheard(&again.before, &self.from_server) {
+        let is_whole = !again.is_part || self.machine.has_sent_all();
+        if !is_whole
+            || !self.to_client.is_empty()
+            || !self.machine.is_unheard(&again.before, &self.from_server)
+        {
             return false;
         }
         self.machine.unsend(again.before, &mut lease.backend);
-        self.from_client = again.from_client;
+        let rest = std::mem::replace(&mut self.from_client, again.from_client);
+        if again.is_part {
+            self.from_client.extend_from_slice(&rest);
+        }
         true
     }
 
     /// Takes in what the server has said.
-    fn take_answers(&mut self) -> Result<(), Error> {
+    pub(super) fn take_answers(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let held_back = self.machine.in_setup();
         self.machine.from_server(&mut self.from_server, &mut lease.backend, &mut self.to_client)?;

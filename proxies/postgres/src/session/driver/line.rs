@@ -11,6 +11,7 @@ use groove_common::lifecycle::Phase;
 use groove_common::net::Stream;
 use groove_common::telemetry::Counter;
 
+use super::splitting::source;
 use super::{Session, UNSENT_MAX};
 use crate::error::Error;
 use crate::reply;
@@ -26,7 +27,8 @@ impl Session {
         self.began = Instant::now();
         self.seen.asks(self.began);
         self.shared.tap.look(&mut self.machine);
-        let mut lease = pin!(self.pool.lease(self.pool.deadline(self.began.into()), &mut self.patience));
+        let pool = source(&self.splitting, &self.pool);
+        let mut lease = pin!(pool.lease(pool.deadline(self.began.into()), &mut self.patience));
         let mut in_line = InLine {
             registered: &self.registered,
             client: &mut self.conn.stream,
@@ -40,7 +42,7 @@ impl Session {
             Poll::Ready(leased) => Poll::Ready(leased.map(Some).map_err(refused)),
             Poll::Pending => {
                 if !std::mem::replace(&mut has_waited, true) {
-                    self.pool.is_waited_for();
+                    pool.is_waited_for();
                 }
                 if moves
                     && Pin::new(&mut *draining).poll(cx).is_ready()
@@ -54,7 +56,7 @@ impl Session {
         .await;
         // Who has not waited need not ask the clock how long.
         let waited = if has_waited { self.began.elapsed() } else { Duration::ZERO };
-        self.pool.metrics.wait.record(waited);
+        pool.metrics.wait.record(waited);
         let Some(mut lease) = leased.inspect_err(|_| self.seen.released())? else {
             self.seen.released();
             return Ok(());

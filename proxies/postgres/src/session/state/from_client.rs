@@ -52,7 +52,7 @@ impl Machine {
                 }
                 splice.keep(here);
                 self.client_left -= here;
-            } else if self.expected.len() >= EXPECTED_MAX {
+            } else if self.expected.len() >= EXPECTED_MAX || self.is_fenced() {
                 return Ok(());
             } else {
                 let Some((tag, total)) = frontend::header(splice.rest())? else { return Ok(()) };
@@ -83,6 +83,7 @@ impl Machine {
             Tag::Password => return Err(crate::wire::DecodeError::FrontendType(b'p').into()),
             Tag::Sync => {
                 self.skipping = false;
+                self.pass_fence();
                 if !self.copying_in {
                     self.batch_open = false;
                     self.expected.push_back(Expect::Sync);
@@ -105,6 +106,7 @@ impl Machine {
             Tag::Query => return Ok(self.query(total, splice, backend)),
             Tag::FunctionCall => {
                 self.queries += 1;
+                self.pass_fence();
                 let before = self.unnamed.clone();
                 self.note(&Reading::unknown(), backend);
                 if self.notes.is_some() {
@@ -158,6 +160,7 @@ impl Machine {
             return Progress::Incomplete;
         }
         self.queries += 1;
+        self.pass_fence();
         let mut change = None;
         if let Some(message) = message.filter(|_| total <= held_max) {
             let text = frontend::query_text(message);

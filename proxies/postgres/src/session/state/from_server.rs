@@ -19,6 +19,10 @@ enum Heard {
     Aside,
 }
 
+/// What a client may not know that it is told that something takes no writes.
+const ON_A_REPLICA: &str =
+    "It ran where reads go. SET groove.role = 'primary' sends all that follows to the primary.";
+
 /// The largest message of a server that is looked at whole (ParameterStatus, CommandComplete).
 const READ_MAX: usize = 64 << 10;
 
@@ -174,8 +178,14 @@ impl Machine {
         if self.notes.is_some() {
             self.note_error(body);
         }
+        let refused_write = body.filter(|_| self.fence.is_some() && has_code(body, b"25006"));
+        let refused_write = refused_write.map(Bytes::copy_from_slice);
+        let hints = refused_write.is_some();
+        if let Some(body) = refused_write {
+            reply::put_hinted(splice.out(), &body, ON_A_REPLICA);
+        }
         let duplicate = self.error(backend).filter(|_| in_use);
-        let passes = duplicate.is_none();
+        let passes = duplicate.is_none() && !hints;
         if let Some(name) = duplicate {
             reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
         }

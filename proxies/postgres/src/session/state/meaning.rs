@@ -12,7 +12,7 @@ pub(super) fn has_code(error: Option<&[u8]>, code: &[u8]) -> bool {
 }
 
 /// Whether a statement was parsed when tables or types were others than they are.
-pub(super) fn is_outdated(error: Option<&[u8]>) -> bool {
+pub(crate) fn is_outdated(error: Option<&[u8]>) -> bool {
     let says = |what: &[u8]| {
         let message = error.and_then(|body| error_field(body, b'M'));
         message.is_some_and(|message| memchr::memmem::find(message, what).is_some())

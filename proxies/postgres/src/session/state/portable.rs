@@ -92,6 +92,8 @@ impl Machine {
             refusing,
             terminated,
             told_fatal,
+            // Of an exchange that is over.
+            fence: _,
             queries: _,
         } = self;
         let in_use = *batch_open || *skipping || *copying_in || *refusing || *server_left > 0 || *has_altered;

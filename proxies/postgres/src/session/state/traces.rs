@@ -198,6 +198,7 @@ impl Machine {
         }
         self.traces.releases = Kinds::empty();
         (self.traces.troubled, self.traces.is_surveyed) = (false, false);
+        self.fence = None;
     }
 
     fn restore(&mut self, backend: &mut Backend, to_client: &mut BytesMut) {

@@ -13,6 +13,13 @@ pub struct Before {
     voids: u64,
 }
 
+impl Before {
+    /// Whether a transaction was begun that no server knew of.
+    pub fn is_in_transaction(&self) -> bool {
+        self.deferred.is_some()
+    }
+}
+
 impl Machine {
     /// Where the session stands: to be asked before [`Machine::begin`].
     pub fn before(&self) -> Before {
@@ -36,12 +43,17 @@ impl Machine {
             )
             | None => false,
         };
+        is_behind && self.may_unsend(before) && is_shutdown(from_server)
+    }
+
+    /// Whether what was sent since `before` can be taken back here.
+    pub fn may_unsend(&self, before: &Before) -> bool {
         // A statement that its client has deallocated is forgotten for good.
         let is_deallocated = |expect: &Expect| matches!(expect, Expect::Local(Local::Deallocated));
         let has_forgotten = self.voids != before.voids || self.expected.iter().any(is_deallocated);
         let is_whole = self.client_left == 0 && !self.copying_in && !self.terminated;
         // What a session has left on a connection no other one has.
-        is_behind && is_whole && !has_forgotten && !self.keeps_server() && is_shutdown(from_server)
+        is_whole && !has_forgotten && !self.keeps_server()
     }
 
     /// Takes back what was sent since `before`, all of it, to be sent to another server.
@@ -55,7 +67,11 @@ impl Machine {
             Some(Deferred::Failed) => Status::Failed,
         };
         self.deferred = deferred;
-        (self.batch_open, self.skipping) = (false, false);
+        (self.batch_open, self.skipping, self.fence) = (false, false, None);
+        if self.is_noting() {
+            // What was asked will be asked again.
+            self.set_noting(true);
+        }
         self.check_invariants();
     }
 }
