@@ -12,6 +12,7 @@ mod import;
 mod listen;
 mod login;
 mod passthrough;
+mod pgbadger;
 mod regress;
 mod roles;
 mod scram;
