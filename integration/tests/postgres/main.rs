@@ -14,6 +14,7 @@ mod login;
 mod passthrough;
 mod pgbadger;
 mod regress;
+mod replication;
 mod roles;
 mod scram;
 mod sessions;

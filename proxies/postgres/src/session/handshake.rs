@@ -159,6 +159,7 @@ impl Handshake {
             backend::put_negotiate(&mut self.out, version.code(), &unknown);
         }
         let config = self.shared.directory.config();
+        let route = route.among(config.databases.keys());
         let credentials = match config.auth {
             Auth::Password | Auth::Passthrough => Box::pin(self.prove(&route, config.auth)).await?,
             Auth::Trust => Credentials { login: self.shared.directory.login(&route.user), keys: None },
