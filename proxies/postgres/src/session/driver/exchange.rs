@@ -139,7 +139,7 @@ impl Session {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let held_back = self.machine.in_setup();
         self.machine.from_server(&mut self.from_server, &mut lease.backend, &mut self.to_client)?;
-        if let Some(batch) = self.machine.take_outdated() {
+        if let Some(batch) = self.machine.take_outdated(&mut self.to_server) {
             let since = std::mem::replace(&mut self.from_client, BytesMut::from(&batch[..]));
             self.from_client.extend_from_slice(&since);
         }

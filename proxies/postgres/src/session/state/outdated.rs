@@ -23,8 +23,10 @@ const KEPT_MAX: usize = 16 << 10;
 pub(super) struct Suspect {
     statement: StatementId,
     since: Moment,
-    /// From its first use to the Sync.
+    /// From its first use to the Sync, or to a Flush.
     batch: Bytes,
+    /// How many answers of the server's there are to that, if all goes well.
+    answers: usize,
     /// A description of its parameters, which a server gives before it looks whether the plan is outdated.
     held: Bytes,
     /// It is.
@@ -44,9 +46,9 @@ impl Machine {
             )
         };
         let is_first = self.status == Status::Idle && self.expected.iter().all(runs_nothing);
-        self.suspect = (is_first && is_one_use(rest)).then(|| {
+        self.suspect = answers_to_one_use(rest).filter(|_| is_first).map(|answers| {
             let batch = Bytes::copy_from_slice(rest);
-            Box::new(Suspect { statement, since, batch, held: Bytes::new(), is_outdated: false })
+            Box::new(Suspect { statement, since, batch, answers, held: Bytes::new(), is_outdated: false })
         });
     }
 
@@ -83,16 +85,13 @@ impl Machine {
     /// The server says that a plan is outdated. Whether that is for us alone: then the batch waits to be sent again.
     pub(super) fn convict(&mut self) -> bool {
         let Some(suspect) = &mut self.suspect else { return false };
-        let is_first = matches!(self.expected.front(), Some(Expect::Bind | Expect::Describe));
-        let is_last = |at| at + 1 == self.expected.len();
-        if !is_first
-            || !self.expected.iter().position(|expect| matches!(expect, Expect::Sync)).is_some_and(is_last)
-        {
+        // Nothing of it has been answered, and nothing was sent behind it.
+        if self.expected.len() != suspect.answers {
             return false;
         }
         suspect.is_outdated = true;
         let undone = self.expected.drain(..).filter(is_noted).count();
-        self.queries -= undone as u64;
+        self.queries = self.queries.saturating_sub(undone as u64);
         if let Some(notes) = &mut self.notes {
             notes.unask(undone);
         }
@@ -102,10 +101,14 @@ impl Machine {
         true
     }
 
-    /// What is to be taken in once more, before anything that has come since.
-    pub fn take_outdated(&mut self) -> Option<Bytes> {
-        let is_outdated = self.suspect.as_ref().is_some_and(|suspect| suspect.is_outdated);
-        self.suspect.take_if(|_| is_outdated).map(|suspect| suspect.batch)
+    /// What is to be taken in once more, before anything that has come since. The server may have to be told that the
+    /// first try is over.
+    pub fn take_outdated(&mut self, to_server: &mut BytesMut) -> Option<Bytes> {
+        let suspect = self.suspect.take_if(|suspect| suspect.is_outdated)?;
+        if std::mem::take(&mut self.batch_open) {
+            frontend::put_sync(to_server);
+        }
+        Some(suspect.batch)
     }
 
     /// A statement's plan is outdated: connections parse what this session has anew from here on. If its client had it
@@ -118,24 +121,26 @@ impl Machine {
     }
 }
 
-/// Whether this is one use of a statement, whole and with its Sync, and nothing else.
-fn is_one_use(mut rest: &[u8]) -> bool {
+/// If this is one use of a statement, whole and up to its Sync or a Flush, and nothing else: how many answers there are to
+/// it.
+fn answers_to_one_use(mut rest: &[u8]) -> Option<usize> {
     if rest.len() > KEPT_MAX {
-        return false;
+        return None;
     }
-    let mut is_first = true;
+    let mut answers = 0;
     while let Ok(Some((tag, total))) = frontend::header(rest) {
         let fits = match tag {
-            Tag::Bind => is_first,
+            Tag::Bind => answers == 0,
             Tag::Describe | Tag::Execute => true,
-            Tag::Sync => return rest.len() == total,
-            Tag::Query | Tag::FunctionCall | Tag::Parse | Tag::Close | Tag::Flush | Tag::Terminate => false,
+            Tag::Sync => return (rest.len() == total).then_some(answers + 1),
+            Tag::Flush => return (rest.len() == total).then_some(answers),
+            Tag::Query | Tag::FunctionCall | Tag::Parse | Tag::Close | Tag::Terminate => false,
             Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Password => false,
         };
-        let Some(behind) = rest.get(total..).filter(|_| fits) else { return false };
-        (rest, is_first) = (behind, false);
+        rest = rest.get(total..).filter(|_| fits)?;
+        answers += 1;
     }
-    false
+    None
 }
 
 #[cfg(test)]

@@ -63,8 +63,10 @@ impl Scene {
 
     /// The batch that is to be sent again, and what comes of it to the server.
     fn again(&mut self, client: usize) -> Option<BytesMut> {
-        let batch = self.clients[client].take_outdated()?;
-        Some(self.sends(client, |out| out.extend_from_slice(&batch)))
+        let mut to_server = BytesMut::new();
+        let batch = self.clients[client].take_outdated(&mut to_server)?;
+        to_server.unsplit(self.sends(client, |out| out.extend_from_slice(&batch)));
+        Some(to_server)
     }
 }
 
@@ -189,6 +191,33 @@ fn a_description_comes_whole_or_again() {
     scene.hears(1, parameters);
     let other = |out: &mut BytesMut| put_error(out, &ErrorFields { code: "XX000", message: "", ..OUTDATED });
     assert_eq!(scene.hears(1, other), "tE", "what fails otherwise is told as it is");
+}
+
+#[test]
+fn who_only_flushes_does_not_hear_of_it_either() {
+    let mut scene = prepared_by_the_first();
+    scene.sends(1, |out| {
+        parse(out);
+        frontend::put_describe_statement(out, b"a");
+        put(out, b'H', |_| {});
+    });
+    let parameters = |out: &mut BytesMut| put(out, b't', |out| out.put_slice(&[0; 2]));
+    let error = |out: &mut BytesMut| {
+        parameters(out);
+        put_error(out, &OUTDATED);
+    };
+    assert_eq!(scene.hears(1, error), "");
+    assert_eq!(types(&scene.again(1).unwrap()), "SPDH", "the server is told that its error is over");
+    let again = |out: &mut BytesMut| {
+        put_ready(out, Status::Idle);
+        put(out, b'1', |_| {});
+        parameters(out);
+        put(out, b'T', |out| out.put_slice(&[0; 2]));
+    };
+    assert_eq!(scene.hears(1, again), "tT");
+    scene.sends(1, |out| frontend::put_sync(out));
+    assert_eq!(scene.hears(1, |out| put_ready(out, Status::Idle)), "Z");
+    assert!(scene.clients[1].is_free());
 }
 
 #[test]
