@@ -215,7 +215,7 @@ fn who_only_flushes_does_not_hear_of_it_either() {
         put(out, b'T', |out| out.put_slice(&[0; 2]));
     };
     assert_eq!(scene.hears(1, again), "tT");
-    scene.sends(1, |out| frontend::put_sync(out));
+    scene.sends(1, frontend::put_sync);
     assert_eq!(scene.hears(1, |out| put_ready(out, Status::Idle)), "Z");
     assert!(scene.clients[1].is_free());
 }
