@@ -70,35 +70,36 @@ impl Pgbadger {
 
     /// A client has logged in.
     pub fn entered(&self, client: &Client) {
-        self.session(client, || pgbouncer::attempt(&client.pool.database, &client.pool.user, client.is_tls));
+        if let Some(log) = &self.open.load().sessions {
+            let attempt = pgbouncer::attempt(&client.pool.database, &client.pool.user, client.is_tls);
+            log.put(&pgbouncer::line(SystemTime::now(), "LOG", &Who::of(client), &attempt));
+        }
     }
 
     /// A client was not let in, whatever it asked for.
     pub fn refused(&self, who: Who<'_>, is_tls: bool, error: &Error) {
-        let files = self.open.load();
-        let Some(log) = &files.sessions else { return };
-        let now = SystemTime::now();
-        let attempt = pgbouncer::attempt(who.database, who.user, is_tls);
-        log.put(&pgbouncer::line(now, "LOG", &who, &attempt));
-        log.put(&pgbouncer::line(now, "LOG", &who, &pgbouncer::closing(&error.to_string(), Duration::ZERO)));
-        log.put(&pgbouncer::line(now, "WARNING", &who, &pgbouncer::problem(error)));
+        if let Some(log) = &self.open.load().sessions {
+            let now = SystemTime::now();
+            let attempt = pgbouncer::attempt(who.database, who.user, is_tls);
+            log.put(&pgbouncer::line(now, "LOG", &who, &attempt));
+            let closing = pgbouncer::closing(&error.to_string(), Duration::ZERO);
+            log.put(&pgbouncer::line(now, "LOG", &who, &closing));
+            log.put(&pgbouncer::line(now, "WARNING", &who, &pgbouncer::problem(error)));
+        }
     }
 
     /// A client did not get what it asked for, from us.
     pub fn failed(&self, client: &Client, error: &Error) {
-        let files = self.open.load();
-        if let Some(log) = &files.sessions {
-            log.put(&pgbouncer::line(
-                SystemTime::now(),
-                "WARNING",
-                &Who::of(client),
-                &pgbouncer::problem(error),
-            ));
+        if let Some(log) = &self.open.load().sessions {
+            let problem = pgbouncer::problem(error);
+            log.put(&pgbouncer::line(SystemTime::now(), "WARNING", &Who::of(client), &problem));
         }
     }
 
     /// A client is gone: of its own accord, or for an error.
     pub fn left(&self, client: &Client, error: Option<&Error>) {
+        let files = self.open.load();
+        let Some(log) = &files.sessions else { return };
         let reason = match error {
             None => "client close request".to_owned(),
             Some(Error::Client(_)) => "client unexpected eof".to_owned(),
@@ -107,8 +108,9 @@ impl Pgbadger {
                 error.to_string()
             }
         };
-        let age = || SystemTime::now().duration_since(client.connected()).unwrap_or_default();
-        self.session(client, || pgbouncer::closing(&reason, age()));
+        let now = SystemTime::now();
+        let closing = pgbouncer::closing(&reason, now.duration_since(client.connected()).unwrap_or_default());
+        log.put(&pgbouncer::line(now, "LOG", &Who::of(client), &closing));
     }
 
     /// A slow statement.
@@ -122,12 +124,6 @@ impl Pgbadger {
     fn stats(&self, average: Totals) {
         if let Some(log) = &self.open.load().sessions {
             log.put(&pgbouncer::stats(SystemTime::now(), average));
-        }
-    }
-
-    fn session(&self, client: &Client, message: impl FnOnce() -> String) {
-        if let Some(log) = &self.open.load().sessions {
-            log.put(&pgbouncer::line(SystemTime::now(), "LOG", &Who::of(client), &message()));
         }
     }
 }
