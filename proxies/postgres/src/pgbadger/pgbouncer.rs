@@ -1,7 +1,7 @@
 //! Lines of PgBouncer's log.
 //!
-//! They are as PgBouncer 1.8 wrote them: no brackets about the process, no unit behind an age. That form pgbadger 12 reads
-//! in full, while of a newer PgBouncer's it leaves out how long sessions took, or all if it is told `-f pgbouncer`.
+//! They are as older releases wrote them: no brackets about the process, no unit behind an age. That form pgbadger 12
+//! reads in full, while of PgBouncer 1.18's it leaves out how long sessions took, or all if it is told `-f pgbouncer`.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, SystemTime};
