@@ -2,6 +2,7 @@
 
 mod access;
 mod lines;
+mod log_file;
 mod logs;
 mod metric;
 mod process;
@@ -9,6 +10,7 @@ mod registry;
 mod writer;
 
 pub use access::{AccessLog, Event};
+pub use log_file::LogFile;
 pub use logs::Logs;
 pub use metric::{Counter, Distribution, Gauge, Histogram, become_worker};
 pub use registry::Registry;

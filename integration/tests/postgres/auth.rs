@@ -213,14 +213,16 @@ users: {app: {password: '$VERIFIER'}}
         let login = "user=app password=secret dbname=shop";
         let client = super::connect_as(&proxy, login).await?;
         assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
+        // Until they are gone: a query that crosses a server's farewell is not sent again.
+        let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app'";
         // A reload takes nothing away: the pool makes new connections as before.
         proxy.signal(harness::Signal::HUP)?;
         proxy.log().expect("reloaded")?;
-        server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")?;
+        server.sql("shop", end)?;
         assert_eq!(super::text(&client, "SELECT current_user").await?, "app");
         // The same password, but another salt: our verifier is not the server's any more.
         server.sql("shop", "ALTER ROLE app PASSWORD 'secret'")?;
-        server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")?;
+        server.sql("shop", end)?;
         let refused = super::code(super::text(&client, "SELECT 1").await);
         assert_eq!(refused, tokio_postgres::error::SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
         Ok(())

@@ -398,10 +398,8 @@ fn a_replica_that_is_behind_the_other_is_not_read_from_by_who_has_written() -> R
         for (id, client) in clients.iter().enumerate() {
             client.batch_execute(&format!("UPDATE counter SET n = 5 WHERE id = {id}")).await?;
         }
-        let mut seen = HashSet::new();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while seen.len() < 2 {
-            ensure!(tokio::time::Instant::now() < deadline, "all reads at {seen:?}");
+        // Whose connection lies on top is chance; a read that gets the third's goes to the primary.
+        for _ in 0..20 {
             let reads = clients.iter().enumerate().map(|(id, client)| async move {
                 let query =
                     format!("SELECT n, inet_server_port() FROM counter, pg_sleep(0.02) WHERE id = {id}");
@@ -410,10 +408,9 @@ fn a_replica_that_is_behind_the_other_is_not_read_from_by_who_has_written() -> R
             });
             for (n, port) in try_join_all(reads).await? {
                 assert_eq!(n, 5, "at {port}");
-                seen.insert(port);
+                assert_ne!(port, third_port, "it has not replayed that");
             }
         }
-        assert!(seen.contains(&second) && !seen.contains(&third_port), "{seen:?}");
         third.sql("postgres", "SELECT pg_wal_replay_resume()")?;
         Ok(())
     })

@@ -295,17 +295,19 @@ fn what_is_altered_is_parsed_anew() -> Result<()> {
         other.batch_execute("ALTER TABLE a ALTER n TYPE text").await?;
         // Who has prepared it before hears what it would from the server; who does so now has what is there now.
         assert_eq!(code(one.query(&before, &[]).await), SqlState::FEATURE_NOT_SUPPORTED);
+        assert_eq!(one.query(&before, &[]).await?.len(), 1, "it hears so once");
         for client in [&one, &other] {
             let statement = client.prepare(query).await?;
             assert_eq!(client.query_one(&statement, &[]).await?.get::<_, &str>(0), "1");
         }
-        // Of what others alter, behind the proxy's back, one client hears once.
+        // Of what others alter, behind the proxy's back, who prepares afterwards hears nothing: whether it describes the
+        // statement first, or binds it in the same breath as it is parsed.
         server.sql("shop", "ALTER TABLE a ALTER n TYPE int USING n::int")?;
-        assert_eq!(code(one.prepare(query).await), SqlState::FEATURE_NOT_SUPPORTED);
         for client in [&one, &other] {
             let statement = client.prepare(query).await?;
             assert_eq!(client.query_one(&statement, &[]).await?.get::<_, i32>(0), 1);
         }
+        // What was parsed after the change on one connection may be older than it on another.
         Ok(())
     })
 }

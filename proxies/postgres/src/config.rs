@@ -2,6 +2,7 @@
 
 mod console;
 mod login;
+mod pgbadger;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::session::state::{Bounds, Mode};
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
+pub use pgbadger::Pgbadger;
 pub use roles::{Monitor, Replicas, Role, Split};
 
 /// groove-postgres.
@@ -35,6 +37,9 @@ pub struct Config {
     /// Statements that take longer are logged, without their literals; none if left out.
     #[serde(default)]
     pub slow_query: Option<Duration>,
+    /// Logs that pgbadger reads.
+    #[serde(default)]
+    pub pgbadger: Pgbadger,
     /// How long a drain may take before what is left is cut.
     #[serde(default = "default_drain")]
     pub drain: Duration,
@@ -276,6 +281,7 @@ impl Document for Config {
             user.validate(name, self, issues);
         }
         self.console.validate(self, issues);
+        self.pgbadger.validate(self, issues);
         self.limits.validate(issues);
     }
 }

@@ -22,6 +22,7 @@ fn the_smallest_file_is_enough() {
     assert_eq!((shop.pool.mode, shop.pool.size, shop.pool.min), (PoolMode::Transaction, 20, 0));
     assert_eq!((config.auth, &config.limits), (Auth::Password, &Limits::default()));
     assert_eq!(config.slow_query, None);
+    assert_eq!(config.pgbadger.stats, Duration::from_secs(60));
 }
 
 #[test]
@@ -89,7 +90,7 @@ struct Broken {
     says: [&'static str; 2],
 }
 
-const BROKEN: [Broken; 35] = [
+const BROKEN: [Broken; 38] = [
     Broken { line: 7, instead: "    role: master", at: (7, 11), says: ["master", "primary"] },
     Broken {
         line: 6,
@@ -187,6 +188,24 @@ const BROKEN: [Broken; 35] = [
         instead: "    channel_binding: require",
         at: (7, 22),
         says: ["no TLS to bind to", "tls: {}"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x}}\npgbadger: {statements: slow.log}",
+        at: (9, 24),
+        says: ["slow without a limit", "slow_query: 500ms"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x}}\nslow_query: 1s\npgbadger: {sessions: a.log, statements: a.log}",
+        at: (10, 41),
+        says: ["a form of its own", "another file"],
+    },
+    Broken {
+        line: 8,
+        instead: "users: {app: {password: x}}\npgbadger: {stats: 0s}",
+        at: (9, 19),
+        says: ["less than a second", "60s"],
     },
     Broken {
         line: 8,

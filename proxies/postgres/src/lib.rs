@@ -12,6 +12,7 @@ mod import;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod pgbadger;
 mod proxy;
 pub mod reply;
 pub mod roles;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub control: groove_common::app::Control,
     /// Who is told of statements.
     pub tap: tap::Tap,
+    /// Logs that pgbadger reads.
+    pub pgbadger: Arc<pgbadger::Pgbadger>,
     /// Where exchanges are logged.
     pub access: AccessLog,
     /// Clients that may be logging in at once.

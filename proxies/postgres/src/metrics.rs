@@ -250,6 +250,24 @@ impl Totals {
     pub fn since(self, before: Totals) -> Totals {
         self.zip(before, u64::saturating_sub)
     }
+
+    /// PgBouncer's averages over a time: counts, bytes and waiting by the second, times by what took them.
+    pub fn average(self, time: Duration) -> Totals {
+        let time_us = time.as_micros().max(1);
+        let a_second = |n: u64| {
+            let n = u128::from(n) * 1_000_000 / time_us;
+            u64::try_from(n).unwrap_or(u64::MAX)
+        };
+        Totals {
+            transactions: a_second(self.transactions),
+            queries: a_second(self.queries),
+            received: a_second(self.received),
+            sent: a_second(self.sent),
+            transaction_us: self.transaction_us.checked_div(self.transactions).unwrap_or(0),
+            query_us: self.query_us.checked_div(self.queries).unwrap_or(0),
+            wait_us: a_second(self.wait_us),
+        }
+    }
 }
 
 impl std::ops::AddAssign for Totals {
@@ -280,4 +298,34 @@ impl LoginMetrics {
 /// Whole microseconds.
 pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_are_by_the_second_and_times_by_what_took_them() {
+        let since = Totals {
+            transactions: 20,
+            queries: 60,
+            received: 1_000,
+            sent: 5_000,
+            transaction_us: 4_000,
+            query_us: 3_000,
+            wait_us: 500,
+        };
+        let expected = Totals {
+            transactions: 2,
+            queries: 6,
+            received: 100,
+            sent: 500,
+            transaction_us: 200,
+            query_us: 50,
+            wait_us: 50,
+        };
+        assert_eq!(since.average(Duration::from_secs(10)), expected);
+        let nothing = Totals::default();
+        assert_eq!(nothing.average(Duration::ZERO), nothing, "nothing happened in no time");
+    }
 }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::import::ImportPgbouncer;
 use crate::live::Live;
 use crate::metrics::LoginMetrics;
+use crate::pgbadger::{self, Pgbadger};
 use crate::reply;
 use crate::session::cancel::Cancels;
 use crate::session::driver::Session;
@@ -26,7 +27,7 @@ use crate::session::handover::{self, Resumable};
 use crate::session::handshake::{Accepted, Admitted, Handshake};
 use crate::tap::{self, Tap};
 use crate::upstream::Directory;
-use crate::wire::startup::CancelKey;
+use crate::wire::startup::{CancelKey, Startup};
 
 /// groove-postgres.
 pub struct Postgres {
@@ -56,10 +57,13 @@ impl Proxy for Postgres {
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Postgres>, StartError> {
         let live = Arc::new(Live::default());
+        let pgbadger = Arc::new(Pgbadger::new(&config.pgbadger, &cx.registry)?);
+        let slow = config.slow_query.map(groove_common::config::Duration::get);
         let shared = Shared {
             directory: Directory::start(&config, cx, &live)?,
             live,
-            tap: Tap::new(&cx.registry, config.slow_query.map(groove_common::config::Duration::get)),
+            tap: Tap::new(&cx.registry, slow, Arc::clone(&pgbadger)),
+            pgbadger,
             history: History::default(),
             control: cx.control.clone(),
             cancels: Arc::new(Cancels::default()),
@@ -70,6 +74,7 @@ impl Proxy for Postgres {
         };
         let shared = Arc::new(shared);
         cx.runtime.spawn(console::keep_history(Arc::downgrade(&shared)));
+        cx.runtime.spawn(pgbadger::tell_stats(Arc::downgrade(&shared)));
         Ok(Arc::new(Postgres { shared, drain: cx.drain.clone() }))
     }
 
@@ -78,7 +83,9 @@ impl Proxy for Postgres {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
+        let files = self.shared.pgbadger.open(&config.pgbadger)?;
         self.shared.directory.reload(&config)?;
+        self.shared.pgbadger.take(files);
         self.shared.tap.set_slow(config.slow_query.map(groove_common::config::Duration::get));
         Ok(())
     }
@@ -156,7 +163,7 @@ impl Postgres {
     async fn admit(self: Arc<Postgres>, conn: Downstream) -> Option<Served> {
         let handshake = Handshake::new(Arc::clone(&self.shared), conn);
         let Ok(_place) = self.shared.logins.try_acquire() else {
-            self.count_refused(&handshake, &Error::TooManyClients);
+            self.count_refused(&handshake, None, &Error::TooManyClients);
             handshake.refuse_unheard(&Error::TooManyClients).await;
             return None;
         };
@@ -167,7 +174,7 @@ impl Postgres {
             Ok(Accepted::Session(handshake, startup)) => (handshake, startup),
             Ok(Accepted::Done) => return None,
             Ok(Accepted::Refused(handshake, error)) => {
-                self.turn_away(*handshake, &error);
+                self.turn_away(*handshake, None, &error);
                 return None;
             }
             Ok(Accepted::Gone(error)) => {
@@ -187,24 +194,25 @@ impl Postgres {
                 Some(Served::Console(handshake.into_console(access, registered)))
             }
             Err(error) => {
-                self.turn_away(*handshake, &error);
+                self.turn_away(*handshake, Some(&startup), &error);
                 None
             }
         }
     }
 
-    fn turn_away(&self, handshake: Handshake, error: &Error) {
-        self.count_refused(&handshake, error);
+    fn turn_away(&self, handshake: Handshake, startup: Option<&Startup>, error: &Error) {
+        self.count_refused(&handshake, startup, error);
         handshake.refuse(error);
     }
 
-    fn count_refused(&self, handshake: &Handshake, error: &Error) {
+    fn count_refused(&self, handshake: &Handshake, startup: Option<&Startup>, error: &Error) {
         let peer = handshake.peer();
         if let Error::Client(_) = error {
             debug!(peer, %error, "a login was broken off");
         } else {
             self.shared.login_metrics.failed.inc();
             info!(peer, %error, "a login failed");
+            handshake.log_refused(startup, error);
         }
     }
 }

@@ -14,6 +14,22 @@ pub struct Route {
     pub replication: Option<String>,
 }
 
+/// What PostgreSQL's tools call the database that they do not want: pg_hba.conf knows this name.
+const NO_DATABASE: &str = "replication";
+
+impl Route {
+    /// A walsender that has no database is a server's affair: where there is only one database, it is that one's server.
+    #[must_use]
+    pub fn among<'d>(mut self, mut databases: impl Iterator<Item = &'d String>) -> Route {
+        let has_none = self.replication.as_ref().is_some_and(|value| value != "database")
+            && (self.database == NO_DATABASE || self.database == self.user);
+        if has_none && let (Some(only), None) = (databases.next(), databases.next()) {
+            self.database.clone_from(only);
+        }
+        self
+    }
+}
+
 /// Reads a route out of a startup packet.
 pub fn route(startup: &Startup) -> Result<Route, Error> {
     if startup.version.major != Version::V3_0.major {
@@ -86,5 +102,20 @@ mod tests {
         startup.parameters.push(("_pq_.test".to_owned(), "1".to_owned()));
         startup.version = Version::V3_0;
         assert_eq!(negotiate(&startup), Some((Version::V3_0, vec!["_pq_.test"])));
+    }
+
+    #[test]
+    fn a_walsender_without_a_database_gets_the_only_one() {
+        let of = |replication: &str, database: &str, databases: &[&str]| {
+            let parameters = [("user", "app"), ("database", database), ("replication", replication)];
+            let databases: Vec<_> = databases.iter().map(|name| (*name).to_owned()).collect();
+            route(&startup(&parameters)).unwrap().among(databases.iter()).database
+        };
+        assert_eq!(of("true", "replication", &["shop"]), "shop");
+        assert_eq!(of("1", "", &["shop"]), "shop", "the user's name, as none was given");
+        assert_eq!(of("true", "replication", &["shop", "other"]), "replication");
+        assert_eq!(of("true", "other", &["shop"]), "other");
+        assert_eq!(of("database", "replication", &["shop"]), "replication");
+        assert_eq!(of("false", "replication", &["shop"]), "replication");
     }
 }

@@ -26,10 +26,11 @@ const SESSION: [(&str, &str); 3] = [
     ("TestIntrospection::test_introspection_sticks_for_ps", IN_USE),
 ];
 
-const TRANSACTION: [(&str, &str); 6] = [
+const TRANSACTION: [(&str, &str); 7] = [
     SESSION[0],
     SESSION[1],
     SESSION[2],
+    ("test_pool_config_persistence", "fails on the server itself as well, in most runs on PostgreSQL 18"),
     ("test_listeners", SENDER),
     ("test_pool_remote_close", TERMINATED),
     ("test_pool_min_size_restored_after_idle_connection_loss", TERMINATED),

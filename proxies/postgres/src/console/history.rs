@@ -47,7 +47,7 @@ impl History {
 }
 
 /// What a database's pools have counted, those that are gone included.
-pub(super) fn totals(shared: &Shared, database: &str) -> Totals {
+pub fn totals(shared: &Shared, database: &str) -> Totals {
     let mut sum = shared.live.retired(database);
     shared.directory.pools_of(database).iter().for_each(|pool| sum += pool.metrics.totals());
     sum

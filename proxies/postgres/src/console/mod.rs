@@ -23,7 +23,7 @@ use crate::route::Route;
 use crate::wire::backend::{self, Authentication, Status};
 use crate::wire::startup::CancelKey;
 
-pub use history::{History, keep_history};
+pub use history::{History, keep_history, totals};
 pub use session::Console;
 
 /// What PgBouncer calls its console: exporters know no other name.

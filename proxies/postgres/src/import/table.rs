@@ -79,7 +79,7 @@ pub(super) const POOL_MODES: &[&str] = &["session", "transaction", "statement"];
 const AUTH_TYPES: &[&str] = &["any", "trust", "plain", "md5", "cert", "hba", "pam", "ldap", "scram-sha-256"];
 const SSL_MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-const LOG: Fate = Fate::Needless("logs go to standard error; see `log`");
+const LOG: Fate = Fate::Needless("logs go to standard error (`log`); `pgbadger` has PgBouncer's beside it");
 const STATS: Fate =
     Fate::Needless("metrics are on the admin server, and `groove-postgres status` shows the pools");
 const TCP: Fate = Fate::Needless("connections keep themselves alive; the rest is the system's");

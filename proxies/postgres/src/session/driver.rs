@@ -146,12 +146,18 @@ impl Session {
             poll_fn(|cx| seen.poll_alive(cx, serve.as_mut())).await
         };
         drop(seen);
-        let Err(error) = served.unwrap_or(Err(Error::Killed)) else { return };
+        let Err(error) = served.unwrap_or(Err(Error::Killed)) else {
+            if self.home == Home::Here {
+                self.shared.pgbadger.left(&self.seen, None);
+            }
+            return;
+        };
         if self.home == Home::Elsewhere {
             return;
         }
         self.pool.metrics.failed(&error);
         self.log(Some(&error));
+        self.shared.pgbadger.left(&self.seen, Some(&error));
         if let Error::Client(error) = &error {
             tracing::debug!(peer = %self.conn.peer, %error, "a client left");
         } else {

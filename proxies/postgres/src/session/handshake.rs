@@ -18,6 +18,7 @@ use crate::Shared;
 use crate::config::Auth;
 use crate::console::{self, Access, Console};
 use crate::error::Error;
+use crate::pgbadger::Who;
 use crate::route::{Route, negotiate, route};
 use crate::upstream::Credentials;
 use crate::wire::DecodeError;
@@ -158,6 +159,7 @@ impl Handshake {
             backend::put_negotiate(&mut self.out, version.code(), &unknown);
         }
         let config = self.shared.directory.config();
+        let route = route.among(config.databases.keys());
         let credentials = match config.auth {
             Auth::Password | Auth::Passthrough => Box::pin(self.prove(&route, config.auth)).await?,
             Auth::Trust => Credentials { login: self.shared.directory.login(&route.user), keys: None },
@@ -227,6 +229,7 @@ impl Handshake {
         let LoggedIn { pool, mode, settings, registered, lease } = logged_in;
         let application_name = settings.get("application_name").unwrap_or_default();
         let seen = self.shared.live.client(&pool, &self.conn, application_name, SystemTime::now());
+        self.shared.pgbadger.entered(&seen);
         let machine = Machine::new(mode, bounds, Arc::clone(&pool.statements), settings);
         let Handshake { shared, conn, input, .. } = self;
         Session::new(Parts { shared, conn, input, pool, machine, registered, lease, seen })
@@ -258,6 +261,14 @@ impl Handshake {
     /// Who is at the other end, for the log.
     pub fn peer(&self) -> String {
         self.conn.peer.to_string()
+    }
+
+    /// Tells the log of a client that is not let in, and of what it has asked for.
+    pub fn log_refused(&self, startup: Option<&Startup>, error: &Error) {
+        let user = startup.and_then(|startup| startup.get("user")).unwrap_or("(nouser)");
+        let database = startup.map_or("(nodb)", |startup| startup.get("database").unwrap_or(user));
+        let who = Who { number: 0, database, user, peer: self.conn.peer };
+        self.shared.pgbadger.refused(who, self.conn.stream.is_tls(), error);
     }
 
     async fn fill(&mut self) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::prepared::Statement;
+use super::prepared::{Moment, Statement};
 use crate::error::Error;
 
 /// What each name takes beside itself and its statement's text, in bytes.
@@ -21,8 +21,17 @@ pub struct NameBounds {
 /// A client's names and what they mean.
 #[derive(Debug, Default)]
 pub struct Names {
-    known: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    known: HashMap<Box<[u8]>, Known, foldhash::fast::RandomState>,
     bytes: usize,
+}
+
+/// What a name means.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// When its client had it parsed.
+    pub since: Moment,
 }
 
 impl Names {
@@ -33,12 +42,17 @@ impl Names {
 
     /// What a name means.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.known.get(name).map(|known| &known.statement)
+    }
+
+    /// The same, and since when.
+    pub fn known(&self, name: &[u8]) -> Option<&Known> {
         self.known.get(name)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        self.known.iter().map(|(name, statement)| (name.as_ref(), statement))
+        self.known.iter().map(|(name, known)| (name.as_ref(), &known.statement))
     }
 
     /// Whether one more may be added.
@@ -54,19 +68,24 @@ impl Names {
     }
 
     /// Adds a name, for which there [is room](Names::check_room).
-    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>, since: Moment) {
         self.bytes += cost(&name, &statement.content);
         if let Some(replaced) = self.known.get(&name) {
-            self.bytes -= cost(&name, &replaced.content);
+            self.bytes -= cost(&name, &replaced.statement.content);
         }
-        self.known.insert(name, statement);
+        self.known.insert(name, Known { statement, since });
     }
 
     /// Forgets a name.
-    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        let statement = self.known.remove(name)?;
-        self.bytes -= cost(name, &statement.content);
-        Some(statement)
+    pub fn remove(&mut self, name: &[u8]) -> Option<Known> {
+        let known = self.known.remove(name)?;
+        self.bytes -= cost(name, &known.statement.content);
+        Some(known)
+    }
+
+    /// Puts another statement of the same content in the place of each.
+    pub fn renew(&mut self, renewed: impl Fn(&Statement) -> Arc<Statement>) {
+        self.known.values_mut().for_each(|known| known.statement = renewed(&known.statement));
     }
 
     /// Forgets all.
@@ -81,7 +100,7 @@ impl Names {
         debug_assert!(self.bytes <= bounds.bytes as usize, "bounded");
         debug_assert_eq!(
             self.bytes,
-            self.known.iter().map(|(name, statement)| cost(name, &statement.content)).sum::<usize>()
+            self.known.iter().map(|(name, known)| cost(name, &known.statement.content)).sum::<usize>()
         );
     }
 }
@@ -101,19 +120,19 @@ mod tests {
         let bounds = NameBounds { count: 3, bytes: 1000 };
         let mut names = Names::new();
         let large = statements.intern(&[b'x'; 500]);
-        names.insert((*b"a").into(), Arc::clone(&large));
+        names.insert((*b"a").into(), Arc::clone(&large), 0);
         assert!(matches!(
             names.check_room(bounds, b"b", &large.content),
             Err(Error::StatementBytes { max: 1000 })
         ));
-        names.insert((*b"a").into(), Arc::clone(&large));
+        names.insert((*b"a").into(), Arc::clone(&large), 0);
         names.check_invariants(bounds);
         names.check_room(bounds, b"b", b"small").unwrap();
-        names.insert((*b"b").into(), statements.intern(b"small"));
+        names.insert((*b"b").into(), statements.intern(b"small"), 0);
         assert!(names.remove(b"a").is_some());
         names.check_room(bounds, b"b", &large.content).unwrap();
-        names.insert((*b"c").into(), statements.intern(b"small"));
-        names.insert((*b"d").into(), statements.intern(b"small"));
+        names.insert((*b"c").into(), statements.intern(b"small"), 0);
+        names.insert((*b"d").into(), statements.intern(b"small"), 0);
         assert!(matches!(names.check_room(bounds, b"e", b""), Err(Error::TooManyStatements { max: 3 })));
         names.check_invariants(bounds);
         names.clear();

@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,6 +17,9 @@ use crate::sql::{self, Reading, Recent};
 
 /// A statement's identity within its pool.
 pub type StatementId = u64;
+
+/// A time, as a pool counts it: by what its clients have asked to be parsed.
+pub type Moment = u64;
 
 /// One distinct statement.
 #[derive(Debug)]
@@ -100,6 +103,7 @@ impl Eq for ByContent {}
 #[derive(Debug, Default)]
 pub struct Statements {
     named: Mutex<Interned>,
+    parses: AtomicU64,
     /// Unnamed ones.
     pub unnamed: Recent,
 }
@@ -147,6 +151,16 @@ impl Statements {
         interned.bytes = 0;
     }
 
+    /// A client wants something parsed: the time of that, which is later than any [`Self::now`] before.
+    pub fn tick(&self) -> Moment {
+        self.parses.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The time.
+    pub fn now(&self) -> Moment {
+        self.parses.load(Ordering::Relaxed)
+    }
+
     /// The statement with this content, if a server has parsed it before.
     pub fn proven(&self, content: &[u8]) -> Option<Arc<Statement>> {
         let interned = self.named.lock();
@@ -183,9 +197,18 @@ impl Interned {
 /// The statements that one server connection has parsed, the least recently used of which leave first.
 #[derive(Debug)]
 pub struct Parsed {
-    used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    used: HashMap<StatementId, Use, foldhash::fast::RandomState>,
     uses: u64,
     max: usize,
+}
+
+/// A statement that a connection has parsed.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    /// The use before the last is lower.
+    last: u64,
+    /// Its plan was good at this time, or later.
+    good_at: Moment,
 }
 
 impl Parsed {
@@ -199,29 +222,42 @@ impl Parsed {
         self.max
     }
 
-    /// Whether the statement is there; if so, it counts as used.
-    pub fn touch(&mut self, id: StatementId) -> bool {
+    /// When the plan of a statement was good last, if it is there; then it counts as used.
+    pub fn touch(&mut self, id: StatementId) -> Option<Moment> {
         self.uses += 1;
-        self.used.get_mut(&id).map(|used| *used = self.uses).is_some()
+        let used = self.used.get_mut(&id)?;
+        used.last = self.uses;
+        Some(used.good_at)
     }
 
-    /// Adds a statement. Gives the one that has to leave for it, if any.
-    pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
+    /// The plan of a statement is good, at this time or later.
+    pub fn vouch(&mut self, id: StatementId, good_at: Moment) {
+        if let Some(used) = self.used.get_mut(&id) {
+            used.good_at = used.good_at.max(good_at);
+        }
+    }
+
+    /// Adds a statement that is parsed now. Gives the one that has to leave for it, if any.
+    pub fn insert(&mut self, id: StatementId, now: Moment) -> Option<StatementId> {
         let full = self.used.len() >= self.max && !self.used.contains_key(&id);
         // Linear, but only when something new comes to a full connection, which costs a Parse anyway.
         let oldest =
-            full.then(|| self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)).flatten();
+            full.then(|| self.used.iter().min_by_key(|(_, used)| used.last).map(|(id, _)| *id)).flatten();
         if let Some(oldest) = oldest {
             self.used.remove(&oldest);
         }
-        self.restore(id);
+        self.put(id, now);
         oldest
     }
 
-    /// Puts back what was believed gone and is not.
+    /// Puts back what was believed gone and is not. How old it is is forgotten.
     pub fn restore(&mut self, id: StatementId) {
+        self.put(id, 0);
+    }
+
+    fn put(&mut self, id: StatementId, good_at: Moment) {
         self.uses += 1;
-        self.used.insert(id, self.uses);
+        self.used.insert(id, Use { last: self.uses, good_at });
     }
 
     /// Forgets a statement.
@@ -314,12 +350,15 @@ mod tests {
     #[test]
     fn the_least_recently_used_leaves() {
         let mut parsed = Parsed::new(2);
-        assert_eq!(parsed.insert(1), None);
-        assert_eq!(parsed.insert(2), None);
-        assert!(parsed.touch(1));
-        assert_eq!(parsed.insert(3), Some(2));
-        assert_eq!(parsed.insert(3), None);
-        assert!(!parsed.touch(2));
+        assert_eq!(parsed.insert(1, 7), None);
+        assert_eq!(parsed.insert(2, 7), None);
+        assert_eq!(parsed.touch(1), Some(7));
+        assert_eq!(parsed.insert(3, 8), Some(2));
+        assert_eq!(parsed.insert(3, 8), None);
+        assert_eq!(parsed.touch(2), None);
+        parsed.vouch(3, 9);
+        parsed.vouch(3, 8);
+        assert_eq!(parsed.touch(3), Some(9), "what was good later was good before");
         assert_eq!(parsed.used.len(), 2);
     }
 

@@ -21,6 +21,7 @@ mod leaks;
 mod listening;
 mod meaning;
 mod notes;
+mod outdated;
 mod placement;
 mod portable;
 #[cfg(test)]
@@ -46,9 +47,10 @@ pub use unheard::Before;
 
 use by_sql::{BySql, Change, Written};
 use deferred::Deferred;
+use outdated::Suspect;
 use traces::Traces;
 
-use super::names::{NameBounds, Names};
+use super::names::{Known, NameBounds, Names};
 use super::prepared::{Statement, StatementId, Statements};
 use super::settings::{Settings, or_nothing};
 use crate::sql::Kinds;
@@ -165,8 +167,8 @@ enum CloseRole {
 enum Local {
     /// The statement is parsed on this connection already.
     ParseComplete { name: Box<[u8]> },
-    /// Only the session's name is forgotten.
-    CloseComplete { name: Box<[u8]>, statement: Option<Arc<Statement>> },
+    /// Only what the session has by that name is forgotten: a statement of the protocol or of SQL's.
+    CloseComplete { name: Box<[u8]>, statement: Option<Known>, own: Option<Arc<Written>> },
     /// A simple query `DEALLOCATE name` of such a name.
     Deallocated,
     /// Nothing: a statement that was prepared by SQL is about to be dropped; the session had one by that name, and so
@@ -183,12 +185,14 @@ struct Unnamed {
     is_here: bool,
     /// It sets what its parameters name.
     sets_by_parameter: bool,
+    /// It runs others by their names.
+    uses_names: bool,
 }
 
 impl Unnamed {
     /// What is known once the connection has `content`; gives what was known before.
     fn replace(&mut self, content: Option<Bytes>) -> Unnamed {
-        std::mem::replace(self, Unnamed { content, is_here: true, sets_by_parameter: false })
+        std::mem::replace(self, Unnamed { content, is_here: true, ..Unnamed::default() })
     }
 }
 
@@ -224,7 +228,7 @@ pub struct Machine {
     server_left: usize,
     server_passes: bool,
     /// Statements made only to be deallocated.
-    voids: u64,
+    voids: u32,
     /// Our own query at the begin of the lease failed.
     setup_failed: bool,
     /// Something was changed that statements are made of.
@@ -238,6 +242,8 @@ pub struct Machine {
     queries: u64,
     /// Only while somebody wants to know.
     notes: Option<Box<Notes>>,
+    /// Only until the server has taken it.
+    suspect: Option<Box<Suspect>>,
 }
 
 impl Machine {
@@ -273,6 +279,7 @@ impl Machine {
             fence: None,
             queries: 0,
             notes: None,
+            suspect: None,
         }
     }
 

@@ -37,6 +37,7 @@ use smallvec::SmallVec;
 
 use crate::live::Client;
 use crate::metrics::micros;
+use crate::pgbadger::Pgbadger;
 use crate::session::settings::Settings;
 use crate::session::state::{Machine, Settled};
 use crate::upstream::Server;
@@ -60,6 +61,8 @@ pub struct Tap {
     hub: Arc<Hub<Filter, Seen>>,
     /// A statement that takes so many microseconds is logged.
     slow_us: AtomicU64,
+    /// Where it is logged besides.
+    pgbadger: Arc<Pgbadger>,
     /// Where the dice stand, which all sessions share.
     dice: AtomicU64,
 }
@@ -75,7 +78,7 @@ pub struct Whose<'a> {
 
 impl Tap {
     /// Nobody watches. `slow` is the limit of the slow-query log.
-    pub fn new(registry: &Registry, slow: Option<Duration>) -> Tap {
+    pub fn new(registry: &Registry, slow: Option<Duration>, pgbadger: Arc<Pgbadger>) -> Tap {
         let hub = Hub::new(
             registry,
             ("groove_postgres_tap_watchers", "Who watches the tap"),
@@ -85,7 +88,7 @@ impl Tap {
             ),
         );
         let dice = AtomicU64::new(fresh_dice().bits());
-        let tap = Tap { hub, slow_us: AtomicU64::new(NEVER), dice };
+        let tap = Tap { hub, slow_us: AtomicU64::new(NEVER), pgbadger, dice };
         tap.set_slow(slow);
         tap
     }
@@ -132,6 +135,7 @@ impl Tap {
                 let seen = Arc::new(Seen::new(&statement, whose, took, waited, together));
                 if is_slow {
                     slow::log(&seen);
+                    self.pgbadger.statement(&seen);
                 }
                 self.hub.tell(&watchers, &seen);
             }

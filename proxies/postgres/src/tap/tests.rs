@@ -1,5 +1,6 @@
 //! What takes most time is found, in bounded memory.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use groove_common::net::Peer;
@@ -10,6 +11,7 @@ use groove_common::telemetry::Registry;
 
 use super::summary::Summary;
 use super::{Seen, Tap};
+use crate::pgbadger::Pgbadger;
 use crate::session::state::{How, Outcome};
 use crate::sql::mask;
 
@@ -74,7 +76,9 @@ fn times_of_every_size_are_told_within_a_quarter() {
 
 #[test]
 fn the_dice_fall_evenly() {
-    let tap = Tap::new(&Registry::new(1), None);
+    let registry = Registry::new(1);
+    let pgbadger = Pgbadger::new(&crate::config::Pgbadger::default(), &registry).unwrap();
+    let tap = Tap::new(&registry, None, Arc::new(pgbadger));
     let low = (0..20_000).filter(|_| tap.roll() < ALL / 10).count();
     assert!((1700..2300).contains(&low), "{low}");
 }

@@ -50,27 +50,9 @@ fn traffic(shared: &Shared) -> Vec<Traffic> {
     let of = |database: &String| {
         let total = totals(shared, database);
         let (since, time) = shared.history.since(database, total);
-        Traffic { database: database.clone(), total, average: average(since, time) }
+        Traffic { database: database.clone(), total, average: since.average(time) }
     };
     config.databases.keys().map(of).collect()
-}
-
-/// PgBouncer's averages: counts, bytes and waiting by the second, times by what took them.
-fn average(since: Totals, time: Duration) -> Totals {
-    let time_us = time.as_micros().max(1);
-    let a_second = |n: u64| {
-        let n = u128::from(n) * 1_000_000 / time_us;
-        u64::try_from(n).unwrap_or(u64::MAX)
-    };
-    Totals {
-        transactions: a_second(since.transactions),
-        queries: a_second(since.queries),
-        received: a_second(since.received),
-        sent: a_second(since.sent),
-        transaction_us: since.transaction_us.checked_div(since.transactions).unwrap_or(0),
-        query_us: since.query_us.checked_div(since.queries).unwrap_or(0),
-        wait_us: a_second(since.wait_us),
-    }
 }
 
 pub(super) fn stats(shared: &Shared) -> Table {
@@ -132,7 +114,7 @@ pub(super) fn totals_of_all(shared: &Shared) -> Table {
         time = time.max(period);
     }
     let mut table = Table::new(ALL);
-    for (prefix, numbers) in [("total", total), ("avg", average(since, time))] {
+    for (prefix, numbers) in [("total", total), ("avg", since.average(time))] {
         for (name, value) in [
             ("xact_count", numbers.transactions),
             ("query_count", numbers.queries),
@@ -146,37 +128,4 @@ pub(super) fn totals_of_all(shared: &Shared) -> Table {
         }
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn averages_are_by_the_second_and_times_by_what_took_them() {
-        let since = Totals {
-            transactions: 20,
-            queries: 60,
-            received: 1_000,
-            sent: 5_000,
-            transaction_us: 4_000,
-            query_us: 3_000,
-            wait_us: 500,
-        };
-        let expected = Totals {
-            transactions: 2,
-            queries: 6,
-            received: 100,
-            sent: 500,
-            transaction_us: 200,
-            query_us: 50,
-            wait_us: 50,
-        };
-        assert_eq!(average(since, Duration::from_secs(10)), expected);
-        assert_eq!(
-            average(Totals::default(), Duration::ZERO),
-            Totals::default(),
-            "nothing happened in no time"
-        );
-    }
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::BytesMut;
+
 use super::listening::hear;
 use super::{Session, UNSENT_MAX};
 use crate::error::Error;
@@ -162,6 +164,10 @@ impl Session {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let held_back = self.machine.in_setup();
         self.machine.from_server(&mut self.from_server, &mut lease.backend, &mut self.to_client)?;
+        if let Some(batch) = self.machine.take_outdated(&mut self.to_server) {
+            let since = std::mem::replace(&mut self.from_client, BytesMut::from(&batch[..]));
+            self.from_client.extend_from_slice(&since);
+        }
         self.shared.tap.hear(&mut self.machine, &self.seen, lease);
         if held_back && !self.machine.in_setup() {
             self.registered.leased(&lease.cancel);

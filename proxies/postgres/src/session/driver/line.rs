@@ -84,6 +84,7 @@ impl Session {
         self.registered.canceller.released();
         self.pool.metrics.failed(&error);
         self.log(Some(&error));
+        self.shared.pgbadger.failed(&self.seen, &error);
         reply::put_exchange_error(&mut self.to_client, &error);
         self.machine.refuse();
         while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {

@@ -109,11 +109,12 @@ impl Machine {
         };
         match answer {
             Answer::Prepared(name, statement) => {
-                self.names.insert(name, statement);
+                self.names.insert(name, statement, self.statements.tick());
                 put_parse_complete(to_client);
             }
             Answer::Closed(name) => {
                 self.names.remove(&name);
+                self.forget_by_sql(&name);
                 put_close_complete(to_client);
             }
         }

@@ -82,10 +82,10 @@ impl BySql {
         self.known.insert(name, statement);
     }
 
-    fn remove(&mut self, name: &str) {
-        if let Some((name, old)) = self.known.remove_entry(name) {
-            self.bytes -= old.text.len() + name.len();
-        }
+    fn remove(&mut self, name: &str) -> Option<Arc<Written>> {
+        let (name, old) = self.known.remove_entry(name)?;
+        self.bytes -= old.text.len() + name.len();
+        Some(old)
     }
 }
 
@@ -148,15 +148,27 @@ impl Machine {
     }
 
     /// The client closes what it has under a name.
-    pub(super) fn forget_by_sql(&mut self, name: &[u8]) {
-        if let Some(own) = &mut self.by_sql
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            own.remove(name);
+    pub(super) fn forget_by_sql(&mut self, name: &[u8]) -> Option<Arc<Written>> {
+        let name = std::str::from_utf8(name).ok()?;
+        self.by_sql.as_mut()?.remove(name)
+    }
+
+    /// The server is about to close what it has under a name; the session had this.
+    pub(super) fn drop_by_sql(&mut self, name: &[u8], own: Option<Arc<Written>>, backend: &mut Backend) {
+        if let Ok(name) = std::str::from_utf8(name) {
+            let (name, there) = (name.into(), backend.by_sql.remove(name));
+            self.expected.push_back(Expect::Local(Local::Dropped { name, own, there }));
         }
     }
 
-    fn note_use(&mut self, name: &str, backend: &Backend) {
+    /// It has not closed it after all.
+    pub(super) fn remember_by_sql(&mut self, name: &[u8], own: Arc<Written>) {
+        if let Ok(name) = std::str::from_utf8(name) {
+            self.by_sql.get_or_insert_default().insert(name.into(), own);
+        }
+    }
+
+    pub(super) fn note_use(&mut self, name: &str, backend: &Backend) {
         match self.named(name) {
             Some(ByText::Sql(statement)) => self.note(&statement.reading, backend),
             Some(ByText::Protocol(statement)) => {

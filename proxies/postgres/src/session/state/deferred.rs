@@ -104,7 +104,7 @@ impl Machine {
         to_server: &mut BytesMut,
     ) {
         let statement = self.statements.intern(&[text, &[0, 0, 0]].concat());
-        if !backend.parsed.touch(statement.id) {
+        if backend.parsed.touch(statement.id).is_none() {
             self.put_parse(&statement, to_server, backend);
             self.expected
                 .push_back(Expect::Parse(ParseRole::Injected { statement: Some(Arc::clone(&statement)) }));

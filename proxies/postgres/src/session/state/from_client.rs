@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Backend, CloseRole, EXPECTED_MAX, Expect, Local, Machine, NAMES_MAX, ParseRole};
 use crate::error::Error;
-use crate::session::prepared::{Deallocate, Statement, server_name};
+use crate::session::names::Known;
+use crate::session::prepared::{Deallocate, Moment, Statement, server_name};
 use crate::sql::{self, Kinds, Reading};
 use crate::wire::backend::Status;
 use crate::wire::frontend::{self, Parse, Tag, Target};
@@ -124,7 +125,7 @@ impl Machine {
             Tag::Parse if self.is_shared() => return self.parse(total, splice, backend),
             Tag::Bind if self.is_shared() => return self.bind(total, splice, backend),
             Tag::Describe if self.is_shared() => return self.describe(total, splice, backend),
-            Tag::Close if self.is_shared() => return self.close(total, splice),
+            Tag::Close if self.is_shared() => return self.close(total, splice, backend),
             Tag::Parse => self.extended(Expect::Parse(ParseRole::Plain)),
             Tag::Bind => self.extended(Expect::Bind),
             Tag::Describe => self.extended(Expect::Describe),
@@ -235,6 +236,7 @@ impl Machine {
             }
             let before = self.unnamed.replace(content);
             self.unnamed.sets_by_parameter = reading.sets_by_parameter;
+            self.unnamed.uses_names = reading.uses().next().is_some();
             return Ok(self.pass_extended(Expect::Parse(ParseRole::Unnamed { before }), total, splice));
         }
         let name: Box<[u8]> = parse.name.into();
@@ -248,13 +250,10 @@ impl Machine {
             return Ok(Progress::Taken);
         }
         self.names.check_room(self.bounds.statements, &name, parse.content)?;
-        let statement = match self.dirt().contains(Kinds::TEMPORARY) {
-            true => self.statements.private(parse.content),
-            false => self.statements.intern(parse.content),
-        };
+        let statement = self.statement_of(parse.content);
         splice.cut(total);
-        self.names.insert(name.clone(), Arc::clone(&statement));
-        if backend.parsed.touch(statement.id) {
+        self.names.insert(name.clone(), Arc::clone(&statement), self.statements.tick());
+        if backend.parsed.touch(statement.id).is_some() {
             self.extended(Expect::Local(Local::ParseComplete { name }));
         } else {
             self.align_used(&statement, splice, backend);
@@ -262,6 +261,14 @@ impl Machine {
             self.extended(Expect::Parse(ParseRole::Named { name, statement }));
         }
         Ok(Progress::Taken)
+    }
+
+    /// What a content means to this session.
+    pub(super) fn statement_of(&self, content: &[u8]) -> Arc<Statement> {
+        match self.dirt().contains(Kinds::TEMPORARY) {
+            true => self.statements.private(content),
+            false => self.statements.intern(content),
+        }
     }
 
     /// What the text of an unnamed statement says.
@@ -307,7 +314,7 @@ impl Machine {
                 self.note_parameters(frontend::bind_parameters(message));
             }
             self.ensure_unnamed(splice, backend);
-        } else if let Some(statement) = self.names.get(name).map(Arc::clone) {
+        } else if let Some(Known { statement, since }) = self.names.known(name).cloned() {
             let (portal, name) = (portal.to_vec(), name.to_vec());
             if let Some(reading) = &statement.reading {
                 if reading.sets_by_parameter {
@@ -318,7 +325,7 @@ impl Machine {
                 self.align_extended(reading, backend, splice.out());
             }
             let head = HEADER + portal.len() + name.len() + 2;
-            self.ensure(&statement, splice, backend);
+            self.ensure_for(&statement, since, splice, backend);
             frontend::put_bind_head(splice.out(), total, &portal, &name, statement.name.as_bytes());
             splice.cut(head);
             return Ok(self.pass_extended(Expect::Bind, total - head, splice));
@@ -339,8 +346,8 @@ impl Machine {
         match Target::read(message) {
             Ok(Target::Statement(b"")) => self.ensure_unnamed(splice, backend),
             Ok(Target::Statement(name)) => {
-                if let Some(statement) = self.names.get(name).map(Arc::clone) {
-                    self.ensure(&statement, splice, backend);
+                if let Some(Known { statement, since }) = self.names.known(name).cloned() {
+                    self.ensure_for(&statement, since, splice, backend);
                     frontend::put_describe_statement(splice.out(), statement.name.as_bytes());
                     splice.cut(total);
                     self.extended(Expect::Describe);
@@ -354,15 +361,25 @@ impl Machine {
         Ok(self.pass_extended(Expect::Describe, total, splice))
     }
 
-    fn close(&mut self, total: usize, splice: &mut Splice<'_>) -> Result<Progress, Error> {
+    fn close(
+        &mut self,
+        total: usize,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Result<Progress, Error> {
         let Some(message) = self.whole(splice.rest(), total)? else { return Ok(Progress::Incomplete) };
         match Target::read(message) {
             Ok(Target::Statement(name)) if !name.is_empty() => {
                 let name: Box<[u8]> = name.into();
                 let statement = self.names.remove(&name);
-                self.forget_by_sql(&name);
+                let own = self.forget_by_sql(&name);
+                if statement.is_none() && (self.traces.leaves | self.pinned).contains(Kinds::PREPARED) {
+                    // What the session has prepared there by itself only the server knows.
+                    self.drop_by_sql(&name, own, backend);
+                    return Ok(self.pass_extended(Expect::Close(CloseRole::Plain), total, splice));
+                }
                 splice.cut(total);
-                self.extended(Expect::Local(Local::CloseComplete { name, statement }));
+                self.extended(Expect::Local(Local::CloseComplete { name, statement, own }));
                 return Ok(Progress::Taken);
             }
             Ok(Target::Statement(_)) => {
@@ -374,12 +391,33 @@ impl Machine {
         Ok(self.pass(total, splice))
     }
 
-    /// Sees to it that the connection has parsed a statement, in the same write as its use.
-    fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice<'_>, backend: &mut Backend) {
-        if !backend.parsed.touch(statement.id) {
+    /// Sees to it that the connection has parsed a statement, in the same write as its use. Gives when its plan was good
+    /// last, if it was there.
+    fn ensure(
+        &mut self,
+        statement: &Arc<Statement>,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) -> Option<Moment> {
+        let good_at = backend.parsed.touch(statement.id);
+        if good_at.is_none() {
             self.align_used(statement, splice, backend);
             self.put_parse(statement, splice.out(), backend);
             self.extended(Expect::Parse(ParseRole::Injected { statement: Some(Arc::clone(statement)) }));
+        }
+        good_at
+    }
+
+    /// The same for a message that begins here, of a client that had the statement parsed at a time.
+    fn ensure_for(
+        &mut self,
+        statement: &Arc<Statement>,
+        since: Moment,
+        splice: &mut Splice<'_>,
+        backend: &mut Backend,
+    ) {
+        if self.ensure(statement, splice, backend).is_some_and(|good_at| good_at < since) {
+            self.suspect(statement.id, since, splice.rest());
         }
     }
 
@@ -393,18 +431,33 @@ impl Machine {
     /// Sees to it that the connection's unnamed statement is this session's, or none.
     fn ensure_unnamed(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) {
         if self.unnamed.is_here {
-            return;
+            return self.align_unnamed(splice, backend);
         }
         self.unnamed.is_here = true;
         if let Some(content) = self.unnamed.content.clone() {
             if let Some((text, _)) = cstr(&content) {
-                self.note_unnamed(&sql::read(text), splice, backend);
+                let reading = sql::read(text);
+                self.unnamed.uses_names = reading.uses().next().is_some();
+                self.note_unnamed(&reading, splice, backend);
             }
             frontend::put_parse(splice.out(), b"", &content);
             self.extended(Expect::Parse(ParseRole::Injected { statement: None }));
         } else {
             frontend::put_close_statement(splice.out(), b"");
             self.extended(Expect::Close(CloseRole::Foreign));
+        }
+    }
+
+    /// The session's unnamed statement is there, but what it runs by name may be another one by now.
+    fn align_unnamed(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) {
+        if self.unnamed.uses_names
+            && let Some(content) = self.unnamed.content.clone()
+            && let Some((text, _)) = cstr(&content)
+        {
+            for name in sql::read(text).uses().take(NAMES_MAX) {
+                self.align_name(name, backend, splice.out());
+                self.note_use(name, backend);
+            }
         }
     }
 
@@ -415,7 +468,7 @@ impl Machine {
         to_server: &mut BytesMut,
         backend: &mut Backend,
     ) {
-        if let Some(oldest) = backend.parsed.insert(statement.id) {
+        if let Some(oldest) = backend.parsed.insert(statement.id, self.statements.now()) {
             frontend::put_close_statement(to_server, server_name(oldest).as_bytes());
             self.expected.push_back(Expect::Close(CloseRole::Evict(oldest)));
         }

@@ -7,6 +7,7 @@ use super::meaning::{alters, has_code, is_fatal, is_identity, is_outdated, misse
 use super::{Backend, CloseRole, Expect, Local, Machine, Mode, ParseRole, Run};
 use crate::error::Error;
 use crate::reply;
+use crate::session::names::Known;
 use crate::sql::Kinds;
 use crate::wire::backend::{Status, parameter_status};
 use crate::wire::{DecodeError, HEADER, Header, Splice};
@@ -98,8 +99,12 @@ impl Machine {
             b'E' => return Ok(self.error_response(total, splice, backend)),
             b'1' => self.parse_complete(),
             b'3' => self.close_complete(),
-            b'2' => self.bind_complete(),
-            b'T' | b'n' => self.settle(|front| matches!(front, Expect::Describe)),
+            b'2' => self.bind_complete(splice, backend),
+            b'T' | b'n' => {
+                self.acquit(splice, backend);
+                self.settle(|front| matches!(front, Expect::Describe))
+            }
+            b't' => return Ok(self.describes_parameters(total, splice)),
             b'I' | b's' => {
                 if self.notes.is_some() {
                     self.note_stopped(tag == b's');
@@ -162,7 +167,8 @@ impl Machine {
         backend: &mut Backend,
     ) -> Option<bool> {
         let whole = splice.rest().get(..total);
-        if whole.is_none() && self.has_duplicate_in_front() && total <= READ_MAX {
+        let is_looked_at = self.has_duplicate_in_front() || self.suspect.is_some();
+        if whole.is_none() && is_looked_at && total <= READ_MAX {
             return None;
         }
         let body = whole.and_then(|message| message.get(HEADER..));
@@ -172,20 +178,24 @@ impl Machine {
         if self.is_shared() && misses_ours(body) {
             backend.dirt |= Kinds::PREPARED;
         }
-        if is_outdated(body) {
-            self.statements.renew();
+        let is_outdated = is_outdated(body);
+        if is_outdated && self.convict() {
+            return Some(false);
         }
         if self.notes.is_some() {
             self.note_error(body);
         }
         let refused_write = body.filter(|_| self.fence.is_some() && has_code(body, b"25006"));
         let refused_write = refused_write.map(Bytes::copy_from_slice);
-        let hints = refused_write.is_some();
+        let duplicate = self.error(backend).filter(|_| in_use);
+        if is_outdated {
+            self.renew();
+        }
+        self.let_go(splice.out());
+        let passes = duplicate.is_none() && refused_write.is_none();
         if let Some(body) = refused_write {
             reply::put_hinted(splice.out(), &body, ON_A_REPLICA);
         }
-        let duplicate = self.error(backend).filter(|_| in_use);
-        let passes = duplicate.is_none() && !hints;
         if let Some(name) = duplicate {
             reply::put_exchange_error(splice.out(), &Error::DuplicateStatement(name));
         }
@@ -214,7 +224,8 @@ impl Machine {
         true
     }
 
-    fn bind_complete(&mut self) -> bool {
+    fn bind_complete(&mut self, splice: &mut Splice<'_>, backend: &mut Backend) -> bool {
+        self.acquit(splice, backend);
         self.settle(|front| matches!(front, Expect::Bind))
     }
 
@@ -414,14 +425,19 @@ impl Machine {
                 },
                 Expect::Close(CloseRole::Evict(id)) => backend.parsed.restore(id),
                 Expect::Local(Local::ParseComplete { name }) => _ = self.names.remove(&name),
-                Expect::Local(Local::CloseComplete { name, statement: Some(statement) }) => {
-                    self.names.insert(name, statement);
+                Expect::Local(Local::CloseComplete { name, statement, own }) => {
+                    if let Some(own) = own {
+                        self.remember_by_sql(&name, own);
+                    }
+                    if let Some(Known { statement, since }) = statement {
+                        self.names.insert(name, statement, since);
+                    }
                 }
                 Expect::Local(Local::Dropped { name, own, there }) => {
                     self.undrop(name, own, there, backend);
                 }
                 Expect::Parse(ParseRole::Plain | ParseRole::Duplicate { .. })
-                | Expect::Local(Local::CloseComplete { statement: None, .. } | Local::Deallocated)
+                | Expect::Local(Local::Deallocated)
                 | Expect::Close(CloseRole::Plain | CloseRole::Own)
                 | Expect::Bind
                 | Expect::Describe

@@ -152,6 +152,16 @@ impl Notes {
         }
     }
 
+    /// The latest so many were not asked after all.
+    pub(super) fn unask(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.owed.pop_back() {
+                Some(note) => self.held -= note.held,
+                None => self.before = self.before.saturating_sub(1),
+            }
+        }
+    }
+
     /// The session got a server connection at `now`, after this long.
     pub fn leased(&mut self, now: Instant, waited: Duration) {
         self.since = Some(now);
@@ -379,7 +389,7 @@ impl Machine {
     }
 }
 
-fn is_noted(expect: &Expect) -> bool {
+pub(super) fn is_noted(expect: &Expect) -> bool {
     matches!(expect, Expect::Query { .. } | Expect::Execute)
 }
 

@@ -69,7 +69,7 @@ impl Machine {
             bounds: _,
             statements: _,
             names,
-            unnamed: Unnamed { content, is_here, sets_by_parameter },
+            unnamed: Unnamed { content, is_here, sets_by_parameter, uses_names: _ },
             settings,
             startup,
             by_sql,
@@ -95,6 +95,7 @@ impl Machine {
             // Of an exchange that is over.
             fence: _,
             queries: _,
+            suspect: _,
         } = self;
         let in_use = *batch_open || *skipping || *copying_in || *refusing || *server_left > 0 || *has_altered;
         // What it hears comes to this process.
@@ -124,7 +125,7 @@ impl Machine {
             sets_by_parameter: *sets_by_parameter,
             by_sql: by_sql.as_ref().map(|own| own.texts().collect()).unwrap_or_default(),
             deferred,
-            voids: *voids,
+            voids: u64::from(*voids),
             client_left: *client_left as u64,
         })
     }
@@ -154,7 +155,7 @@ impl Machine {
             if proven {
                 statement.prove();
             }
-            machine.names.insert(name.into(), statement);
+            machine.names.insert(name.into(), statement, machine.statements.tick());
         }
         for (name, text) in by_sql {
             if !machine.has_room_for(&text) {
@@ -166,6 +167,7 @@ impl Machine {
             content: portable.unnamed.map(Bytes::from),
             is_here: false,
             sets_by_parameter: portable.sets_by_parameter,
+            uses_names: false,
         };
         machine.status = status_of(deferred.as_ref());
         machine.deferred = match deferred {
@@ -174,7 +176,7 @@ impl Machine {
             Some(Begun::Failed) => Some(Deferred::Failed),
             None => None,
         };
-        machine.voids = portable.voids;
+        machine.voids = u32::try_from(portable.voids).map_err(|_| PortableError::Absurd)?;
         // A message's length is an i32.
         let client_left =
             i32::try_from(portable.client_left).ok().and_then(|left| usize::try_from(left).ok());

@@ -2,6 +2,7 @@
 
 use super::deferred::Deferred;
 use super::meaning::{has_code, is_fatal};
+use super::notes::is_noted;
 use super::{Backend, Expect, Local, Machine};
 use crate::wire::backend::Status;
 use crate::wire::{HEADER, Header};
@@ -10,7 +11,7 @@ use crate::wire::{HEADER, Header};
 #[derive(Debug)]
 pub struct Before {
     deferred: Option<Deferred>,
-    voids: u64,
+    voids: u32,
 }
 
 impl Before {
@@ -59,6 +60,10 @@ impl Machine {
     /// Takes back what was sent since `before`, all of it, to be sent to another server.
     pub fn unsend(&mut self, before: Before, backend: &mut Backend) {
         let undone: Vec<_> = self.expected.drain(..).collect();
+        if let Some(notes) = &mut self.notes {
+            notes.unask(undone.iter().filter(|expect| is_noted(expect)).count());
+        }
+        self.suspect = None;
         self.take_back(undone, false, backend);
         let deferred = before.deferred;
         self.status = match deferred {
