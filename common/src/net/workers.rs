@@ -102,11 +102,14 @@ impl Workers {
         drop(worker.queue.send(handed(&worker.open)));
     }
 
-    /// The one with the fewest connections among those that live: a dead one has none at all.
+    /// The one with the fewest connections among the awake, if one of them lives: a dead one has none at all.
     fn least_loaded(&self) -> Option<&Worker> {
+        let awake = self.gathering.as_ref().and_then(|gathering| self.workers.get(..gathering.awake()));
+        awake.and_then(|awake| self.least_loaded_of(awake)).or_else(|| self.least_loaded_of(&self.workers))
+    }
+
+    fn least_loaded_of<'a>(&self, workers: &'a [Worker]) -> Option<&'a Worker> {
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let awake = self.gathering.as_ref().map_or(self.workers.len(), |gathering| gathering.awake());
-        let workers = self.workers.get(..awake).unwrap_or(&self.workers);
         let (before, after) = workers.split_at(start % workers.len().max(1));
         after.iter().chain(before).filter(|worker| worker.lives()).min_by_key(|worker| worker.open.count())
     }
