@@ -107,7 +107,8 @@ pub struct ListenerStatus {
 }
 
 impl Listeners {
-    /// Starts the workers; there are no listeners yet. Acceptors run on `runtime`.
+    /// Starts the workers; there are no listeners yet. Acceptors run on `runtime`, and so does a shared service for which
+    /// there are 0 workers.
     pub fn new(
         service: Service,
         workers: usize,

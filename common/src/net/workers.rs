@@ -49,8 +49,11 @@ struct Worker {
 
 impl Workers {
     /// Starts `count` threads: for a service of its own each, or for one that they share. `runtime` is where their
-    /// loads are looked at.
+    /// loads are looked at, and where a shared service runs that has no threads.
     pub(super) fn start(service: &Service, count: usize, runtime: &Handle) -> io::Result<Self> {
+        if let (Flavour::Shared(service), 0) = (&service.flavour, count) {
+            return Ok(Self::within(runtime, Arc::clone(service)));
+        }
         let workers = Self::unwatched(service, count)?;
         if let Some(gathering) = &workers.gathering {
             runtime.spawn(gather::watch(Arc::downgrade(gathering)));
@@ -74,12 +77,8 @@ impl Workers {
         Ok(Self { workers, turn: AtomicUsize::new(0), gathering })
     }
 
-    /// One worker for a shared service that is a task of `runtime`: where time stands still there, it does for sessions.
-    #[cfg(test)]
-    pub(super) fn within(runtime: &Handle, service: &Service) -> Self {
-        let Flavour::Shared(service) = service.flavour.clone() else {
-            panic!("a worker of its own has a thread")
-        };
+    /// One worker, which is a task of `runtime`.
+    fn within(runtime: &Handle, service: Arc<dyn Fn(Handed) + Send + Sync>) -> Self {
         let (queue, mut handed) = unbounded_channel();
         runtime.spawn(async move {
             while let Some(handed) = handed.recv().await {

@@ -89,6 +89,19 @@ async fn open(server: &Postgres) -> Result<usize> {
     Ok(count.parse()?)
 }
 
+/// All that there may be is open; more never is. One that goes from one pool to the other is open in neither for a moment.
+async fn fills(server: &Postgres) -> Result<()> {
+    let late = Instant::now() + harness::PATIENCE;
+    loop {
+        let open = open(server).await?;
+        ensure!(open <= LIMIT, "{open} are open");
+        if open == LIMIT {
+            return Ok(());
+        }
+        ensure!(Instant::now() < late, "no more than {open} are open");
+    }
+}
+
 #[test]
 fn pools_share_what_there_may_be_in_all() -> Result<()> {
     run(async {
@@ -98,19 +111,25 @@ fn pools_share_what_there_may_be_in_all() -> Result<()> {
         let proxy = Proxy::of(Kind::Postgres).config(LIMITED).set("SERVER", server.address()).start()?;
         let first = Crowd::start(&proxy, "shop", 30).await?;
         first.answers(200).await?;
-        assert_eq!(open(&server).await?, LIMIT, "whoever is alone gets all");
+        fills(&server).await?;
 
         let second = Crowd::start(&proxy, "again", 30).await?;
-        second.answers(100).await?;
-        let before = (first.answered(), second.answered());
-        second.answers(400).await?;
-        let (one, other) = (first.answered() - before.0, second.answered() - before.1);
-        ensure!(one * 2 > other && other * 2 > one, "{one} and {other} answers: each wants as much");
-        assert_eq!(open(&server).await?, LIMIT);
+        // Each wants as much.
+        let late = Instant::now() + harness::PATIENCE;
+        loop {
+            let before = (first.answered(), second.answered());
+            second.answers(400).await?;
+            let (one, other) = (first.answered() - before.0, second.answered() - before.1);
+            if one * 2 > other && other * 2 > one {
+                break;
+            }
+            ensure!(Instant::now() < late, "{one} and {other} answers");
+        }
+        fills(&server).await?;
 
         second.finish().await?;
         first.answers(600).await?;
-        assert_eq!(open(&server).await?, LIMIT);
+        fills(&server).await?;
         first.finish().await?;
         let refused = proxy.log().lines().iter().filter(|line| line.contains("cannot connect")).count();
         assert_eq!(refused, 0, "{}", proxy.log());

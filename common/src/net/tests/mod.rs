@@ -103,11 +103,7 @@ impl World {
 
     fn of(service: Service, echo: Arc<Echo>, workers: usize) -> Self {
         let (registry, runtime) = (Registry::new(workers), Handle::current());
-        let workers = match workers {
-            0 => Workers::within(&runtime, &service),
-            _ => Workers::start(&service, workers, &runtime).unwrap(),
-        };
-        let listeners = Listeners::with(workers, service, runtime, Arc::clone(&registry));
+        let listeners = Listeners::new(service, workers, runtime, Arc::clone(&registry)).unwrap();
         Self { echo, listeners, registry }
     }
 
