@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, bail};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one.
 const FIRST: u16 = 14_000;
@@ -42,11 +43,23 @@ impl Port {
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: lock });
+            let port = Self { number, _lock: lock };
+            if port.is_free() {
+                return Ok(port);
             }
         }
         bail!("no free loopback port between {FIRST} and {}", FIRST + COUNT)
+    }
+
+    /// Whether nobody listens there. The socket that finds out is bound and does not listen: a process that is started in
+    /// this very moment has it, too, until it is another program, and would keep the port from whoever it is for.
+    fn is_free(&self) -> bool {
+        let bound = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .and_then(|socket| {
+                sockopt::set_socket_reuseaddr(&socket, true)?;
+                net::bind(&socket, &self.address())
+            });
+        bound.is_ok()
     }
 
     /// The number alone.
