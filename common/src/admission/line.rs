@@ -29,8 +29,8 @@ pub enum Priority {
     Low,
 }
 
-/// A place in the line. Tickets order as their holders will be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     priority: Priority,
     number: u64,

@@ -126,7 +126,10 @@ impl Workers {
 }
 
 /// The workers of one service, and what keeps their sessions together.
-fn start_shared(service: &Arc<dyn Fn(Handed) + Send + Sync>, count: usize) -> io::Result<Shared> {
+fn start_shared(
+    service: &Arc<dyn Fn(Handed) + Send + Sync>,
+    count: usize,
+) -> io::Result<(Vec<Worker>, Arc<Gathering>)> {
     let mut workers = Vec::new();
     let mut founding = Vec::new();
     for index in 0..count {
@@ -147,8 +150,6 @@ fn start_shared(service: &Arc<dyn Fn(Handed) + Send + Sync>, count: usize) -> io
     }
     Ok((workers, gathering))
 }
-
-type Shared = (Vec<Worker>, Arc<Gathering>);
 
 impl Worker {
     /// A worker and its thread's id. Runtime and service are made on their own thread; whether that went well is the

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{code, connect, connect_as, run, text};
+use super::{code, connect, connect_as, run, text, until};
 
 /// Connections to the primary, and so the clients that may have a transaction under way when it dies.
 const SIZE: usize = 4;
@@ -542,15 +542,6 @@ fn what_is_declared_is_believed_and_nobody_is_asked() -> Result<()> {
         assert_eq!(port(&reader).await?, pair.second.address().port());
         Ok(())
     })
-}
-
-async fn until(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !seen()? {
-        ensure!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
 }
 
 /// Clients that write, one statement a transaction, and come again when their connection is lost.

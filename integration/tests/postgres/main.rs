@@ -98,6 +98,16 @@ async fn text(client: &Client, query: &str) -> Result<String, Error> {
     Ok(row.unwrap_or_default().to_owned())
 }
 
+/// Waits for what nobody tells.
+async fn until(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + harness::PATIENCE;
+    while !seen()? {
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
 /// xorshift64*: the seed is all there is to know.
 fn roll(dice: &mut u64, sides: usize) -> usize {
     *dice ^= *dice >> 12;

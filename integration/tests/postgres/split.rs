@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{code, connect, connect_as, roll, run, text};
+use super::{code, connect, connect_as, roll, run, text, until};
 
 const CONFIG: &str = "
 listeners: [{address: $LISTEN}]
@@ -111,15 +111,6 @@ fn roles_of(proxy: &Proxy, database: &str) -> Result<Vec<String>> {
     let endpoints = cluster.get("endpoints").and_then(Value::as_array).context("no endpoints")?;
     let role = |endpoint: &Value| endpoint.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(endpoints.iter().map(role).collect())
-}
-
-async fn until(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !seen()? {
-        ensure!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
 }
 
 /// Waits until a session's reads are answered there.

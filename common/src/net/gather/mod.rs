@@ -46,7 +46,7 @@ struct Here {
 }
 
 /// The workers of a shared service, and who of their sessions is to move.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathering {
     /// Begins at 1, and goes on each time the loads are looked at.
     round: AtomicU32,

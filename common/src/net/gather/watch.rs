@@ -36,8 +36,11 @@ impl Thread {
     }
 }
 
-/// Looks until the workers are gone.
+/// Looks until the workers are gone; a worker alone needs nobody who does.
 pub(in crate::net) async fn watch(gathering: Weak<Gathering>) {
+    if gathering.upgrade().is_none_or(|gathering| gathering.places.len() < 2) {
+        return;
+    }
     let mut policy = Policy::new();
     let Some(mut before) = gathering.upgrade().and_then(|gathering| used(&gathering)) else {
         warn!(

@@ -5,13 +5,12 @@ const COMMANDS: [&[u8; 6]; 4] = [b"select", b"insert", b"update", b"delete"];
 
 /// Pairs of neighbouring bytes of which each word that matters has one, wherever it stands, in lower case. A word that
 /// is dull without them: INTO and CREATE matter before TEMP alone.
-const PAIRS: [(Option<u8>, u8); 6] = [
+const PAIRS: [(Option<u8>, u8); 5] = [
     (Some(b'm'), b'p'), // TEMP, TEMPORARY, pg_temp
     (Some(b'g'), b'_'), // pg_notify, pg_advisory_lock and its kin
     (Some(b'n'), b'f'), // set_config
     (None, b'x'),       // EXECUTE
     (None, b';'),       // another statement
-    (None, 0),          // no text of PostgreSQL's
 ];
 
 /// For each byte, a bit for each of [`PAIRS`] of which it is the first, or the second.

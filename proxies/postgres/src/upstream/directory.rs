@@ -39,7 +39,7 @@ const ROUND_MAX: Duration = Duration::from_secs(30);
 /// Everybody and everything that clients may name.
 pub struct Directory {
     pub(super) cx: Context,
-    pub(super) live: Arc<Live>,
+    live: Arc<Live>,
     /// Taken within the lock of `pools`, so that no pool is made past it.
     pub(super) gates: Gates,
     current: ArcSwap<Known>,
@@ -220,20 +220,8 @@ impl Directory {
             pools.remove(&longest);
         }
         keys.into_iter().for_each(|keys| target.learn(keys));
-        let metrics = PoolMetrics::new(&self.cx.registry, database, user);
-        // Where there is a limit, a new pool gets its share as soon as it is looked at.
-        let allowed = known.config.limits.server_connections.map_or(options.size as usize, |_| 0);
         let roles = target.roles.clone();
-        let pool = UserPool::start(
-            (key.clone(), key.0.clone()),
-            target,
-            (options, allowed),
-            metrics,
-            &self.live,
-            &self.shares,
-            &self.cx.runtime,
-        );
-        let pool = Arc::new(pool);
+        let pool = Arc::new(self.start_pool(&known, (key.clone(), key.0.clone()), target, options));
         roles.iter().for_each(|roles| roles.enroll(&pool));
         self.split(&known, &pool, login.as_deref(), false);
         if gate.is_paused {
@@ -242,6 +230,21 @@ impl Directory {
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
         self.shares.nudge();
         Ok(pool)
+    }
+
+    /// A new pool of this key, which the console and metrics call by the title.
+    pub(super) fn start_pool(
+        &self,
+        known: &Known,
+        (key, title): (PoolKey, String),
+        target: Target,
+        options: crate::config::Pool,
+    ) -> UserPool {
+        let metrics = PoolMetrics::new(&self.cx.registry, &title, &key.1);
+        // Where there is a limit, a new pool gets its share as soon as it is looked at.
+        let allowed = known.config.limits.server_connections.map_or(options.size as usize, |_| 0);
+        let (live, shares, runtime) = (&self.live, &self.shares, &self.cx.runtime);
+        UserPool::start((key, title), target, (options, allowed), metrics, live, shares, runtime)
     }
 
     /// The connections on which users are looked up, if that is configured.

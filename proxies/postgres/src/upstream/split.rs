@@ -10,7 +10,7 @@ use super::directory::{Directory, Known};
 use super::login::Login;
 use super::{Target, UserPool};
 use crate::config::{Database, Role};
-use crate::metrics::{PoolMetrics, SplitMetrics};
+use crate::metrics::SplitMetrics;
 use crate::roles::{Roles, Wish};
 use crate::split::{Judge, Wrote};
 
@@ -87,18 +87,8 @@ impl Directory {
             }
             None => {
                 let title = replicas_title(&pool.database);
-                let metrics = PoolMetrics::new(&self.cx.registry, &title, &pool.user);
-                let limit = known.config.limits.server_connections;
-                let allowed = limit.map_or(options.size as usize, |_| 0);
-                let mut replicas = UserPool::start(
-                    ((pool.database.clone(), pool.user.clone()), title),
-                    target,
-                    (options, allowed),
-                    metrics,
-                    &self.live,
-                    &self.shares,
-                    &self.cx.runtime,
-                );
+                let key = (pool.database.clone(), pool.user.clone());
+                let mut replicas = self.start_pool(known, (key, title), target, options);
                 replicas.statements = Arc::clone(&pool.statements);
                 let metrics = SplitMetrics::new(&self.cx.registry, &pool.database, &pool.user);
                 (Arc::new(replicas), Arc::new(metrics))

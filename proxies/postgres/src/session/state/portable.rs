@@ -29,7 +29,7 @@ pub struct Portable {
     sets_by_parameter: bool,
     by_sql: BTreeMap<Box<str>, Vec<u8>>,
     deferred: Option<Begun>,
-    voids: u64,
+    voids: u32,
     /// Bytes of an unwanted message that are still to come.
     client_left: u64,
 }
@@ -125,7 +125,7 @@ impl Machine {
             sets_by_parameter: *sets_by_parameter,
             by_sql: by_sql.as_ref().map(|own| own.texts().collect()).unwrap_or_default(),
             deferred,
-            voids: u64::from(*voids),
+            voids: *voids,
             client_left: *client_left as u64,
         })
     }
@@ -176,7 +176,7 @@ impl Machine {
             Some(Begun::Failed) => Some(Deferred::Failed),
             None => None,
         };
-        machine.voids = u32::try_from(portable.voids).map_err(|_| PortableError::Absurd)?;
+        machine.voids = portable.voids;
         // A message's length is an i32.
         let client_left =
             i32::try_from(portable.client_left).ok().and_then(|left| usize::try_from(left).ok());
