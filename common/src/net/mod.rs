@@ -41,7 +41,7 @@ pub use listener::ListenerInfo;
 pub use listeners::{Change, Inherited, ListenError, ListenerStatus, Listeners};
 pub use service::{LocalService, Service, SharedService, TlsStart, WorkerId};
 pub use session::{Resuming, Serving};
-pub use stream::{FILL_BYTES_MAX, Stream, Transport};
+pub use stream::{FILL_BYTES_MAX, Stream, Transport, Watch};
 pub use timer::Timer;
 pub use tls::{ClientCertificate, Connector, TlsError, TlsInfo};
 
