@@ -34,7 +34,7 @@ use std::time::Duration;
 use socket2::TcpKeepalive;
 
 pub use connect::connect;
-pub use downstream::{Downstream, Peer};
+pub use downstream::{Downstream, Origin, Peer};
 pub use drain::{Drain, Phase, Reached};
 pub use gather::{due, go_on_at, here};
 pub use listener::ListenerInfo;

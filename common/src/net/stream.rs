@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::{client, server};
@@ -45,6 +45,8 @@ pub enum Transport {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// No socket at all: the other end is in this program, which speaks another protocol to its peer.
+    Pipe(DuplexStream),
 }
 
 /// A byte stream to a client or to a server.
@@ -73,6 +75,14 @@ impl Stream {
         }
     }
 
+    /// The protocol that TLS agreed on (ALPN, RFC 7301), where we are its client.
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::ClientTls(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::ServerTls(_) | Self::Plain(_) => None,
+        }
+    }
+
     /// The socket below whatever is on top.
     pub fn transport(&self) -> &Transport {
         match self {
@@ -86,7 +96,7 @@ impl Stream {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self.transport() {
             Transport::Tcp(stream) => stream.local_addr().ok(),
-            Transport::Unix(_) => None,
+            Transport::Unix(_) | Transport::Pipe(_) => None,
         }
     }
 
@@ -132,7 +142,7 @@ impl Stream {
         let heard = match self {
             Self::Plain(Transport::Tcp(tcp)) => tcp.try_io(Interest::READABLE, || Ok(has_news = true)),
             Self::Plain(Transport::Unix(unix)) => unix.try_io(Interest::READABLE, || Ok(has_news = true)),
-            Self::ServerTls(_) | Self::ClientTls(_) => return true,
+            Self::Plain(Transport::Pipe(_)) | Self::ServerTls(_) | Self::ClientTls(_) => return true,
         };
         heard.is_ok() && has_news
     }
@@ -142,6 +152,7 @@ impl Stream {
         let ready = match self {
             Self::Plain(Transport::Tcp(tcp)) => tcp.poll_read_ready(cx),
             Self::Plain(Transport::Unix(unix)) => unix.poll_read_ready(cx),
+            Self::Plain(Transport::Pipe(_)) => return Poll::Ready(()),
             Self::ServerTls(_) | Self::ClientTls(_) => return Poll::Ready(()),
         };
         // An error is met again by whoever reads.
@@ -251,6 +262,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?,
             Self::Unix(unix) => *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?,
+            Self::Pipe(_) => {}
         }
         Ok(())
     }
@@ -261,6 +273,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
         }
     }
 }
@@ -270,6 +283,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
 
@@ -281,6 +295,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -296,6 +311,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }
@@ -309,6 +325,12 @@ impl From<TcpStream> for Stream {
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
         Self::Plain(Transport::Unix(unix))
+    }
+}
+
+impl From<DuplexStream> for Stream {
+    fn from(pipe: DuplexStream) -> Self {
+        Self::Plain(Transport::Pipe(pipe))
     }
 }
 

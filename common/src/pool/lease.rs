@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::inventory::TakenSeat;
 use super::Manager;
+use super::inventory::TakenSeat;
 use crate::admission::{Admission, Permit};
 
 /// A connection for one caller alone. Dropping it (or [`Lease::release`]) gives it back

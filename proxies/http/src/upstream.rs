@@ -3,7 +3,7 @@
 //! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
-use crate::config;
+use crate::config::{self, Protocol};
 use crate::metrics::ClusterMetrics;
 use crate::probe::HttpProber;
 use crate::table::Table;
@@ -30,6 +30,8 @@ pub struct Upstream {
     pub cluster: Arc<Cluster>,
     /// TLS to them.
     pub tls: Option<Connector>,
+    /// What they speak.
+    pub protocol: Protocol,
     /// Its numbers.
     pub metrics: ClusterMetrics,
     /// As configured, to know on a reload what changed.
@@ -57,9 +59,16 @@ impl<'a> Upstreams<'a> {
         if let Some(made) = self.made.get(name) {
             return Ok(Arc::clone(made));
         }
-        let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, &[b"http/1.1"])).transpose()?;
+        let offered: &[&[u8]] = match servers.protocol {
+            Protocol::Http1 => &[b"http/1.1"],
+            Protocol::Http2 => &[b"h2"],
+            Protocol::Auto => &[b"h2", b"http/1.1"],
+        };
+        let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, offered)).transpose()?;
         let before = self.before.and_then(|table| table.upstreams.get(name)).filter(|before| {
-            before.servers.tls == servers.tls && before.servers.health_path == servers.health_path
+            before.servers.tls == servers.tls
+                && before.servers.protocol == servers.protocol
+                && before.servers.health_path == servers.health_path
         });
         let cluster = match before {
             Some(before) => Arc::clone(&before.cluster),
@@ -72,6 +81,7 @@ impl<'a> Upstreams<'a> {
             index: self.made.len(),
             cluster,
             tls,
+            protocol: servers.protocol,
             metrics: ClusterMetrics::new(self.registry, name),
             servers: servers.clone(),
         });
@@ -97,8 +107,19 @@ impl<'a> Upstreams<'a> {
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
     match &servers.health_path {
-        Some(path) => Arc::new(HttpProber::new(path, tls.cloned())),
+        Some(path) => Arc::new(HttpProber::new(path, tls.cloned(), servers.protocol)),
         None => Arc::new(ConnectProber),
+    }
+}
+
+impl Protocol {
+    /// Whether a connection that was made speaks HTTP/2.
+    pub fn is_http2(self, stream: &Stream) -> bool {
+        match self {
+            Self::Http1 => false,
+            Self::Http2 => true,
+            Self::Auto => stream.agreed_protocol() == Some(b"h2"),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
+use crate::http2;
 use crate::metrics::Metrics;
 use crate::session::driver;
 use crate::table::Table;
@@ -98,6 +99,8 @@ impl View {
 pub struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// Connections to servers that carry many exchanges at once.
+    pub(crate) http2: Rc<http2::Connections>,
     view: RefCell<Rc<View>>,
     idle: RefCell<Idle>,
     dice: RefCell<Dice>,
@@ -113,6 +116,7 @@ impl Worker {
         let view = Rc::new(View::new(shared.table(), generation));
         Rc::new(Self {
             shared,
+            http2: Rc::default(),
             view: RefCell::new(view),
             idle: RefCell::default(),
             dice: RefCell::new(fresh_dice()),

@@ -78,6 +78,9 @@ pub struct Limits {
     /// Idle connections kept to each server by each worker.
     #[schemars(range(max = 65536))]
     pub idle_per_endpoint: usize,
+    /// Requests at once on a client's connection that speaks HTTP/2.
+    #[schemars(range(min = 1, max = 65536))]
+    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -90,6 +93,7 @@ impl Default for Limits {
             body: None,
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
+            streams: 100,
         }
     }
 }
@@ -146,6 +150,9 @@ pub struct App {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// What the servers speak.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -175,8 +182,22 @@ impl App {
             health: self.health.clone(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
+            protocol: self.protocol,
         }
     }
+}
+
+/// What servers speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, known beforehand or agreed on by TLS. gRPC needs it.
+    Http2,
+    /// What TLS agrees on; without TLS, HTTP/1.1.
+    Auto,
 }
 
 fn default_retries() -> u32 {
@@ -198,6 +219,9 @@ pub struct Cluster {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// What the servers speak.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// What differs for some requests of an app.
