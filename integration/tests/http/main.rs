@@ -8,6 +8,7 @@
 
 mod clients;
 mod faults;
+mod http2;
 mod refusals;
 mod routing;
 mod traffic;

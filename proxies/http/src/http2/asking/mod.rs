@@ -5,9 +5,11 @@ mod exchange;
 use super::Bounds;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
+use futures_util::future::{Either, select};
 use groove_common::ids::EndpointId;
 use groove_common::net::Stream;
 use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, Reason};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
@@ -103,6 +105,8 @@ pub(crate) async fn ask(
     Ok((both, stream))
 }
 
+/// A connection whose server has said what it can do: what it answers to a PING comes behind its settings. One that speaks
+/// something else is found out here, before it gets a request.
 async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connection<Stream, Bytes>)> {
     let scheme = if socket.is_tls() { "https" } else { "http" };
     let mut builder = Builder::new();
@@ -112,8 +116,18 @@ async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connect
         .initial_connection_window_size(bounds.window().saturating_mul(super::CONNECTION_WINDOWS))
         .max_header_list_size(bounds.head_bytes)
         .max_send_buffer_size(bounds.buffer_bytes);
-    let handshake = timeout(bounds.head_time, builder.handshake(socket));
-    let (requests, connection) = handshake.await?.map_err(io::Error::other)?;
+    let handshake = async {
+        let (requests, mut connection) = builder.handshake(socket).await?;
+        if let Some(mut pings) = connection.ping_pong() {
+            match select(&mut connection, pin!(pings.ping(Ping::opaque()))).await {
+                Either::Left((Ok(()), _)) => return Err(Reason::NO_ERROR.into()),
+                Either::Left((Err(error), _)) | Either::Right((Err(error), _)) => return Err(error),
+                Either::Right((Ok(_), _)) => {}
+            }
+        }
+        Ok((requests, connection))
+    };
+    let (requests, connection) = timeout(bounds.head_time, handshake).await?.map_err(io::Error::other)?;
     let asked = Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes };
     Ok((asked, connection))
 }

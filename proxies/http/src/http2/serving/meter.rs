@@ -91,3 +91,70 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1][..], &vec![0; usize::from(length)]].concat()
+    }
+
+    /// How many of `frames` in a row are let pass.
+    fn passes(frames: &[u8]) -> u32 {
+        let mut meter = Meter::new(0);
+        (0..100_000).find(|_| !meter.count(frames, Duration::ZERO)).unwrap_or(u32::MAX)
+    }
+
+    #[test]
+    fn what_carries_nothing_is_bounded() {
+        let opened_and_reset = [frame(HEADERS, 5, 10), frame(RST_STREAM, 0, 4)].concat();
+        for (name, frames) in [
+            ("ping", frame(PING, 0, 8)),
+            ("settings", frame(SETTINGS, 0, 6)),
+            ("empty data", frame(DATA, 0, 0)),
+            ("empty continuation", frame(CONTINUATION, 0, 0)),
+            ("reset", opened_and_reset),
+        ] {
+            let passed = passes(&frames);
+            assert!((FRAMES_MAX - CREDIT..=FRAMES_MAX).contains(&passed), "{passed} {name}");
+        }
+    }
+
+    #[test]
+    fn what_carries_something_is_not() {
+        for (name, frames) in [
+            ("data", frame(DATA, 0, 1)),
+            ("requests", frame(HEADERS, 5, 10)),
+            ("answers", [frame(PING, ACK, 8), frame(SETTINGS, ACK, 0)].concat()),
+            (
+                "windows beside data",
+                [frame(DATA, 0, 1), frame(8, 0, 4), frame(8, 0, 4), frame(PING, 0, 8)].concat(),
+            ),
+        ] {
+            assert_eq!(passes(&frames), u32::MAX, "{name}");
+        }
+        // Of a download, its reader sends nothing but windows.
+        let mut meter = Meter::new(0);
+        let windows = frame(8, 0, 4);
+        for _ in 0..100_000 {
+            assert!(meter.count(&windows, Duration::ZERO));
+            meter.sent(16 << 10);
+        }
+    }
+
+    #[test]
+    fn frames_are_told_apart_however_they_trickle_in() {
+        let bytes = [vec![b'P'; 24], frame(DATA, 0, 200), frame(PING, 0, 8), frame(PING, 0, 8)].concat();
+        for size in [1, 2, 7, 9, 10, 33, 300] {
+            let mut meter = Meter::new(24);
+            for part in bytes.chunks(size) {
+                assert!(meter.count(part, Duration::ZERO));
+            }
+            assert_eq!(meter.idle_frames, 2, "in parts of {size}");
+            // Later it begins anew.
+            assert!(meter.count(&[], PERIOD));
+            assert_eq!(meter.idle_frames, 0);
+        }
+    }
+}
