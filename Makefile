@@ -10,7 +10,7 @@ SERVER_PACKAGES := memcached postgresql-15 nginx
 TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) pgbouncer pgbadger openssl python3-venv curl wrk \
     ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
 SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev
-BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk
+BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk nghttp2-client
 
 CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2

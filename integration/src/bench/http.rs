@@ -1,7 +1,7 @@
 //! HTTP: nginx, HAProxy and ours before one nginx that answers at once.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,27 +11,60 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Candidate, Measure, Settings, Suite, filled};
 use crate::load::{count, probe};
 use crate::process::run;
-use crate::{Kind, Nginx, paths};
+use crate::{Kind, Nginx, Port, paths};
+use tempfile::TempDir;
 
 const CONNECTIONS: &str = "64";
-const REQUESTS: [(&str, &str); 2] = [("GET, a few bytes", "get"), ("POST, 1 KiB", "post")];
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// What is asked, and by whom.
+enum Asked {
+    /// wrk, with what `wrk.lua` knows and a path.
+    Http1(&'static str, &'static str),
+    /// h2load.
+    Http2,
+}
+
+const REQUESTS: [(&str, Asked); 5] = [
+    ("GET, a few bytes", Asked::Http1("get", "/")),
+    ("POST, 1 KiB", Asked::Http1("post", "/")),
+    ("GET, 64 KiB", Asked::Http1("get", "/large")),
+    ("GET, a connection each", Asked::Http1("close", "/")),
+    ("HTTP/2 GET, 8 connections with 8 streams", Asked::Http2),
+];
 
 pub(super) struct Balancers {
     candidates: Vec<Candidate>,
+    /// Where those that do not tell versions apart are asked in HTTP/2, by name.
+    http2: Vec<(String, Port)>,
     _app: Nginx,
+    _files: TempDir,
 }
 
 impl Balancers {
     pub(super) fn start(settings: &Settings) -> Result<Self> {
-        let app = Nginx::app()?;
+        let files = TempDir::new()?;
+        std::fs::write(files.path().join("large"), vec![b'x'; LARGE_BYTES])?;
+        let root = files.path().display();
+        let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
+        let [app_http2, nginx_http2, haproxy_http2] = &ports;
+        let app = Nginx::configured(1, |listen| {
+            format!(
+                "server {{ listen {listen} backlog=4096; listen {app_http2} http2; keepalive_requests 100000000; \
+                 root {root}; location = /large {{ }} \
+                 location / {{ default_type text/plain; return 200 'hello from nginx\\n'; }} }}"
+            )
+        })?;
         let values = vec![("APP", app.address().to_string()), ("WORKERS", settings.workers.to_string())];
+        let with = |port: &Port| [&values[..], &[("HTTP2", port.to_string())]].concat();
         let candidates = vec![
             Candidate::direct(app.address()),
-            nginx(settings, &values)?,
-            haproxy(values.clone())?,
+            nginx(settings, &with(nginx_http2))?,
+            haproxy(with(haproxy_http2))?,
             Candidate::ours(Kind::Http, &values)?,
         ];
-        Ok(Self { candidates, _app: app })
+        let http2 = candidates.iter().map(|candidate| candidate.name.clone()).zip(ports).collect();
+        Ok(Self { candidates, http2, _app: app, _files: files })
     }
 }
 
@@ -58,7 +91,7 @@ fn haproxy(values: Vec<(&'static str, String)>) -> Result<Candidate> {
 
 impl Suite for Balancers {
     fn title(&self) -> String {
-        format!("HTTP/1.1: {CONNECTIONS} connections of wrk, one nginx behind")
+        format!("HTTP: {CONNECTIONS} connections of wrk, or h2load; one nginx behind")
     }
 
     fn ours(&self) -> Kind {
@@ -70,15 +103,15 @@ impl Suite for Balancers {
     }
 
     fn scenarios(&self) -> Vec<String> {
-        REQUESTS.map(|(name, _)| name.to_owned()).to_vec()
+        REQUESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
-        let (_, request) = REQUESTS.get(scenario).copied().unwrap_or_default();
-        let script = paths::repository().join("integration/bench/wrk.lua");
-        let mut wrk = Command::new(paths::program("wrk")?);
-        wrk.args(["-t", "2", "-c", CONNECTIONS, "-d", &format!("{}s", settings.seconds), "-s"]).arg(script);
-        wrk.arg(format!("http://{}/", candidate.address)).args(["--", request]);
+        let (_, request) = REQUESTS.get(scenario).context("no such scenario")?;
+        let mut load = match request {
+            Asked::Http1(what, path) => wrk(candidate.address, what, path, settings.seconds)?,
+            Asked::Http2 => h2load(self.http2_address(candidate), settings.seconds)?,
+        };
         let asked = probe::Options {
             address: candidate.address,
             host: "bench.test".to_owned(),
@@ -90,7 +123,7 @@ impl Suite for Balancers {
         let stop = AtomicBool::new(false);
         let (output, probed) = std::thread::scope(|scope| {
             let probe = scope.spawn(|| probe::run(&asked, &stop));
-            let output = run(&mut wrk);
+            let output = run(&mut load);
             stop.store(true, Ordering::Relaxed);
             (output, probe.join().unwrap_or_else(|_| bail!("the probe panicked")))
         });
@@ -98,15 +131,19 @@ impl Suite for Balancers {
 
         let (output, probed) = (output?, probed?);
         let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk: {said}{}", String::from_utf8_lossy(&output.stderr));
-        let wrk = Counted::parse(&said).with_context(|| format!("wrk said no counts: {said}"))?;
-        let all = count(wrk.requests + probed.operations);
+        ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let load = match request {
+            Asked::Http1(..) => Counted::of_wrk(&said),
+            Asked::Http2 => Counted::of_h2load(&said, settings.seconds),
+        };
+        let load = load.with_context(|| format!("no counts were said: {said}"))?;
+        let all = count(load.requests + probed.operations);
         Ok(Measure {
-            throughput: count(wrk.requests) * 1e6 / count(wrk.duration_us.max(1)),
+            throughput: count(load.requests) * 1e6 / count(load.duration_us.max(1)),
             p50_us: probed.quantile_us(0.5),
             p99_us: probed.quantile_us(0.99),
             cpu_us: (after.cpu_s - before.cpu_s) * 1e6 / all.max(1.0),
-            errors: wrk.errors + probed.errors,
+            errors: load.errors + probed.errors,
             ..Measure::default()
         })
     }
@@ -132,7 +169,41 @@ impl Suite for Balancers {
     }
 }
 
-/// What `wrk.lua` prints: `counted 100 requests in 200 us, 3 errors`.
+impl Balancers {
+    fn http2_address(&self, candidate: &Candidate) -> SocketAddr {
+        let own = self.http2.iter().find(|(name, _)| *name == candidate.name);
+        own.map_or(candidate.address, |(_, port)| port.address())
+    }
+}
+
+fn wrk(address: SocketAddr, what: &str, path: &str, seconds: u64) -> Result<Command> {
+    let script = paths::repository().join("integration/bench/wrk.lua");
+    let mut wrk = Command::new(paths::program("wrk")?);
+    wrk.args(["-t", "2", "-c", CONNECTIONS, "-d", &format!("{seconds}s"), "-s"]).arg(script);
+    wrk.arg(format!("http://{address}{path}")).args(["--", what]);
+    Ok(wrk)
+}
+
+fn h2load(address: SocketAddr, seconds: u64) -> Result<Command> {
+    let mut h2load = Command::new(paths::program("h2load")?);
+    h2load.args([
+        "-t",
+        "2",
+        "-c",
+        "8",
+        "-m",
+        "8",
+        "-D",
+        &seconds.to_string(),
+        "-H",
+        ":authority: bench.test",
+    ]);
+    h2load.arg(format!("http://{address}/"));
+    Ok(h2load)
+}
+
+/// What was done.
+#[derive(Debug, PartialEq, Eq)]
 struct Counted {
     requests: u64,
     duration_us: u64,
@@ -140,10 +211,20 @@ struct Counted {
 }
 
 impl Counted {
-    fn parse(text: &str) -> Option<Self> {
+    /// What `wrk.lua` prints: `counted 100 requests in 200 us, 3 errors`.
+    fn of_wrk(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix("counted "))?;
         let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
         Some(Self { requests: numbers.next()?, duration_us: numbers.next()?, errors: numbers.next()? })
+    }
+
+    /// h2load's line `requests: 64 total, 64 started, 64 done, 64 succeeded, 0 failed, 0 errored, 0 timeout`. Those that
+    /// were under way at the end of the time it counts as failed or not at all; they are no errors.
+    fn of_h2load(text: &str, seconds: u64) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.strip_prefix("requests: "))?;
+        let numbers: Vec<u64> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+        let [_total, _started, done, succeeded, ..] = numbers[..] else { return None };
+        Some(Self { requests: succeeded, duration_us: seconds * 1_000_000, errors: done - succeeded })
     }
 }
 
@@ -152,10 +233,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_wrk_is_read() {
-        let counted =
-            Counted::parse("Running\n  noise 5\ncounted 100 requests in 200 us, 3 errors\n").unwrap();
-        assert_eq!((counted.requests, counted.duration_us, counted.errors), (100, 200, 3));
-        assert!(Counted::parse("nothing").is_none());
+    fn the_lines_of_wrk_and_h2load_are_read() {
+        let text = "Running\n  noise 5\ncounted 100 requests in 200 us, 3 errors\n";
+        assert_eq!(Counted::of_wrk(text), Some(Counted { requests: 100, duration_us: 200, errors: 3 }));
+        assert!(Counted::of_wrk("nothing").is_none());
+        let text = "finished in 2.00s\nrequests: 64 total, 70 started, 64 done, 60 succeeded, 3 failed, 1 errored, \
+                    0 timeout\nstatus codes: 60 2xx, 0 3xx, 4 4xx, 0 5xx\n";
+        assert_eq!(
+            Counted::of_h2load(text, 2),
+            Some(Counted { requests: 60, duration_us: 2_000_000, errors: 4 })
+        );
+        assert!(Counted::of_h2load("nothing", 2).is_none());
     }
 }
