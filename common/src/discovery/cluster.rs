@@ -23,7 +23,7 @@ use super::endpoint::{Endpoint, Outcome};
 use super::probe::{self, ProbeError, ProbeTimes, Prober};
 use super::registry::{Registry, Rules};
 use super::snapshot::Snapshot;
-use super::source::{Found, Source, SourceError, from_config};
+use super::source::{Found, Source, SourceError, Static, from_config};
 use super::status::ClusterStatus;
 use super::welcome::{self, Welcome, Welcomed};
 
@@ -111,6 +111,26 @@ impl Cluster {
         let cluster = Self::with_source(name, source, health, prober, runtime);
         cluster.origin.lock().configured = Some(endpoints.clone());
         Ok(cluster)
+    }
+
+    /// As [`Cluster::start`] for a list, which cannot fail. Of any other source nothing is known.
+    pub fn of_list(
+        name: impl Into<String>,
+        endpoints: &config::Endpoints,
+        health: &config::Health,
+        prober: Arc<dyn Prober>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let list = match endpoints {
+            config::Endpoints::Static(list) => list.clone(),
+            config::Endpoints::Dns(_)
+            | config::Endpoints::Elasticache(_)
+            | config::Endpoints::File(_)
+            | config::Endpoints::Embedded(_) => Vec::new(),
+        };
+        let cluster = Self::with_source(name, Box::new(Static(list)), health, prober, runtime);
+        cluster.origin.lock().configured = Some(endpoints.clone());
+        cluster
     }
 
     /// A cluster whose endpoints come from a source of the proxy's own making.

@@ -7,6 +7,7 @@
 //!              sockets)                     (Arc)    idle list (pure)
 //! ```
 
+pub mod apps;
 pub mod config;
 mod demo;
 pub mod error;
@@ -20,9 +21,11 @@ pub mod upstream;
 pub mod wire;
 pub mod worker;
 
+use crate::apps::{Directory, Roster};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::table::Table;
+use crate::upstream::Ground;
 use crate::worker::{Shared, Worker};
 use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
@@ -35,9 +38,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Http {
     shared: Arc<Shared>,
-    context: Context,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    /// Held by whoever changes it: one change at a time.
+    roster: Mutex<Roster>,
 }
 
 /// It has no verbs of its own yet.
@@ -59,9 +61,15 @@ impl Proxy for Http {
     type Demo = Demo;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
-        let table = Table::build(&config, None, &cx.runtime, &cx.registry)?;
-        let shared = Arc::new(Shared::new(table, Metrics::new(&cx.registry), cx.access.clone()));
-        Ok(Arc::new(Self { shared, context: cx.clone(), reloading: Mutex::new(()) }))
+        let directory = Arc::new(Directory::default());
+        let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
+        let mut roster = Roster::new(Arc::new(ground), Arc::clone(&directory));
+        let apps = config.apps.iter().map(|(name, app)| (name.as_str(), Some(app)));
+        let change = roster.prepare(apps, &config.timeouts)?;
+        roster.apply(change);
+        let metrics = Metrics::new(&cx.registry);
+        let shared = Shared::new(Table::build(&config), directory, metrics, cx.access.clone());
+        Ok(Arc::new(Self { shared: Arc::new(shared), roster: Mutex::new(roster) }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
@@ -70,28 +78,24 @@ impl Proxy for Http {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        let _one = self.reloading.lock();
-        let before = self.shared.table();
-        let table = Table::build(&config, Some(&before), &self.context.runtime, &self.context.registry)?;
-        self.shared.swap(table);
+        let mut roster = self.roster.lock();
+        let gone: Vec<Arc<str>> = roster
+            .apps()
+            .filter(|app| !config.apps.contains_key(&*app.name))
+            .map(|app| Arc::clone(&app.name))
+            .collect();
+        let gone = gone.iter().map(|name| (&**name, None));
+        let apps = config.apps.iter().map(|(name, app)| (name.as_str(), Some(app)));
+        let change = roster.prepare(apps.chain(gone), &config.timeouts)?;
+        self.shared.swap(Table::build(&config));
+        roster.apply(change);
         Ok(())
     }
 
     fn status(&self) -> Value {
-        let table = self.shared.table();
-        let apps: Vec<Value> = table
-            .apps()
-            .iter()
-            .map(|app| {
-                json!({
-                    "name": app.name,
-                    "in_flight": app.metrics.in_flight.get(),
-                    "requests": app.metrics.requests(),
-                    "failures": app.metrics.failures(),
-                })
-            })
-            .collect();
-        let clusters: Vec<_> = table.upstreams.values().map(|upstream| upstream.cluster.status()).collect();
+        let roster = self.roster.lock();
+        let clusters: Vec<_> = roster.apps().flat_map(|app| &app.upstreams).map(|it| it.status()).collect();
+        let apps: Vec<Value> = roster.apps().map(|app| app.status()).collect();
         json!({ "apps": apps, "clusters": clusters })
     }
 

@@ -1,19 +1,19 @@
-//! The configuration as resolved: one immutable table, swapped whole.
+//! The configuration as resolved: what rules every exchange in one immutable table, swapped whole, and each app by
+//! itself, swapped without the others.
 
 use crate::config::{self, Config};
 use crate::metrics::AppMetrics;
-use crate::route::{Hosts, PathMatch, Paths};
-use crate::upstream::{Upstream, Upstreams};
+use crate::route::{PathMatch, Paths};
+use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
 use crate::wire::{Edits, Limits};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
-use groove_common::telemetry::Registry;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// Everything that a worker needs to know of the configuration.
 #[derive(Debug)]
@@ -28,11 +28,7 @@ pub struct Table {
     pub timeouts: Timeouts,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
-    /// Every upstream by its name.
-    pub upstreams: BTreeMap<String, Arc<Upstream>>,
     trusted: Vec<IpNet>,
-    hosts: Hosts<usize>,
-    apps: Vec<App>,
 }
 
 /// Timeouts that are not an app's.
@@ -52,9 +48,13 @@ pub struct Timeouts {
 #[derive(Debug)]
 pub struct App {
     /// Its name.
-    pub name: String,
-    /// Its numbers.
-    pub metrics: AppMetrics,
+    pub name: Arc<str>,
+    /// As configured.
+    pub config: Arc<config::App>,
+    /// Its numbers, from its first request on.
+    pub metrics: LazyLock<AppMetrics, Make<AppMetrics>>,
+    /// All its servers.
+    pub upstreams: Box<[Arc<Upstream>]>,
     /// Opening a connection.
     pub connect: Duration,
     /// The server's first byte.
@@ -64,6 +64,8 @@ pub struct App {
     /// Further tries when connecting fails.
     pub retries: u32,
     paths: Paths<Target>,
+    /// Another has taken its place, or none.
+    is_retired: AtomicBool,
 }
 
 /// What serves a request, and what is edited on its way.
@@ -78,27 +80,11 @@ pub struct Target {
 }
 
 impl Table {
-    /// Resolves a configuration. Clusters that it shares with the one `before` live on.
-    pub fn build(
-        config: &Config,
-        before: Option<&Self>,
-        runtime: &Handle,
-        registry: &Registry,
-    ) -> Result<Self, StartError> {
-        let mut upstreams = Upstreams::new(runtime, registry, before);
-        let mut hosts = Hosts::default();
-        let mut apps = Vec::with_capacity(config.apps.len());
-        for (name, app) in &config.apps {
-            for host in &app.hosts {
-                hosts
-                    .insert(host, apps.len())
-                    .map_err(|_| format!("the host `{host}` belongs to two apps"))?;
-            }
-            apps.push(App::build(name, app, &config.timeouts, &mut upstreams, registry)?);
-        }
+    /// Resolves a configuration, but for its apps.
+    pub fn build(config: &Config) -> Self {
         let limits = &config.limits;
         let timeouts = &config.timeouts;
-        Ok(Self {
+        Self {
             limits: Limits {
                 head_bytes: limits.head.bytes(),
                 target_bytes: limits.target.bytes(),
@@ -116,20 +102,7 @@ impl Table {
             },
             via: config.via.as_deref().unwrap_or_default().as_bytes().into(),
             trusted: config.trusted.clone(),
-            hosts,
-            apps,
-            upstreams: upstreams.finish()?,
-        })
-    }
-
-    /// The app that answers for a host.
-    pub fn app(&self, host: &[u8]) -> Option<&App> {
-        self.hosts.find(host).and_then(|index| self.apps.get(*index))
-    }
-
-    /// All apps.
-    pub fn apps(&self) -> &[App] {
-        &self.apps
+        }
     }
 
     /// Whether a peer's word on who the client is counts. A unix socket is as near as loopback.
@@ -143,14 +116,16 @@ impl Table {
 }
 
 impl App {
-    fn build(
-        name: &str,
-        app: &config::App,
+    /// Resolves one app. Clusters that it shares with the one `before` live on; they learn of changes later.
+    pub fn build(
+        name: &Arc<str>,
+        app: &Arc<config::App>,
         timeouts: &config::Timeouts,
-        upstreams: &mut Upstreams<'_>,
-        registry: &Registry,
-    ) -> Result<Self, StartError> {
-        let own = upstreams.take(name, &app.servers())?;
+        before: Option<&Self>,
+        ground: &Arc<Ground>,
+    ) -> Result<(Self, Changes), StartError> {
+        let mut upstreams = Upstreams::new(ground, app, before);
+        let own = upstreams.take(name, None, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
         let mut paths =
@@ -160,7 +135,7 @@ impl App {
                 Some(cluster) => {
                     let servers =
                         app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
-                    upstreams.take(&format!("{name}/{cluster}"), servers)?
+                    upstreams.take(&format!("{name}/{cluster}"), Some(cluster), servers)?
                 }
                 None => Arc::clone(&own),
             };
@@ -172,15 +147,48 @@ impl App {
             let methods = route.matches.methods.iter().map(|method| method.as_bytes().into()).collect();
             paths.insert(PathMatch::parse(&route.matches.path)?, methods, target);
         }
-        Ok(Self {
-            name: name.to_owned(),
-            metrics: AppMetrics::new(registry, name),
+        let (upstreams, changes) = upstreams.finish();
+        let (registry, label) = (Arc::clone(ground), Arc::clone(name));
+        let metrics = Box::new(move || AppMetrics::new(&registry.registry, &label)) as Make<_>;
+        let app = Self {
+            name: Arc::clone(name),
+            config: Arc::clone(app),
+            metrics: LazyLock::new(metrics),
+            upstreams,
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
             retries: app.retries,
             paths,
+            is_retired: AtomicBool::new(false),
+        };
+        Ok((app, changes))
+    }
+
+    /// Its numbers, if there are any yet.
+    pub fn counted(&self) -> Option<&AppMetrics> {
+        LazyLock::get(&self.metrics)
+    }
+
+    /// For the status page.
+    pub fn status(&self) -> Value {
+        let counted = self.counted();
+        json!({
+            "name": self.name,
+            "in_flight": counted.map_or(0, |it| it.in_flight.get()),
+            "requests": counted.map_or(0, AppMetrics::requests),
+            "failures": counted.map_or(0, AppMetrics::failures),
         })
+    }
+
+    /// New exchanges begin with another from now on, or with none.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    /// Whether new exchanges should look for it anew.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// What serves a request of this app.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// groove-http's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,7 +52,7 @@ pub struct Config {
     #[serde(default)]
     pub timeouts: Timeouts,
     /// The apps by name.
-    pub apps: BTreeMap<String, App>,
+    pub apps: BTreeMap<String, Arc<App>>,
 }
 
 fn default_via() -> Option<String> {

@@ -4,10 +4,11 @@ use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
+use crate::apps::Seat;
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
-use crate::table::{App, Table, Target};
+use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
 use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
@@ -17,6 +18,7 @@ use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
+use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -93,6 +95,7 @@ pub(super) struct Begun<'v> {
     pub(super) at: Instant,
     /// When its reply was with the client.
     ended: Instant,
+    seat: &'v Seat,
     pub(super) app: &'v App,
     target: &'v Target,
     pub(super) exchange: Exchange,
@@ -139,7 +142,9 @@ impl Session {
     /// Answers the request whose head takes up the first `length` bytes.
     async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
-        let mut begun = match self.begin(&view, length) {
+        // The exchange ends with the app it began with, whatever changes meanwhile.
+        let seat = OnceCell::new();
+        let mut begun = match self.begin(&view, &seat, length) {
             Ok(begun) => begun,
             Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
         };
@@ -219,7 +224,12 @@ impl Session {
     }
 
     /// Reads the head, and makes of it what the server gets.
-    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Refused> {
+    fn begin<'v>(
+        &mut self,
+        view: &View,
+        place: &'v OnceCell<Rc<Seat>>,
+        length: usize,
+    ) -> Result<Begun<'v>, Refused> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
@@ -233,8 +243,8 @@ impl Session {
             is_http10: asked.version == Version::Http10,
             close: !asked.keeps_alive,
         };
-        let routed = admit(&head, &table.limits).and_then(|()| route(table, &head));
-        let (app, target) = match routed {
+        let routed = admit(&head, &table.limits).and_then(|()| route(&self.worker, place, &head));
+        let (seat, target) = match routed {
             Ok(found) => found,
             Err(error) => {
                 audience.form = Form::accepted(head.value(Name::Accept));
@@ -267,7 +277,8 @@ impl Session {
         Ok(Begun {
             at,
             ended: at,
-            app,
+            seat,
+            app: &seat.app,
             target,
             exchange,
             outgoing: Outgoing::new(out),
@@ -282,8 +293,8 @@ impl Session {
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let dial = Dial { target: begun.target, app: begun.app, now: begun.at, wants_fresh };
-            let mut lease = lease(&self.worker, view, &dial).await?;
+            let dial = Dial { target: begun.target, seat: begun.seat, now: begun.at, wants_fresh };
+            let mut lease = lease(&self.worker, &dial).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
                 let latency = begun.ended.saturating_duration_since(begun.at);
@@ -369,7 +380,7 @@ impl Session {
         metrics.tunnel_seconds.record(begun.ended.elapsed());
         metrics.tunnel_bytes_up.add(carried.up);
         metrics.tunnel_bytes_down.add(carried.down);
-        debug!(app = begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
+        debug!(app = &*begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
         Next::Cut
     }
 
@@ -399,11 +410,16 @@ fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
 }
 
 /// The app that answers for the host, and what of it serves this path and method.
-fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t Target), Error> {
-    let Some(app) = table.app(head.host) else {
+fn route<'v>(
+    worker: &Rc<Worker>,
+    place: &'v OnceCell<Rc<Seat>>,
+    head: &RequestHead<'_>,
+) -> Result<(&'v Seat, &'v Target), Error> {
+    let Some(seat) = worker.seat(head.host) else {
         return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
     };
-    Ok((app, app.target(head.method, head.path())))
+    let seat = place.get_or_init(|| seat);
+    Ok((seat, seat.app.target(head.method, head.path())))
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.

@@ -21,7 +21,7 @@ impl Session {
     /// The exchange failed: the client is told, if it has not been told anything else.
     pub(super) async fn fail(&mut self, begun: &mut Begun<'_>, error: Error) -> Next {
         let took = begun.at.elapsed();
-        debug!(app = begun.app.name, %error, "an exchange failed");
+        debug!(app = &*begun.app.name, %error, "an exchange failed");
         self.worker.shared.metrics.failed(error.kind());
         begun.app.metrics.answered(begun.exchange.status().unwrap_or(error.status()), took);
         self.record(begun, None, took, Some(&error));

@@ -1,9 +1,10 @@
 //! Leases: an idle connection that is alive, or a new one, to the endpoint that has least to do.
 
+use crate::apps::Seat;
 use crate::error::Error;
-use crate::table::{App, Target};
+use crate::table::Target;
 use crate::upstream::Lease;
-use crate::worker::{View, Worker};
+use crate::worker::Worker;
 use groove_common::discovery::Outcome;
 use groove_common::ids::EndpointId;
 use groove_common::net::connect;
@@ -16,7 +17,7 @@ use tracing::debug;
 /// What a connection is wanted for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dial<'a> {
-    pub(super) app: &'a App,
+    pub(super) seat: &'a Seat,
     pub(super) target: &'a Target,
     pub(super) now: Instant,
     /// No idle one: the last turned out to be dead.
@@ -24,14 +25,14 @@ pub(super) struct Dial<'a> {
 }
 
 /// A connection to the least loaded endpoint; to another if it cannot be connected to.
-pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Result<Lease, Error> {
-    let upstream = &*dial.target.upstream;
+pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Error> {
+    let upstream = &dial.target.upstream;
     let mut failed: Vec<EndpointId> = Vec::new();
     let mut last = None;
     loop {
-        let picked = view.pick(upstream, &failed, &mut worker.dice());
+        let picked = dial.seat.pick(upstream, &failed, &mut worker.dice());
         let Some(exchange) = picked else {
-            return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
+            return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.name.to_string())));
         };
         if !dial.wants_fresh && failed.is_empty() {
             let endpoint = exchange.endpoint().id;
@@ -43,7 +44,7 @@ pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Resu
         }
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
-        match Box::pin(connect(address, upstream.tls.as_ref(), dial.app.connect)).await {
+        match Box::pin(connect(address, upstream.tls.as_deref(), dial.seat.app.connect)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
                 return Ok(Lease { stream, exchange, is_reused: false });
@@ -53,7 +54,7 @@ pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Resu
                 upstream.cluster.report(exchange.endpoint(), Outcome::Failure);
                 debug!(cluster = upstream.cluster.name(), endpoint = %address, %error, "cannot connect");
                 let error = unreachable(address.to_string(), &error);
-                if failed.len() >= dial.app.retries as usize {
+                if failed.len() >= dial.seat.app.retries as usize {
                     return Err(error);
                 }
                 failed.push(exchange.endpoint().id);
