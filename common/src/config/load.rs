@@ -22,6 +22,9 @@ use super::{Document, Issues, Report, semantics};
 /// The largest file that is read.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
+/// Texts from this size on are read on a thread of their own.
+const OWN_THREAD_BYTES_MIN: usize = 256 << 10;
+
 /// A configuration that holds.
 #[derive(Debug, Clone)]
 pub struct Loaded<D> {
@@ -58,6 +61,33 @@ pub fn read<T: DeserializeOwned + JsonSchema>(path: &Path) -> Result<T, Report> 
     match parsed.value {
         Some(value) if parsed.problems.is_empty() => Ok(value),
         _ => Err(parsed.report(&path.display().to_string(), &text)),
+    }
+}
+
+/// Checks a text that is one entry of a document, `at` its path there, as strictly as the whole: an app that comes over
+/// the admin API. `validate` is told the entry and says what it finds at the paths of the whole document.
+pub fn check_entry<D: Document, T: DeserializeOwned + JsonSchema>(
+    name: &str,
+    text: &str,
+    at: &[&str],
+    validate: impl FnOnce(&T, &mut Issues),
+) -> Result<T, Report> {
+    let input = Input { name: name.to_owned(), folder: PathBuf::new(), text };
+    let mut parsed = input.parse::<T>(&schemars::schema_for!(T).to_value(), D::format);
+    if let (Some(entry), Some(tree)) = (&parsed.value, &parsed.tree) {
+        let mut issues = Issues::default();
+        validate(entry, &mut issues);
+        let below = |mut issue: Issue| {
+            issue.path.drain(..at.len().min(issue.path.len()));
+            issue
+        };
+        let found = issues.found.into_iter().map(below);
+        let sound = found.filter(|issue| !rests_on_stand_in(issue, &parsed.repaired));
+        parsed.problems.extend(sound.map(|issue| input.located(issue, tree)));
+    }
+    match parsed.value.take() {
+        Some(entry) if parsed.problems.is_empty() => Ok(entry),
+        _ => Err(parsed.report(name, text)),
     }
 }
 
@@ -138,9 +168,21 @@ impl<'t> Input<'t> {
         }
     }
 
+    /// The tree is many times as large as the text, and soon gone. A thread of its own takes its memory from elsewhere
+    /// than what stays, so that the system gets it back.
+    fn tree(&self) -> (Option<Node>, Vec<Problem>) {
+        let parse = || {
+            let mut problems = Vec::new();
+            (tree::parse(self.text, &mut problems), problems)
+        };
+        if self.text.len() < OWN_THREAD_BYTES_MIN {
+            return parse();
+        }
+        std::thread::scope(|scope| scope.spawn(parse).join()).unwrap_or_else(|_| parse())
+    }
+
     fn parse<T: DeserializeOwned>(&self, schema: &Json, own: OwnFormats) -> Parsed<T> {
-        let mut problems = Vec::new();
-        let tree = tree::parse(self.text, &mut problems);
+        let (tree, mut problems) = self.tree();
         let shape = Shape::root(schema);
         // What the tree left out, the walk does not see: secrets in it are found by their keys.
         let mut secrets =

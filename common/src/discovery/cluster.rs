@@ -1,6 +1,6 @@
 //! The servers behind one name: sources, probes and reports come in, snapshots go out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::config;
 use crate::health::{Change, Verdict};
-use crate::ids::EndpointId;
+use crate::ids::{Address, EndpointId};
 
 use super::clock::{Clock, fresh_dice};
 use super::endpoint::{Endpoint, Outcome};
@@ -193,6 +193,14 @@ impl Cluster {
     /// Probes with another prober from now on: its certificates, say, have changed.
     pub fn set_prober(&self, prober: Arc<dyn Prober>) {
         *self.prober.lock() = prober;
+    }
+
+    /// These endpoints, and no others, get no new exchanges, there or not; those that have begun go on.
+    pub fn set_drained(&self, drained: BTreeSet<Address>) {
+        let mut registry = self.registry.lock();
+        if registry.set_drained(drained) {
+            self.publish(&mut registry);
+        }
     }
 
     /// From now on a server that was away is welcomed like this before it takes traffic; `None`: it need not be.

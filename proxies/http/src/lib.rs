@@ -21,7 +21,8 @@ pub mod upstream;
 pub mod wire;
 pub mod worker;
 
-use crate::apps::{Directory, Roster};
+use crate::apps::verb::Apps;
+use crate::apps::{Control, Directory};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -30,21 +31,23 @@ use crate::worker::{Shared, Worker};
 use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
 use groove_common::net::Service;
-use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The HTTP proxy.
 #[derive(Debug)]
 pub struct Http {
     shared: Arc<Shared>,
-    /// Held by whoever changes it: one change at a time.
-    roster: Mutex<Roster>,
+    apps: Arc<Control>,
 }
 
-/// It has no verbs of its own yet.
+/// Its own verbs.
 #[derive(Debug, clap::Subcommand)]
-pub enum Verb {}
+pub enum Verb {
+    /// Look at the apps of a running proxy, or change them
+    #[command(subcommand)]
+    Apps(Apps),
+}
 
 /// The demo takes no arguments.
 #[derive(Debug, clap::Args)]
@@ -63,13 +66,11 @@ impl Proxy for Http {
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
         let directory = Arc::new(Directory::default());
         let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
-        let mut roster = Roster::new(Arc::new(ground), Arc::clone(&directory));
-        let apps = config.apps.iter().map(|(name, app)| (name.as_str(), Some(app)));
-        let change = roster.prepare(apps, &config.timeouts)?;
-        roster.apply(change);
         let metrics = Metrics::new(&cx.registry);
-        let shared = Shared::new(Table::build(&config), directory, metrics, cx.access.clone());
-        Ok(Arc::new(Self { shared: Arc::new(shared), roster: Mutex::new(roster) }))
+        let shared = Shared::new(Table::build(&config), Arc::clone(&directory), metrics, cx.access.clone());
+        let restarts = Arc::clone(&shared.restarts);
+        let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
+        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps) }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
@@ -78,32 +79,24 @@ impl Proxy for Http {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        let mut roster = self.roster.lock();
-        let gone: Vec<Arc<str>> = roster
-            .apps()
-            .filter(|app| !config.apps.contains_key(&*app.name))
-            .map(|app| Arc::clone(&app.name))
-            .collect();
-        let gone = gone.iter().map(|name| (&**name, None));
-        let apps = config.apps.iter().map(|(name, app)| (name.as_str(), Some(app)));
-        let change = roster.prepare(apps.chain(gone), &config.timeouts)?;
-        self.shared.swap(Table::build(&config));
-        roster.apply(change);
-        Ok(())
+        self.apps.reload(&config, || self.shared.swap(Table::build(&config)))
     }
 
     fn status(&self) -> Value {
-        let roster = self.roster.lock();
-        let clusters: Vec<_> = roster.apps().flat_map(|app| &app.upstreams).map(|it| it.status()).collect();
-        let apps: Vec<Value> = roster.apps().map(|app| app.status()).collect();
-        json!({ "apps": apps, "clusters": clusters })
+        self.apps.status()
+    }
+
+    fn routes(self: &Arc<Self>) -> admin::Routes {
+        apps::api::routes(&self.apps)
     }
 
     async fn demo(_: Demo) -> Result<Vec<DemoRow>, StartError> {
         demo::run().await
     }
 
-    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
-        match verb {}
+    async fn verb(verb: Verb, admin: admin::Client) -> Result<(), StartError> {
+        match verb {
+            Verb::Apps(apps) => apps.run(admin).await,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration as resolved: what rules every exchange in one immutable table, swapped whole, and each app by
 //! itself, swapped without the others.
 
+use crate::apps::Stand;
 use crate::config::{self, Config};
 use crate::metrics::AppMetrics;
 use crate::route::{PathMatch, Paths};
@@ -52,7 +53,7 @@ pub struct App {
     /// As configured.
     pub config: Arc<config::App>,
     /// Its numbers, from its first request on.
-    pub metrics: LazyLock<AppMetrics, Make<AppMetrics>>,
+    pub metrics: LazyLock<Box<AppMetrics>, Make<Box<AppMetrics>>>,
     /// All its servers.
     pub upstreams: Box<[Arc<Upstream>]>,
     /// Opening a connection.
@@ -63,6 +64,8 @@ pub struct App {
     pub body_idle: Duration,
     /// Further tries when connecting fails.
     pub retries: u32,
+    /// What an operator says of it.
+    pub stand: Stand,
     paths: Paths<Target>,
     /// Another has taken its place, or none.
     is_retired: AtomicBool,
@@ -125,7 +128,7 @@ impl App {
         ground: &Arc<Ground>,
     ) -> Result<(Self, Changes), StartError> {
         let mut upstreams = Upstreams::new(ground, app, before);
-        let own = upstreams.take(name, None, &app.servers())?;
+        let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
         let mut paths =
@@ -135,7 +138,7 @@ impl App {
                 Some(cluster) => {
                     let servers =
                         app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
-                    upstreams.take(&format!("{name}/{cluster}"), Some(cluster), servers)?
+                    upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
                 }
                 None => Arc::clone(&own),
             };
@@ -149,7 +152,7 @@ impl App {
         }
         let (upstreams, changes) = upstreams.finish();
         let (registry, label) = (Arc::clone(ground), Arc::clone(name));
-        let metrics = Box::new(move || AppMetrics::new(&registry.registry, &label)) as Make<_>;
+        let metrics = Box::new(move || Box::new(AppMetrics::new(&registry.registry, &label))) as Make<_>;
         let app = Self {
             name: Arc::clone(name),
             config: Arc::clone(app),
@@ -159,6 +162,7 @@ impl App {
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
             retries: app.retries,
+            stand: Stand::default(),
             paths,
             is_retired: AtomicBool::new(false),
         };
@@ -167,7 +171,7 @@ impl App {
 
     /// Its numbers, if there are any yet.
     pub fn counted(&self) -> Option<&AppMetrics> {
-        LazyLock::get(&self.metrics)
+        LazyLock::get(&self.metrics).map(|metrics| &**metrics)
     }
 
     /// For the status page.

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use groove_common::app::StartError;
 use groove_common::config::{Endpoint, Endpoints, Health};
 use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober, Update};
-use groove_common::ids::EndpointId;
+use groove_common::ids::{Address, EndpointId};
 use groove_common::net::{Connector, Stream};
 use groove_common::pool::IdleList;
 use groove_common::telemetry::Registry;
@@ -47,7 +47,7 @@ pub struct Upstream {
     /// TLS to them.
     pub tls: Option<Box<Connector>>,
     /// Its numbers.
-    pub metrics: LazyLock<ClusterMetrics, Make<ClusterMetrics>>,
+    pub metrics: LazyLock<Box<ClusterMetrics>, Make<Box<ClusterMetrics>>>,
     /// As configured, to know on a reload what changed.
     config: Arc<config::App>,
     /// Which of the app's clusters; its own servers if it is none.
@@ -60,6 +60,19 @@ impl Upstream {
         match &self.named {
             Some(named) => self.config.clusters.get(&**named).cloned(),
             None => Some(self.config.servers()),
+        }
+    }
+
+    /// Where its servers are, as far as is known.
+    pub fn addresses(&self) -> Vec<Address> {
+        match self.begun() {
+            Some(cluster) => {
+                cluster.snapshot().members.iter().map(|member| member.endpoint.address.clone()).collect()
+            }
+            None => match self.servers().map(|it| it.endpoints) {
+                Some(Endpoints::Static(list)) => list.into_iter().map(|it| it.address).collect(),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -125,14 +138,14 @@ impl<'a> Upstreams<'a> {
     /// ejected, which connections are idle.
     pub fn take(
         &mut self,
-        name: &str,
+        name: Arc<str>,
         named: Option<&str>,
         servers: &config::Cluster,
     ) -> Result<Arc<Upstream>, StartError> {
-        if let Some(made) = self.made.iter().find(|made| *made.name == *name) {
+        if let Some(made) = self.made.iter().find(|made| made.name == name) {
             return Ok(Arc::clone(made));
         }
-        let before = self.before.and_then(|app| app.upstreams.iter().find(|before| *before.name == *name));
+        let before = self.before.and_then(|app| app.upstreams.iter().find(|before| before.name == name));
         let upstream = match before {
             // The files of its certificates may have changed although the configuration did not.
             Some(before) if servers.tls.is_none() && before.servers().as_ref() == Some(servers) => {
@@ -146,12 +159,11 @@ impl<'a> Upstreams<'a> {
 
     fn make(
         &mut self,
-        name: &str,
+        name: Arc<str>,
         named: Option<&str>,
         servers: &config::Cluster,
         before: Option<&Arc<Upstream>>,
     ) -> Result<Upstream, StartError> {
-        let name: Arc<str> = name.into();
         let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, &[b"http/1.1"])).transpose()?;
         let same_way = |before: &Upstream| {
             before.servers().is_some_and(|it| it.tls == servers.tls && it.health_path == servers.health_path)
@@ -186,8 +198,9 @@ impl<'a> Upstreams<'a> {
             )?),
         };
         let (ground, label) = (Arc::clone(self.ground), Arc::clone(&name));
-        let metrics =
-            LazyLock::new(Box::new(move || ClusterMetrics::new(&ground.registry, &label)) as Make<_>);
+        let metrics = LazyLock::new(
+            Box::new(move || Box::new(ClusterMetrics::new(&ground.registry, &label))) as Make<_>,
+        );
         let config = Arc::clone(self.config);
         Ok(Upstream { name, cluster, tls: tls.map(Box::new), metrics, config, named: named.map(Into::into) })
     }
@@ -227,22 +240,33 @@ pub struct Lease {
     pub exchange: Exchange,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
+    /// How many restarts of apps there had been when it was opened.
+    pub restarts: u32,
 }
+
+/// A connection at rest, and how many restarts of apps there had been when it was opened.
+type Resting = (Stream, u32);
 
 /// One worker's idle connections.
 #[derive(Debug, Default)]
 pub struct Idle {
-    lists: HashMap<EndpointId, IdleList<Stream>, RandomState>,
+    lists: HashMap<EndpointId, IdleList<Resting>, RandomState>,
 }
 
 impl Idle {
-    /// An idle connection to the endpoint that its server has not closed.
-    pub fn take(&mut self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
+    /// An idle connection to the endpoint that its server has not closed, opened since the app's last restart.
+    pub fn take(
+        &mut self,
+        endpoint: EndpointId,
+        restarted: u32,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Option<Resting> {
         let list = self.lists.get_mut(&endpoint)?;
         loop {
-            let mut stream = list.take(now)?;
-            if !stream.is_stale(cx) {
-                return Some(stream);
+            let (mut stream, restarts) = list.take(now)?;
+            if restarts >= restarted && !stream.is_stale(cx) {
+                return Some((stream, restarts));
             }
         }
     }
@@ -251,14 +275,14 @@ impl Idle {
     pub fn put(
         &mut self,
         endpoint: EndpointId,
-        stream: Stream,
+        resting: Resting,
         now: Instant,
         len_max: usize,
         age_max: Duration,
     ) {
         let list = self.lists.entry(endpoint).or_insert_with(|| IdleList::new(len_max, age_max));
         list.bound(len_max, age_max);
-        drop(list.put(stream, now));
+        drop(list.put(resting, now));
     }
 
     /// Closes what has been idle for too long, and forgets endpoints that nobody speaks to.

@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
 use tokio::time::{Instant, interval};
@@ -41,6 +41,8 @@ pub struct Shared {
     generation: AtomicU64,
     /// The apps by their hosts.
     pub directory: Arc<Directory>,
+    /// Counts the restarts of apps, so that it can be told which connections are older.
+    pub restarts: Arc<AtomicU32>,
     /// Counted for the whole proxy.
     pub metrics: Metrics,
     /// Where exchanges are logged.
@@ -54,6 +56,7 @@ impl Shared {
             table: ArcSwap::from_pointee(table),
             generation: AtomicU64::new(0),
             directory,
+            restarts: Arc::default(),
             metrics,
             access,
         }
@@ -164,16 +167,22 @@ impl Worker {
         }
     }
 
-    /// An idle connection to an endpoint.
-    pub fn take_idle(&self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
-        self.idle.borrow_mut().take(endpoint, now, cx)
+    /// An idle connection to an endpoint, for an app that was last restarted with that number.
+    pub fn take_idle(
+        &self,
+        endpoint: EndpointId,
+        restarted: u32,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Option<(Stream, u32)> {
+        self.idle.borrow_mut().take(endpoint, restarted, now, cx)
     }
 
     /// Keeps the connection of an exchange that is over.
     pub fn put_idle(self: &Rc<Self>, lease: Lease, now: Instant, table: &Table) {
         let endpoint = lease.exchange.endpoint().id;
         let (len_max, age_max) = (table.idle_per_endpoint, table.timeouts.server_keep_alive);
-        self.idle.borrow_mut().put(endpoint, lease.stream, now, len_max, age_max);
+        self.idle.borrow_mut().put(endpoint, (lease.stream, lease.restarts), now, len_max, age_max);
         self.tend();
     }
 

@@ -1,11 +1,12 @@
 //! Which apps there are, by name, and how they change: one or many at once, all of a change or nothing of it.
 
 use super::directory::Directory;
+use super::standing::Standing;
 use crate::config;
 use crate::table::App;
 use crate::upstream::{Changes, Ground};
 use groove_common::app::StartError;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Apps by name. Who changes them holds a lock around it.
@@ -16,6 +17,8 @@ pub struct Roster {
     /// What holds for apps that do not say otherwise.
     timeouts: config::Timeouts,
     apps: BTreeMap<Arc<str>, Arc<App>>,
+    /// What operators said, of names that there are or not. Most names have nothing said of them.
+    standings: BTreeMap<String, Standing>,
 }
 
 /// A change that cannot fail any more.
@@ -32,7 +35,13 @@ pub struct Change {
 impl Roster {
     /// No apps yet.
     pub fn new(ground: Arc<Ground>, directory: Arc<Directory>) -> Self {
-        Self { ground, directory, timeouts: config::Timeouts::default(), apps: BTreeMap::new() }
+        Self {
+            ground,
+            directory,
+            timeouts: config::Timeouts::default(),
+            apps: BTreeMap::new(),
+            standings: BTreeMap::new(),
+        }
     }
 
     /// All apps.
@@ -43,6 +52,24 @@ impl Roster {
     /// The app of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<App>> {
         self.apps.get(name)
+    }
+
+    /// What an operator said of that name.
+    pub fn standing(&self, name: &str) -> &Standing {
+        static USUAL: Standing =
+            Standing { maintenance: false, drained: false, drained_endpoints: BTreeSet::new() };
+        self.standings.get(name).unwrap_or(&USUAL)
+    }
+
+    /// An operator says something of a name. It holds at once.
+    pub fn stand(&mut self, name: &str, standing: Standing) {
+        if let Some(app) = self.apps.get(name) {
+            tell(app, &standing, true);
+        }
+        match standing.is_usual() {
+            true => drop(self.standings.remove(name)),
+            false => drop(self.standings.insert(name.to_owned(), standing)),
+        }
     }
 
     /// Does all of a change that may fail. `wanted` has each app that may have changed, `None` for one that goes.
@@ -72,6 +99,7 @@ impl Roster {
                     let (app, clusters) =
                         App::build(&name, app, timeouts, before.map(|app| &**app), &self.ground)?;
                     change.clusters.push(clusters);
+                    app.stand.restart(before.map_or(0, |before| before.stand.restarted()));
                     Some(Arc::new(app))
                 }
                 None => None,
@@ -114,6 +142,11 @@ impl Roster {
         let Change { timeouts, apps, hosts, clusters } = change;
         self.timeouts = timeouts;
         clusters.into_iter().for_each(Changes::apply);
+        for app in apps.iter().filter_map(|(_, app)| app.as_ref()) {
+            if let Some(standing) = self.standings.get(&*app.name) {
+                tell(app, standing, false);
+            }
+        }
         self.directory.apply(hosts);
         for (name, app) in apps {
             let before = match app {
@@ -124,6 +157,18 @@ impl Roster {
             if let Some(before) = before {
                 before.retire();
             }
+        }
+    }
+}
+
+/// Lets an app and its clusters know what an operator said. Clusters at rest are begun only if there is something to
+/// say to them; those that are not may have been told something else `before`.
+fn tell(app: &App, standing: &Standing, before: bool) {
+    app.stand.set(standing);
+    let drained = &standing.drained_endpoints;
+    for upstream in &app.upstreams {
+        if !drained.is_empty() || (before && upstream.begun().is_some()) {
+            upstream.cluster.set_drained(drained.clone());
         }
     }
 }

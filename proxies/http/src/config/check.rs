@@ -24,6 +24,12 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     }
 }
 
+/// Checks one app, as if it were the only one.
+pub(crate) fn one(name: &str, entry: &App, issues: &mut Issues) {
+    app_hosts(name, entry, &mut Hosts::default(), issues);
+    app(name, entry, issues);
+}
+
 fn limits(limits: &Limits, issues: &mut Issues) {
     let sizes = [
         ("head", limits.head, Size::kib(1), Size::kib(1024)),
@@ -113,7 +119,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
-    servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_ref(), issues);
+    servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_deref(), issues);
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(
@@ -121,7 +127,7 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
             &entry.endpoints,
             &entry.health,
             entry.health_path.as_deref(),
-            entry.tls.as_ref(),
+            entry.tls.as_deref(),
             issues,
         );
     }

@@ -1,12 +1,16 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::one as check_app;
+pub use state::State;
+
 use groove_common::config::{
-    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
-    default_drain,
+    Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
+    Size, default_drain, difference,
 };
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -45,6 +49,9 @@ pub struct Config {
     /// Our name in the Via header of requests; null adds none.
     #[serde(default = "default_via")]
     pub via: Option<String>,
+    /// Where changes of apps over the admin API are kept; left out, they are gone with the process.
+    #[serde(default)]
+    pub state: Option<State>,
     /// Bounds of one message and one connection.
     #[serde(default)]
     pub limits: Limits,
@@ -146,7 +153,7 @@ pub struct App {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<Box<ClientTls>>,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -198,7 +205,7 @@ pub struct Cluster {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<Box<ClientTls>>,
 }
 
 /// What differs for some requests of an app.
@@ -254,6 +261,26 @@ pub struct AppTimeouts {
     pub body_idle: Option<Duration>,
 }
 
+impl Config {
+    /// The same with other apps.
+    fn with(&self, apps: BTreeMap<String, Arc<App>>) -> Self {
+        Self {
+            listeners: self.listeners.clone(),
+            admin: self.admin.clone(),
+            log: self.log.clone(),
+            drain: self.drain,
+            workers: self.workers,
+            handover: self.handover.clone(),
+            trusted: self.trusted.clone(),
+            via: self.via.clone(),
+            state: self.state.clone(),
+            limits: self.limits.clone(),
+            timeouts: self.timeouts.clone(),
+            apps,
+        }
+    }
+}
+
 impl Document for Config {
     fn basics(&self) -> Basics<'_> {
         Basics {
@@ -264,6 +291,16 @@ impl Document for Config {
             workers: self.workers,
             handover: self.handover.as_deref(),
         }
+    }
+
+    fn changes(&self, old: &Self) -> Vec<Change> {
+        // Of tens of thousands of apps a few differ: the others are not even written out.
+        let others = |all: &BTreeMap<String, Arc<App>>, than: &BTreeMap<String, Arc<App>>| {
+            let differs = |(name, app): &(&String, &Arc<App>)| than.get(*name) != Some(*app);
+            all.iter().filter(differs).map(|(name, app)| (name.clone(), Arc::clone(app))).collect()
+        };
+        let before = old.with(others(&old.apps, &self.apps));
+        difference(&before, &self.with(others(&self.apps, &old.apps)))
     }
 
     fn validate(&self, issues: &mut Issues) {

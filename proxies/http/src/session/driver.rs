@@ -22,6 +22,7 @@ use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -83,6 +84,8 @@ pub(super) struct Session {
     client: Box<str>,
     scheme: &'static str,
     draining: Reached,
+    /// How many restarts of apps there had been when it was opened.
+    restarts: u32,
     /// The drain has been noticed; the next request is the last.
     is_parting: bool,
     /// Read and not yet taken. Holds no memory while nothing comes.
@@ -117,13 +120,14 @@ impl Session {
             conn.peer.ip().map_or_else(|| "unknown".into(), |ip| ip.to_canonical().to_string().into());
         let timer = Timer::new(Instant::now() + worker.view().table.timeouts.keep_alive);
         Self {
-            worker,
             client,
             scheme: if conn.tls.is_some() { "https" } else { "http" },
             draining: conn.drain.draining(),
+            restarts: worker.shared.restarts.load(Ordering::Acquire),
             is_parting: false,
             inbox: BytesMut::new(),
             timer,
+            worker,
             conn,
         }
     }
@@ -265,6 +269,9 @@ impl Session {
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
         self.inbox.advance(length);
+        // A connection from before the app's restart ends with this reply.
+        let asked =
+            Asked { keeps_alive: asked.keeps_alive && self.restarts >= seat.app.stand.restarted(), ..asked };
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
             // What is there of the body goes with the head, in one piece.
@@ -419,6 +426,9 @@ fn route<'v>(
         return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
     };
     let seat = place.get_or_init(|| seat);
+    if let Some(error) = seat.app.stand.refusal(&seat.app.name) {
+        return Err(error);
+    }
     Ok((seat, seat.app.target(head.method, head.path())))
 }
 

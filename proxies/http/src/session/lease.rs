@@ -10,6 +10,7 @@ use groove_common::ids::EndpointId;
 use groove_common::net::connect;
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use tokio::time::Instant;
 use tracing::debug;
@@ -36,18 +37,20 @@ pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Err
         };
         if !dial.wants_fresh && failed.is_empty() {
             let endpoint = exchange.endpoint().id;
-            let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, dial.now, cx))).await;
-            if let Some(stream) = idle {
+            let restarted = dial.seat.app.stand.restarted();
+            let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, restarted, dial.now, cx))).await;
+            if let Some((stream, restarts)) = idle {
                 upstream.metrics.reused.inc();
-                return Ok(Lease { stream, exchange, is_reused: true });
+                return Ok(Lease { stream, exchange, is_reused: true, restarts });
             }
         }
+        let restarts = worker.shared.restarts.load(Ordering::Acquire);
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
         match Box::pin(connect(address, upstream.tls.as_deref(), dial.seat.app.connect)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
-                return Ok(Lease { stream, exchange, is_reused: false });
+                return Ok(Lease { stream, exchange, is_reused: false, restarts });
             }
             Err(error) => {
                 upstream.metrics.connect_failures.inc();
