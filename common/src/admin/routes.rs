@@ -89,7 +89,17 @@ impl Route {
 
 /// A segment of the path of a request, decoded: of `/api/v1/apps/shop`, which begins with a slash, the third is `shop`.
 pub fn segment(request: &Request, index: usize) -> Option<String> {
-    let written = request.uri().path().split('/').nth(index + 1)?;
+    decoded(request.uri().path().split('/').nth(index + 1)?)
+}
+
+/// A parameter of the query of a request, decoded.
+pub fn query(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = request.uri().query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(given, _)| *given == name).and_then(|(_, value)| decoded(value))
+}
+
+/// What `%` and two digits stand for.
+fn decoded(written: &str) -> Option<String> {
     let (mut decoded, mut rest) = (Vec::with_capacity(written.len()), written.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         let digits = after.get(..2).filter(|_| *first == b'%').and_then(|it| std::str::from_utf8(it).ok());

@@ -6,8 +6,10 @@
     reason = "in helpers of tests too, a panic is the report"
 )]
 
+mod apps;
 mod clients;
 mod faults;
+mod many;
 mod refusals;
 mod routing;
 mod traffic;

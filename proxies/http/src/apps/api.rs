@@ -1,7 +1,7 @@
 //! `/api/v1/apps…`: the apps, and changes of one of them.
 
 use super::control::{Control, Refused};
-use groove_common::admin::{Request, Response, Routes, json, plain, segment};
+use groove_common::admin::{Request, Response, Routes, json, plain, query, segment};
 use groove_common::ids::Address;
 use http::StatusCode;
 use serde::Deserialize;
@@ -42,17 +42,24 @@ pub fn routes(control: &Arc<Control>) -> Routes {
                 async move { answer(get.get(&name(&request))) }
             },
         )
-        .put("/api/v1/apps/{name}", "sets an app: the body is its YAML or JSON", move |request| {
-            let set = Arc::clone(&set);
-            async move {
-                match std::str::from_utf8(request.body()) {
-                    Ok(text) => answer(set.set(&name(&request), text).await),
-                    Err(error) => {
-                        plain(StatusCode::UNPROCESSABLE_ENTITY, format!("this is not text: {error}"))
+        .put(
+            "/api/v1/apps/{name}",
+            "sets an app: the body is its YAML or JSON; `?file=` names it in errors",
+            move |request| {
+                let set = Arc::clone(&set);
+                async move {
+                    match std::str::from_utf8(request.body()) {
+                        Ok(text) => {
+                            let (name, file) = (name(&request), query(&request, "file"));
+                            answer(set.set(&name, file.as_deref().unwrap_or(&name), text).await)
+                        }
+                        Err(error) => {
+                            plain(StatusCode::UNPROCESSABLE_ENTITY, format!("this is not text: {error}"))
+                        }
                     }
                 }
-            }
-        })
+            },
+        )
         .delete(
             "/api/v1/apps/{name}",
             "takes an app back that was set; the file's serves again",

@@ -94,7 +94,7 @@ impl Control {
         let state = State { roster, file: Arc::clone(config), given: BTreeMap::new() };
         let control = Self { state: Mutex::new(state), directory, keeper, restarts };
         for (name, text) in kept.apps {
-            let set = control.checked(&name, &text).and_then(|config| {
+            let set = control.checked(&name, &name, &text).and_then(|config| {
                 let mut state = control.state.lock();
                 state.change(&name, Some(&config))?;
                 state.given.insert(name.clone(), config);
@@ -125,14 +125,14 @@ impl Control {
         Ok(())
     }
 
-    /// Sets an app, whether or not there was one of that name.
-    pub async fn set(&self, name: &str, text: &str) -> Result<Value, Refused> {
+    /// Sets an app, whether or not there was one of that name. `file` is what its errors call the text.
+    pub async fn set(&self, name: &str, file: &str, text: &str) -> Result<Value, Refused> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(valid) {
             let why = format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`");
             return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, why));
         }
-        let config = self.checked(name, text)?;
+        let config = self.checked(name, file, text)?;
         let note = Note { app: name.to_owned(), set: Some(text.to_owned()), unset: false, standing: None };
         self.make(note, |state| {
             state.change(name, Some(&config))?;
@@ -145,7 +145,9 @@ impl Control {
 
     /// Takes an app back that was set. One of the file that has its name serves again.
     pub async fn unset(&self, name: &str) -> Result<Value, Refused> {
-        let note = Note { app: name.to_owned(), set: None, unset: true, standing: None };
+        // What was said of it is not for another of that name, some day.
+        let standing = self.state.lock().file.apps.get(name).is_none().then(Standing::default);
+        let note = Note { app: name.to_owned(), set: None, unset: true, standing: standing.clone() };
         self.make(note, |state| {
             let in_file = state.file.apps.get(name).cloned();
             if !state.given.contains_key(name) {
@@ -159,6 +161,7 @@ impl Control {
             }
             state.change(name, in_file.as_ref())?;
             state.given.remove(name);
+            standing.into_iter().for_each(|standing| state.roster.stand(name, standing));
             Ok(json!({ "name": name, "serves_file": in_file.is_some() }))
         })
         .await
@@ -294,7 +297,7 @@ impl Control {
     }
 
     /// The errors of a text, each with its place.
-    fn checked(&self, name: &str, text: &str) -> Result<Arc<config::App>, Refused> {
+    fn checked(&self, name: &str, file: &str, text: &str) -> Result<Arc<config::App>, Refused> {
         let validate = |app: &config::App, issues: &mut Issues| {
             config::check_app(name, app, issues);
             for (index, host) in app.hosts.iter().enumerate() {
@@ -305,7 +308,7 @@ impl Control {
                 }
             }
         };
-        check_entry::<Config, config::App>(name, text, &["apps", name], validate)
+        check_entry::<Config, config::App>(file, text, &["apps", name], validate)
             .map(Arc::new)
             .map_err(|report| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, report.to_string()))
     }

@@ -73,7 +73,9 @@ impl Apps {
         let (answer, said) = match self {
             Self::Set { name, file } => {
                 let text = read(&file)?;
-                (admin.put(&path(&name, ""), text).await?, format!("{name} is set"))
+                let shown = if file == Path::new("-") { "stdin".into() } else { file.to_string_lossy() };
+                let query = format!("?file={}", encoded(&shown));
+                (admin.put(&path(&name, &query), text).await?, format!("{name} is set"))
             }
             Self::Unset { name } => {
                 let answer = admin.delete(&path(&name, "")).await?;
@@ -129,16 +131,21 @@ fn read(file: &Path) -> Result<String, StartError> {
     Ok(text)
 }
 
-/// The path of an app; whatever its name has that a path has not is encoded.
+/// The path of an app.
 fn path(name: &str, below: &str) -> String {
-    let mut path = "/api/v1/apps/".to_owned();
-    for byte in name.bytes() {
+    format!("/api/v1/apps/{}{below}", encoded(name))
+}
+
+/// As it stands in a path or a query.
+fn encoded(text: &str) -> String {
+    let mut path = String::new();
+    for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => path.push(byte.into()),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
-    path + below
+    path
 }
 
 fn table(answer: &Value) -> String {
