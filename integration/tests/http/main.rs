@@ -10,6 +10,7 @@ mod apps;
 mod clients;
 mod faults;
 mod many;
+mod matching;
 mod refusals;
 mod routing;
 mod traffic;

@@ -1,7 +1,6 @@
 //! Tens of thousands of apps, of which a hundred a second change under traffic: what an app takes, when a change is
 //! seen, and that nobody else notices.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 /// Connections that look for a change, so that each worker has some.
-const LOOKS: usize = 8;
+const LOOKS: usize = 4;
+/// Operators at work at once, each with apps of its own.
+const OPERATORS: usize = 8;
+/// Between two requests of a client: what is measured is the way through, not a queue that grows with the machine's load.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Apps that clients ask for: as many as there may be hot ones.
 const ASKED_FOR: usize = 512;
 
@@ -135,14 +138,16 @@ fn proxy_of(apps: usize, servers: Servers) -> Result<(Proxy, usize)> {
     Ok((Proxy::of(Kind::Http).config(&config).open_files_max(16 << 10).start()?, bytes))
 }
 
-/// Clients that ask without a pause until they are told to stop: the time of each answer.
+/// Clients that ask until they are told to stop: the time of each answer.
 fn clients(size: &Size, address: SocketAddr, stop: &Arc<AtomicBool>) -> JoinSet<Result<Vec<Duration>>> {
     let mut set = JoinSet::new();
     for client in 0..size.clients {
         let (stop, apps) = (Arc::clone(stop), size.apps.min(ASKED_FOR));
         set.spawn(async move {
             let (mut wire, mut times, mut app) = (Wire::new(address).await?, Vec::new(), client * 7919);
+            let mut pace = interval(PAUSE);
             while !stop.load(Relaxed) {
+                pace.tick().await;
                 app = (app * 31 + 17) % apps;
                 let begun = Instant::now();
                 let (status, _) = wire.ask("GET", "/", &host(app), "").await?;
@@ -197,23 +202,24 @@ async fn closed(open: Vec<TcpStream>) -> usize {
     lost
 }
 
-/// Changes one app after the other at the wanted pace, and sees when all workers know: from the moment it is asked for.
-async fn changes(
-    size: &Size,
+/// Changes one app after the other, and sees when all workers know: from the moment it is asked for.
+async fn operator(
+    (number, apps): (usize, usize),
+    every: Duration,
     proxy: (SocketAddr, SocketAddr),
     servers: [Servers; 2],
-    stop: &AtomicBool,
+    stop: Arc<AtomicBool>,
 ) -> Result<Vec<Duration>> {
     let mut admin = Wire::new(proxy.1).await?;
-    let mut looks = VecDeque::new();
+    let mut looks = Vec::new();
     for _ in 0..LOOKS {
-        looks.push_back(Wire::new(proxy.0).await?);
+        looks.push(Wire::new(proxy.0).await?);
     }
-    let (mut pace, mut seen, mut app) = (interval(Duration::from_secs(1) / size.per_second), Vec::new(), 0);
+    let own: Vec<usize> = (0..apps).filter(|app| app % OPERATORS == number).collect();
+    let (mut pace, mut seen) = (interval(every), Vec::new());
     while !stop.load(Relaxed) {
         pace.tick().await;
-        app = (app + 7) % size.apps;
-        let turn = (seen.len() / size.apps + 1) % 2;
+        let (app, turn) = (own[seen.len() % own.len()], (seen.len() / own.len() + 1) % 2);
         let begun = Instant::now();
         let text = text(app, servers[turn]);
         let (status, said) =
@@ -226,7 +232,6 @@ async fn changes(
         }
         seen.push(begun.elapsed());
     }
-    seen.sort_unstable();
     Ok(seen)
 }
 
@@ -243,19 +248,17 @@ async fn show(size: Size) -> Result<()> {
     let phase = async |with_changes: bool| -> Result<(Vec<Duration>, Vec<Duration>)> {
         let stop = Arc::new(AtomicBool::new(false));
         let clients = clients(&size, proxy.address(), &stop);
-        let timer = async {
-            tokio::time::sleep(size.time).await;
-            stop.store(true, Relaxed);
-            Ok(())
-        };
-        let seen = async {
-            match with_changes {
-                true => changes(&size, (proxy.address(), proxy.admin()), servers, &stop).await,
-                false => Ok(Vec::new()),
-            }
-        };
-        let (seen, ()) = tokio::try_join!(seen, timer)?;
-        Ok((all(clients).await?, seen))
+        let mut operators = JoinSet::new();
+        for number in (0..OPERATORS).filter(|_| with_changes) {
+            let (every, addresses) = (
+                Duration::from_secs(1) / size.per_second * OPERATORS as u32,
+                (proxy.address(), proxy.admin()),
+            );
+            operators.spawn(operator((number, size.apps), every, addresses, servers, Arc::clone(&stop)));
+        }
+        tokio::time::sleep(size.time).await;
+        stop.store(true, Relaxed);
+        Ok((all(clients).await?, all(operators).await?))
     };
     phase(false).await?;
     let (without, _) = phase(false).await?;

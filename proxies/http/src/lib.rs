@@ -15,6 +15,7 @@ pub mod metrics;
 mod probe;
 pub mod reply;
 pub mod route;
+pub mod rules;
 pub mod session;
 pub mod table;
 pub mod upstream;

@@ -1,6 +1,8 @@
 //! From a request's host, path and method to what serves it. Pure: what is found is the caller's.
 
+use crate::rules::Conditions;
 use foldhash::fast::RandomState;
+use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -80,7 +82,21 @@ pub enum PathMatch {
     Exact(Box<[u8]>),
     /// This path, and every path that goes on after it with a slash. Kept without the final slash.
     Prefix(Box<[u8]>),
+    /// All of the path is what an expression describes.
+    Regex(Pattern),
 }
+
+/// An expression. Two that are written alike are the same.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
 
 impl PathMatch {
     /// Reads `/login`, `/api/*` or `/*`.
@@ -102,17 +118,27 @@ impl PathMatch {
     fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
+            Self::Regex(pattern) => pattern.0.is_match(path),
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/')),
         }
     }
 
-    /// Exact before prefix, long before short.
-    fn precedence(&self) -> (bool, usize) {
+    /// How much of a path the match takes up that a rewrite may replace.
+    pub fn prefix_len(&self) -> usize {
         match self {
-            Self::Exact(path) => (true, path.len()),
-            Self::Prefix(path) => (false, path.len()),
+            Self::Exact(path) | Self::Prefix(path) => path.len(),
+            Self::Regex(_) => 0,
+        }
+    }
+
+    /// Exact before expression before prefix, long before short.
+    fn precedence(&self) -> (u8, usize) {
+        match self {
+            Self::Exact(path) => (2, path.len()),
+            Self::Regex(pattern) => (1, pattern.0.as_str().len()),
+            Self::Prefix(path) => (0, path.len()),
         }
     }
 }
@@ -129,7 +155,15 @@ struct Rule<T> {
     path: PathMatch,
     /// Any, if empty.
     methods: Vec<Box<[u8]>>,
+    conditions: Option<Box<Conditions>>,
     target: T,
+}
+
+impl<T> Rule<T> {
+    fn weight(&self) -> impl Ord + use<T> {
+        let conditions = self.conditions.as_ref().map(|conditions| conditions.precedence());
+        (self.path.precedence(), !self.methods.is_empty(), conditions.unwrap_or_default())
+    }
 }
 
 impl<T> Paths<T> {
@@ -138,22 +172,29 @@ impl<T> Paths<T> {
         Self { rules: Vec::new(), otherwise }
     }
 
-    /// Adds a rule. Among rules that match, an exact path wins over a prefix, a longer over a shorter, one that names
-    /// methods over one that does not, and then the one that was added first.
-    pub fn insert(&mut self, path: PathMatch, methods: Vec<Box<[u8]>>, target: T) {
-        let weight = |rule: &Rule<T>| (rule.path.precedence(), !rule.methods.is_empty());
-        let rule = Rule { path, methods, target };
-        let at = self.rules.partition_point(|other| weight(other) >= weight(&rule));
+    /// Adds a rule. Among rules that match, an exact path wins over an expression and that over a prefix, a longer over a
+    /// shorter, one that names methods over one that does not, one with more headers over one with fewer, then query
+    /// parameters, then cookies, and then the one that was added first (Gateway API's order, where it has one).
+    pub fn insert(
+        &mut self,
+        path: PathMatch,
+        methods: Vec<Box<[u8]>>,
+        conditions: Option<Box<Conditions>>,
+        target: T,
+    ) {
+        let rule = Rule { path, methods, conditions, target };
+        let at = self.rules.partition_point(|other| other.weight() >= rule.weight());
         self.rules.insert(at, rule);
     }
 
-    /// What serves a request.
-    pub fn find(&self, method: &[u8], path: &[u8]) -> &T {
+    /// What serves a request. `hold` says whether it meets a rule's conditions.
+    pub fn find(&self, method: &[u8], path: &[u8], hold: impl Fn(&Conditions) -> bool) -> &T {
         self.rules
             .iter()
             .find(|rule| {
                 rule.path.matches(path)
                     && (rule.methods.is_empty() || rule.methods.iter().any(|allowed| **allowed == *method))
+                    && rule.conditions.as_ref().is_none_or(|conditions| hold(conditions))
             })
             .map_or(&self.otherwise, |rule| &rule.target)
     }
@@ -179,11 +220,11 @@ mod tests {
     fn the_most_exact_path_wins() {
         let mut paths = Paths::new("default");
         let rule = |text: &str| PathMatch::parse(text).expect("a valid path");
-        paths.insert(rule("/api/*"), vec![], "api");
-        paths.insert(rule("/api/*"), vec![b"POST".as_slice().into()], "api writes");
-        paths.insert(rule("/api/v2/*"), vec![], "v2");
-        paths.insert(rule("/api/v2"), vec![], "v2 itself");
-        paths.insert(rule("/only"), vec![b"PUT".as_slice().into()], "put");
+        paths.insert(rule("/api/*"), vec![], None, "api");
+        paths.insert(rule("/api/*"), vec![b"POST".as_slice().into()], None, "api writes");
+        paths.insert(rule("/api/v2/*"), vec![], None, "v2");
+        paths.insert(rule("/api/v2"), vec![], None, "v2 itself");
+        paths.insert(rule("/only"), vec![b"PUT".as_slice().into()], None, "put");
         for (method, path, want) in [
             ("GET", "/", "default"),
             ("GET", "/api", "api"),
@@ -196,7 +237,7 @@ mod tests {
             ("PUT", "/only", "put"),
             ("PUT", "/only/", "default"),
         ] {
-            assert_eq!(*paths.find(method.as_bytes(), path.as_bytes()), want, "{method} {path}");
+            assert_eq!(*paths.find(method.as_bytes(), path.as_bytes(), |_| true), want, "{method} {path}");
         }
     }
 
@@ -206,5 +247,50 @@ mod tests {
             assert!(PathMatch::parse(text).is_err(), "{text}");
         }
         assert_eq!(PathMatch::parse("/*"), Ok(PathMatch::Prefix((*b"").into())));
+    }
+
+    #[test]
+    fn the_order_is_gateway_apis() {
+        let conditions = |text: &str| {
+            let matches = serde_json::from_str(text).expect("a match");
+            Conditions::new(&matches).expect("good expressions").map(Box::new)
+        };
+        let rule = |text: &str| PathMatch::parse(text).expect("a valid path");
+        let regex =
+            |text: &str| PathMatch::Regex(Pattern(crate::rules::pattern(text).expect("an expression")));
+        let mut paths = Paths::new("default");
+        let get = || vec![b"GET".as_slice().into()];
+        paths.insert(rule("/a/*"), vec![], None, "prefix");
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"cookies": {"a": "1"}}"#), "cookie");
+        paths.insert(
+            rule("/a/*"),
+            vec![],
+            conditions(r#"{"query": {"a": "1"}, "cookies": {"a": "1"}}"#),
+            "query",
+        );
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1"}}"#), "header");
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1", "b": "1"}}"#), "two headers");
+        paths.insert(rule("/a/*"), get(), None, "method");
+        paths.insert(rule("/a/b/*"), vec![], None, "longer");
+        paths.insert(regex("/a/[a-z]+"), vec![], None, "expression");
+        paths.insert(rule("/a/b"), vec![], None, "exact");
+        paths.insert(rule("/a/b"), vec![], None, "exact again");
+        let order: Vec<_> = paths.rules.iter().map(|rule| rule.target).collect();
+        let want = [
+            "exact",
+            "exact again",
+            "expression",
+            "longer",
+            "method",
+            "two headers",
+            "header",
+            "query",
+            "cookie",
+            "prefix",
+        ];
+        assert_eq!(order, want);
+        assert_eq!(*paths.find(b"GET", b"/a/c", |_| true), "expression");
+        assert_eq!(*paths.find(b"GET", b"/a/1", |_| true), "method");
+        assert_eq!(*paths.find(b"PUT", b"/a/1", |_| false), "prefix");
     }
 }

@@ -4,9 +4,10 @@
 use crate::apps::Stand;
 use crate::config::{self, Config};
 use crate::metrics::AppMetrics;
-use crate::route::{PathMatch, Paths};
+use crate::route::{PathMatch, Paths, Pattern};
+use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
 use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
-use crate::wire::{Edits, Limits};
+use crate::wire::{Edits, Limits, RequestHead};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
 use ipnet::IpNet;
@@ -66,14 +67,39 @@ pub struct App {
     pub retries: u32,
     /// What an operator says of it.
     pub stand: Stand,
-    paths: Paths<Target>,
+    paths: Paths<Choice>,
     /// Another has taken its place, or none.
     is_retired: AtomicBool,
+}
+
+/// Targets that share a route's requests; mostly one.
+#[derive(Debug)]
+struct Choice {
+    target: Target,
+    /// By weight, if there are several.
+    shares: Box<[(u32, Target)]>,
+}
+
+impl Choice {
+    fn pick(&self, dice: impl FnOnce() -> f64) -> &Target {
+        if self.shares.is_empty() {
+            return &self.target;
+        }
+        let total: u32 = self.shares.iter().map(|(weight, _)| weight).sum();
+        let mut roll = f64::from(total) * dice();
+        let chosen = self.shares.iter().find(|(weight, _)| {
+            roll -= f64::from(*weight);
+            roll < 0.0
+        });
+        chosen.map_or(&self.target, |(_, target)| target)
+    }
 }
 
 /// What serves a request, and what is edited on its way.
 #[derive(Debug)]
 pub struct Target {
+    /// What else is done. Most routes do nothing else.
+    pub action: Option<Box<Action>>,
     /// The servers.
     pub upstream: Arc<Upstream>,
     /// Edits to the request.
@@ -131,24 +157,33 @@ impl App {
         let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
-        let mut paths =
-            Paths::new(Target { upstream: Arc::clone(&own), request: request.clone(), reply: reply.clone() });
+        let mut paths = Paths::new(Choice {
+            target: Target {
+                action: None,
+                upstream: Arc::clone(&own),
+                request: request.clone(),
+                reply: reply.clone(),
+            },
+            shares: Box::default(),
+        });
         for route in &app.routes {
-            let upstream = match &route.cluster {
-                Some(cluster) => {
-                    let servers =
-                        app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
-                    upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
-                }
-                None => Arc::clone(&own),
+            let mut target = |cluster: Option<&String>| {
+                let upstream = match cluster {
+                    Some(cluster) => {
+                        let servers =
+                            app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
+                        upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
+                    }
+                    None => Arc::clone(&own),
+                };
+                Target::build(route, upstream, &request, &reply)
             };
-            let target = Target {
-                upstream,
-                request: request.then(&edits(&route.request_headers)),
-                reply: reply.then(&edits(&route.response_headers)),
-            };
+            let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
+            let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
+            let choice = Choice { target: target(route.cluster.as_ref())?, shares };
             let methods = route.matches.methods.iter().map(|method| method.as_bytes().into()).collect();
-            paths.insert(PathMatch::parse(&route.matches.path)?, methods, target);
+            let conditions = Conditions::new(&route.matches)?.map(Box::new);
+            paths.insert(path(&route.matches)?, methods, conditions, choice);
         }
         let (upstreams, changes) = upstreams.finish();
         let (registry, label) = (Arc::clone(ground), Arc::clone(name));
@@ -195,9 +230,39 @@ impl App {
         self.is_retired.load(Ordering::Acquire)
     }
 
-    /// What serves a request of this app.
-    pub fn target(&self, method: &[u8], path: &[u8]) -> &Target {
-        self.paths.find(method, path)
+    /// What serves a request of this app. `dice` are thrown where several share a route.
+    pub fn target(&self, head: &RequestHead<'_>, dice: impl FnOnce() -> f64) -> &Target {
+        self.paths.find(head.method, head.path(), |conditions| conditions.hold(head)).pick(dice)
+    }
+}
+
+impl Target {
+    fn build(
+        route: &config::Route,
+        upstream: Arc<Upstream>,
+        request: &Edits,
+        reply: &Edits,
+    ) -> Result<Self, StartError> {
+        let matched = path(&route.matches)?.prefix_len();
+        let rewrite = route.rewrite.as_ref();
+        let host = rewrite.and_then(|it| it.host.as_deref()).map(|host| ("Host", host));
+        let request = request.then(&Edits::new([], host, [])).then(&edits(&route.request_headers));
+        let reply = reply.then(&edits(&route.response_headers));
+        let redirect = route.redirect.as_ref().map(|redirect| Answer::redirect(redirect, matched));
+        let action = Action {
+            rewrite: rewrite.and_then(|it| Place::new(it.path.as_deref(), it.prefix.as_deref(), matched)),
+            answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
+            cors: route.cors.as_ref().map(|cors| Cors::new(cors, &reply)),
+        };
+        Ok(Self { action: action.is_some().then(|| Box::new(action)), upstream, request, reply })
+    }
+}
+
+/// Which paths a match means.
+fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
+    match &matches.path_regex {
+        Some(regex) => Ok(PathMatch::Regex(Pattern(pattern(regex)?))),
+        None => Ok(PathMatch::parse(&matches.path)?),
     }
 }
 

@@ -1,11 +1,14 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+mod routing;
+mod routing_check;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use check::one as check_app;
+pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
 pub use state::State;
 
 use groove_common::config::{
@@ -218,6 +221,21 @@ pub struct Route {
     /// Which of the app's `clusters` serves them; its own endpoints if left out.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// Clusters that share the requests by weight, instead of one.
+    #[serde(default)]
+    pub split: Vec<Share>,
+    /// Send the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    /// Answer this, without a server.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Ask the server for something else than the client did.
+    #[serde(default)]
+    pub rewrite: Option<Rewrite>,
+    /// Which pages of other origins may read the replies.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// Edits to the request, after the app's.
     #[serde(default)]
     pub request_headers: Headers,
@@ -231,10 +249,27 @@ pub struct Route {
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// `/login` for this path alone, `/api/*` for `/api` and all below it, `/*` for all.
+    #[serde(default = "every_path")]
     pub path: String,
+    /// Instead of `path`: an expression that has to match all of the path.
+    #[serde(default)]
+    pub path_regex: Option<String>,
     /// Methods, in capitals; all if left out.
     #[serde(default)]
     pub methods: Vec<String>,
+    /// Headers that the request has to have, by name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, ValueMatch>,
+    /// Parameters of the query that it has to have, by name; of several the first counts.
+    #[serde(default)]
+    pub query: BTreeMap<String, ValueMatch>,
+    /// Cookies that it has to have, by name.
+    #[serde(default)]
+    pub cookies: BTreeMap<String, ValueMatch>,
+}
+
+fn every_path() -> String {
+    "/*".to_owned()
 }
 
 /// Edits to a head: removed first, then set, then added.

@@ -8,10 +8,11 @@ use crate::apps::Seat;
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
+use crate::rules::{Action, Manner};
 use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -101,6 +102,8 @@ pub(super) struct Begun<'v> {
     seat: &'v Seat,
     pub(super) app: &'v App,
     target: &'v Target,
+    /// To the reply.
+    edits: &'v Edits,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
     incoming: BytesMut,
@@ -109,9 +112,19 @@ pub(super) struct Begun<'v> {
 }
 
 /// A request that no server gets to see.
-struct Refused {
-    error: Error,
-    audience: Audience,
+enum Early {
+    /// It cannot be served.
+    Refused { error: Error, audience: Audience },
+    /// The route itself is the answer.
+    Answered(Box<Answered>),
+}
+
+/// An answer that no server was asked for.
+struct Answered {
+    out: BytesMut,
+    close: bool,
+    /// The client still sends its body.
+    lingers: bool,
 }
 
 impl Session {
@@ -150,7 +163,11 @@ impl Session {
         let seat = OnceCell::new();
         let mut begun = match self.begin(&view, &seat, length) {
             Ok(begun) => begun,
-            Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Early::Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Early::Answered(answered)) => {
+                let Answered { mut out, close, lingers } = *answered;
+                return Box::pin(self.answer(&mut out, close, lingers)).await;
+            }
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -233,12 +250,14 @@ impl Session {
         view: &View,
         place: &'v OnceCell<Rc<Seat>>,
         length: usize,
-    ) -> Result<Begun<'v>, Refused> {
+    ) -> Result<Begun<'v>, Early> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields)
-            .map_err(|error| Refused { error: Error::Request(error), audience: Audience::default() })?;
+        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| Early::Refused {
+            error: Error::Request(error),
+            audience: Audience::default(),
+        })?;
         let asked = Asked::of(&head);
         let framing = head.framing;
         let mut audience = Audience {
@@ -255,9 +274,22 @@ impl Session {
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused { error, audience });
+                return Err(Early::Refused { error, audience });
             }
         };
+        let (mut edits, mut head, rewritten) = (&target.reply, head, OnceCell::new());
+        if let Some(action) = &target.action {
+            if let Some(answered) = self.answered(&head, action, seat, audience.close, &table.limits) {
+                drop(fields);
+                self.inbox.advance(answered.1);
+                return Err(Early::Answered(Box::new(answered.0)));
+            }
+            edits = action.cors.as_ref().map_or(edits, |cors| cors.edits(&head));
+            if let Some(place) = &action.rewrite {
+                let target = rewritten.get_or_init(|| place.of(head.target));
+                head = RequestHead { target, ..head };
+            }
+        }
         let mut out = self.worker.take_buffer();
         let hop = render::Hop {
             client: self.client.as_bytes(),
@@ -277,7 +309,7 @@ impl Session {
             // What is there of the body goes with the head, in one piece.
             let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
             if let Err(fault) = taken {
-                return Err(Refused { error: fault.into(), audience });
+                return Err(Early::Refused { error: fault.into(), audience });
             }
         }
         let at = Instant::now();
@@ -286,6 +318,7 @@ impl Session {
             ended: at,
             seat,
             app: &seat.app,
+            edits,
             target,
             exchange,
             outgoing: Outgoing::new(out),
@@ -294,6 +327,41 @@ impl Session {
             reply: BytesMut::new(),
             audience,
         })
+    }
+
+    /// What a route itself answers, if it does, and how much of what came was the request.
+    fn answered(
+        &self,
+        head: &RequestHead<'_>,
+        action: &Action,
+        seat: &Seat,
+        close: bool,
+        limits: &Limits,
+    ) -> Option<(Answered, usize)> {
+        let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
+        if preflight.is_none() && action.answer.is_none() {
+            return None;
+        }
+        let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
+        let close = close || body.is_none() || self.conn.drain.is_draining();
+        let manner = Manner { close, is_http10: head.version == Version::Http10 };
+        let mut out = BytesMut::new();
+        let status = match (preflight, &action.answer) {
+            (Some(cors), _) => {
+                cors.write(head, manner, &mut out);
+                204
+            }
+            (None, answer) => {
+                let answer = answer.as_ref()?;
+                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
+                answer.write(head, self.scheme, lines, manner, &mut out);
+                answer.status()
+            }
+        };
+        seat.app.metrics.answered(status, Duration::ZERO);
+        self.record_early(head.raw, seat, status);
+        let taken = head.raw.len() + body.unwrap_or_default();
+        Some((Answered { out, close, lingers: body.is_none() }, taken))
     }
 
     /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
@@ -337,7 +405,7 @@ impl Session {
             reply: &mut begun.reply,
             worker: &self.worker,
             table: &view.table,
-            edits: &begun.target.reply,
+            edits: begun.edits,
             request_edits: &begun.target.request,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
@@ -429,15 +497,21 @@ fn route<'v>(
     if let Some(error) = seat.app.stand.refusal(&seat.app.name) {
         return Err(error);
     }
-    Ok((seat, seat.app.target(head.method, head.path())))
+    Ok((seat, seat.app.target(head, || worker.dice().unit())))
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.
 fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
-    let mut body = Body::new(framing);
-    match body.advance(inbox, limits, |_| {}) {
-        Ok(taken) => inbox.advance(taken),
-        Err(_) => return false,
+    match whole_body(framing, inbox, limits) {
+        Some(taken) => inbox.advance(taken),
+        None => return false,
     }
-    body.is_done()
+    true
+}
+
+/// How long a request's body is, if all of it is there.
+fn whole_body(framing: Framing, bytes: &[u8], limits: &Limits) -> Option<usize> {
+    let mut body = Body::new(framing);
+    let taken = body.advance(bytes, limits, |_| {}).ok()?;
+    body.is_done().then_some(taken)
 }
