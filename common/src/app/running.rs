@@ -245,12 +245,11 @@ impl<P: Proxy> Running<P> {
             let tls = if listener.tls { "TLS" } else { "plain" };
             info!(name = %listener.name, "listening on {} ({tls})", listener.address);
         }
-        let status = self.state.proxy.status();
-        let clusters = status.get("clusters").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        if let Some(more) = clusters.len().checked_sub(ANNOUNCED_MAX).filter(|more| *more > 0) {
-            info!("{} clusters, {more} of them not told here", clusters.len());
+        let (count, clusters) = self.state.proxy.clusters(ANNOUNCED_MAX);
+        if count > clusters.len() {
+            info!("{count} clusters, of which these are the first");
         }
-        for cluster in clusters.iter().take(ANNOUNCED_MAX) {
+        for cluster in &clusters {
             let text = |field| cluster.get(field).and_then(Value::as_str).unwrap_or_default();
             let (name, source) = (text("name"), text("source"));
             match cluster.get("endpoints").and_then(Value::as_array).map_or(0, Vec::len) {

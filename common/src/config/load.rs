@@ -22,9 +22,6 @@ use super::{Document, Issues, Report, semantics};
 /// The largest file that is read.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
-/// Texts from this size on are read on a thread of their own.
-const OWN_THREAD_BYTES_MIN: usize = 256 << 10;
-
 /// A configuration that holds.
 #[derive(Debug, Clone)]
 pub struct Loaded<D> {
@@ -168,21 +165,9 @@ impl<'t> Input<'t> {
         }
     }
 
-    /// The tree is many times as large as the text, and soon gone. A thread of its own takes its memory from elsewhere
-    /// than what stays, so that the system gets it back.
-    fn tree(&self) -> (Option<Node>, Vec<Problem>) {
-        let parse = || {
-            let mut problems = Vec::new();
-            (tree::parse(self.text, &mut problems), problems)
-        };
-        if self.text.len() < OWN_THREAD_BYTES_MIN {
-            return parse();
-        }
-        std::thread::scope(|scope| scope.spawn(parse).join()).unwrap_or_else(|_| parse())
-    }
-
     fn parse<T: DeserializeOwned>(&self, schema: &Json, own: OwnFormats) -> Parsed<T> {
-        let (tree, mut problems) = self.tree();
+        let mut problems = Vec::new();
+        let tree = tree::parse(self.text, &mut problems);
         let shape = Shape::root(schema);
         // What the tree left out, the walk does not see: secrets in it are found by their keys.
         let mut secrets =

@@ -87,6 +87,10 @@ impl Proxy for Http {
         self.apps.status()
     }
 
+    fn clusters(&self, at_most: usize) -> (usize, Vec<Value>) {
+        self.apps.clusters(at_most)
+    }
+
     fn routes(self: &Arc<Self>) -> admin::Routes {
         apps::api::routes(&self.apps)
     }

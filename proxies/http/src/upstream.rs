@@ -181,12 +181,10 @@ impl<'a> Upstreams<'a> {
                     (Arc::clone(self.ground), Arc::clone(&name), Arc::clone(self.config));
                 let named: Option<Box<str>> = named.map(Into::into);
                 LazyLock::new(Box::new(move || {
-                    let health = named.as_ref().and_then(|it| config.clusters.get(&**it));
-                    let (endpoints, health) = match health {
-                        Some(cluster) => (&cluster.endpoints, &cluster.health),
-                        None => (&config.endpoints, &config.health),
-                    };
-                    Cluster::of_list(&*name, endpoints, health, Arc::new(ConnectProber), &ground.runtime)
+                    let cluster = named.as_ref().and_then(|it| config.clusters.get(&**it));
+                    let endpoints = cluster.map_or(&config.endpoints, |cluster| &cluster.endpoints);
+                    let (health, prober) = (Health::default(), Arc::new(ConnectProber));
+                    Cluster::of_list(&*name, endpoints, &health, prober, &ground.runtime)
                 }) as Make<_>)
             }
             None => begun(Cluster::start(

@@ -249,6 +249,13 @@ impl Control {
         json!({ "apps": apps, "clusters": clusters })
     }
 
+    /// How many clusters there are, and the status of the first.
+    pub fn clusters(&self, at_most: usize) -> (usize, Vec<Value>) {
+        let state = self.state.lock();
+        let all = || state.roster.apps().flat_map(|app| &app.upstreams);
+        (all().count(), all().take(at_most).map(|upstream| upstream.status()).collect())
+    }
+
     async fn stand(
         &self,
         name: &str,

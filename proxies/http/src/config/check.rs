@@ -119,7 +119,8 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 
 fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
-    servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_deref(), issues);
+    let health = app.health.as_deref().cloned().unwrap_or_default();
+    servers(&path, &app.endpoints, &health, app.health_path.as_deref(), app.tls.as_deref(), issues);
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(

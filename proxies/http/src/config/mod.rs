@@ -149,8 +149,8 @@ pub struct App {
     /// Where its servers are.
     pub endpoints: Endpoints,
     /// How their health is known.
-    #[serde(default)]
-    pub health: Health,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<Health>>,
     /// The path that active probes GET; any status below 500 is healthy. Left out, a probe only connects.
     #[serde(default)]
     pub health_path: Option<String>,
@@ -183,7 +183,7 @@ impl App {
     pub fn servers(&self) -> Cluster {
         Cluster {
             endpoints: self.endpoints.clone(),
-            health: self.health.clone(),
+            health: self.health.as_deref().cloned().unwrap_or_default(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
         }
