@@ -75,6 +75,16 @@ impl Client {
         self.json(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// PUT of a text, the answer as JSON.
+    pub async fn put(&self, path: &str, body: String) -> Result<Value, ClientError> {
+        self.json(Method::PUT, path, Bytes::from(body)).await
+    }
+
+    /// DELETE, the answer as JSON.
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.json(Method::DELETE, path, Bytes::new()).await
+    }
+
     async fn json(&self, method: Method, path: &str, body: Bytes) -> Result<Value, ClientError> {
         let answer = self.send(method, path, body).await?;
         serde_json::from_slice(&answer).map_err(|error| self.broken(error))

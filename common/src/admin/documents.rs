@@ -12,7 +12,7 @@ pub(super) fn front_page(name: &str, routes: &Routes) -> String {
     for route in &routes.routes {
         let (method, path) = (route.method.as_str(), route.path);
         let shown = match method {
-            "GET" => format!("<a href=\"{path}\">{path}</a>"),
+            "GET" if !path.contains('{') => format!("<a href=\"{path}\">{path}</a>"),
             _ => path.to_owned(),
         };
         let row = format!("<tr><td>{method}</td><td>{shown}</td><td>{}</td></tr>\n", escape(route.about));
@@ -46,6 +46,12 @@ pub(super) fn open_api(name: &str, routes: &Routes) -> Value {
         let mut operation = Map::new();
         operation.insert("summary".to_owned(), json!(route.about));
         operation.insert("responses".to_owned(), responses);
+        let named = route.path.split('/').filter_map(|it| it.strip_prefix('{')?.strip_suffix('}'));
+        let parameter = |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+        let parameters: Vec<Value> = named.map(parameter).collect();
+        if !parameters.is_empty() {
+            operation.insert("parameters".to_owned(), Value::Array(parameters));
+        }
         if route.is_open {
             operation.insert("security".to_owned(), json!([]));
         }

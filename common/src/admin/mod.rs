@@ -8,7 +8,7 @@ mod server;
 use tokio::sync::oneshot;
 
 pub use client::{Client, ClientError, Lines};
-pub use routes::{Body, Request, Response, Routes, json, plain, respond, stream};
+pub use routes::{Body, Request, Response, Routes, json, plain, query, respond, segment, stream};
 pub use server::{Change, Server};
 
 /// The type of the metrics' text.

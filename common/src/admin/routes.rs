@@ -70,6 +70,53 @@ pub(super) struct Route {
     pub(super) is_open: bool,
 }
 
+impl Route {
+    /// Whether it answers a path. A segment of its own path in braces stands for any segment.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        if !self.path.contains('{') {
+            return self.path == path;
+        }
+        let (mut own, mut given) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (own.next(), given.next()) {
+                (None, None) => return true,
+                (Some(own), Some(given)) if own.starts_with('{') && !given.is_empty() || own == given => {}
+                (Some(_) | None, _) => return false,
+            }
+        }
+    }
+}
+
+/// A segment of the path of a request, decoded: of `/api/v1/apps/shop`, which begins with a slash, the third is `shop`.
+pub fn segment(request: &Request, index: usize) -> Option<String> {
+    decoded(request.uri().path().split('/').nth(index + 1)?)
+}
+
+/// A parameter of the query of a request, decoded.
+pub fn query(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = request.uri().query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(given, _)| *given == name).and_then(|(_, value)| decoded(value))
+}
+
+/// What `%` and two digits stand for.
+fn decoded(written: &str) -> Option<String> {
+    let (mut decoded, mut rest) = (Vec::with_capacity(written.len()), written.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| *first == b'%').and_then(|it| std::str::from_utf8(it).ok());
+        match digits.map(|digits| u8::from_str_radix(digits, 16)) {
+            Some(byte) => {
+                decoded.push(byte.ok()?);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
 /// The paths that are answered, in the order of the front page.
 #[derive(Clone, Default)]
 pub struct Routes {
@@ -127,6 +174,34 @@ impl Routes {
         F: Future<Output = Response> + Send + 'static,
     {
         self.route(Method::POST, path, about, handler)
+    }
+
+    /// Answers PUT on `path`; `about` is a line for people.
+    #[must_use]
+    pub fn put<F>(
+        self,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        self.route(Method::PUT, path, about, handler)
+    }
+
+    /// Answers DELETE on `path`; `about` is a line for people.
+    #[must_use]
+    pub fn delete<F>(
+        self,
+        path: &'static str,
+        about: &'static str,
+        handler: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        self.route(Method::DELETE, path, about, handler)
     }
 
     fn route<F>(

@@ -231,7 +231,7 @@ impl Site {
 
     fn find(&self, method: &Method, path: &str) -> Result<&Route, StatusCode> {
         let mut missing = StatusCode::NOT_FOUND;
-        for route in self.routes.routes.iter().filter(|route| route.path == path) {
+        for route in self.routes.routes.iter().filter(|route| route.takes(path)) {
             if route.method == *method {
                 return Ok(route);
             }

@@ -121,6 +121,14 @@ pub trait Proxy: Sized + Send + Sync + 'static {
     /// `{"clusters": [...], "pools": [...]}`: lists of flat objects, which `status` prints as tables.
     fn status(&self) -> serde_json::Value;
 
+    /// How many clusters there are, and so many of them at the most as [`Self::status`] has them: for the log at the
+    /// start.
+    fn clusters(&self, at_most: usize) -> (usize, Vec<serde_json::Value>) {
+        let status = self.status();
+        let all = status.get("clusters").and_then(serde_json::Value::as_array);
+        (all.map_or(0, Vec::len), all.into_iter().flatten().take(at_most).cloned().collect())
+    }
+
     /// Its own routes on the admin server.
     fn routes(self: &Arc<Self>) -> admin::Routes {
         admin::Routes::new()

@@ -68,7 +68,7 @@ impl<D: Document> Reloader<D> {
     ) {
         let cause = attempt.cause;
         let taken = attempt.outcome.map_err(|report| report.to_string()).and_then(|loaded| {
-            let changes = config::difference(&*running.config(), &loaded.document);
+            let changes = loaded.document.changes(&running.config());
             running.reload(loaded.document).map_err(|error| error.to_string())?;
             Ok(changes.iter().map(ToString::to_string).collect::<Vec<_>>())
         });

@@ -26,6 +26,9 @@ use crate::telemetry::{AccessLog, Registry};
 /// Sessions that were cut have this long to be dropped by their workers.
 const CUT_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Clusters that the log names at the start.
+const ANNOUNCED_MAX: usize = 64;
+
 /// A started proxy. Dropped, its sessions end with the runtime.
 pub struct Running<P: Proxy> {
     pub(super) state: Arc<State<P>>,
@@ -242,8 +245,11 @@ impl<P: Proxy> Running<P> {
             let tls = if listener.tls { "TLS" } else { "plain" };
             info!(name = %listener.name, "listening on {} ({tls})", listener.address);
         }
-        let status = self.state.proxy.status();
-        for cluster in status.get("clusters").and_then(Value::as_array).into_iter().flatten() {
+        let (count, clusters) = self.state.proxy.clusters(ANNOUNCED_MAX);
+        if count > clusters.len() {
+            info!("{count} clusters, of which these are the first");
+        }
+        for cluster in &clusters {
             let text = |field| cluster.get(field).and_then(Value::as_str).unwrap_or_default();
             let (name, source) = (text("name"), text("source"));
             match cluster.get("endpoints").and_then(Value::as_array).map_or(0, Vec::len) {

@@ -34,7 +34,7 @@ pub enum Endpoints {
     /// Asked of DNS, again and again.
     Dns(Dns),
     /// Asked of a server that speaks ElastiCache's auto discovery, again and again.
-    Elasticache(Elasticache),
+    Elasticache(Box<Elasticache>),
     /// A file with a list of endpoints, watched.
     File(InputFile),
     /// No server at all: the proxy's own store. Only where the proxy has one.
@@ -347,7 +347,7 @@ impl<'de> Visitor<'de> for EndpointsVisitor {
         };
         let endpoints = match kind.as_str() {
             "dns" => Endpoints::Dns(map.next_value()?),
-            "elasticache" => Endpoints::Elasticache(map.next_value()?),
+            "elasticache" => Endpoints::Elasticache(Box::new(map.next_value()?)),
             "file" => Endpoints::File(map.next_value()?),
             "embedded" => Endpoints::Embedded(map.next_value()?),
             _ => return Err(A::Error::unknown_variant(&kind, &["dns", "elasticache", "file", "embedded"])),
@@ -364,7 +364,7 @@ impl Serialize for Endpoints {
         match self {
             Self::Static(list) => serializer.collect_seq(list),
             Self::Dns(dns) => serializer.collect_map([("dns", dns)]),
-            Self::Elasticache(source) => serializer.collect_map([("elasticache", source)]),
+            Self::Elasticache(source) => serializer.collect_map([("elasticache", &**source)]),
             Self::File(path) => serializer.collect_map([("file", path)]),
             Self::Embedded(store) => serializer.collect_map([("embedded", store)]),
         }

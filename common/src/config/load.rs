@@ -61,6 +61,33 @@ pub fn read<T: DeserializeOwned + JsonSchema>(path: &Path) -> Result<T, Report> 
     }
 }
 
+/// Checks a text that is one entry of a document, `at` its path there, as strictly as the whole: an app that comes over
+/// the admin API. `validate` is told the entry and says what it finds at the paths of the whole document.
+pub fn check_entry<D: Document, T: DeserializeOwned + JsonSchema>(
+    name: &str,
+    text: &str,
+    at: &[&str],
+    validate: impl FnOnce(&T, &mut Issues),
+) -> Result<T, Report> {
+    let input = Input { name: name.to_owned(), folder: PathBuf::new(), text };
+    let mut parsed = input.parse::<T>(&schemars::schema_for!(T).to_value(), D::format);
+    if let (Some(entry), Some(tree)) = (&parsed.value, &parsed.tree) {
+        let mut issues = Issues::default();
+        validate(entry, &mut issues);
+        let below = |mut issue: Issue| {
+            issue.path.drain(..at.len().min(issue.path.len()));
+            issue
+        };
+        let found = issues.found.into_iter().map(below);
+        let sound = found.filter(|issue| !rests_on_stand_in(issue, &parsed.repaired));
+        parsed.problems.extend(sound.map(|issue| input.located(issue, tree)));
+    }
+    match parsed.value.take() {
+        Some(entry) if parsed.problems.is_empty() => Ok(entry),
+        _ => Err(parsed.report(name, text)),
+    }
+}
+
 /// The JSON Schema of a document, for editors.
 pub fn schema<D: Document>() -> Json {
     let mut schema = schemars::schema_for!(D);

@@ -56,7 +56,7 @@ pub use difference::{Change, difference};
 pub use endpoints::{Dns, Elasticache, Embedded, EmbeddedDisk, Endpoint, EndpointRole, Endpoints};
 pub use files::{CertificateFile, InputFile, KeyFile};
 pub(crate) use folders::Folders;
-pub use load::{Loaded, check_text, load, read, schema};
+pub use load::{Loaded, check_entry, check_text, load, read, schema};
 pub use report::{Finding, Issues, Report};
 pub use secret::Secret;
 pub use sections::{
@@ -76,6 +76,11 @@ pub trait Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 's
     /// Listeners, admin and log are checked already; the proxy calls [`Endpoints::check`],
     /// [`Health::check`] and [`ClientTls::check`] for those it holds, and adds its own.
     fn validate(&self, issues: &mut Issues);
+
+    /// What changed from `old` to this. A document of many parts compares them before it writes any of them out.
+    fn changes(&self, old: &Self) -> Vec<Change> {
+        difference(old, self)
+    }
 
     /// Tests a text of a `format` that only this document has (`#[schemars(extend("format" = "host-pattern"))]`),
     /// so that each such text that is wrong is found, and not only the first. The error says what to write.

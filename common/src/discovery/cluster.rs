@@ -1,6 +1,6 @@
 //! The servers behind one name: sources, probes and reports come in, snapshots go out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +16,14 @@ use tracing::{info, warn};
 
 use crate::config;
 use crate::health::{Change, Verdict};
-use crate::ids::EndpointId;
+use crate::ids::{Address, EndpointId};
 
 use super::clock::{Clock, fresh_dice};
 use super::endpoint::{Endpoint, Outcome};
 use super::probe::{self, ProbeError, ProbeTimes, Prober};
 use super::registry::{Registry, Rules};
 use super::snapshot::Snapshot;
-use super::source::{Found, Source, SourceError, from_config};
+use super::source::{Found, Source, SourceError, Static, from_config};
 use super::status::ClusterStatus;
 use super::welcome::{self, Welcome, Welcomed};
 
@@ -113,6 +113,26 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// As [`Cluster::start`] for a list, which cannot fail. Of any other source nothing is known.
+    pub fn of_list(
+        name: impl Into<String>,
+        endpoints: &config::Endpoints,
+        health: &config::Health,
+        prober: Arc<dyn Prober>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let list = match endpoints {
+            config::Endpoints::Static(list) => list.clone(),
+            config::Endpoints::Dns(_)
+            | config::Endpoints::Elasticache(_)
+            | config::Endpoints::File(_)
+            | config::Endpoints::Embedded(_) => Vec::new(),
+        };
+        let cluster = Self::with_source(name, Box::new(Static(list)), health, prober, runtime);
+        cluster.origin.lock().configured = Some(endpoints.clone());
+        cluster
+    }
+
     /// A cluster whose endpoints come from a source of the proxy's own making.
     pub fn with_source(
         name: impl Into<String>,
@@ -173,6 +193,14 @@ impl Cluster {
     /// Probes with another prober from now on: its certificates, say, have changed.
     pub fn set_prober(&self, prober: Arc<dyn Prober>) {
         *self.prober.lock() = prober;
+    }
+
+    /// These endpoints, and no others, get no new exchanges, there or not; those that have begun go on.
+    pub fn set_drained(&self, drained: BTreeSet<Address>) {
+        let mut registry = self.registry.lock();
+        if registry.set_drained(drained) {
+            self.publish(&mut registry);
+        }
     }
 
     /// From now on a server that was away is welcomed like this before it takes traffic; `None`: it need not be.

@@ -2,14 +2,14 @@
 //!
 //! No tasks and no clock in here; [`super::cluster`] brings news in and carries results out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config;
 use crate::health::{Breaker, BreakerPolicy, Change, ProbeVerdict, State, Verdict, may_eject};
-use crate::ids::EndpointId;
+use crate::ids::{Address, EndpointId};
 
 use super::endpoint::Endpoint;
 use super::probe::ProbeError;
@@ -64,6 +64,8 @@ pub(super) struct Registry {
     set: u64,
     /// Who was away is kept out until it has been welcomed.
     welcomes: bool,
+    /// Whom operators keep out, there or not.
+    drained: BTreeSet<Address>,
 }
 
 struct Entry {
@@ -95,7 +97,7 @@ impl Delta {
 
 impl Registry {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, entries: Vec::new(), generation: 0, set: 0, welcomes: false }
+        Self { rules, entries: Vec::new(), generation: 0, set: 0, welcomes: false, drained: BTreeSet::new() }
     }
 
     /// Takes a whole new set in. Who stays keeps endpoint, slot and health; who comes takes the
@@ -136,6 +138,13 @@ impl Registry {
             self.set += 1;
         }
         Some(delta)
+    }
+
+    /// Lets these and no others have no new exchanges. What is known of their health stays. Whether that is new.
+    pub(super) fn set_drained(&mut self, drained: BTreeSet<Address>) -> bool {
+        let is_new = self.drained != drained;
+        self.drained = drained;
+        is_new
     }
 
     /// Takes other rules on; what is known of the endpoints stays.
@@ -214,8 +223,7 @@ impl Registry {
         for entry in &mut self.entries {
             entry.was_away |= entry.fitness() != Health::Up;
         }
-        let members: Vec<_> =
-            self.entries.iter().map(|entry| entry.member(self.rules.slow_start, self.welcomes)).collect();
+        let members: Vec<_> = self.entries.iter().map(|entry| self.member(entry)).collect();
         let slot_count = members.last().map_or(0, |member| member.endpoint.slot + 1);
         let mut slots = vec![None; slot_count];
         for (index, member) in members.iter().enumerate() {
@@ -279,7 +287,20 @@ impl Registry {
     }
 
     pub(super) fn status(&self, now: Duration) -> Vec<EndpointStatus> {
-        self.entries.iter().map(|entry| entry.status(now, self.welcomes)).collect()
+        let status = |entry: &Entry| {
+            let status = entry.status(now, self.welcomes);
+            if self.is_drained(entry) { EndpointStatus { state: "drained", ..status } } else { status }
+        };
+        self.entries.iter().map(status).collect()
+    }
+
+    fn is_drained(&self, entry: &Entry) -> bool {
+        !self.drained.is_empty() && self.drained.contains(&entry.endpoint.address)
+    }
+
+    fn member(&self, entry: &Entry) -> Member {
+        let member = entry.member(self.rules.slow_start, self.welcomes);
+        if self.is_drained(entry) { Member { health: Health::Down, ..member } } else { member }
     }
 }
 

@@ -85,7 +85,7 @@ impl Source for Told {
 }
 
 /// A list that stands in the configuration.
-struct Static(Vec<config::Endpoint>);
+pub(super) struct Static(pub(super) Vec<config::Endpoint>);
 
 impl Source for Static {
     fn describe(&self) -> String {

@@ -35,7 +35,7 @@ pub struct EndpointStatus {
     /// Whatever else its source knows of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// `up`, `suspect`, `ejected`, `half-open`, or `down` (by its probes).
+    /// `up`, `suspect`, `ejected`, `half-open`, `down` (by its probes) or `drained` (by an operator).
     pub state: &'static str,
     /// Exchanges under way.
     pub in_flight: u32,

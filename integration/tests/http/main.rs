@@ -6,9 +6,12 @@
     reason = "in helpers of tests too, a panic is the report"
 )]
 
+mod apps;
 mod clients;
 mod faults;
 mod http2;
+mod many;
+mod matching;
 mod refusals;
 mod routing;
 mod traffic;

@@ -6,6 +6,9 @@ use groove_common::error::{Classified, Kind, Retry, Side};
 use std::borrow::Cow;
 use thiserror::Error;
 
+/// A person is at work: nobody knows for how long, but longer than a moment.
+const MAINTENANCE_S: u32 = 30;
+
 /// Why an exchange failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
@@ -36,6 +39,12 @@ pub enum Error {
     /// No app has this host.
     #[error("no app has the host {0:?}")]
     UnknownHost(String),
+    /// An operator has put the app into maintenance.
+    #[error("app {0} is in maintenance")]
+    Maintenance(String),
+    /// An operator lets no new exchange begin.
+    #[error("app {0} is drained")]
+    Drained(String),
     /// The cluster has no endpoint that may be used.
     #[error("cluster {0} has no endpoint to use")]
     NoEndpoint(String),
@@ -77,10 +86,15 @@ impl Error {
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full => 503,
+            Self::NoEndpoint(_) | Self::Full | Self::Maintenance(_) | Self::Drained(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
+    }
+
+    /// When a client may well try again, for those that are told 503.
+    pub fn retry_after_s(&self) -> u32 {
+        if matches!(self, Self::Maintenance(_)) { MAINTENANCE_S } else { 1 }
     }
 
     /// Whether what follows on the client's connection can no longer be told apart from what failed.
@@ -95,6 +109,8 @@ impl Error {
             | Self::ClientStuck => true,
             Self::Expectation
             | Self::UnknownHost(_)
+            | Self::Maintenance(_)
+            | Self::Drained(_)
             | Self::NoEndpoint(_)
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
@@ -131,6 +147,7 @@ impl Classified for Error {
             Self::ClientGone => (Kind::Hangup, Downstream, Never),
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
             Self::Full => (Kind::Limit, Internal, Never),
+            Self::Maintenance(_) | Self::Drained(_) => (Kind::Draining, Internal, Never),
             Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
@@ -151,6 +168,8 @@ impl Classified for Error {
             Self::UploadTimeout => "the request's body did not arrive in time".into(),
             Self::ClientGone | Self::ClientStuck => "the client left".into(),
             Self::UnknownHost(host) => format!("no app answers for the host \"{host}\"").into(),
+            Self::Maintenance(_) => "the app is in maintenance: please come back in a while".into(),
+            Self::Drained(_) => "the app takes no requests at the moment".into(),
             Self::NoEndpoint(_) => "no server of this app can be used at the moment".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),

@@ -7,6 +7,7 @@
 //!              sockets)                     (Arc)    idle list (pure)
 //! ```
 
+pub mod apps;
 pub mod config;
 mod demo;
 pub mod error;
@@ -15,35 +16,40 @@ pub mod metrics;
 mod probe;
 pub mod reply;
 pub mod route;
+pub mod rules;
 pub mod session;
 pub mod table;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
 
+use crate::apps::verb::Apps;
+use crate::apps::{Control, Directory};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::table::Table;
+use crate::upstream::Ground;
 use crate::worker::{Shared, Worker};
 use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
 use groove_common::net::Service;
-use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The HTTP proxy.
 #[derive(Debug)]
 pub struct Http {
     shared: Arc<Shared>,
-    context: Context,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    apps: Arc<Control>,
 }
 
-/// It has no verbs of its own yet.
+/// Its own verbs.
 #[derive(Debug, clap::Subcommand)]
-pub enum Verb {}
+pub enum Verb {
+    /// Look at the apps of a running proxy, or change them
+    #[command(subcommand)]
+    Apps(Apps),
+}
 
 /// The demo takes no arguments.
 #[derive(Debug, clap::Args)]
@@ -60,9 +66,13 @@ impl Proxy for Http {
     type Demo = Demo;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
-        let table = Table::build(&config, None, &cx.runtime, &cx.registry)?;
-        let shared = Arc::new(Shared::new(table, Metrics::new(&cx.registry), cx.access.clone()));
-        Ok(Arc::new(Self { shared, context: cx.clone(), reloading: Mutex::new(()) }))
+        let directory = Arc::new(Directory::default());
+        let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
+        let metrics = Metrics::new(&cx.registry);
+        let shared = Shared::new(Table::build(&config), Arc::clone(&directory), metrics, cx.access.clone());
+        let restarts = Arc::clone(&shared.restarts);
+        let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
+        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps) }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
@@ -71,36 +81,28 @@ impl Proxy for Http {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        let _one = self.reloading.lock();
-        let before = self.shared.table();
-        let table = Table::build(&config, Some(&before), &self.context.runtime, &self.context.registry)?;
-        self.shared.swap(table);
-        Ok(())
+        self.apps.reload(&config, || self.shared.swap(Table::build(&config)))
     }
 
     fn status(&self) -> Value {
-        let table = self.shared.table();
-        let apps: Vec<Value> = table
-            .apps()
-            .iter()
-            .map(|app| {
-                json!({
-                    "name": app.name,
-                    "in_flight": app.metrics.in_flight.get(),
-                    "requests": app.metrics.requests(),
-                    "failures": app.metrics.failures(),
-                })
-            })
-            .collect();
-        let clusters: Vec<_> = table.upstreams.values().map(|upstream| upstream.cluster.status()).collect();
-        json!({ "apps": apps, "clusters": clusters })
+        self.apps.status()
+    }
+
+    fn clusters(&self, at_most: usize) -> (usize, Vec<Value>) {
+        self.apps.clusters(at_most)
+    }
+
+    fn routes(self: &Arc<Self>) -> admin::Routes {
+        apps::api::routes(&self.apps)
     }
 
     async fn demo(_: Demo) -> Result<Vec<DemoRow>, StartError> {
         demo::run().await
     }
 
-    async fn verb(verb: Verb, _: admin::Client) -> Result<(), StartError> {
-        match verb {}
+    async fn verb(verb: Verb, admin: admin::Client) -> Result<(), StartError> {
+        match verb {
+            Verb::Apps(apps) => apps.run(admin).await,
+        }
     }
 }

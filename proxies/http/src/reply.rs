@@ -67,7 +67,7 @@ pub fn error(error: &Error, audience: Audience, request_id: &[u8], out: &mut Byt
         out.put_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
     }
     if status == 503 {
-        out.put_slice(b"Retry-After: 1\r\n");
+        out.put_slice(format!("Retry-After: {}\r\n", error.retry_after_s()).as_bytes());
     }
     if !request_id.is_empty() {
         out.put_slice(b"X-Request-Id: ");

@@ -1,45 +1,28 @@
 //! From a request's host, path and method to what serves it. Pure: what is found is the caller's.
 
+use crate::rules::Conditions;
 use foldhash::fast::RandomState;
+use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 /// The longest name DNS has (RFC 1035); a longer host matches nothing.
 const HOST_BYTES_MAX: usize = 253;
 
-/// Hosts, exact and by suffix. Tens of thousands cost a look-up as much as ten do.
+/// Patterns of hosts and whom they belong to, whatever their case.
 #[derive(Debug)]
-pub struct Hosts<A> {
-    exact: HashMap<Box<[u8]>, A, RandomState>,
-    /// Keyed by what follows the star, dot included: `.example.com`.
-    suffixes: HashMap<Box<[u8]>, A, RandomState>,
-    any: Option<A>,
-}
+pub struct Hosts<A>(HashMap<String, A, RandomState>);
 
 impl<A> Default for Hosts<A> {
     fn default() -> Self {
-        Self { exact: HashMap::default(), suffixes: HashMap::default(), any: None }
+        Self(HashMap::default())
     }
 }
 
 impl<A> Hosts<A> {
-    /// Adds `shop.example.com`, `*.example.com` or `*`. Gives back what stood there before, which then stays.
+    /// Adds `shop.example.com`, `*.example.com` or `*`. Gives it back if another stands there, which then stays.
     pub fn insert(&mut self, pattern: &str, value: A) -> Result<(), A> {
-        let pattern = pattern.to_ascii_lowercase();
-        if pattern == "*" {
-            return match &self.any {
-                Some(_) => Err(value),
-                None => {
-                    self.any = Some(value);
-                    Ok(())
-                }
-            };
-        }
-        let (map, key) = match pattern.strip_prefix('*') {
-            Some(suffix) => (&mut self.suffixes, suffix),
-            None => (&mut self.exact, pattern.as_str()),
-        };
-        match map.entry(key.as_bytes().into()) {
+        match self.0.entry(pattern.to_ascii_lowercase()) {
             Entry::Occupied(_) => Err(value),
             Entry::Vacant(place) => {
                 place.insert(value);
@@ -50,34 +33,38 @@ impl<A> Hosts<A> {
 
     /// What was inserted with exactly this pattern.
     pub fn owner(&self, pattern: &str) -> Option<&A> {
-        let pattern = pattern.to_ascii_lowercase();
-        match pattern.strip_prefix('*') {
-            Some("") => self.any.as_ref(),
-            Some(suffix) => self.suffixes.get(suffix.as_bytes()),
-            None => self.exact.get(pattern.as_bytes()),
-        }
+        self.0.get(&pattern.to_ascii_lowercase())
     }
+}
 
-    /// What serves a host as Host writes it: case, port and a final dot aside; the longest suffix wins, and an exact
-    /// name over all.
-    pub fn find(&self, host: &[u8]) -> Option<&A> {
+/// A host as it is looked up: in small letters, without port and final dot.
+#[derive(Debug)]
+pub struct HostName {
+    bytes: [u8; HOST_BYTES_MAX],
+    len: usize,
+}
+
+impl HostName {
+    /// From what Host says; `None` is longer than any name.
+    pub fn of(host: &[u8]) -> Option<Self> {
         let name = without_port(host);
         let name = name.strip_suffix(b".").unwrap_or(name);
-        let mut lower = [0; HOST_BYTES_MAX];
-        let Some(lower) = lower.get_mut(..name.len()) else { return self.any.as_ref() };
+        let mut bytes = [0; HOST_BYTES_MAX];
+        let lower = bytes.get_mut(..name.len())?;
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
-        if let Some(found) = self.exact.get(&*lower) {
-            return Some(found);
-        }
-        if !self.suffixes.is_empty() {
-            for dot in memchr::memchr_iter(b'.', lower).filter(|dot| *dot > 0) {
-                if let Some(found) = lower.get(dot..).and_then(|suffix| self.suffixes.get(suffix)) {
-                    return Some(found);
-                }
-            }
-        }
-        self.any.as_ref()
+        Some(Self { bytes, len: name.len() })
+    }
+
+    /// The name itself.
+    pub fn exact(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// What could stand behind a star, dot included, the longest first.
+    pub fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
+        let name = self.exact();
+        memchr::memchr_iter(b'.', name).filter(|dot| *dot > 0).filter_map(|dot| name.get(dot..))
     }
 }
 
@@ -95,7 +82,21 @@ pub enum PathMatch {
     Exact(Box<[u8]>),
     /// This path, and every path that goes on after it with a slash. Kept without the final slash.
     Prefix(Box<[u8]>),
+    /// All of the path is what an expression describes.
+    Regex(Pattern),
 }
+
+/// An expression. Two that are written alike are the same.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
 
 impl PathMatch {
     /// Reads `/login`, `/api/*` or `/*`.
@@ -117,17 +118,27 @@ impl PathMatch {
     fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
+            Self::Regex(pattern) => pattern.0.is_match(path),
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/')),
         }
     }
 
-    /// Exact before prefix, long before short.
-    fn precedence(&self) -> (bool, usize) {
+    /// How much of a path the match takes up that a rewrite may replace.
+    pub fn prefix_len(&self) -> usize {
         match self {
-            Self::Exact(path) => (true, path.len()),
-            Self::Prefix(path) => (false, path.len()),
+            Self::Exact(path) | Self::Prefix(path) => path.len(),
+            Self::Regex(_) => 0,
+        }
+    }
+
+    /// Exact before expression before prefix, long before short.
+    fn precedence(&self) -> (u8, usize) {
+        match self {
+            Self::Exact(path) => (2, path.len()),
+            Self::Regex(pattern) => (1, pattern.0.as_str().len()),
+            Self::Prefix(path) => (0, path.len()),
         }
     }
 }
@@ -144,7 +155,15 @@ struct Rule<T> {
     path: PathMatch,
     /// Any, if empty.
     methods: Vec<Box<[u8]>>,
+    conditions: Option<Box<Conditions>>,
     target: T,
+}
+
+impl<T> Rule<T> {
+    fn weight(&self) -> impl Ord + use<T> {
+        let conditions = self.conditions.as_ref().map(|conditions| conditions.precedence());
+        (self.path.precedence(), !self.methods.is_empty(), conditions.unwrap_or_default())
+    }
 }
 
 impl<T> Paths<T> {
@@ -153,22 +172,29 @@ impl<T> Paths<T> {
         Self { rules: Vec::new(), otherwise }
     }
 
-    /// Adds a rule. Among rules that match, an exact path wins over a prefix, a longer over a shorter, one that names
-    /// methods over one that does not, and then the one that was added first.
-    pub fn insert(&mut self, path: PathMatch, methods: Vec<Box<[u8]>>, target: T) {
-        let weight = |rule: &Rule<T>| (rule.path.precedence(), !rule.methods.is_empty());
-        let rule = Rule { path, methods, target };
-        let at = self.rules.partition_point(|other| weight(other) >= weight(&rule));
+    /// Adds a rule. Among rules that match, an exact path wins over an expression and that over a prefix, a longer over a
+    /// shorter, one that names methods over one that does not, one with more headers over one with fewer, then query
+    /// parameters, then cookies, and then the one that was added first (Gateway API's order, where it has one).
+    pub fn insert(
+        &mut self,
+        path: PathMatch,
+        methods: Vec<Box<[u8]>>,
+        conditions: Option<Box<Conditions>>,
+        target: T,
+    ) {
+        let rule = Rule { path, methods, conditions, target };
+        let at = self.rules.partition_point(|other| other.weight() >= rule.weight());
         self.rules.insert(at, rule);
     }
 
-    /// What serves a request.
-    pub fn find(&self, method: &[u8], path: &[u8]) -> &T {
+    /// What serves a request. `hold` says whether it meets a rule's conditions.
+    pub fn find(&self, method: &[u8], path: &[u8], hold: impl Fn(&Conditions) -> bool) -> &T {
         self.rules
             .iter()
             .find(|rule| {
                 rule.path.matches(path)
                     && (rule.methods.is_empty() || rule.methods.iter().any(|allowed| **allowed == *method))
+                    && rule.conditions.as_ref().is_none_or(|conditions| hold(conditions))
             })
             .map_or(&self.otherwise, |rule| &rule.target)
     }
@@ -178,61 +204,27 @@ impl<T> Paths<T> {
 mod tests {
     use super::*;
 
-    fn hosts(patterns: &[&'static str]) -> Hosts<&'static str> {
-        let mut hosts = Hosts::default();
-        for pattern in patterns {
-            hosts.insert(pattern, *pattern).expect("no pattern twice");
-        }
-        hosts
-    }
-
-    #[test]
-    fn an_exact_host_wins_then_the_longest_suffix_then_the_star() {
-        let hosts = hosts(&["*", "*.example.com", "*.eu.example.com", "shop.example.com", "[::1]"]);
-        for (host, want) in [
-            ("shop.example.com", "shop.example.com"),
-            ("SHOP.Example.Com:8080", "shop.example.com"),
-            ("shop.example.com.", "shop.example.com"),
-            ("a.example.com", "*.example.com"),
-            ("a.b.example.com", "*.example.com"),
-            ("a.eu.example.com", "*.eu.example.com"),
-            ("example.com", "*"),
-            ("xexample.com", "*"),
-            ("[::1]", "[::1]"),
-            ("[::1]:80", "[::1]"),
-            ("", "*"),
-        ] {
-            assert_eq!(hosts.find(host.as_bytes()), Some(&want), "{host}");
-        }
-        assert_eq!(hosts.find(&[b'a'; 400]), Some(&"*"));
-    }
-
-    #[test]
-    fn an_unknown_host_is_none() {
-        let hosts = hosts(&["shop.example.com", "*.example.org"]);
-        for host in ["", "example.com", "example.org", ".example.orgx", "shop.example.com.evil.net"] {
-            assert_eq!(hosts.find(host.as_bytes()), None, "{host}");
-        }
-    }
-
     #[test]
     fn a_pattern_twice_is_refused() {
-        let mut hosts = hosts(&["a.example", "*.b.example", "*"]);
+        let mut hosts = Hosts::default();
+        for pattern in ["a.example", "*.b.example", "*"] {
+            hosts.insert(pattern, pattern).expect("no pattern twice");
+        }
         for pattern in ["A.example", "*.B.example", "*"] {
             assert_eq!(hosts.insert(pattern, "again"), Err("again"), "{pattern}");
         }
-        assert_eq!(hosts.find(b"a.example"), Some(&"a.example"));
+        assert_eq!(hosts.owner("a.EXAMPLE"), Some(&"a.example"));
     }
 
     #[test]
     fn the_most_exact_path_wins() {
         let mut paths = Paths::new("default");
         let rule = |text: &str| PathMatch::parse(text).expect("a valid path");
-        paths.insert(rule("/api/*"), vec![], "api");
-        paths.insert(rule("/api/*"), vec![b"POST".as_slice().into()], "api writes");
-        paths.insert(rule("/api/v2/*"), vec![], "v2");
-        paths.insert(rule("/api/v2"), vec![], "v2 itself");
-        paths.insert(rule("/only"), vec![b"PUT".as_slice().into()], "put");
+        paths.insert(rule("/api/*"), vec![], None, "api");
+        paths.insert(rule("/api/*"), vec![b"POST".as_slice().into()], None, "api writes");
+        paths.insert(rule("/api/v2/*"), vec![], None, "v2");
+        paths.insert(rule("/api/v2"), vec![], None, "v2 itself");
+        paths.insert(rule("/only"), vec![b"PUT".as_slice().into()], None, "put");
         for (method, path, want) in [
             ("GET", "/", "default"),
             ("GET", "/api", "api"),
@@ -245,7 +237,7 @@ mod tests {
             ("PUT", "/only", "put"),
             ("PUT", "/only/", "default"),
         ] {
-            assert_eq!(*paths.find(method.as_bytes(), path.as_bytes()), want, "{method} {path}");
+            assert_eq!(*paths.find(method.as_bytes(), path.as_bytes(), |_| true), want, "{method} {path}");
         }
     }
 
@@ -255,5 +247,50 @@ mod tests {
             assert!(PathMatch::parse(text).is_err(), "{text}");
         }
         assert_eq!(PathMatch::parse("/*"), Ok(PathMatch::Prefix((*b"").into())));
+    }
+
+    #[test]
+    fn the_order_is_gateway_apis() {
+        let conditions = |text: &str| {
+            let matches = serde_json::from_str(text).expect("a match");
+            Conditions::new(&matches).expect("good expressions").map(Box::new)
+        };
+        let rule = |text: &str| PathMatch::parse(text).expect("a valid path");
+        let regex =
+            |text: &str| PathMatch::Regex(Pattern(crate::rules::pattern(text).expect("an expression")));
+        let mut paths = Paths::new("default");
+        let get = || vec![b"GET".as_slice().into()];
+        paths.insert(rule("/a/*"), vec![], None, "prefix");
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"cookies": {"a": "1"}}"#), "cookie");
+        paths.insert(
+            rule("/a/*"),
+            vec![],
+            conditions(r#"{"query": {"a": "1"}, "cookies": {"a": "1"}}"#),
+            "query",
+        );
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1"}}"#), "header");
+        paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1", "b": "1"}}"#), "two headers");
+        paths.insert(rule("/a/*"), get(), None, "method");
+        paths.insert(rule("/a/b/*"), vec![], None, "longer");
+        paths.insert(regex("/a/[a-z]+"), vec![], None, "expression");
+        paths.insert(rule("/a/b"), vec![], None, "exact");
+        paths.insert(rule("/a/b"), vec![], None, "exact again");
+        let order: Vec<_> = paths.rules.iter().map(|rule| rule.target).collect();
+        let want = [
+            "exact",
+            "exact again",
+            "expression",
+            "longer",
+            "method",
+            "two headers",
+            "header",
+            "query",
+            "cookie",
+            "prefix",
+        ];
+        assert_eq!(order, want);
+        assert_eq!(*paths.find(b"GET", b"/a/c", |_| true), "expression");
+        assert_eq!(*paths.find(b"GET", b"/a/1", |_| true), "method");
+        assert_eq!(*paths.find(b"PUT", b"/a/1", |_| false), "prefix");
     }
 }

@@ -1,20 +1,22 @@
-//! The configuration as resolved: one immutable table, swapped whole.
+//! The configuration as resolved: what rules every exchange in one immutable table, swapped whole, and each app by
+//! itself, swapped without the others.
 
+use crate::apps::Stand;
 use crate::config::{self, Config};
 use crate::http2;
 use crate::metrics::AppMetrics;
-use crate::route::{Hosts, PathMatch, Paths};
-use crate::upstream::{Upstream, Upstreams};
-use crate::wire::{Edits, Limits};
+use crate::route::{PathMatch, Paths, Pattern};
+use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
+use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
+use crate::wire::{Edits, Limits, RequestHead};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
-use groove_common::telemetry::Registry;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// Everything that a worker needs to know of the configuration.
 #[derive(Debug)]
@@ -31,11 +33,7 @@ pub struct Table {
     pub http2: http2::Bounds,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
-    /// Every upstream by its name.
-    pub upstreams: BTreeMap<String, Arc<Upstream>>,
     trusted: Vec<IpNet>,
-    hosts: Hosts<usize>,
-    apps: Vec<App>,
 }
 
 /// Timeouts that are not an app's.
@@ -55,9 +53,13 @@ pub struct Timeouts {
 #[derive(Debug)]
 pub struct App {
     /// Its name.
-    pub name: String,
-    /// Its numbers.
-    pub metrics: AppMetrics,
+    pub name: Arc<str>,
+    /// As configured.
+    pub config: Arc<config::App>,
+    /// Its numbers, from its first request on.
+    pub metrics: LazyLock<Box<AppMetrics>, Make<Box<AppMetrics>>>,
+    /// All its servers.
+    pub upstreams: Box<[Arc<Upstream>]>,
     /// Opening a connection.
     pub connect: Duration,
     /// The server's first byte.
@@ -66,12 +68,41 @@ pub struct App {
     pub body_idle: Duration,
     /// Further tries when connecting fails.
     pub retries: u32,
-    paths: Paths<Target>,
+    /// What an operator says of it.
+    pub stand: Stand,
+    paths: Paths<Choice>,
+    /// Another has taken its place, or none.
+    is_retired: AtomicBool,
+}
+
+/// Targets that share a route's requests; mostly one.
+#[derive(Debug)]
+struct Choice {
+    target: Target,
+    /// By weight, if there are several.
+    shares: Box<[(u32, Target)]>,
+}
+
+impl Choice {
+    fn pick(&self, dice: impl FnOnce() -> f64) -> &Target {
+        if self.shares.is_empty() {
+            return &self.target;
+        }
+        let total: u32 = self.shares.iter().map(|(weight, _)| weight).sum();
+        let mut roll = f64::from(total) * dice();
+        let chosen = self.shares.iter().find(|(weight, _)| {
+            roll -= f64::from(*weight);
+            roll < 0.0
+        });
+        chosen.map_or(&self.target, |(_, target)| target)
+    }
 }
 
 /// What serves a request, and what is edited on its way.
 #[derive(Debug)]
 pub struct Target {
+    /// What else is done. Most routes do nothing else.
+    pub action: Option<Box<Action>>,
     /// The servers.
     pub upstream: Arc<Upstream>,
     /// Edits to the request.
@@ -81,27 +112,11 @@ pub struct Target {
 }
 
 impl Table {
-    /// Resolves a configuration. Clusters that it shares with the one `before` live on.
-    pub fn build(
-        config: &Config,
-        before: Option<&Self>,
-        runtime: &Handle,
-        registry: &Registry,
-    ) -> Result<Self, StartError> {
-        let mut upstreams = Upstreams::new(runtime, registry, before);
-        let mut hosts = Hosts::default();
-        let mut apps = Vec::with_capacity(config.apps.len());
-        for (name, app) in &config.apps {
-            for host in &app.hosts {
-                hosts
-                    .insert(host, apps.len())
-                    .map_err(|_| format!("the host `{host}` belongs to two apps"))?;
-            }
-            apps.push(App::build(name, app, &config.timeouts, &mut upstreams, registry)?);
-        }
+    /// Resolves a configuration, but for its apps.
+    pub fn build(config: &Config) -> Self {
         let limits = &config.limits;
         let timeouts = &config.timeouts;
-        Ok(Self {
+        Self {
             limits: Limits {
                 head_bytes: limits.head.bytes(),
                 target_bytes: limits.target.bytes(),
@@ -127,20 +142,7 @@ impl Table {
             },
             via: config.via.as_deref().unwrap_or_default().as_bytes().into(),
             trusted: config.trusted.clone(),
-            hosts,
-            apps,
-            upstreams: upstreams.finish()?,
-        })
-    }
-
-    /// The app that answers for a host.
-    pub fn app(&self, host: &[u8]) -> Option<&App> {
-        self.hosts.find(host).and_then(|index| self.apps.get(*index))
-    }
-
-    /// All apps.
-    pub fn apps(&self) -> &[App] {
-        &self.apps
+        }
     }
 
     /// Whether a peer's word on who the client is counts. A unix socket is as near as loopback.
@@ -154,49 +156,124 @@ impl Table {
 }
 
 impl App {
-    fn build(
-        name: &str,
-        app: &config::App,
+    /// Resolves one app. Clusters that it shares with the one `before` live on; they learn of changes later.
+    pub fn build(
+        name: &Arc<str>,
+        app: &Arc<config::App>,
         timeouts: &config::Timeouts,
-        upstreams: &mut Upstreams<'_>,
-        registry: &Registry,
-    ) -> Result<Self, StartError> {
-        let own = upstreams.take(name, &app.servers())?;
+        before: Option<&Self>,
+        ground: &Arc<Ground>,
+    ) -> Result<(Self, Changes), StartError> {
+        let mut upstreams = Upstreams::new(ground, app, before);
+        let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
-        let mut paths =
-            Paths::new(Target { upstream: Arc::clone(&own), request: request.clone(), reply: reply.clone() });
+        let mut paths = Paths::new(Choice {
+            target: Target {
+                action: None,
+                upstream: Arc::clone(&own),
+                request: request.clone(),
+                reply: reply.clone(),
+            },
+            shares: Box::default(),
+        });
         for route in &app.routes {
-            let upstream = match &route.cluster {
-                Some(cluster) => {
-                    let servers =
-                        app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
-                    upstreams.take(&format!("{name}/{cluster}"), servers)?
-                }
-                None => Arc::clone(&own),
+            let mut target = |cluster: Option<&String>| {
+                let upstream = match cluster {
+                    Some(cluster) => {
+                        let servers =
+                            app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
+                        upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
+                    }
+                    None => Arc::clone(&own),
+                };
+                Target::build(route, upstream, &request, &reply)
             };
-            let target = Target {
-                upstream,
-                request: request.then(&edits(&route.request_headers)),
-                reply: reply.then(&edits(&route.response_headers)),
-            };
+            let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
+            let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
+            let choice = Choice { target: target(route.cluster.as_ref())?, shares };
             let methods = route.matches.methods.iter().map(|method| method.as_bytes().into()).collect();
-            paths.insert(PathMatch::parse(&route.matches.path)?, methods, target);
+            let conditions = Conditions::new(&route.matches)?.map(Box::new);
+            paths.insert(path(&route.matches)?, methods, conditions, choice);
         }
-        Ok(Self {
-            name: name.to_owned(),
-            metrics: AppMetrics::new(registry, name),
+        let (upstreams, changes) = upstreams.finish();
+        let (registry, label) = (Arc::clone(ground), Arc::clone(name));
+        let metrics = Box::new(move || Box::new(AppMetrics::new(&registry.registry, &label))) as Make<_>;
+        let app = Self {
+            name: Arc::clone(name),
+            config: Arc::clone(app),
+            metrics: LazyLock::new(metrics),
+            upstreams,
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
             retries: app.retries,
+            stand: Stand::default(),
             paths,
+            is_retired: AtomicBool::new(false),
+        };
+        Ok((app, changes))
+    }
+
+    /// Its numbers, if there are any yet.
+    pub fn counted(&self) -> Option<&AppMetrics> {
+        LazyLock::get(&self.metrics).map(|metrics| &**metrics)
+    }
+
+    /// For the status page.
+    pub fn status(&self) -> Value {
+        let counted = self.counted();
+        json!({
+            "name": self.name,
+            "in_flight": counted.map_or(0, |it| it.in_flight.get()),
+            "requests": counted.map_or(0, AppMetrics::requests),
+            "failures": counted.map_or(0, AppMetrics::failures),
         })
     }
 
-    /// What serves a request of this app.
-    pub fn target(&self, method: &[u8], path: &[u8]) -> &Target {
-        self.paths.find(method, path)
+    /// New exchanges begin with another from now on, or with none.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    /// Whether new exchanges should look for it anew.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
+    /// What serves a request of this app. `dice` are thrown where several share a route.
+    pub fn target(&self, head: &RequestHead<'_>, dice: impl FnOnce() -> f64) -> &Target {
+        self.paths.find(head.method, head.path(), |conditions| conditions.hold(head)).pick(dice)
+    }
+}
+
+impl Target {
+    fn build(
+        route: &config::Route,
+        upstream: Arc<Upstream>,
+        request: &Edits,
+        reply: &Edits,
+    ) -> Result<Self, StartError> {
+        let matched = path(&route.matches)?.prefix_len();
+        let rewrite = route.rewrite.as_ref();
+        let host = rewrite.and_then(|it| it.host.as_deref()).map(|host| ("Host", host));
+        let request = request.then(&Edits::new([], host, [])).then(&edits(&route.request_headers));
+        let reply = reply.then(&edits(&route.response_headers));
+        let redirect = route.redirect.as_ref().map(|redirect| Answer::redirect(redirect, matched));
+        let action = Action {
+            rewrite: rewrite.and_then(|it| Place::new(it.path.as_deref(), it.prefix.as_deref(), matched)),
+            answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
+            cors: route.cors.as_ref().map(|cors| Cors::new(cors, &reply)),
+        };
+        Ok(Self { action: action.is_some().then(|| Box::new(action)), upstream, request, reply })
+    }
+}
+
+/// Which paths a match means.
+fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
+    match &matches.path_regex {
+        Some(regex) => Ok(PathMatch::Regex(Pattern(pattern(regex)?))),
+        None => Ok(PathMatch::parse(&matches.path)?),
     }
 }
 

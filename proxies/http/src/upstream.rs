@@ -6,103 +6,238 @@
 use crate::config::{self, Protocol};
 use crate::metrics::ClusterMetrics;
 use crate::probe::HttpProber;
-use crate::table::Table;
+use crate::table::App;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
-use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober};
-use groove_common::ids::EndpointId;
+use groove_common::config::{Endpoint, Endpoints, Health};
+use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober, Update};
+use groove_common::ids::{Address, EndpointId};
 use groove_common::net::{Connector, Stream};
 use groove_common::pool::IdleList;
 use groove_common::telemetry::Registry;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::task::Context;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-/// A cluster, and how it is spoken to.
+/// Makes a cluster or a family of metrics when it is first asked for.
+pub(crate) type Make<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// What the making of clusters and metrics takes.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// Where probes and discovery run.
+    pub runtime: Handle,
+    /// Where metrics are made.
+    pub registry: Arc<Registry>,
+}
+
+/// A cluster, and how it is spoken to. One of tens of thousands may never be asked for: what costs memory or time is
+/// made when it is.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its place among the table's upstreams.
-    pub index: usize,
-    /// The servers.
-    pub cluster: Arc<Cluster>,
+    /// Its name: `APP` or `APP/CLUSTER`.
+    pub name: Arc<str>,
+    /// The servers. Begins when it is first looked at, or with the table where it has something to find out before.
+    pub cluster: LazyLock<Arc<Cluster>, Make<Arc<Cluster>>>,
     /// TLS to them.
-    pub tls: Option<Connector>,
+    pub tls: Option<Box<Connector>>,
     /// What they speak.
     pub protocol: Protocol,
     /// Its numbers.
-    pub metrics: ClusterMetrics,
+    pub metrics: LazyLock<Box<ClusterMetrics>, Make<Box<ClusterMetrics>>>,
     /// As configured, to know on a reload what changed.
-    servers: config::Cluster,
+    config: Arc<config::App>,
+    /// Which of the app's clusters; its own servers if it is none.
+    named: Option<Box<str>>,
 }
 
-/// The upstreams of a table in the making.
+impl Upstream {
+    /// As configured.
+    pub fn servers(&self) -> Option<config::Cluster> {
+        match &self.named {
+            Some(named) => self.config.clusters.get(&**named).cloned(),
+            None => Some(self.config.servers()),
+        }
+    }
+
+    /// Where its servers are, as far as is known.
+    pub fn addresses(&self) -> Vec<Address> {
+        match self.begun() {
+            Some(cluster) => {
+                cluster.snapshot().members.iter().map(|member| member.endpoint.address.clone()).collect()
+            }
+            None => match self.servers().map(|it| it.endpoints) {
+                Some(Endpoints::Static(list)) => list.into_iter().map(|it| it.address).collect(),
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    /// For the status page. One that was never asked for says no more than its configuration does.
+    pub fn status(&self) -> Value {
+        match self.begun() {
+            Some(cluster) => json!(cluster.status()),
+            None => {
+                let endpoint = |it: &Endpoint| json!({ "address": it.address, "state": "untried" });
+                let endpoints: Vec<_> = match self.servers().map(|it| it.endpoints) {
+                    Some(Endpoints::Static(list)) => list.iter().map(endpoint).collect(),
+                    _ => Vec::new(),
+                };
+                json!({ "name": self.name, "source": "static", "endpoints": endpoints })
+            }
+        }
+    }
+
+    /// The cluster, if it has begun.
+    pub fn begun(&self) -> Option<&Arc<Cluster>> {
+        LazyLock::get(&self.cluster)
+    }
+}
+
+/// The upstreams of an app in the making.
 #[derive(Debug)]
 pub struct Upstreams<'a> {
-    runtime: &'a Handle,
-    registry: &'a Registry,
-    before: Option<&'a Table>,
-    made: BTreeMap<String, Arc<Upstream>>,
+    ground: &'a Arc<Ground>,
+    config: &'a Arc<config::App>,
+    before: Option<&'a App>,
+    made: Vec<Arc<Upstream>>,
+    changes: Changes,
+}
+
+/// What clusters that live on have yet to learn.
+#[derive(Default)]
+#[must_use = "nothing changes before they are applied"]
+pub struct Changes(Vec<(Arc<Cluster>, Arc<dyn Prober>, Update)>);
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(cluster, ..)| cluster.name())).finish()
+    }
+}
+
+impl Changes {
+    /// Tells them, which cannot fail: a change of several clusters happens to all of them or to none.
+    pub fn apply(self) {
+        for (cluster, prober, update) in self.0 {
+            cluster.set_prober(prober);
+            update.apply();
+        }
+    }
 }
 
 impl<'a> Upstreams<'a> {
-    /// None yet. Those of the table `before` live on where they are asked for again.
-    pub fn new(runtime: &'a Handle, registry: &'a Registry, before: Option<&'a Table>) -> Self {
-        Self { runtime, registry, before, made: BTreeMap::new() }
+    /// None yet. Those of the app `before` live on where they are asked for again.
+    pub fn new(ground: &'a Arc<Ground>, config: &'a Arc<config::App>, before: Option<&'a App>) -> Self {
+        Self { ground, config, before, made: Vec::new(), changes: Changes::default() }
     }
 
-    /// The upstream of that name. A cluster of the table before keeps its endpoints' state: what is in flight, what is
+    /// The upstream of that name. A cluster of the app before keeps its endpoints' state: what is in flight, what is
     /// ejected, which connections are idle.
-    pub fn take(&mut self, name: &str, servers: &config::Cluster) -> Result<Arc<Upstream>, StartError> {
-        if let Some(made) = self.made.get(name) {
+    pub fn take(
+        &mut self,
+        name: Arc<str>,
+        named: Option<&str>,
+        servers: &config::Cluster,
+    ) -> Result<Arc<Upstream>, StartError> {
+        if let Some(made) = self.made.iter().find(|made| made.name == name) {
             return Ok(Arc::clone(made));
         }
+        let before = self.before.and_then(|app| app.upstreams.iter().find(|before| before.name == name));
+        let upstream = match before {
+            // The files of its certificates may have changed although the configuration did not.
+            Some(before) if servers.tls.is_none() && before.servers().as_ref() == Some(servers) => {
+                Arc::clone(before)
+            }
+            before => Arc::new(self.make(name, named, servers, before)?),
+        };
+        self.made.push(Arc::clone(&upstream));
+        Ok(upstream)
+    }
+
+    fn make(
+        &mut self,
+        name: Arc<str>,
+        named: Option<&str>,
+        servers: &config::Cluster,
+        before: Option<&Arc<Upstream>>,
+    ) -> Result<Upstream, StartError> {
         let offered: &[&[u8]] = match servers.protocol {
             Protocol::Http1 => &[b"http/1.1"],
             Protocol::Http2 => &[b"h2"],
             Protocol::Auto => &[b"h2", b"http/1.1"],
         };
         let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, offered)).transpose()?;
-        let before = self.before.and_then(|table| table.upstreams.get(name)).filter(|before| {
-            before.servers.tls == servers.tls
-                && before.servers.protocol == servers.protocol
-                && before.servers.health_path == servers.health_path
-        });
-        let cluster = match before {
-            Some(before) => Arc::clone(&before.cluster),
-            None => {
-                let prober = prober(servers, tls.as_ref());
-                Cluster::start(name, &servers.endpoints, &servers.health, prober, self.runtime)?
-            }
+        let same_way = |before: &Upstream| {
+            let known = before.servers();
+            known.is_some_and(|it| {
+                it.tls == servers.tls && it.protocol == servers.protocol && it.health_path == servers.health_path
+            })
         };
-        let upstream = Arc::new(Upstream {
-            index: self.made.len(),
+        let living = before.filter(|before| same_way(before)).and_then(|before| before.begun());
+        let prober = prober(servers, tls.as_ref());
+        let cluster = match living {
+            Some(living) => {
+                let update = living.prepare(&servers.endpoints, &servers.health)?;
+                self.changes.0.push((Arc::clone(living), prober, update));
+                begun(Arc::clone(living))
+            }
+            None if waits_for_requests(servers) => {
+                let (ground, name, config) =
+                    (Arc::clone(self.ground), Arc::clone(&name), Arc::clone(self.config));
+                let named: Option<Box<str>> = named.map(Into::into);
+                LazyLock::new(Box::new(move || {
+                    let cluster = named.as_ref().and_then(|it| config.clusters.get(&**it));
+                    let endpoints = cluster.map_or(&config.endpoints, |cluster| &cluster.endpoints);
+                    let (health, prober) = (Health::default(), Arc::new(ConnectProber));
+                    Cluster::of_list(&*name, endpoints, &health, prober, &ground.runtime)
+                }) as Make<_>)
+            }
+            None => begun(Cluster::start(
+                &*name,
+                &servers.endpoints,
+                &servers.health,
+                prober,
+                &self.ground.runtime,
+            )?),
+        };
+        let (ground, label) = (Arc::clone(self.ground), Arc::clone(&name));
+        let metrics = LazyLock::new(
+            Box::new(move || Box::new(ClusterMetrics::new(&ground.registry, &label))) as Make<_>,
+        );
+        let config = Arc::clone(self.config);
+        Ok(Upstream {
+            name,
             cluster,
-            tls,
+            tls: tls.map(Box::new),
             protocol: servers.protocol,
-            metrics: ClusterMetrics::new(self.registry, name),
-            servers: servers.clone(),
-        });
-        self.made.insert(name.to_owned(), Arc::clone(&upstream));
-        Ok(upstream)
+            metrics,
+            config,
+            named: named.map(Into::into),
+        })
     }
 
-    /// All that were taken, once nothing else of the table can fail: only now do clusters that live on learn what
-    /// changed, all of them or, on an error, none.
-    pub fn finish(self) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
-        let mut updates = Vec::with_capacity(self.made.len());
-        for upstream in self.made.values() {
-            updates.push(upstream.cluster.prepare(&upstream.servers.endpoints, &upstream.servers.health)?);
-        }
-        for (upstream, update) in self.made.values().zip(updates) {
-            // The files of its certificates may have changed although the configuration did not.
-            upstream.cluster.set_prober(prober(&upstream.servers, upstream.tls.as_ref()));
-            update.apply();
-        }
-        Ok(self.made)
+    /// All that were taken, and what those that live on have yet to learn, once nothing else can fail.
+    pub fn finish(self) -> (Box<[Arc<Upstream>]>, Changes) {
+        (self.made.into(), self.changes)
     }
+}
+
+fn begun(cluster: Arc<Cluster>) -> LazyLock<Arc<Cluster>, Make<Arc<Cluster>>> {
+    let lazy = LazyLock::new(Box::new(move || cluster) as Make<_>);
+    LazyLock::force(&lazy);
+    lazy
+}
+
+/// A list is known without asking, and its servers are not probed before somebody wants something of them, unless the
+/// configuration has a word on health: of tens of thousands of apps most are at rest.
+fn waits_for_requests(servers: &config::Cluster) -> bool {
+    let is_list = matches!(servers.endpoints, Endpoints::Static(_));
+    is_list && servers.health == Health::default() && servers.health_path.is_none()
 }
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
@@ -132,22 +267,33 @@ pub struct Lease {
     pub exchange: Exchange,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
+    /// How many restarts of apps there had been when it was opened.
+    pub restarts: u32,
 }
+
+/// A connection at rest, and how many restarts of apps there had been when it was opened.
+type Resting = (Stream, u32);
 
 /// One worker's idle connections.
 #[derive(Debug, Default)]
 pub struct Idle {
-    lists: HashMap<EndpointId, IdleList<Stream>, RandomState>,
+    lists: HashMap<EndpointId, IdleList<Resting>, RandomState>,
 }
 
 impl Idle {
-    /// An idle connection to the endpoint that its server has not closed.
-    pub fn take(&mut self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
+    /// An idle connection to the endpoint that its server has not closed, opened since the app's last restart.
+    pub fn take(
+        &mut self,
+        endpoint: EndpointId,
+        restarted: u32,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Option<Resting> {
         let list = self.lists.get_mut(&endpoint)?;
         loop {
-            let mut stream = list.take(now)?;
-            if !stream.is_stale(cx) {
-                return Some(stream);
+            let (mut stream, restarts) = list.take(now)?;
+            if restarts >= restarted && !stream.is_stale(cx) {
+                return Some((stream, restarts));
             }
         }
     }
@@ -156,14 +302,14 @@ impl Idle {
     pub fn put(
         &mut self,
         endpoint: EndpointId,
-        stream: Stream,
+        resting: Resting,
         now: Instant,
         len_max: usize,
         age_max: Duration,
     ) {
         let list = self.lists.entry(endpoint).or_insert_with(|| IdleList::new(len_max, age_max));
         list.bound(len_max, age_max);
-        drop(list.put(stream, now));
+        drop(list.put(resting, now));
     }
 
     /// Closes what has been idle for too long, and forgets endpoints that nobody speaks to.
@@ -185,31 +331,66 @@ impl Idle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use groove_common::config::{Embedded, Endpoints, Size, check_text};
+    use crate::apps::Roster;
+    use groove_common::config::{Embedded, Size, check_text};
+
+    fn app(port: u16) -> Arc<config::App> {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\napps:\n  a: {{hosts: [a.test], endpoints: [127.0.0.1:{port}]}}\n"
+        );
+        let config: config::Config = check_text("http.yaml", &text).expect("a good configuration");
+        Arc::clone(&config.apps["a"])
+    }
+
+    fn roster() -> Roster {
+        let ground = Ground { runtime: Handle::current(), registry: Registry::new(1) };
+        Roster::new(Arc::new(ground), Arc::default())
+    }
+
+    fn addresses(roster: &Roster) -> Vec<String> {
+        let status = roster.get("a").expect("an app").upstreams[0].cluster.status();
+        status.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+    }
 
     #[tokio::test]
     async fn a_reload_that_fails_late_leaves_every_cluster_as_it_was() {
-        let (runtime, registry) = (Handle::current(), Registry::new(1));
-        let text = "listeners: [{address: 127.0.0.1:1}]\napps:\n  a: {hosts: [a.test], endpoints: [127.0.0.1:9]}\n  \
-                    b: {hosts: [b.test], endpoints: [127.0.0.1:9]}\n";
-        let build = |config: &Config, before| Table::build(config, before, &runtime, &registry);
-        let addresses = |table: &Table| {
-            let endpoints = table.upstreams["a"].cluster.status().endpoints;
-            endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
-        };
-        let config: Config = check_text("http.yaml", text).expect("a good configuration");
-        let before = build(&config, None).expect("a table");
+        let timeouts = config::Timeouts::default();
+        let mut roster = roster();
+        let a = app(9);
+        let change = roster.prepare([("a", Some(&a))], &timeouts).expect("a good change");
+        roster.apply(change);
+        assert_eq!(addresses(&roster), ["127.0.0.1:9"]);
 
         // `b` has no source that could be followed.
-        let mut config: Config = check_text("http.yaml", &text.replace(":9", ":10")).expect("a good one");
-        let b = config.apps.get_mut("b").expect("an app");
+        let (a, mut b) = (app(10), config::App::clone(&a));
+        b.hosts = vec!["b.test".to_owned()];
         b.endpoints = Endpoints::Embedded(Embedded { capacity: Size::mib(1), disk: None });
-        build(&config, Some(&before)).expect_err("no source");
-        assert_eq!(addresses(&before), ["127.0.0.1:9"]);
+        let b = Arc::new(b);
+        roster.prepare([("a", Some(&a)), ("b", Some(&b))], &timeouts).expect_err("no source");
+        assert_eq!(addresses(&roster), ["127.0.0.1:9"]);
 
-        let config: Config = check_text("http.yaml", &text.replace(":9", ":10")).expect("a good one");
-        build(&config, Some(&before)).expect("a table");
-        assert_eq!(addresses(&before), ["127.0.0.1:10"]);
+        let before = Arc::clone(roster.get("a").expect("an app"));
+        let change = roster.prepare([("a", Some(&a))], &timeouts).expect("a good change");
+        roster.apply(change);
+        assert_eq!(addresses(&roster), ["127.0.0.1:10"]);
+        let after = roster.get("a").expect("an app");
+        assert!(
+            Arc::ptr_eq(&before.upstreams[0].cluster, &after.upstreams[0].cluster),
+            "the cluster lives on"
+        );
+        assert!(before.is_retired() && !after.is_retired());
+    }
+
+    #[tokio::test]
+    async fn an_app_at_rest_has_no_cluster_and_no_metrics() {
+        let mut roster = roster();
+        let a = app(9);
+        let change = roster.prepare([("a", Some(&a))], &config::Timeouts::default()).expect("a good change");
+        roster.apply(change);
+        let a = roster.get("a").expect("an app");
+        assert!(a.counted().is_none() && a.upstreams[0].begun().is_none(), "nobody has asked");
+        assert_eq!(a.upstreams[0].status()["endpoints"][0]["state"], "untried");
+        a.upstreams[0].cluster.snapshot();
+        assert_eq!(a.upstreams[0].status()["endpoints"][0]["state"], "up");
     }
 }

@@ -1,15 +1,16 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
 use crate::http2;
+use crate::apps::{Directory, Seat, Seats};
 use crate::metrics::Metrics;
 use crate::session::driver;
 use crate::table::Table;
-use crate::upstream::{Idle, Lease, Upstream};
+use crate::upstream::{Idle, Lease};
 use crate::wire::Fields;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use groove_common::balance::{Dice, least_loaded};
-use groove_common::discovery::{Exchange, Member, Policy, Reader, fresh_dice};
+use groove_common::balance::Dice;
+use groove_common::discovery::fresh_dice;
 use groove_common::ids::EndpointId;
 use groove_common::net::{Downstream, LocalService, Stream};
 use groove_common::telemetry::AccessLog;
@@ -17,7 +18,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
 use tokio::time::{Instant, interval};
@@ -30,6 +31,8 @@ const BUFFER_BYTES: usize = 2 * 1024;
 const BUFFER_BYTES_KEPT_MAX: usize = 16 * 1024;
 /// How often idle connections are looked through for those that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(1);
+/// So many of these looks for one at the apps: those that nobody asked for since the last are forgotten.
+const SEATS_SWEPT_EVERY: u64 = 8;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub struct Shared {
     table: ArcSwap<Table>,
     /// Counts the tables, so that a worker sees with one load whether it has the latest.
     generation: AtomicU64,
+    /// The apps by their hosts.
+    pub directory: Arc<Directory>,
+    /// Counts the restarts of apps, so that it can be told which connections are older.
+    pub restarts: Arc<AtomicU32>,
     /// Counted for the whole proxy.
     pub metrics: Metrics,
     /// Where exchanges are logged.
@@ -45,8 +52,15 @@ pub struct Shared {
 
 impl Shared {
     /// Begins with a first table.
-    pub fn new(table: Table, metrics: Metrics, access: AccessLog) -> Self {
-        Self { table: ArcSwap::from_pointee(table), generation: AtomicU64::new(0), metrics, access }
+    pub fn new(table: Table, directory: Arc<Directory>, metrics: Metrics, access: AccessLog) -> Self {
+        Self {
+            table: ArcSwap::from_pointee(table),
+            generation: AtomicU64::new(0),
+            directory,
+            restarts: Arc::default(),
+            metrics,
+            access,
+        }
     }
 
     /// The latest table.
@@ -61,38 +75,11 @@ impl Shared {
     }
 }
 
-/// A table as one worker sees it, with its readers of the clusters' snapshots.
+/// A table as one worker sees it.
 pub struct View {
     /// The table.
     pub table: Arc<Table>,
     generation: u64,
-    readers: RefCell<Vec<Reader>>,
-}
-
-impl View {
-    fn new(table: Arc<Table>, generation: u64) -> Self {
-        let mut upstreams: Vec<_> = table.upstreams.values().collect();
-        upstreams.sort_unstable_by_key(|upstream| upstream.index);
-        let readers = upstreams.into_iter().map(|upstream| upstream.cluster.reader()).collect();
-        Self { table, generation, readers: RefCell::new(readers) }
-    }
-
-    /// The least loaded endpoint but those of `failed`. The next exchange counts as begun with it.
-    pub fn pick(&self, upstream: &Upstream, failed: &[EndpointId], dice: &mut Dice) -> Option<Exchange> {
-        let mut readers = self.readers.borrow_mut();
-        let snapshot = readers.get_mut(upstream.index)?.get();
-        if failed.is_empty() {
-            let member = match snapshot.members.as_slice() {
-                [only] => Some(only).filter(|only| only.admits()),
-                _ => snapshot.pick(Policy::LeastLoaded, upstream.cluster.now(), dice),
-            };
-            return member.map(|member| member.endpoint.begin());
-        }
-        let others: Vec<Member> =
-            snapshot.members.iter().filter(|member| !failed.contains(&member.endpoint.id)).cloned().collect();
-        let least = least_loaded(&others, upstream.cluster.now(), dice)?;
-        others.get(least).map(|member| member.endpoint.begin())
-    }
 }
 
 /// One thread's share of the proxy.
@@ -102,6 +89,7 @@ pub struct Worker {
     /// Connections to servers that carry many exchanges at once.
     pub(crate) http2: Rc<http2::Connections>,
     view: RefCell<Rc<View>>,
+    seats: RefCell<Seats>,
     idle: RefCell<Idle>,
     dice: RefCell<Dice>,
     fields: RefCell<Fields>,
@@ -113,11 +101,12 @@ impl Worker {
     /// A worker that has seen the table of this moment.
     pub fn new(shared: Arc<Shared>) -> Rc<Self> {
         let generation = shared.generation.load(Ordering::Acquire);
-        let view = Rc::new(View::new(shared.table(), generation));
+        let view = Rc::new(View { table: shared.table(), generation });
         Rc::new(Self {
             shared,
             http2: Rc::default(),
             view: RefCell::new(view),
+            seats: RefCell::default(),
             idle: RefCell::default(),
             dice: RefCell::new(fresh_dice()),
             fields: RefCell::default(),
@@ -131,9 +120,16 @@ impl Worker {
         let latest = self.shared.generation.load(Ordering::Acquire);
         let mut view = self.view.borrow_mut();
         if view.generation != latest {
-            *view = Rc::new(View::new(self.shared.table(), latest));
+            *view = Rc::new(View { table: self.shared.table(), generation: latest });
         }
         Rc::clone(&view)
+    }
+
+    /// The app that answers for a host, as of this moment.
+    pub fn seat(self: &Rc<Self>, host: &[u8]) -> Option<Rc<Seat>> {
+        let seat = self.seats.borrow_mut().find(host, &self.shared.directory);
+        self.tend();
+        seat
     }
 
     /// This thread's dice.
@@ -175,16 +171,27 @@ impl Worker {
         }
     }
 
-    /// An idle connection to an endpoint.
-    pub fn take_idle(&self, endpoint: EndpointId, now: Instant, cx: &mut Context<'_>) -> Option<Stream> {
-        self.idle.borrow_mut().take(endpoint, now, cx)
+    /// An idle connection to an endpoint, for an app that was last restarted with that number.
+    pub fn take_idle(
+        &self,
+        endpoint: EndpointId,
+        restarted: u32,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Option<(Stream, u32)> {
+        self.idle.borrow_mut().take(endpoint, restarted, now, cx)
     }
 
     /// Keeps the connection of an exchange that is over.
     pub fn put_idle(self: &Rc<Self>, lease: Lease, now: Instant, table: &Table) {
         let endpoint = lease.exchange.endpoint().id;
         let (len_max, age_max) = (table.idle_per_endpoint, table.timeouts.server_keep_alive);
-        self.idle.borrow_mut().put(endpoint, lease.stream, now, len_max, age_max);
+        self.idle.borrow_mut().put(endpoint, (lease.stream, lease.restarts), now, len_max, age_max);
+        self.tend();
+    }
+
+    /// Sees to it that what is no longer wanted goes.
+    fn tend(self: &Rc<Self>) {
         if !self.sweeps.replace(true) {
             tokio::task::spawn_local(sweep(Rc::clone(self)));
         }
@@ -202,14 +209,18 @@ fn digits(bits: u64) -> [u8; 8] {
     (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
 }
 
-/// Closes idle connections when their time is over, for as long as there are any.
+/// Closes idle connections when their time is over, and forgets apps that nobody asks for, for as long as there are any.
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = interval(SWEEP);
-    loop {
+    for round in 0_u64.. {
         ticks.tick().await;
         let mut idle = worker.idle.borrow_mut();
         idle.expire(Instant::now());
-        if idle.is_empty() {
+        let mut seats = worker.seats.borrow_mut();
+        if round % SEATS_SWEPT_EVERY == SEATS_SWEPT_EVERY - 1 {
+            seats.sweep(&worker.shared.directory);
+        }
+        if idle.is_empty() && seats.is_empty() {
             worker.sweeps.set(false);
             return;
         }

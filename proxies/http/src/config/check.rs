@@ -1,7 +1,7 @@
 //! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
 //! a message.
 
-use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
+use super::{App, AppTimeouts, Config, Headers, Limits, Match, Route, Timeouts, routing_check};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -22,6 +22,12 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
         app_hosts(name, entry, &mut hosts, issues);
         app(name, entry, issues);
     }
+}
+
+/// Checks one app, as if it were the only one.
+pub(crate) fn one(name: &str, entry: &App, issues: &mut Issues) {
+    app_hosts(name, entry, &mut Hosts::default(), issues);
+    app(name, entry, issues);
 }
 
 fn limits(limits: &Limits, issues: &mut Issues) {
@@ -85,7 +91,7 @@ fn app_hosts<'a>(name: &'a str, app: &'a App, hosts: &mut Hosts<&'a str>, issues
     }
 }
 
-fn host_problem(host: &str) -> Option<&'static str> {
+pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if host == "*" {
         return None;
@@ -113,7 +119,8 @@ fn host_problem(host: &str) -> Option<&'static str> {
 
 fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
-    servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_ref(), issues);
+    let health = app.health.as_deref().cloned().unwrap_or_default();
+    servers(&path, &app.endpoints, &health, app.health_path.as_deref(), app.tls.as_deref(), issues);
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(
@@ -121,20 +128,19 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
             &entry.endpoints,
             &entry.health,
             entry.health_path.as_deref(),
-            entry.tls.as_ref(),
+            entry.tls.as_deref(),
             issues,
         );
     }
     headers(&path, "request_headers", &app.request_headers, issues);
     headers(&path, "response_headers", &app.response_headers, issues);
     app_timeouts(name, &app.timeouts, issues);
-    let mut seen: Vec<(&str, &[String])> = Vec::new();
+    let mut seen: Vec<&Match> = Vec::new();
     for (index, entry) in app.routes.iter().enumerate() {
         let index = index.to_string();
         let path = ["apps", name, "routes", &index];
         route(&path, app, entry, issues);
-        let key = (entry.matches.path.as_str(), entry.matches.methods.as_slice());
-        if seen.contains(&key) {
+        if seen.contains(&&entry.matches) {
             let help = "leave one of the two out";
             issues.at(
                 &[&path[..], &["match"]].concat(),
@@ -142,7 +148,7 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
                 Some(help),
             );
         }
-        seen.push(key);
+        seen.push(&entry.matches);
     }
 }
 
@@ -225,6 +231,7 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         };
         report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
     }
+    routing_check::route(path, app, route, issues);
     headers(path, "request_headers", &route.request_headers, issues);
     headers(path, "response_headers", &route.response_headers, issues);
 }
@@ -254,7 +261,7 @@ fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {
     }
 }
 
-fn header_problem(name: &str, verb: &str) -> Option<(&'static str, &'static str)> {
+pub(super) fn header_problem(name: &str, verb: &str) -> Option<(&'static str, &'static str)> {
     if name.is_empty() || !name.bytes().all(is_token) {
         return Some(("this is no header name", "write letters, digits and `-`, like `X-Team`"));
     }

@@ -1,17 +1,25 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+mod routing;
+mod routing_check;
+mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::one as check_app;
+pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
+pub use state::State;
+
 use groove_common::config::{
-    Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
-    default_drain,
+    Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
+    Size, default_drain, difference,
 };
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// groove-http's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +52,9 @@ pub struct Config {
     /// Our name in the Via header of requests; null adds none.
     #[serde(default = "default_via")]
     pub via: Option<String>,
+    /// Where changes of apps over the admin API are kept; left out, they are gone with the process.
+    #[serde(default)]
+    pub state: Option<State>,
     /// Bounds of one message and one connection.
     #[serde(default)]
     pub limits: Limits,
@@ -51,7 +62,7 @@ pub struct Config {
     #[serde(default)]
     pub timeouts: Timeouts,
     /// The apps by name.
-    pub apps: BTreeMap<String, App>,
+    pub apps: BTreeMap<String, Arc<App>>,
 }
 
 fn default_via() -> Option<String> {
@@ -142,14 +153,14 @@ pub struct App {
     /// Where its servers are.
     pub endpoints: Endpoints,
     /// How their health is known.
-    #[serde(default)]
-    pub health: Health,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<Health>>,
     /// The path that active probes GET; any status below 500 is healthy. Left out, a probe only connects.
     #[serde(default)]
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<Box<ClientTls>>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -179,7 +190,7 @@ impl App {
     pub fn servers(&self) -> Cluster {
         Cluster {
             endpoints: self.endpoints.clone(),
-            health: self.health.clone(),
+            health: self.health.as_deref().cloned().unwrap_or_default(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
             protocol: self.protocol,
@@ -218,7 +229,7 @@ pub struct Cluster {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<Box<ClientTls>>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -234,6 +245,21 @@ pub struct Route {
     /// Which of the app's `clusters` serves them; its own endpoints if left out.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// Clusters that share the requests by weight, instead of one.
+    #[serde(default)]
+    pub split: Vec<Share>,
+    /// Send the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    /// Answer this, without a server.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Ask the server for something else than the client did.
+    #[serde(default)]
+    pub rewrite: Option<Rewrite>,
+    /// Which pages of other origins may read the replies.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// Edits to the request, after the app's.
     #[serde(default)]
     pub request_headers: Headers,
@@ -247,10 +273,27 @@ pub struct Route {
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// `/login` for this path alone, `/api/*` for `/api` and all below it, `/*` for all.
+    #[serde(default = "every_path")]
     pub path: String,
+    /// Instead of `path`: an expression that has to match all of the path.
+    #[serde(default)]
+    pub path_regex: Option<String>,
     /// Methods, in capitals; all if left out.
     #[serde(default)]
     pub methods: Vec<String>,
+    /// Headers that the request has to have, by name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, ValueMatch>,
+    /// Parameters of the query that it has to have, by name; of several the first counts.
+    #[serde(default)]
+    pub query: BTreeMap<String, ValueMatch>,
+    /// Cookies that it has to have, by name.
+    #[serde(default)]
+    pub cookies: BTreeMap<String, ValueMatch>,
+}
+
+fn every_path() -> String {
+    "/*".to_owned()
 }
 
 /// Edits to a head: removed first, then set, then added.
@@ -277,6 +320,26 @@ pub struct AppTimeouts {
     pub body_idle: Option<Duration>,
 }
 
+impl Config {
+    /// The same with other apps.
+    fn with(&self, apps: BTreeMap<String, Arc<App>>) -> Self {
+        Self {
+            listeners: self.listeners.clone(),
+            admin: self.admin.clone(),
+            log: self.log.clone(),
+            drain: self.drain,
+            workers: self.workers,
+            handover: self.handover.clone(),
+            trusted: self.trusted.clone(),
+            via: self.via.clone(),
+            state: self.state.clone(),
+            limits: self.limits.clone(),
+            timeouts: self.timeouts.clone(),
+            apps,
+        }
+    }
+}
+
 impl Document for Config {
     fn basics(&self) -> Basics<'_> {
         Basics {
@@ -287,6 +350,16 @@ impl Document for Config {
             workers: self.workers,
             handover: self.handover.as_deref(),
         }
+    }
+
+    fn changes(&self, old: &Self) -> Vec<Change> {
+        // Of tens of thousands of apps a few differ: the others are not even written out.
+        let others = |all: &BTreeMap<String, Arc<App>>, than: &BTreeMap<String, Arc<App>>| {
+            let differs = |(name, app): &(&String, &Arc<App>)| than.get(*name) != Some(*app);
+            all.iter().filter(differs).map(|(name, app)| (name.clone(), Arc::clone(app))).collect()
+        };
+        let before = old.with(others(&old.apps, &self.apps));
+        difference(&before, &self.with(others(&self.apps, &old.apps)))
     }
 
     fn validate(&self, issues: &mut Issues) {

@@ -90,6 +90,36 @@ fn broken() -> Vec<Broken> {
             ],
         ),
         (
+            one_app(
+                "    routes:\n      - {match: {path_regex: 'a(', path: /a}, cluster: x, split: [{weight: 0, cluster: y}]}\n",
+            ),
+            &[
+                (7, 30, "unclosed group", "write one like"),
+                (7, 18, "`path` says already which paths", "leave one of the two out"),
+                (7, 56, "the app has no cluster `x`", "add it under"),
+                (7, 59, "`cluster` says already who serves this route", "leave one of the two out"),
+                (7, 88, "the app has no cluster `y`", "or leave this out"),
+                (7, 59, "the weights have no sum to share by", "a weight of 1 or more"),
+            ],
+        ),
+        (
+            one_app(
+                "    routes:\n      - {match: {path: /a}, redirect: {prefix: /b, status: 200}, rewrite: {path: b}}\n      \
+                 - {match: {path: /b}, cors: {allow_origins: ['*', shop.test], allow_credentials: true}}\n      \
+                 - {match: {path: /c, headers: {X: {regex: '['}}}, respond: {status: 204, body: x}}\n",
+            ),
+            &[
+                (7, 40, "the route has no prefix", "let `match.path` end in `/*`"),
+                (7, 60, "this status is no redirect", "write 301"),
+                (7, 66, "`redirect` answers already", "leave one of the two out"),
+                (7, 82, "this is no path", "write one like `/v2`"),
+                (8, 52, "browsers take no `*`", "write each origin"),
+                (8, 57, "this is no origin", "write one as browsers do"),
+                (9, 49, "unclosed character class", "write one like"),
+                (9, 80, "this status has no body", "leave it out"),
+            ],
+        ),
+        (
             format!("limits: {{head: 2KiB, target: 4KiB}}\nvia: two words\n{}", one_app("")),
             &[
                 (1, 30, "a target of 4KiB cannot stand in a head of 2KiB", "write no more than `head`"),

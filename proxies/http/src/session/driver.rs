@@ -4,23 +4,27 @@ use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
+use crate::apps::Seat;
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
-use crate::table::{App, Table, Target};
+use crate::rules::{Action, Manner};
+use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
+use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -100,6 +104,8 @@ pub(super) struct Session {
     draining: Reached,
     /// Nothing was read yet, and it is not TLS, which would have agreed on a version.
     may_be_http2: bool,
+    /// How many restarts of apps there had been when it was opened.
+    restarts: u32,
     /// The drain has been noticed; the next request is the last.
     is_parting: bool,
     /// Read and not yet taken. Holds no memory while nothing comes.
@@ -112,8 +118,11 @@ pub(super) struct Begun<'v> {
     pub(super) at: Instant,
     /// When its reply was with the client.
     ended: Instant,
+    seat: &'v Seat,
     pub(super) app: &'v App,
     target: &'v Target,
+    /// To the reply.
+    edits: &'v Edits,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
     incoming: BytesMut,
@@ -122,9 +131,19 @@ pub(super) struct Begun<'v> {
 }
 
 /// A request that no server gets to see.
-struct Refused {
-    error: Error,
-    audience: Audience,
+enum Early {
+    /// It cannot be served.
+    Refused { error: Error, audience: Audience },
+    /// The route itself is the answer.
+    Answered(Box<Answered>),
+}
+
+/// An answer that no server was asked for.
+struct Answered {
+    out: BytesMut,
+    close: bool,
+    /// The client still sends its body.
+    lingers: bool,
 }
 
 impl Session {
@@ -133,14 +152,15 @@ impl Session {
             conn.peer.ip().map_or_else(|| "unknown".into(), |ip| ip.to_canonical().to_string().into());
         let timer = Timer::new(Instant::now() + worker.view().table.timeouts.keep_alive);
         Self {
-            worker,
             client,
             scheme: if conn.tls.is_some() { "https" } else { "http" },
             draining: conn.drain.draining(),
             may_be_http2: conn.tls.is_none(),
+            restarts: worker.shared.restarts.load(Ordering::Acquire),
             is_parting: false,
             inbox: BytesMut::new(),
             timer,
+            worker,
             conn,
         }
     }
@@ -160,11 +180,17 @@ impl Session {
     async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
         let may_be_http2 = std::mem::take(&mut self.may_be_http2);
-        let mut begun = match self.begin(&view, length) {
+        // The exchange ends with the app it began with, whatever changes meanwhile.
+        let seat = OnceCell::new();
+        let mut begun = match self.begin(&view, &seat, length) {
             Ok(begun) => begun,
             // What begins so is no request of HTTP/1.1, whatever it is.
             Err(_) if may_be_http2 && self.inbox.starts_with(http2::PREFACE) => return Next::Http2,
-            Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Early::Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Early::Answered(answered)) => {
+                let Answered { mut out, close, lingers } = *answered;
+                return Box::pin(self.answer(&mut out, close, lingers)).await;
+            }
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -242,12 +268,19 @@ impl Session {
     }
 
     /// Reads the head, and makes of it what the server gets.
-    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Refused> {
+    fn begin<'v>(
+        &mut self,
+        view: &View,
+        place: &'v OnceCell<Rc<Seat>>,
+        length: usize,
+    ) -> Result<Begun<'v>, Early> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields)
-            .map_err(|error| Refused { error: Error::Request(error), audience: Audience::default() })?;
+        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| Early::Refused {
+            error: Error::Request(error),
+            audience: Audience::default(),
+        })?;
         let asked = Asked::of(&head);
         let framing = head.framing;
         let mut audience = Audience {
@@ -256,17 +289,30 @@ impl Session {
             is_http10: asked.version == Version::Http10,
             close: !asked.keeps_alive,
         };
-        let routed = admit(&head, &table.limits).and_then(|()| route(table, &head));
-        let (app, target) = match routed {
+        let routed = admit(&head, &table.limits).and_then(|()| route(&self.worker, place, &head));
+        let (seat, target) = match routed {
             Ok(found) => found,
             Err(error) => {
                 audience.form = Form::accepted(head.value(Name::Accept));
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused { error, audience });
+                return Err(Early::Refused { error, audience });
             }
         };
+        let (mut edits, mut head, rewritten) = (&target.reply, head, OnceCell::new());
+        if let Some(action) = &target.action {
+            if let Some(answered) = self.answered(&head, action, seat, audience.close, &table.limits) {
+                drop(fields);
+                self.inbox.advance(answered.1);
+                return Err(Early::Answered(Box::new(answered.0)));
+            }
+            edits = action.cors.as_ref().map_or(edits, |cors| cors.edits(&head));
+            if let Some(place) = &action.rewrite {
+                let target = rewritten.get_or_init(|| place.of(head.target));
+                head = RequestHead { target, ..head };
+            }
+        }
         let mut out = self.worker.take_buffer();
         let hop = render::Hop {
             client: self.client.as_bytes(),
@@ -278,19 +324,24 @@ impl Session {
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
         self.inbox.advance(length);
+        // A connection from before the app's restart ends with this reply.
+        let asked =
+            Asked { keeps_alive: asked.keeps_alive && self.restarts >= seat.app.stand.restarted(), ..asked };
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
             // What is there of the body goes with the head, in one piece.
             let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
             if let Err(fault) = taken {
-                return Err(Refused { error: fault.into(), audience });
+                return Err(Early::Refused { error: fault.into(), audience });
             }
         }
         let at = Instant::now();
         Ok(Begun {
             at,
             ended: at,
-            app,
+            seat,
+            app: &seat.app,
+            edits,
             target,
             exchange,
             outgoing: Outgoing::new(out),
@@ -301,12 +352,47 @@ impl Session {
         })
     }
 
+    /// What a route itself answers, if it does, and how much of what came was the request.
+    fn answered(
+        &self,
+        head: &RequestHead<'_>,
+        action: &Action,
+        seat: &Seat,
+        close: bool,
+        limits: &Limits,
+    ) -> Option<(Answered, usize)> {
+        let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
+        if preflight.is_none() && action.answer.is_none() {
+            return None;
+        }
+        let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
+        let close = close || body.is_none() || self.conn.drain.is_draining();
+        let manner = Manner { close, is_http10: head.version == Version::Http10 };
+        let mut out = BytesMut::new();
+        let status = match (preflight, &action.answer) {
+            (Some(cors), _) => {
+                cors.write(head, manner, &mut out);
+                204
+            }
+            (None, answer) => {
+                let answer = answer.as_ref()?;
+                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
+                answer.write(head, self.scheme, lines, manner, &mut out);
+                answer.status()
+            }
+        };
+        seat.app.metrics.answered(status, Duration::ZERO);
+        self.record_early(head.raw, seat, status);
+        let taken = head.raw.len() + body.unwrap_or_default();
+        Some((Answered { out, close, lingers: body.is_none() }, taken))
+    }
+
     /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let dial = Dial { target: begun.target, app: begun.app, now: begun.at, wants_fresh };
-            let mut lease = lease(&self.worker, view, &dial).await?;
+            let dial = Dial { target: begun.target, seat: begun.seat, now: begun.at, wants_fresh };
+            let mut lease = lease(&self.worker, &dial).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
                 let latency = begun.ended.saturating_duration_since(begun.at);
@@ -342,7 +428,7 @@ impl Session {
             reply: &mut begun.reply,
             worker: &self.worker,
             table: &view.table,
-            edits: &begun.target.reply,
+            edits: begun.edits,
             request_edits: &begun.target.request,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
@@ -392,7 +478,7 @@ impl Session {
         metrics.tunnel_seconds.record(begun.ended.elapsed());
         metrics.tunnel_bytes_up.add(carried.up);
         metrics.tunnel_bytes_down.add(carried.down);
-        debug!(app = begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
+        debug!(app = &*begun.app.name, up = carried.up, down = carried.down, "a tunnel ended");
         Next::Cut
     }
 
@@ -422,19 +508,33 @@ fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
 }
 
 /// The app that answers for the host, and what of it serves this path and method.
-fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t Target), Error> {
-    let Some(app) = table.app(head.host) else {
+fn route<'v>(
+    worker: &Rc<Worker>,
+    place: &'v OnceCell<Rc<Seat>>,
+    head: &RequestHead<'_>,
+) -> Result<(&'v Seat, &'v Target), Error> {
+    let Some(seat) = worker.seat(head.host) else {
         return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
     };
-    Ok((app, app.target(head.method, head.path())))
+    let seat = place.get_or_init(|| seat);
+    if let Some(error) = seat.app.stand.refusal(&seat.app.name) {
+        return Err(error);
+    }
+    Ok((seat, seat.app.target(head, || worker.dice().unit())))
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.
 fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
-    let mut body = Body::new(framing);
-    match body.advance(inbox, limits, |_| {}) {
-        Ok(taken) => inbox.advance(taken),
-        Err(_) => return false,
+    match whole_body(framing, inbox, limits) {
+        Some(taken) => inbox.advance(taken),
+        None => return false,
     }
-    body.is_done()
+    true
+}
+
+/// How long a request's body is, if all of it is there.
+fn whole_body(framing: Framing, bytes: &[u8], limits: &Limits) -> Option<usize> {
+    let mut body = Body::new(framing);
+    let taken = body.advance(bytes, limits, |_| {}).ok()?;
+    body.is_done().then_some(taken)
 }

@@ -2,6 +2,7 @@
 
 use super::driver::{Begun, Next, Session};
 use super::record::{Facts, Record};
+use crate::apps::Seat;
 use crate::error::Error;
 use crate::reply::{self, Audience, Form};
 use crate::upstream::Lease;
@@ -21,7 +22,7 @@ impl Session {
     /// The exchange failed: the client is told, if it has not been told anything else.
     pub(super) async fn fail(&mut self, begun: &mut Begun<'_>, error: Error) -> Next {
         let took = begun.at.elapsed();
-        debug!(app = begun.app.name, %error, "an exchange failed");
+        debug!(app = &*begun.app.name, %error, "an exchange failed");
         self.worker.shared.metrics.failed(error.kind());
         begun.app.metrics.answered(begun.exchange.status().unwrap_or(error.status()), took);
         self.record(begun, None, took, Some(&error));
@@ -49,7 +50,7 @@ impl Session {
         self.answer(&mut out, audience.close, audience.close).await
     }
 
-    async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
+    pub(super) async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
         let timeouts = self.worker.view().table.timeouts;
         match timeout(timeouts.head, self.conn.stream.send(out)).await {
             Ok(Ok(())) if linger => Next::Linger,
@@ -60,6 +61,15 @@ impl Session {
             }
             Ok(Err(_)) | Err(_) => Next::Cut,
         }
+    }
+
+    /// Leaves a line in the access log for an answer that no server was asked for.
+    pub(super) fn record_early(&self, head: &[u8], seat: &Seat, status: u16) {
+        self.worker.shared.access.record(false, || {
+            let (app, client) = (&*seat.app.name, &self.conn.peer);
+            let facts = Facts { app, client, endpoint: None, status, took: Duration::ZERO, error: None };
+            Record::of(head).event(&facts)
+        });
     }
 
     /// Leaves a line in the access log.

@@ -12,7 +12,6 @@ use groove_common::config::check_text;
 use groove_common::telemetry::{AccessLog, Registry};
 use groove_common::testing::{Dice, downstream, simulate};
 use std::sync::Arc;
-use tokio::runtime::Handle;
 
 const ASKED: Asked =
     Asked { version: Version::Http11, is_head: false, keeps_alive: true, may_replay: true, offered: None };
@@ -214,9 +213,8 @@ async fn a_session_that_waits_is_small() {
     let access = AccessLog::start(&registry, std::io::sink()).expect("a log");
     let text = "listeners: [{address: 127.0.0.1:1}]\napps: {a: {hosts: [a.test], endpoints: [127.0.0.1:9]}}";
     let config: Config = check_text("http.yaml", text).expect("a good configuration");
-    let table = Table::build(&config, None, &Handle::current(), &registry).expect("a table");
-    let shared = Arc::new(Shared::new(table, Metrics::new(&registry), access));
-    let session = super::driver::serve(Worker::new(shared), conn);
+    let shared = Shared::new(Table::build(&config), Arc::default(), Metrics::new(&registry), access);
+    let session = super::driver::serve(Worker::new(Arc::new(shared)), conn);
     let bytes = std::mem::size_of_val(&session);
     assert!(bytes <= 640, "{bytes} bytes for each idle client");
 }

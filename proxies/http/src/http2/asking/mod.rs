@@ -42,28 +42,38 @@ struct Asked {
     open: Arc<AtomicUsize>,
     scheme: &'static str,
     buffer_bytes: usize,
+    /// How many restarts of apps there had been when it was opened.
+    restarts: u32,
 }
 
 impl Connections {
-    /// A stream of a connection that is there and has room for one. The calling task hears of what it says.
-    pub(crate) fn open(&self, endpoint: EndpointId, cx: &mut Context<'_>) -> Option<Stream> {
+    /// A stream of a connection that is there and has room for one, opened since the app's last restart. The calling task hears of what it says.
+    pub(crate) fn open(
+        &self,
+        endpoint: EndpointId,
+        restarted: u32,
+        cx: &mut Context<'_>,
+    ) -> Option<(Stream, u32)> {
         let mut lists = self.lists.borrow_mut();
         let list = lists.get_mut(&endpoint)?;
-        list.retain_mut(|asked| !asked.has_ended());
+        // One that is forgotten ends with its last stream.
+        list.retain_mut(|asked| asked.restarts >= restarted && !asked.has_ended());
         let asked = list.iter().find(|asked| asked.has_room())?;
         let (exchange, mut stream) = asked.open();
         tokio::task::spawn_local(exchange);
-        (!stream.is_stale(cx)).then_some(stream)
+        (!stream.is_stale(cx)).then_some((stream, asked.restarts))
     }
 
-    /// Makes a connection of a socket, for this request and for others.
+    /// Makes a connection of a socket, for this request and for others. `restarts` is how many of apps there had been.
     pub(crate) async fn begin(
         self: &Rc<Self>,
         endpoint: EndpointId,
         socket: Stream,
+        restarts: u32,
         bounds: Bounds,
     ) -> io::Result<Stream> {
-        let (asked, connection) = handshake(socket, bounds).await?;
+        let (mut asked, connection) = handshake(socket, bounds).await?;
+        asked.restarts = restarts;
         self.lists.borrow_mut().entry(endpoint).or_default().push(asked.clone());
         let (this, open) = (Rc::downgrade(self), Arc::clone(&asked.open));
         tokio::task::spawn_local(async move {
@@ -128,7 +138,7 @@ async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connect
         Ok((requests, connection))
     };
     let (requests, connection) = timeout(bounds.head_time, handshake).await?.map_err(io::Error::other)?;
-    let asked = Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes };
+    let asked = Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes, restarts: 0 };
     Ok((asked, connection))
 }
 
