@@ -57,6 +57,8 @@ pub struct TlsInfo {
     /// What channel binding ties a login to: `tls-server-end-point` of the certificate that this client was shown,
     /// which after a reload is not the listener's any more.
     pub end_point: Option<Arc<[u8]>>,
+    /// The client was asked for a certificate, whether it showed one or not.
+    pub asks_client: bool,
 }
 
 /// A verified client certificate.
@@ -76,6 +78,7 @@ pub(super) struct Acceptor {
     tls: TlsAcceptor,
     /// Of the one certificate there is.
     end_point: Option<Arc<[u8]>>,
+    asks_client: bool,
 }
 
 impl Acceptor {
@@ -95,13 +98,18 @@ impl Acceptor {
             .map_err(|error| TlsError::Setup(format!("{}: {error}", tls.certificate.display())))?;
         config.alpn_protocols = alpn.to_vec();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
-        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), end_point })
+        Ok(Self {
+            tls: TlsAcceptor::from(Arc::new(config)),
+            end_point,
+            asks_client: tls.client_auth() != ClientAuth::None,
+        })
     }
 
     /// The handshake, within [`HANDSHAKE_TIME_MAX`].
     pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
         let tls = timeout(HANDSHAKE_TIME_MAX, self.tls.accept(plain(stream)?)).await??;
-        let info = TlsInfo { end_point: self.end_point.clone(), ..info(tls.get_ref().1) };
+        let (end_point, asks_client) = (self.end_point.clone(), self.asks_client);
+        let info = TlsInfo { end_point, asks_client, ..info(tls.get_ref().1) };
         Ok((Stream::ServerTls(Box::new(tls)), info))
     }
 }
@@ -122,6 +130,7 @@ fn info(connection: &rustls::ServerConnection) -> TlsInfo {
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         certificate,
         end_point: None,
+        asks_client: false,
     }
 }
 

@@ -10,11 +10,13 @@
 pub mod config;
 mod demo;
 pub mod error;
+pub mod identity;
 pub mod metrics;
 mod probe;
 pub mod reply;
 pub mod route;
 pub mod session;
+pub mod signify;
 pub mod table;
 pub mod upstream;
 pub mod wire;

@@ -1,10 +1,13 @@
 //! The configuration as resolved: one immutable table, swapped whole.
 
 use crate::config::{self, Config};
+use crate::error::Error;
+use crate::identity::Tracing;
 use crate::metrics::AppMetrics;
 use crate::route::{Hosts, PathMatch, Paths};
+use crate::signify::{Library, Maintenance, Page, Pages};
 use crate::upstream::{Upstream, Upstreams};
-use crate::wire::{Edits, Limits};
+use crate::wire::{Edits, Limits, Says};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
 use groove_common::telemetry::Registry;
@@ -28,6 +31,12 @@ pub struct Table {
     pub timeouts: Timeouts,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
+    /// What servers are told of who asks.
+    pub says: Says,
+    /// What is done about traces.
+    pub tracing: Option<Tracing>,
+    /// Pages that stand for all apps.
+    pages: Pages,
     /// Every upstream by its name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     trusted: Vec<IpNet>,
@@ -63,6 +72,8 @@ pub struct App {
     pub body_idle: Duration,
     /// Further tries when connecting fails.
     pub retries: u32,
+    /// Pages of its own.
+    pages: Option<Box<Pages>>,
     paths: Paths<Target>,
 }
 
@@ -75,6 +86,8 @@ pub struct Target {
     pub request: Edits,
     /// Edits to the reply.
     pub reply: Edits,
+    /// It is closed.
+    pub maintenance: Option<Arc<Maintenance>>,
 }
 
 impl Table {
@@ -88,13 +101,14 @@ impl Table {
         let mut upstreams = Upstreams::new(runtime, registry, before);
         let mut hosts = Hosts::default();
         let mut apps = Vec::with_capacity(config.apps.len());
+        let mut library = Library::default();
         for (name, app) in &config.apps {
             for host in &app.hosts {
                 hosts
                     .insert(host, apps.len())
                     .map_err(|_| format!("the host `{host}` belongs to two apps"))?;
             }
-            apps.push(App::build(name, app, &config.timeouts, &mut upstreams, registry)?);
+            apps.push(App::build(name, app, &config.timeouts, &mut upstreams, &mut library, registry)?);
         }
         let limits = &config.limits;
         let timeouts = &config.timeouts;
@@ -115,6 +129,9 @@ impl Table {
                 server_keep_alive: timeouts.server_keep_alive.get(),
             },
             via: config.via.as_deref().unwrap_or_default().as_bytes().into(),
+            says: config.forwarded.says(),
+            tracing: config.forwarded.tracing(),
+            pages: library.pages(&config.pages)?,
             trusted: config.trusted.clone(),
             hosts,
             apps,
@@ -137,8 +154,29 @@ impl Table {
         if self.trusted.is_empty() {
             return false;
         }
-        let ip = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+        self.trusts_address(peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    }
+
+    /// As [`Self::trusts`], for an address that somebody has told us of.
+    pub fn trusts_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
         self.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    /// The page that an operator wants shown for a failure: of what is closed, of the app, of all apps.
+    pub fn page<'t>(
+        &'t self,
+        app: Option<&'t App>,
+        target: Option<&'t Target>,
+        error: &Error,
+    ) -> Option<&'t Page> {
+        let closed = target.and_then(|target| target.maintenance.as_ref());
+        let closed = closed.filter(|_| matches!(error, Error::Maintenance(_)));
+        closed.and_then(|closed| closed.page.as_deref()).or_else(|| {
+            let own = app.and_then(|app| app.pages.as_ref());
+            let (code, status) = (error.code(), error.status());
+            own.and_then(|pages| pages.find(code, status)).or_else(|| self.pages.find(code, status))
+        })
     }
 }
 
@@ -148,13 +186,19 @@ impl App {
         app: &config::App,
         timeouts: &config::Timeouts,
         upstreams: &mut Upstreams<'_>,
+        library: &mut Library,
         registry: &Registry,
     ) -> Result<Self, StartError> {
         let own = upstreams.take(name, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
-        let mut paths =
-            Paths::new(Target { upstream: Arc::clone(&own), request: request.clone(), reply: reply.clone() });
+        let closed = maintenance(&app.maintenance, library)?;
+        let mut paths = Paths::new(Target {
+            upstream: Arc::clone(&own),
+            request: request.clone(),
+            reply: reply.clone(),
+            maintenance: closed.clone(),
+        });
         for route in &app.routes {
             let upstream = match &route.cluster {
                 Some(cluster) => {
@@ -168,6 +212,10 @@ impl App {
                 upstream,
                 request: request.then(&edits(&route.request_headers)),
                 reply: reply.then(&edits(&route.response_headers)),
+                maintenance: match &route.maintenance {
+                    Some(own) => maintenance(own, library)?,
+                    None => closed.clone(),
+                },
             };
             let methods = route.matches.methods.iter().map(|method| method.as_bytes().into()).collect();
             paths.insert(PathMatch::parse(&route.matches.path)?, methods, target);
@@ -179,6 +227,7 @@ impl App {
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
             retries: app.retries,
+            pages: Some(library.pages(&app.pages)?).filter(|own| !own.is_empty()).map(Box::new),
             paths,
         })
     }
@@ -187,6 +236,20 @@ impl App {
     pub fn target(&self, method: &[u8], path: &[u8]) -> &Target {
         self.paths.find(method, path)
     }
+}
+
+fn maintenance(
+    written: &config::signify::Maintenance,
+    library: &mut Library,
+) -> Result<Option<Arc<Maintenance>>, StartError> {
+    if !written.enabled {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Maintenance {
+        allow: written.allow.clone(),
+        page: written.page.as_ref().map(|file| library.page(file)).transpose()?,
+        retry_after_s: written.retry_after.map(|after| after.get().as_secs().max(1)),
+    })))
 }
 
 fn edits(headers: &config::Headers) -> Edits {

@@ -2,6 +2,7 @@
 //! a message.
 
 use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
+use super::{forwarded, signify};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -14,6 +15,8 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
         issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
     }
+    forwarded::forwarded(&config.forwarded, issues);
+    signify::pages(&[], &config.pages, issues);
     if config.apps.is_empty() {
         issues.at(&["apps"], "there is no app", Some("write at least one, with `hosts` and `endpoints`"));
     }
@@ -127,6 +130,8 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
     }
     headers(&path, "request_headers", &app.request_headers, issues);
     headers(&path, "response_headers", &app.response_headers, issues);
+    signify::pages(&path, &app.pages, issues);
+    signify::maintenance(&path, Some(&app.maintenance), issues);
     app_timeouts(name, &app.timeouts, issues);
     let mut seen: Vec<(&str, &[String])> = Vec::new();
     for (index, entry) in app.routes.iter().enumerate() {
@@ -227,6 +232,7 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
     }
     headers(path, "request_headers", &route.request_headers, issues);
     headers(path, "response_headers", &route.response_headers, issues);
+    signify::maintenance(path, route.maintenance.as_ref(), issues);
 }
 
 fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {

@@ -1,6 +1,8 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+pub mod forwarded;
+pub mod signify;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,12 @@ pub struct Config {
     /// Our name in the Via header of requests; null adds none.
     #[serde(default = "default_via")]
     pub via: Option<String>,
+    /// What servers are told of who asks.
+    #[serde(default)]
+    pub forwarded: forwarded::Forwarded,
+    /// Pages shown instead of the proxy's own, by status, class or code, for all apps.
+    #[serde(default)]
+    pub pages: signify::Pages,
     /// Bounds of one message and one connection.
     #[serde(default)]
     pub limits: Limits,
@@ -158,6 +166,12 @@ pub struct App {
     /// Edits to each reply.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Pages of this app, before those of all apps.
+    #[serde(default)]
+    pub pages: signify::Pages,
+    /// Closes the app for a while.
+    #[serde(default)]
+    pub maintenance: signify::Maintenance,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
@@ -216,6 +230,9 @@ pub struct Route {
     /// Edits to the reply, after the app's.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Closes the route for a while, or keeps it open while the app is closed.
+    #[serde(default)]
+    pub maintenance: Option<signify::Maintenance>,
 }
 
 /// Which requests a route takes.

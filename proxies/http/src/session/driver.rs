@@ -1,16 +1,18 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
 use super::lease::{Dial, lease};
+use super::record::Record;
+use super::refusal::{About, Refused};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
 use crate::error::Error;
 use crate::metrics::Counted;
-use crate::reply::{self, Audience, Form};
+use crate::reply::{self, Audience, Form, Notice};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -18,6 +20,7 @@ use groove_common::error::{Classified, Retry, Side};
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -45,8 +48,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
 pub(crate) async fn refuse(worker: &Worker, mut conn: Downstream) {
     let mut out = BytesMut::new();
     let audience = Audience { close: true, ..Audience::default() };
-    worker.shared.metrics.failed(Error::Full.kind());
-    reply::error(&Error::Full, audience, &[], &mut out);
+    worker.shared.metrics.failed(&Error::Full);
+    reply::error(&Notice::of(&Error::Full), audience, &mut out);
     if let Err(error) = conn.stream.send(&mut out).await {
         debug!(%error, "a client left before it was refused");
     }
@@ -77,9 +80,9 @@ enum Read {
 pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) conn: Downstream,
-    /// The client's address, as X-Forwarded-For has it.
-    client: Box<str>,
-    scheme: &'static str,
+    /// The peer's address, as X-Forwarded-For has it.
+    pub(super) client: Box<str>,
+    pub(super) scheme: &'static str,
     draining: Reached,
     /// The drain has been noticed; the next request is the last.
     is_parting: bool,
@@ -94,18 +97,14 @@ pub(super) struct Begun<'v> {
     /// When its reply was with the client.
     ended: Instant,
     pub(super) app: &'v App,
-    target: &'v Target,
+    pub(super) target: &'v Target,
+    /// The client behind all trusted proxies, where that is not the peer.
+    pub(super) client: Option<IpAddr>,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
     incoming: BytesMut,
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
-}
-
-/// A request that no server gets to see.
-struct Refused {
-    error: Error,
-    audience: Audience,
 }
 
 impl Session {
@@ -130,7 +129,7 @@ impl Session {
         let length = match self.read().await {
             Ok(Some(length)) => length,
             Ok(None) => return Next::Close,
-            Err(error) => return Box::pin(self.refuse(error, Audience::default())).await,
+            Err(error) => return Box::pin(self.refuse_unread(error)).await,
         };
         // Boxed, as all that seldom or briefly is: a connection that waits for a request does not carry its size.
         Box::pin(self.answer_one(length)).await
@@ -141,7 +140,7 @@ impl Session {
         let view = self.worker.view();
         let mut begun = match self.begin(&view, length) {
             Ok(begun) => begun,
-            Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(refused) => return Box::pin(self.refuse(&view, *refused)).await,
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -149,7 +148,7 @@ impl Session {
                 Box::pin(self.tunnel(&view, &mut begun, lease)).await
             }
             Ok(lease) => self.release(&view, &mut begun, lease),
-            Err(error) => Box::pin(self.fail(&mut begun, error)).await,
+            Err(error) => Box::pin(self.fail(&view, &mut begun, error)).await,
         };
         self.give_back(begun);
         next
@@ -219,40 +218,48 @@ impl Session {
     }
 
     /// Reads the head, and makes of it what the server gets.
-    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Refused> {
+    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Box<Refused<'v>>> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields)
-            .map_err(|error| Refused { error: Error::Request(error), audience: Audience::default() })?;
+        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
+            Refused::unread(Error::Request(error), About::unread(&self.inbox, &self.worker.request_id()))
+        })?;
         let asked = Asked::of(&head);
         let framing = head.framing;
         let mut audience = Audience {
-            form: Form::Text,
+            form: Form::Any,
             is_head: asked.is_head,
             is_http10: asked.version == Version::Http10,
             close: !asked.keeps_alive,
         };
-        let routed = admit(&head, &table.limits).and_then(|()| route(table, &head));
+        let trusted = table.trusts(&self.conn.peer);
+        let client = if trusted { self.client_behind(table, &head) } else { None };
+        let (mut app, mut target) = (None, None);
+        let routed = admit(&head, &table.limits).and_then(|()| {
+            let found = route(table, &head)?;
+            (app, target) = (Some(found.0), Some(found.1));
+            self.admit_to(table, found, client).map(|()| found)
+        });
+        let request_id = self.worker.request_id();
         let (app, target) = match routed {
             Ok(found) => found,
             Err(error) => {
                 audience.form = Form::accepted(head.value(Name::Accept));
+                let about = About::of(
+                    &head,
+                    client,
+                    if trusted { head.value(Name::XRequestId) } else { None },
+                    &request_id,
+                );
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused { error, audience });
+                return Err(Box::new(Refused { error, audience, app, target, about }));
             }
         };
         let mut out = self.worker.take_buffer();
-        let hop = render::Hop {
-            client: self.client.as_bytes(),
-            scheme: self.scheme.as_bytes(),
-            trusted: table.trusts(&self.conn.peer),
-            via: &table.via,
-            request_id: &self.worker.request_id(),
-        };
-        render::request(&head, &hop, &target.request, &mut out);
+        self.write_head(table, &head, &request_id, (trusted, client), target, &mut out);
         drop(fields);
         self.inbox.advance(length);
         let mut exchange = Exchange::new(asked, framing);
@@ -260,7 +267,10 @@ impl Session {
             // What is there of the body goes with the head, in one piece.
             let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
             if let Err(fault) = taken {
-                return Err(Refused { error: fault.into(), audience });
+                let about = About::written(&out, client);
+                audience.form = Form::accepted(Record::of(&out).field("accept"));
+                let (app, target) = (Some(app), Some(target));
+                return Err(Box::new(Refused { error: fault.into(), audience, app, target, about }));
             }
         }
         let at = Instant::now();
@@ -269,6 +279,7 @@ impl Session {
             ended: at,
             app,
             target,
+            client,
             exchange,
             outgoing: Outgoing::new(out),
             // Lent when there is something to put in: a server may take its time.

@@ -1,12 +1,13 @@
 //! How a connection ends, or goes on after an exchange that failed.
 
 use super::driver::{Begun, Next, Session};
+use super::record::Client;
 use super::record::{Facts, Record};
 use crate::error::Error;
-use crate::reply::{self, Audience, Form};
+use crate::reply::{self, Form, Notice};
 use crate::upstream::Lease;
+use crate::worker::View;
 use bytes::BytesMut;
-use groove_common::error::Classified;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -19,10 +20,10 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 
 impl Session {
     /// The exchange failed: the client is told, if it has not been told anything else.
-    pub(super) async fn fail(&mut self, begun: &mut Begun<'_>, error: Error) -> Next {
+    pub(super) async fn fail(&mut self, view: &View, begun: &mut Begun<'_>, error: Error) -> Next {
         let took = begun.at.elapsed();
         debug!(app = begun.app.name, %error, "an exchange failed");
-        self.worker.shared.metrics.failed(error.kind());
+        self.worker.shared.metrics.failed(&error);
         begun.app.metrics.answered(begun.exchange.status().unwrap_or(error.status()), took);
         self.record(begun, None, took, Some(&error));
         if begun.exchange.is_begun() || matches!(error, Error::ClientGone | Error::ClientStuck) {
@@ -33,23 +34,19 @@ impl Session {
         audience.form = Form::accepted(request.field("accept"));
         let uploaded = begun.exchange.is_uploaded();
         audience.close |= error.ends_client() || !uploaded || self.conn.drain.is_draining();
-        reply::error(&error, audience, request.field("x-request-id").unwrap_or_default(), &mut begun.reply);
+        let notice = Notice {
+            error: &error,
+            request_id: &String::from_utf8_lossy(request.field("x-request-id").unwrap_or_default()),
+            app: &begun.app.name,
+            host: &String::from_utf8_lossy(request.field("host").unwrap_or_default()),
+            client: &Client { peer: &self.conn.peer, behind: begun.client }.to_string(),
+            page: view.table.page(Some(begun.app), Some(begun.target), &error),
+        };
+        reply::error(&notice, audience, &mut begun.reply);
         self.answer(&mut begun.reply, audience.close, !uploaded).await
     }
 
-    /// Answers a request that no server gets to see.
-    pub(super) async fn refuse(&mut self, error: Error, mut audience: Audience) -> Next {
-        debug!(client = %self.conn.peer, %error, "a request was refused");
-        let metrics = &self.worker.shared.metrics;
-        metrics.failed(error.kind());
-        metrics.unrouted.answered(error.status(), Duration::ZERO);
-        audience.close |= error.ends_client() || self.conn.drain.is_draining();
-        let mut out = BytesMut::new();
-        reply::error(&error, audience, &[], &mut out);
-        self.answer(&mut out, audience.close, audience.close).await
-    }
-
-    async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
+    pub(super) async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
         let timeouts = self.worker.view().table.timeouts;
         match timeout(timeouts.head, self.conn.stream.send(out)).await {
             Ok(Ok(())) if linger => Next::Linger,
@@ -75,7 +72,8 @@ impl Session {
             let endpoint = lease.map(|lease| lease.exchange.endpoint().address.to_string());
             let facts = Facts {
                 app: &begun.app.name,
-                client: &self.conn.peer,
+                peer: &self.conn.peer,
+                client: begun.client,
                 endpoint: endpoint.as_deref(),
                 status,
                 took,

@@ -2,8 +2,10 @@
 
 pub(crate) mod driver;
 mod farewell;
+mod identify;
 mod lease;
 mod record;
+mod refusal;
 mod relay;
 pub mod state;
 mod tunnel;
