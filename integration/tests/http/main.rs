@@ -7,6 +7,7 @@
 )]
 
 mod clients;
+mod conformance;
 mod faults;
 mod refusals;
 mod routing;

@@ -104,7 +104,17 @@ pub(super) struct Begun<'v> {
     pub(super) outgoing: Outgoing,
     incoming: BytesMut,
     pub(super) reply: BytesMut,
+    /// The client has had some of the final reply.
+    pub(super) is_heard: bool,
     pub(super) audience: Audience,
+}
+
+impl Begun<'_> {
+    /// What the client was told: the server's word if any of it was sent, or else ours.
+    pub(super) fn status(&self, error: Option<&Error>) -> u16 {
+        let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
+        relayed.or(error.map(Error::status)).unwrap_or_default()
+    }
 }
 
 impl Session {
@@ -285,6 +295,7 @@ impl Session {
             // Lent when there is something to put in: a server may take its time.
             incoming: BytesMut::new(),
             reply: BytesMut::new(),
+            is_heard: false,
             audience,
         })
     }
@@ -328,6 +339,7 @@ impl Session {
             outgoing: &mut begun.outgoing,
             incoming: &mut begun.incoming,
             reply: &mut begun.reply,
+            is_heard: &mut begun.is_heard,
             worker: &self.worker,
             table: &view.table,
             edits: &begun.target.reply,

@@ -24,11 +24,13 @@ impl Session {
         let took = begun.at.elapsed();
         debug!(app = begun.app.name, %error, "an exchange failed");
         self.worker.shared.metrics.failed(&error);
-        begun.app.metrics.answered(begun.exchange.status().unwrap_or(error.status()), took);
+        begun.app.metrics.answered(begun.status(Some(&error)), took);
         self.record(begun, None, took, Some(&error));
-        if begun.exchange.is_begun() || matches!(error, Error::ClientGone | Error::ClientStuck) {
+        if begun.is_heard || matches!(error, Error::ClientGone | Error::ClientStuck) {
             return Next::Cut;
         }
+        // The beginning of a reply that turned out to be none.
+        begun.reply.clear();
         let request = Record::of(&begun.outgoing.head);
         let mut audience = begun.audience;
         audience.form = Form::accepted(request.field("accept"));
@@ -67,7 +69,7 @@ impl Session {
         took: Duration,
         error: Option<&Error>,
     ) {
-        let status = begun.exchange.status().or(error.map(Error::status)).unwrap_or_default();
+        let status = begun.status(error);
         self.worker.shared.access.record(error.is_some(), || {
             let endpoint = lease.map(|lease| lease.exchange.endpoint().address.to_string());
             let facts = Facts {

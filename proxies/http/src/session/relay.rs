@@ -91,6 +91,8 @@ pub(super) struct Relay<'a> {
     pub(super) incoming: &'a mut BytesMut,
     /// For the client.
     pub(super) reply: &'a mut BytesMut,
+    /// The client has had some of the final reply.
+    pub(super) is_heard: &'a mut bool,
     pub(super) worker: &'a Worker,
     pub(super) table: &'a Table,
     pub(super) edits: &'a Edits,
@@ -241,6 +243,7 @@ impl Relay<'_> {
         }
         let before = self.reply.len();
         let polled = self.client.poll_send(cx, self.reply);
+        *self.is_heard |= self.exchange.is_begun();
         self.reply_is_unflushed = polled.is_pending();
         match polled {
             Poll::Ready(Ok(())) => Ok(true),

@@ -236,13 +236,11 @@ fn shadows_framing(name: &[u8]) -> bool {
 /// What is wrong with a Transfer-Encoding that is not `chunked`: it names real codings before it, which nobody here
 /// decodes (RFC 9112, 6.1: 501), or nobody can know where the body ends (6.3: 400).
 fn other_coding(value: &[u8]) -> Malformed {
-    let is = |token: &[u8], known: &[&str]| known.iter().any(|it| token.eq_ignore_ascii_case(it.as_bytes()));
-    let (mut known, mut last) = (true, &b""[..]);
-    for token in tokens(value) {
-        known &= last.is_empty() || is(last, &["gzip", "x-gzip", "deflate", "compress", "x-compress"]);
-        last = token;
-    }
-    if known && is(last, &["chunked"]) { Malformed::CodingUnknown } else { Malformed::Coding }
+    const REAL: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
+    let is_real = |token: &[u8]| REAL.iter().any(|it| token.eq_ignore_ascii_case(it.as_bytes()));
+    let mut members = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let ends_in_chunked = members.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    if ends_in_chunked && members.all(is_real) { Malformed::CodingUnknown } else { Malformed::Coding }
 }
 
 /// The members of a comma-separated list.
