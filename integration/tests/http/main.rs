@@ -9,8 +9,12 @@
 mod clients;
 mod conformance;
 mod faults;
+mod identity;
+mod peers;
 mod refusals;
 mod routing;
+mod signify;
+mod slow;
 mod traffic;
 
 use std::io::{Read, Write};

@@ -124,10 +124,10 @@ impl Error {
 
     /// Seconds after which to try again, where that is worth saying.
     pub fn retry_after_s(&self) -> Option<u64> {
-        match self {
-            Self::Maintenance(seconds) => *seconds,
-            other => (other.status() == 503).then_some(1),
+        if let Self::Maintenance(seconds) = self {
+            return *seconds;
         }
+        (self.status() == 503).then_some(1)
     }
 
     /// Whether what follows on the client's connection can no longer be told apart from what failed.

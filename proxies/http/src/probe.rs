@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use groove_common::discovery::{ProbeError, Prober};
 use groove_common::ids::Address;
-use groove_common::net::{Connector, connect};
+use groove_common::net::{Connector, ProxyVersion, connect_saying, header};
 use std::time::Duration;
 
 /// The cluster's own timeout is shorter; this only bounds a connect that would outlive it.
@@ -17,16 +17,20 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct HttpProber {
     path: String,
     tls: Option<Connector>,
+    /// A PROXY header of a connection that is our own.
+    first: Vec<u8>,
 }
 
 impl HttpProber {
-    pub(crate) fn new(path: &str, tls: Option<Connector>) -> Self {
-        Self { path: path.to_owned(), tls }
+    pub(crate) fn new(path: &str, tls: Option<Connector>, proxy: Option<ProxyVersion>) -> Self {
+        let first = proxy.map(|version| header(version, None, None)).unwrap_or_default();
+        Self { path: path.to_owned(), tls, first }
     }
 
     async fn ask(&self, address: &Address) -> Result<(), ProbeError> {
-        let mut stream =
-            connect(address, self.tls.as_ref(), CONNECT_TIME_MAX).await.map_err(ProbeError::new)?;
+        let mut stream = connect_saying(address, &self.first, self.tls.as_ref(), CONNECT_TIME_MAX)
+            .await
+            .map_err(ProbeError::new)?;
         let host = match address {
             Address::Tcp { .. } => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),

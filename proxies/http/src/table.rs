@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::identity::Tracing;
 use crate::metrics::AppMetrics;
 use crate::route::{Hosts, PathMatch, Paths};
+use crate::session::pace::MinRate;
 use crate::signify::{Library, Maintenance, Page, Pages};
 use crate::upstream::{Upstream, Upstreams};
 use crate::wire::{Edits, Limits, Says};
@@ -31,6 +32,8 @@ pub struct Table {
     pub timeouts: Timeouts,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
+    /// The least rate of a client.
+    pub min_rate: Option<MinRate>,
     /// What servers are told of who asks.
     pub says: Says,
     /// What is done about traces.
@@ -129,6 +132,10 @@ impl Table {
                 server_keep_alive: timeouts.server_keep_alive.get(),
             },
             via: config.via.as_deref().unwrap_or_default().as_bytes().into(),
+            min_rate: limits
+                .min_rate
+                .as_ref()
+                .map(|min| MinRate { bytes: min.rate.0, grace: min.grace.get() }),
             says: config.forwarded.says(),
             tracing: config.forwarded.tracing(),
             pages: library.pages(&config.pages)?,

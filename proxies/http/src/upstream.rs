@@ -4,6 +4,7 @@
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
 use crate::config;
+use crate::config::peers::ProxyProtocol;
 use crate::metrics::ClusterMetrics;
 use crate::probe::HttpProber;
 use crate::table::Table;
@@ -36,6 +37,13 @@ pub struct Upstream {
     servers: config::Cluster,
 }
 
+impl Upstream {
+    /// How its servers are told of the client before HTTP.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.servers.proxy_protocol
+    }
+}
+
 /// The upstreams of a table in the making.
 #[derive(Debug)]
 pub struct Upstreams<'a> {
@@ -59,7 +67,9 @@ impl<'a> Upstreams<'a> {
         }
         let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, &[b"http/1.1"])).transpose()?;
         let before = self.before.and_then(|table| table.upstreams.get(name)).filter(|before| {
-            before.servers.tls == servers.tls && before.servers.health_path == servers.health_path
+            before.servers.tls == servers.tls
+                && before.servers.health_path == servers.health_path
+                && before.servers.proxy_protocol == servers.proxy_protocol
         });
         let cluster = match before {
             Some(before) => Arc::clone(&before.cluster),
@@ -97,7 +107,7 @@ impl<'a> Upstreams<'a> {
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
     match &servers.health_path {
-        Some(path) => Arc::new(HttpProber::new(path, tls.cloned())),
+        Some(path) => Arc::new(HttpProber::new(path, tls.cloned(), servers.proxy_protocol.map(Into::into))),
         None => Arc::new(ConnectProber),
     }
 }
@@ -109,6 +119,8 @@ pub struct Lease {
     pub stream: Stream,
     /// The endpoint, in whose count this exchange is until the lease goes.
     pub exchange: Exchange,
+    /// It was made for this exchange's client alone: its PROXY header names it.
+    pub is_private: bool,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
 }

@@ -92,6 +92,12 @@ impl View {
         let least = least_loaded(&others, upstream.cluster.now(), dice)?;
         others.get(least).map(|member| member.endpoint.begin())
     }
+
+    /// Whether there is any endpoint, usable or not.
+    pub fn has_members(&self, upstream: &Upstream) -> bool {
+        let mut readers = self.readers.borrow_mut();
+        readers.get_mut(upstream.index).is_some_and(|reader| !reader.get().members.is_empty())
+    }
 }
 
 /// One thread's share of the proxy.

@@ -2,7 +2,7 @@
 
 /// What has to come of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// This status, the connection closed, and no server heard of it.
     Refused(u16),
     /// This status of the proxy's own, the connection stays, and no server heard of it.
@@ -19,30 +19,30 @@ pub enum Outcome {
 
 /// A request, or whatever a client may send.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub class: &'static str,
-    pub name: &'static str,
-    pub text: &'static str,
-    pub outcome: Outcome,
+pub(super) struct Case {
+    pub(super) class: &'static str,
+    pub(super) name: &'static str,
+    pub(super) text: &'static str,
+    pub(super) outcome: Outcome,
     /// What must stand in the head that the server gets.
-    pub sees: &'static str,
+    pub(super) sees: &'static str,
     /// What must not.
-    pub hides: &'static str,
+    pub(super) hides: &'static str,
 }
 
 impl Case {
-    pub fn sees(mut self, text: &'static str) -> Self {
+    pub(super) fn sees(mut self, text: &'static str) -> Self {
         self.sees = text;
         self
     }
 
-    pub fn hides(mut self, text: &'static str) -> Self {
+    pub(super) fn hides(mut self, text: &'static str) -> Self {
         self.hides = text;
         self
     }
 
     /// What goes over the wire.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         expand(self.text)
     }
 }
@@ -51,32 +51,32 @@ fn case(class: &'static str, name: &'static str, text: &'static str, outcome: Ou
     Case { class, name, text, outcome, sees: "", hides: "" }
 }
 
-pub fn refused(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
+pub(super) fn refused(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
     case(class, name, text, Outcome::Refused(status))
 }
 
-pub fn answered(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
+pub(super) fn answered(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
     case(class, name, text, Outcome::Answered(status))
 }
 
-pub fn served(class: &'static str, name: &'static str, text: &'static str) -> Case {
+pub(super) fn served(class: &'static str, name: &'static str, text: &'static str) -> Case {
     case(class, name, text, Outcome::Served)
 }
 
-pub fn closes(class: &'static str, name: &'static str, text: &'static str) -> Case {
+pub(super) fn closes(class: &'static str, name: &'static str, text: &'static str) -> Case {
     case(class, name, text, Outcome::Closes)
 }
 
-pub fn twice(class: &'static str, name: &'static str, text: &'static str) -> Case {
+pub(super) fn twice(class: &'static str, name: &'static str, text: &'static str) -> Case {
     case(class, name, text, Outcome::Twice)
 }
 
-pub fn then_refused(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
+pub(super) fn then_refused(class: &'static str, name: &'static str, text: &'static str, status: u16) -> Case {
     case(class, name, text, Outcome::ThenRefused(status))
 }
 
 /// Replaces the words in braces and makes each character a byte.
-pub fn expand(text: &str) -> Vec<u8> {
+pub(super) fn expand(text: &str) -> Vec<u8> {
     let chunked = "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n";
     let text = text
         .replace("{get}", "GET / HTTP/1.1\r\nHost: shop.test\r\n")

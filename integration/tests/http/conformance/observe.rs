@@ -18,19 +18,19 @@ const QUIET: Duration = Duration::from_millis(400);
 
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Behaviour {
+pub(super) struct Behaviour {
     /// Of the final replies.
-    pub statuses: Vec<u16>,
+    pub(super) statuses: Vec<u16>,
     /// The client's connection.
-    pub closed: bool,
+    pub(super) closed: bool,
     /// Requests that reached the server.
-    pub upstream: usize,
+    pub(super) upstream: usize,
     /// The heads that it got.
-    pub seen: String,
+    pub(super) seen: String,
 }
 
 impl Behaviour {
-    pub fn own(statuses: Vec<u16>, closed: bool, upstream: usize) -> Self {
+    pub(super) fn own(statuses: Vec<u16>, closed: bool, upstream: usize) -> Self {
         Self { statuses, closed, upstream, seen: String::new() }
     }
 }
@@ -50,14 +50,14 @@ impl fmt::Display for Behaviour {
 
 /// What came of a reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Relayed {
-    pub status: Option<u16>,
+pub(super) struct Relayed {
+    pub(super) status: Option<u16>,
     /// Ours says why.
-    pub code: String,
+    pub(super) code: String,
     /// The client's connection ended before the reply did.
-    pub cut: bool,
+    pub(super) cut: bool,
     /// The proxy closed the server's connection.
-    pub server_closed: bool,
+    pub(super) server_closed: bool,
 }
 
 impl fmt::Display for Relayed {
@@ -82,20 +82,20 @@ struct Seen {
 }
 
 /// The server behind all proxies: it answers everything that it can read with 200, and `/reply/N` with that reply.
-pub struct Origin {
+pub(super) struct Origin {
     server: Scripted,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Origin {
-    pub fn start(replies: Vec<Reply>) -> Result<Self> {
+    pub(super) fn start(replies: Vec<Reply>) -> Result<Self> {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let shared = Arc::clone(&seen);
         let server = Scripted::start(move |_, stream| serve(stream, &replies, &shared))?;
         Ok(Self { server, seen })
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
@@ -188,7 +188,12 @@ fn take_body(stream: &mut TcpStream, head: &str, held: &mut Vec<u8>) -> Option<(
 }
 
 /// Sends bytes and sees what comes: what is required soon, anything else until it is quiet.
-pub fn ask(address: SocketAddr, bytes: &[u8], origin: &Origin, required: Option<Outcome>) -> Behaviour {
+pub(super) fn ask(
+    address: SocketAddr,
+    bytes: &[u8],
+    origin: &Origin,
+    required: Option<Outcome>,
+) -> Behaviour {
     origin.forget();
     let (count, closes) = match required {
         Some(Outcome::Refused(_) | Outcome::Closes) => (1, true),
@@ -217,7 +222,7 @@ pub fn ask(address: SocketAddr, bytes: &[u8], origin: &Origin, required: Option<
 }
 
 /// Asks for one of the replies and sees what comes of it.
-pub fn fetch(
+pub(super) fn fetch(
     address: SocketAddr,
     index: usize,
     reply: &Reply,

@@ -18,32 +18,32 @@ apps:
     health: {probe: null, breaker: {consecutive_failures: 10000}}
 ";
 
-pub struct Peers {
+pub(super) struct Peers {
     ours: Proxy,
     others: Option<(Nginx, HaProxy)>,
 }
 
 impl Peers {
-    pub fn start(origin: SocketAddr, with_others: bool) -> Result<Self> {
+    pub(super) fn start(origin: SocketAddr, with_others: bool) -> Result<Self> {
         let ours = Proxy::of(Kind::Http).config(OURS).set("ORIGIN", origin).start()?;
         let others = if with_others { Some((nginx(origin)?, haproxy(origin)?)) } else { None };
         Ok(Self { ours, others })
     }
 
-    pub fn ours(&self) -> SocketAddr {
+    pub(super) fn ours(&self) -> SocketAddr {
         self.ours.address()
     }
 
-    pub fn others(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn others(&self) -> impl Iterator<Item = SocketAddr> {
         self.others.iter().flat_map(|(nginx, haproxy)| [nginx.address(), haproxy.address()])
     }
 
-    pub fn access_log(&self) -> Vec<String> {
+    pub(super) fn access_log(&self) -> Vec<String> {
         self.ours.log().lines()
     }
 
     /// What nginx and HAProxy call themselves.
-    pub fn versions(&self) -> Result<[String; 2]> {
+    pub(super) fn versions(&self) -> Result<[String; 2]> {
         let nginx = run(Command::new(paths::program("nginx")?).arg("-v"))?;
         let haproxy = run(Command::new(paths::program("haproxy")?).arg("-v"))?;
         let word = |text: &[u8], at| {

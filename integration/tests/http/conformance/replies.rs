@@ -2,7 +2,7 @@
 
 /// What has to come of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// 502 with this code; the server's connection is closed.
     Gateway(&'static str),
     /// It goes on with this status. `true`: the server's connection stays for another exchange.
@@ -13,13 +13,13 @@ pub enum Fate {
 
 /// A reply, or whatever a server may send.
 #[derive(Clone, Debug)]
-pub struct Reply {
-    pub name: &'static str,
-    pub text: &'static str,
-    pub fate: Fate,
-    pub method: &'static str,
+pub(super) struct Reply {
+    pub(super) name: &'static str,
+    pub(super) text: &'static str,
+    pub(super) fate: Fate,
+    pub(super) method: &'static str,
     /// The server closes behind it.
-    pub ends: bool,
+    pub(super) ends: bool,
 }
 
 impl Reply {
@@ -56,7 +56,7 @@ fn cut(name: &'static str, text: &'static str, status: u16) -> Reply {
 }
 
 /// All of them.
-pub fn replies() -> Vec<Reply> {
+pub(super) fn replies() -> Vec<Reply> {
     [lengths(), codings(), heads(), status_lines(), interim(), ends()].concat()
 }
 

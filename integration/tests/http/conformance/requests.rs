@@ -6,7 +6,7 @@
 use super::case::{Case, answered, closes, refused, served, then_refused, twice};
 
 /// All of them, by class.
-pub fn requests() -> Vec<Case> {
+pub(super) fn requests() -> Vec<Case> {
     [
         length_and_coding(),
         lengths(),

@@ -7,7 +7,7 @@ use super::replies::{Fate, Reply};
 /// More of a message than this says no more.
 const SHOWN_MAX: usize = 110;
 
-pub struct Row {
+pub(super) struct Row {
     class: String,
     name: String,
     sent: String,
@@ -17,7 +17,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn request(case: &Case, ours: &Behaviour, others: Vec<String>) -> Self {
+    pub(super) fn request(case: &Case, ours: &Behaviour, others: Vec<String>) -> Self {
         let required = match case.outcome {
             Outcome::Refused(status) => format!("{status}, closed"),
             Outcome::Answered(status) => format!("{status}"),
@@ -41,7 +41,7 @@ impl Row {
         }
     }
 
-    pub fn reply(reply: &Reply, ours: &Relayed, others: Vec<String>) -> Self {
+    pub(super) fn reply(reply: &Reply, ours: &Relayed, others: Vec<String>) -> Self {
         let required = match reply.fate {
             Fate::Gateway(code) => format!("502 {code}, server closed"),
             Fate::Relayed(status, true) => format!("{status}, server kept"),
@@ -61,7 +61,7 @@ impl Row {
     }
 
     /// The part of the row that follows from this source.
-    pub fn ours(&self) -> String {
+    pub(super) fn ours(&self) -> String {
         format!("| {} | {} | {} | {} |", self.name, self.sent, self.required, self.ours)
     }
 }
@@ -88,7 +88,7 @@ fn shown(text: &str) -> String {
     if out.is_empty() { "nothing".to_owned() } else { format!("`` {out} ``") }
 }
 
-pub fn document(rows: &[Row], versions: &[String; 2]) -> String {
+pub(super) fn document(rows: &[Row], versions: &[String; 2]) -> String {
     let requests = rows.iter().filter(|row| row.class != "Replies").count();
     let mut out = format!(
         "# Malformed and ambiguous HTTP/1.1\n\n\

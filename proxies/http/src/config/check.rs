@@ -2,7 +2,7 @@
 //! a message.
 
 use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
-use super::{forwarded, signify};
+use super::{forwarded, peers, signify};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -40,6 +40,7 @@ fn limits(limits: &Limits, issues: &mut Issues) {
             issues.at(&["limits", key], format!("{size} is out of range"), Some(&help));
         }
     }
+    peers::min_rate(limits.min_rate.as_ref(), issues);
     if limits.target > limits.head {
         let message = format!("a target of {} cannot stand in a head of {}", limits.target, limits.head);
         issues.at(&["limits", "target"], message, Some("write no more than `head`"));

@@ -2,6 +2,7 @@
 
 mod check;
 pub mod forwarded;
+pub mod peers;
 pub mod signify;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,8 @@ pub struct Limits {
     /// Idle connections kept to each server by each worker.
     #[schemars(range(max = 65536))]
     pub idle_per_endpoint: usize,
+    /// The least rate of a client's body, and of its taking of a reply; null is no bound.
+    pub min_rate: Option<peers::MinRate>,
 }
 
 impl Default for Limits {
@@ -98,6 +101,7 @@ impl Default for Limits {
             body: None,
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
+            min_rate: None,
         }
     }
 }
@@ -154,6 +158,9 @@ pub struct App {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Tells the servers of the client by a PROXY header; their connections are then not shared by clients.
+    #[serde(default)]
+    pub proxy_protocol: Option<peers::ProxyProtocol>,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -189,6 +196,7 @@ impl App {
             health: self.health.clone(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
+            proxy_protocol: self.proxy_protocol,
         }
     }
 }
@@ -212,6 +220,9 @@ pub struct Cluster {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Tells the servers of the client by a PROXY header; their connections are then not shared by clients.
+    #[serde(default)]
+    pub proxy_protocol: Option<peers::ProxyProtocol>,
 }
 
 /// What differs for some requests of an app.

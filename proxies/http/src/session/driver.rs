@@ -1,6 +1,7 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
 use super::lease::{Dial, lease};
+use super::pace::Pace;
 use super::record::Record;
 use super::refusal::{About, Refused};
 use super::relay::{Outgoing, Patience, Relay};
@@ -304,7 +305,11 @@ impl Session {
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let dial = Dial { target: begun.target, app: begun.app, now: begun.at, wants_fresh };
+            let from = match begun.target.upstream.proxy_protocol() {
+                Some(_) => self.ends(begun.client),
+                None => (None, None),
+            };
+            let dial = Dial { target: begun.target, app: begun.app, from, now: begun.at, wants_fresh };
             let mut lease = lease(&self.worker, view, &dial).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
@@ -347,6 +352,7 @@ impl Session {
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
+            pace: view.table.min_rate.map(|min| Box::new(Pace::new(min))),
             begun: lease.is_reused.then_some(begun.at),
             server_is_watched: lease.is_reused,
             server_is_deaf: false,
@@ -363,7 +369,7 @@ impl Session {
         let took = now.saturating_duration_since(begun.at);
         begun.app.metrics.answered(status, took);
         self.record(begun, Some(&lease), took, None);
-        if begun.exchange.keeps_server() && begun.outgoing.is_sent() {
+        if begun.exchange.keeps_server() && begun.outgoing.is_sent() && !lease.is_private {
             self.worker.put_idle(lease, now, &view.table);
         }
         if !begun.exchange.is_uploaded() {

@@ -8,8 +8,9 @@ use crate::table::{App, Table, Target};
 use crate::wire::{Hop, Name, RequestHead, render};
 use bytes::BytesMut;
 use groove_common::ids::Address;
+use groove_common::net::Peer;
 use smallvec::SmallVec;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 impl Session {
     /// The client behind a trusted peer, as the peer tells: by X-Forwarded-For, or by Forwarded where there is none.
@@ -27,6 +28,17 @@ impl Session {
         }
         let found = client(peer, hops.into_iter(), |ip| table.trusts_address(ip));
         (found != peer).then_some(found)
+    }
+
+    /// The client's end of its connection and ours, as servers are told by a PROXY header. A client behind trusted
+    /// proxies has no port that is known.
+    pub(super) fn ends(&self, behind: Option<IpAddr>) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let client = match (behind, self.conn.peer) {
+            (Some(ip), _) => Some(SocketAddr::new(ip, 0)),
+            (None, Peer::Ip(address)) => Some(address),
+            (None, Peer::Unix) => None,
+        };
+        (client, self.conn.stream.local_address())
     }
 
     /// Whether the app is open to this client, on this connection.

@@ -4,6 +4,7 @@ pub(crate) mod driver;
 mod farewell;
 mod identify;
 mod lease;
+pub mod pace;
 mod record;
 mod refusal;
 mod relay;
