@@ -2,7 +2,7 @@
 //! a message.
 
 use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
-use super::{forwarded, peers, signify};
+use super::{peers, signify};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -15,7 +15,6 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
         issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
     }
-    forwarded::forwarded(&config.forwarded, issues);
     signify::pages(&[], &config.pages, issues);
     if config.apps.is_empty() {
         issues.at(&["apps"], "there is no app", Some("write at least one, with `hosts` and `endpoints`"));

@@ -2,7 +2,6 @@
 
 use crate::identity::Tracing;
 use crate::wire::{Node, Says};
-use groove_common::config::Issues;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,14 +107,5 @@ impl Forwarded {
             sample: trace.sample,
             believe_all: trace.believe == Believe::All,
         })
-    }
-}
-
-/// Checks `forwarded`.
-pub(super) fn forwarded(forwarded: &Forwarded, issues: &mut Issues) {
-    if let Some(trace) = &forwarded.trace
-        && !(0.0..=1.0).contains(&trace.sample)
-    {
-        issues.at(&["forwarded", "trace", "sample"], "a share is from 0 to 1", Some("write one like `0.01`"));
     }
 }

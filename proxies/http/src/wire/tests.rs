@@ -412,6 +412,27 @@ fn identity_is_believed_from_trusted_peers_only() {
 }
 
 #[test]
+fn forwarded_quotes_what_is_no_token_and_hides_what_it_may_not_say() {
+    let request = "GET / HTTP/1.1\r\nHost: a:8080\r\nForwarded: for=10.1.1.1\r\nX-Real-IP: y\r\n\r\n";
+    let line = |node, trusted| {
+        let (mut fields, mut out) = (Fields::default(), BytesMut::new());
+        let head = RequestHead::parse(request.as_bytes(), &Limits::default(), &mut fields).expect(request);
+        let says = Says { forwarded: Some(node), x_real_ip: true, ..Says::default() };
+        let hop =
+            Hop { says: &says, client: b"2001:db8::7", request_id: b"0123456789abcdef0123", ..hop(trusted) };
+        render::request(&head, &hop, &Edits::default(), &mut out);
+        let text = String::from_utf8(out.to_vec()).expect("text");
+        assert_eq!(text.matches("X-Real-IP: 192.0.2.7\r\n").count(), 1, "{text}");
+        assert_eq!(text.matches("X-Real-IP").count(), 1, "{text}");
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Forwarded: ")).collect();
+        lines.join(" | ")
+    };
+    assert_eq!(line(Node::Address, false), "for=\"[2001:db8::7]\";host=\"a:8080\";proto=http");
+    assert_eq!(line(Node::Address, true), "for=10.1.1.1, for=\"[2001:db8::7]\";host=\"a:8080\";proto=http");
+    assert_eq!(line(Node::Hidden, false), "for=_0123456789abcdef;host=\"a:8080\";proto=http");
+}
+
+#[test]
 fn edits_remove_then_set_then_add_and_the_route_has_the_last_word() {
     let app = Edits::new(["X-Gone"], [("X-Team", "app"), ("X-Both", "app")], [("X-More", "app")]);
     let route = Edits::new(["x-more"], [("x-team", "route")], [("X-More", "route")]);
