@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::mpsc;
 
-use harness::{App, Authority, Kind, PATIENCE, Proxy, Scripted, Signal, run};
+use harness::{App, Authority, Kind, Nginx, PATIENCE, Proxy, Scripted, Signal, http, run};
 
 use super::{read_until, talk};
 
@@ -49,6 +49,36 @@ fn servers_are_told_of_the_client_by_a_proxy_header() {
             assert!(head.starts_with(b"GET / HTTP/1.1\r\n"), "{version}: {head:?}");
         }
         assert_eq!(app.accepted(), 2, "no other client may have a connection that names this one");
+    }
+}
+
+#[test]
+fn nginx_behind_tls_reads_the_header_before_the_handshake() {
+    for version in ["v1", "v2"] {
+        let folder = tempfile::TempDir::new().unwrap();
+        let authority = Authority::new(folder.path()).unwrap();
+        authority.issue("server", &["inside.test"]).unwrap();
+        let here = folder.path().display().to_string();
+        let nginx = Nginx::configured(1, |listen| {
+            format!(
+                "server {{ listen {listen} ssl proxy_protocol; ssl_certificate {here}/server.pem; \
+                 ssl_certificate_key {here}/server.key; \
+                 location / {{ return 200 '$proxy_protocol_addr $proxy_protocol_port'; }} }}"
+            )
+        })
+        .unwrap();
+        let config = format!(
+            "trusted: [127.0.0.0/8]{}    tls: {{ca: $DIR/ca.pem, server_name: inside.test}}\n    \
+             proxy_protocol: {version}\n    health_path: /\n",
+            super::ONE_APP
+        );
+        let proxy =
+            Proxy::of(Kind::Http).config(&config).folder(folder).set("APP", nginx.address()).start().unwrap();
+        let mut asked = super::request("shop.test", "/");
+        asked.headers_mut().insert("x-forwarded-for", "192.0.2.9".parse().unwrap());
+        // The client behind a trusted proxy, whose port nobody knows.
+        let said = http::send(proxy.address(), asked).unwrap().text();
+        assert_eq!(said.trim_end(), "192.0.2.9", "{version}");
     }
 }
 

@@ -68,7 +68,7 @@ fn attack(limits: &str) -> Vec<f64> {
         let (count, worst) = *worst.lock().unwrap();
         assert!(count > 20 && worst < UNNOTICED, "{what}: {count} answers, the slowest in {worst:?}\n{said}");
         cuts.push(slow() - before);
-        println!("{what}: {count} answers, the slowest in {worst:?}; {cuts:?} slow clients cut so far");
+        eprintln!("{what}: {count} answers, the slowest in {worst:?}; {cuts:?} slow clients cut so far");
     }
     cuts
 }

@@ -23,7 +23,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn to_head(mut self) -> Self {
+    fn asked_by_head(mut self) -> Self {
         self.method = "HEAD";
         self
     }
@@ -233,10 +233,10 @@ fn ends() -> Vec<Reply> {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx",
             200,
         ),
-        last("a body for HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", 200).to_head(),
+        last("a body for HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", 200).asked_by_head(),
         last("a body with 204", "HTTP/1.1 204 No Content\r\n\r\nab", 204),
         last("a body with 304", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nab", 304),
-        good("a length for HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 200).to_head(),
+        good("a length for HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 200).asked_by_head(),
         good("304 with a length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", 304),
         last("Connection: close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 200),
         last("HTTP/1.0 without keep-alive", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 200),

@@ -256,6 +256,8 @@ impl Session {
         let (app, target) = match routed {
             Ok(found) => found,
             Err(error) => {
+                // Whose it would have been, where that was not come to.
+                app = app.or_else(|| table.app(head.host));
                 audience.form = Form::accepted(head.value(Name::Accept));
                 let about = About::of(
                     &head,
