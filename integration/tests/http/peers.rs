@@ -15,6 +15,7 @@ fn servers_are_told_of_the_client_by_a_proxy_header() {
         ("v2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01", 28),
     ] {
         let (sent, got) = mpsc::channel();
+        let (left, ended) = mpsc::channel();
         let app = Scripted::start(move |_, mut stream| {
             // The header is there before the request, and may come by itself.
             let (mut seen, mut part) = (Vec::new(), [0; 1024]);
@@ -27,10 +28,13 @@ fn servers_are_told_of_the_client_by_a_proxy_header() {
             sent.send(seen).unwrap();
             let _left = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             let _end = stream.read(&mut part);
+            left.send(()).unwrap();
         })
         .unwrap();
-        let config =
-            format!("{}    proxy_protocol: {version}\n    health: {{probe: null}}\n", super::ONE_APP);
+        let config = format!(
+            "timeouts: {{server_keep_alive: 1h}}{}    proxy_protocol: {version}\n    health: {{probe: null}}\n",
+            super::ONE_APP
+        );
         let proxy = Proxy::of(Kind::Http).config(&config).set("APP", app.address()).start().unwrap();
         let mut stream = std::net::TcpStream::connect(proxy.address()).unwrap();
         let own = stream.local_addr().unwrap().port();
@@ -47,6 +51,7 @@ fn servers_are_told_of_the_client_by_a_proxy_header() {
             assert_eq!(port, own, "{version}");
             let head = if ends == 1 { &seen[line.len() + 1..] } else { &seen[ends..] };
             assert!(head.starts_with(b"GET / HTTP/1.1\r\n"), "{version}: {head:?}");
+            ended.recv_timeout(PATIENCE).expect("it is not kept");
         }
         assert_eq!(app.accepted(), 2, "no other client may have a connection that names this one");
     }

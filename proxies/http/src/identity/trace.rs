@@ -116,8 +116,13 @@ mod tests {
         // A later version may say more; we speak our own.
         let later = GIVEN.replacen("00", "cc", 1) + "-what-the-future-will-be-like";
         assert_eq!(&next_of(&later, ON).expect("a trace").0[..36], &GIVEN[..36]);
-        // Flags that we do not know are not passed on as ours.
-        assert!(next_of(&(GIVEN[..53].to_owned() + "ff"), ON).expect("a trace").0.ends_with("-01"));
+        for (flags, sampled) in [("00", "-00"), ("02", "-00"), ("01", "-01"), ("ff", "-01")] {
+            let (parent, _) = next_of(&(GIVEN[..53].to_owned() + flags), ON).expect("a trace");
+            assert!(
+                parent.ends_with(sampled),
+                "flags that we do not know are not passed on as ours: {flags}"
+            );
+        }
     }
 
     #[test]

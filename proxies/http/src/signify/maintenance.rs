@@ -22,3 +22,18 @@ impl Maintenance {
         client.is_some_and(|ip| self.allow.iter().any(|network| network.contains(&ip)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_in_the_networks_are_served() {
+        let allow = vec!["10.0.0.0/8".parse().expect("a network")];
+        let closed = Maintenance { allow, ..Maintenance::default() };
+        let admits = |ip: &str| closed.admits(Some(ip.parse().expect("an address")));
+        assert!(admits("10.1.2.3") && !admits("192.0.2.1") && !admits("::1"));
+        assert!(!closed.admits(None), "who has no address is in no network");
+        assert!(!Maintenance::default().admits(Some("10.1.2.3".parse().expect("an address"))));
+    }
+}
