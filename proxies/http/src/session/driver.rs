@@ -2,7 +2,7 @@
 
 use super::lease::{Dial, lease};
 use super::pace::Pace;
-use super::record::Record;
+use super::record::{Record, failed};
 use super::refusal::{About, Refused};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
@@ -20,6 +20,7 @@ use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
+use groove_common::telemetry::Event;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -50,6 +51,10 @@ pub(crate) async fn refuse(worker: &Worker, mut conn: Downstream) {
     let mut out = BytesMut::new();
     let audience = Audience { close: true, ..Audience::default() };
     worker.shared.metrics.failed(&Error::Full);
+    worker.shared.access.record(true, || {
+        let event = Event::new("").show("client", conn.peer).with("status", Error::Full.status());
+        failed(event, &Error::Full)
+    });
     reply::error(&Notice::of(&Error::Full), audience, &mut out);
     if let Err(error) = conn.stream.send(&mut out).await {
         debug!(%error, "a client left before it was refused");

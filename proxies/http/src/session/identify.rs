@@ -57,7 +57,7 @@ impl Session {
         if let Some(tls) = &self.conn.tls
             && tls.asks_client
             && let Some(sni) = &tls.sni
-            && table.app(sni.as_bytes()).is_none_or(|named| !std::ptr::eq(named, app))
+            && table.app(sni.as_bytes()).is_some_and(|named| !std::ptr::eq(named, app))
         {
             return Err(Error::Misdirected(sni.clone()));
         }

@@ -84,8 +84,9 @@ impl Page {
         if bytes > PAGE_BYTES_MAX {
             return Err(format!("{name} has {bytes} bytes; a page has at most {PAGE_BYTES_MAX}"));
         }
+        let form = form_of(path).ok_or_else(|| format!("{name} ends in none of .html, .json and .txt"))?;
         let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text, form_of(path)).map_err(|problem| format!("{name}: {problem}"))
+        Self::parse(&text, form).map_err(|problem| format!("{name}: {problem}"))
     }
 
     /// Reads a page's text.
@@ -130,12 +131,12 @@ fn lines(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-fn form_of(path: &Path) -> Form {
-    let extension = path.extension().map(|it| it.to_ascii_lowercase()).unwrap_or_default();
-    match extension.to_str() {
-        Some("json") => Form::Json,
-        Some("txt") => Form::Text,
-        _ => Form::Html,
+fn form_of(path: &Path) -> Option<Form> {
+    match path.extension()?.to_ascii_lowercase().to_str()? {
+        "html" | "htm" => Some(Form::Html),
+        "json" => Some(Form::Json),
+        "txt" => Some(Form::Text),
+        _ => None,
     }
 }
 
@@ -208,7 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn a_large_file_is_refused() {
+    fn a_large_file_is_refused_and_one_of_another_kind() {
+        let image = tempfile::NamedTempFile::with_suffix(".png").expect("a file");
+        assert!(Page::read(image.path()).expect_err("no page").ends_with("none of .html, .json and .txt"));
         let file = tempfile::NamedTempFile::with_suffix(".html").expect("a file");
         file.as_file().set_len(PAGE_BYTES_MAX + 1).expect("a length");
         assert!(Page::read(file.path()).expect_err("too large").contains("at most 262144"));
