@@ -29,8 +29,10 @@ impl Session {
         if begun.is_heard || matches!(error, Error::ClientGone | Error::ClientStuck) {
             return Next::Cut;
         }
-        // The beginning of a reply that turned out to be none.
-        begun.reply.clear();
+        if begun.exchange.is_begun() {
+            // The beginning of a reply that turned out to be none.
+            begun.reply.clear();
+        }
         let request = Record::of(&begun.outgoing.head);
         let mut audience = begun.audience;
         audience.form = Form::accepted(request.field("accept"));
@@ -41,7 +43,7 @@ impl Session {
             request_id: &String::from_utf8_lossy(request.field("x-request-id").unwrap_or_default()),
             app: &begun.app.name,
             host: &String::from_utf8_lossy(request.field("host").unwrap_or_default()),
-            client: &Client { peer: &self.conn.peer, behind: begun.client }.to_string(),
+            client: &Client { peer: &self.conn.peer, behind: begun.client }.address(),
             page: view.table.page(Some(begun.app), Some(begun.target), &error),
         };
         reply::error(&notice, audience, &mut begun.reply);

@@ -72,6 +72,14 @@ pub(super) struct Client<'a> {
     pub(super) behind: Option<IpAddr>,
 }
 
+impl Client<'_> {
+    /// Without a port, as it is told to the client itself.
+    pub(super) fn address(&self) -> String {
+        let ip = self.behind.or_else(|| self.peer.ip().map(|ip| ip.to_canonical()));
+        ip.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
+    }
+}
+
 impl fmt::Display for Client<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.behind {

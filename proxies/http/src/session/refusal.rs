@@ -114,7 +114,7 @@ impl Session {
             request_id: &about.request_id,
             app: name,
             host: &about.host,
-            client: &client.to_string(),
+            client: &client.address(),
             page: view.table.page(app, target, &error),
         };
         let mut out = BytesMut::new();

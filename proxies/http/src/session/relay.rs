@@ -264,7 +264,8 @@ impl Relay<'_> {
         }
         let before = self.reply.len();
         let polled = self.client.poll_send(cx, self.reply);
-        *self.is_heard |= self.exchange.is_begun();
+        // Half of an interim reply that has gone out is no place to say something else in.
+        *self.is_heard |= self.exchange.is_begun() || (polled.is_pending() && self.reply.len() < before);
         self.reply_is_unflushed = polled.is_pending();
         match polled {
             Poll::Ready(Ok(())) => Ok(true),
