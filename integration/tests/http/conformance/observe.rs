@@ -16,6 +16,9 @@ use super::replies::{Fate, Reply};
 /// A proxy of which nothing is required is waited for this long.
 const QUIET: Duration = Duration::from_millis(400);
 
+/// A server's connection that has to be closed is, however busy the machine.
+const CLOSED_WITHIN: Duration = Duration::from_secs(3);
+
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Behaviour {
@@ -124,7 +127,8 @@ fn serve(mut stream: TcpStream, replies: &[Reply], seen: &Mutex<Seen>) {
                 let _left = stream.shutdown(std::net::Shutdown::Write);
             }
             // A connection that is kept is none that was closed; nobody waits for its next request.
-            let _set = stream.set_read_timeout(Some(QUIET));
+            let stays = matches!(reply.fate, Fate::Relayed(_, true));
+            let _set = stream.set_read_timeout(Some(if stays { QUIET } else { CLOSED_WITHIN }));
             let mut more = [0; 1024];
             let closed = match stream.read(&mut more) {
                 Ok(count) => count == 0,
