@@ -120,6 +120,8 @@ fn serve(mut stream: TcpStream, replies: &[Reply], seen: &Mutex<Seen>) {
     while let Some(head) = take_head(&mut stream, &mut held) {
         seen.lock().unwrap().heads.push(head.clone());
         let path = head.split(' ').nth(1).unwrap_or_default();
+        // As ours is asked.
+        let (path, is_patient) = path.strip_suffix("?patient").map_or((path, false), |path| (path, true));
         let number = path.strip_prefix("/reply/").and_then(|number| number.parse::<usize>().ok());
         if let Some((number, reply)) = number.and_then(|number| Some((number, replies.get(number)?))) {
             let _left = stream.write_all(&expand(reply.text));
@@ -127,8 +129,8 @@ fn serve(mut stream: TcpStream, replies: &[Reply], seen: &Mutex<Seen>) {
                 let _left = stream.shutdown(std::net::Shutdown::Write);
             }
             // A connection that is kept is none that was closed; nobody waits for its next request.
-            let stays = matches!(reply.fate, Fate::Relayed(_, true));
-            let _set = stream.set_read_timeout(Some(if stays { QUIET } else { CLOSED_WITHIN }));
+            let has_to_close = is_patient && !matches!(reply.fate, Fate::Relayed(_, true));
+            let _set = stream.set_read_timeout(Some(if has_to_close { CLOSED_WITHIN } else { QUIET }));
             let mut more = [0; 1024];
             let closed = match stream.read(&mut more) {
                 Ok(count) => count == 0,
@@ -235,7 +237,8 @@ pub(super) fn fetch(
 ) -> Relayed {
     origin.forget();
     let mut client = Client::to(address);
-    let request = format!("{} /reply/{index} HTTP/1.1\r\nHost: shop.test\r\n\r\n", reply.method);
+    let patient = if required.is_some() { "?patient" } else { "" };
+    let request = format!("{} /reply/{index}{patient} HTTP/1.1\r\nHost: shop.test\r\n\r\n", reply.method);
     client.stream.write_all(request.as_bytes()).unwrap();
     let patience = if required.is_some() { PATIENCE } else { QUIET };
     client.read_until(patience, |got, closed| closed || is_complete(got, reply.method));

@@ -98,7 +98,7 @@ pub(super) fn document(rows: &[Row], versions: &[String; 2]) -> String {
          `{{get}}` and `{{post}}` are `GET / HTTP/1.1` and `POST / HTTP/1.1` with `Host: shop.test`; `{{chunked}}` is \
          `{{post}}` with `Transfer-Encoding: chunked`; `{{a*9000}}` is so many letters, `{{fields*200}}` so many fields. \
          *forwarded* says that a server got it, *closed* that the client's connection was closed within 0.4 s, *no reply* \
-         that nothing had come by then. A proxy may be right to do otherwise than we require: where a message is \
+         that nothing had come by then, *server closed* that the proxy had closed the server's connection. A proxy may be right to do otherwise than we require: where a message is \
          ambiguous, we require that it is refused.\n",
         rows.len() - requests,
         versions[0],
