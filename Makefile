@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # What the compiler needs: aws-lc and libFuzzer are C and C++.
 BUILD_PACKAGES := build-essential ca-certificates
 SERVER_PACKAGES := memcached postgresql-15 nginx
-TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) pgbouncer pgbadger openssl python3-venv curl wrk \
+TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) pgbouncer pgbadger openssl python3-venv curl wrk slowhttptest \
     ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
 SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev
 BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk nghttp2-client
@@ -16,10 +16,10 @@ CARGO_DENY_VERSION := 0.18.9
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS := 60
 
-.PHONY: help demo test bench suites regress tiers histories mutants fuzz image tools
+.PHONY: help demo test bench suites regress conformance tiers histories mutants fuzz image tools
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Start real servers, put the three proxies in front, show what they do, stay up to try by hand
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)
@@ -52,6 +52,11 @@ regress: tools ## Suites of PostgreSQL's and its clients', direct and proxied; t
 	    --include-ignored --test-threads 1 suites:: regress:: dump:: ; status=$$?; \
 	    cat $(TARGET)/suites/*.md > $(TARGET)/suites/postgres; mv $(TARGET)/suites/postgres $(TARGET)/suites/postgres.md; \
 	    exit $$status
+
+conformance: ## Ask nginx and HAProxy what ours is asked too: writes docs/http-conformance.md anew
+	@scripts/packages.sh $(BUILD_PACKAGES) nginx haproxy
+	cargo build --package groove-http
+	GROOVE_BUILT=1 GROOVE_CONFORMANCE=write cargo test --package groove-integration --test http conformance
 
 tiers: ## A gigabyte over a quarter of one in memory and a disk behind: every value is found
 	@scripts/packages.sh $(BUILD_PACKAGES) $(SERVER_PACKAGES)

@@ -4,7 +4,7 @@
 
 use bytes::BytesMut;
 use groove_http::wire::scan::HeadScan;
-use groove_http::wire::{Edits, Fields, Limits, Malformed, RequestHead, render};
+use groove_http::wire::{Edits, Fields, Hop, Limits, Malformed, Node, RequestHead, Says, render};
 use libfuzzer_sys::fuzz_target;
 
 fn end(bytes: &[u8], step: usize, limits: &Limits) -> Result<Option<usize>, Malformed> {
@@ -25,12 +25,22 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Some(length)) = found else { return };
     let mut fields = Fields::default();
     let Ok(head) = RequestHead::parse(&bytes[..length], &limits, &mut fields) else { return };
-    let hop = render::Hop {
+    let hop = Hop {
+        says: &Says {
+            forwarded: Some(Node::Address),
+            x_real_ip: true,
+            x_forwarded_port: true,
+            ..Says::default()
+        },
         client: b"192.0.2.1",
+        real_ip: b"192.0.2.1",
         scheme: b"http",
+        port: 80,
         trusted: false,
         via: b"groove",
         request_id: b"1",
+        trace: None,
+        trace_continues: false,
     };
     let mut out = BytesMut::new();
     render::request(&head, &hop, &Edits::default(), &mut out);

@@ -48,6 +48,7 @@ pub use ports::Port;
 pub use process::{Log, Process, Usage, end, run};
 pub use proxy::{Kind, Proxy, ProxyBuilder};
 pub use rustix::process::Signal;
+pub use servers::haproxy::HaProxy;
 pub use servers::memcached::{Memcached, MemcachedBuilder};
 pub use servers::nginx::Nginx;
 pub use servers::pgbouncer::PgBouncer;

@@ -60,8 +60,8 @@ pub use load::{Loaded, check_entry, check_text, load, read, schema};
 pub use report::{Finding, Issues, Report};
 pub use secret::Secret;
 pub use sections::{
-    AccessLog, Admin, Breaker, ClientAuth, ClientTls, Health, Listener, Log, LogFormat, Network, Probe,
-    ProxyProtocol, ServerTls, Verify, default_drain,
+    AccessLog, Admin, Breaker, CertificateAndKey, ClientAuth, ClientTls, Health, Listener, Log, LogFormat,
+    Network, Probe, ProxyProtocol, ServerTls, Verify, default_drain,
 };
 pub use values::{Duration, Mode, Size};
 pub use watch::{Attempt, Cause, Watch};

@@ -69,12 +69,25 @@ pub struct ServerTls {
     pub certificate: CertificateFile,
     /// PEM file with the private key.
     pub key: KeyFile,
+    /// More certificates. A client is shown the one that has the name it asks for (SNI), and else the one above.
+    #[serde(default)]
+    pub certificates: Vec<CertificateAndKey>,
     /// PEM file with the authorities that sign clients' certificates.
     #[serde(default)]
     pub client_ca: Option<CertificateFile>,
     /// Whether clients must show a certificate; `required` if left out and there is a `client_ca`.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
+}
+
+/// One of several certificates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateAndKey {
+    /// PEM file with the certificate and its chain.
+    pub certificate: CertificateFile,
+    /// PEM file with the private key.
+    pub key: KeyFile,
 }
 
 impl ServerTls {

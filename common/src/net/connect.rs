@@ -22,7 +22,17 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// A host name is resolved by the system. Its addresses are tried in turns of the two families, each begun when the
 /// one before has failed or has had its head start (RFC 8305), so that one that swallows packets costs little.
 pub async fn connect(address: &Address, tls: Option<&Connector>, time_max: Duration) -> io::Result<Stream> {
-    timeout(time_max, connect_now(address, tls)).await.map_err(|_| {
+    connect_saying(address, &[], tls, time_max).await
+}
+
+/// As [`connect`], with bytes that go before everything else, TLS included: a PROXY header.
+pub async fn connect_saying(
+    address: &Address,
+    first: &[u8],
+    tls: Option<&Connector>,
+    time_max: Duration,
+) -> io::Result<Stream> {
+    timeout(time_max, connect_now(address, first, tls)).await.map_err(|_| {
         io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer within {time_max:?}"))
     })?
 }
@@ -73,8 +83,8 @@ where
     }
 }
 
-async fn connect_now(address: &Address, tls: Option<&Connector>) -> io::Result<Stream> {
-    let (stream, host) = match address {
+async fn connect_now(address: &Address, first: &[u8], tls: Option<&Connector>) -> io::Result<Stream> {
+    let (mut stream, host) = match address {
         Address::Tcp { host, port } => {
             let tcp = connect_any(lookup_host((host.as_str(), *port)).await?).await?;
             tcp.set_nodelay(true)?;
@@ -83,6 +93,9 @@ async fn connect_now(address: &Address, tls: Option<&Connector>) -> io::Result<S
         }
         Address::Unix(path) => (Stream::from(UnixStream::connect(path).await?), "localhost"),
     };
+    if !first.is_empty() {
+        stream.send(&mut { first }).await?;
+    }
     match tls {
         Some(connector) => Box::pin(connector.connect(host, stream)).await,
         None => Ok(stream),

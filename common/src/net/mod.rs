@@ -23,6 +23,7 @@ mod proxy_protocol;
 mod service;
 mod session;
 mod settings;
+mod sni;
 mod stream;
 mod timer;
 mod tls;
@@ -33,12 +34,13 @@ use std::time::Duration;
 
 use socket2::TcpKeepalive;
 
-pub use connect::connect;
+pub use connect::{connect, connect_saying};
 pub use downstream::{Downstream, Origin, Peer};
 pub use drain::{Drain, Phase, Reached};
 pub use gather::{due, go_on_at, here};
 pub use listener::ListenerInfo;
 pub use listeners::{Change, Inherited, ListenError, ListenerStatus, Listeners};
+pub use proxy_protocol::{ProxyVersion, header};
 pub use service::{LocalService, Service, SharedService, TlsStart, WorkerId};
 pub use session::{Resuming, Serving};
 pub use stream::{FILL_BYTES_MAX, Stream, Transport, Watch};

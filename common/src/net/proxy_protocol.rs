@@ -25,6 +25,42 @@ pub(super) enum Header {
     Client(SocketAddr),
 }
 
+/// How a header is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// The header of a connection that is made for a client: from its address to the one it came to. Without both, or where
+/// they are of two families, the connection is our own: UNKNOWN in version 1, LOCAL in version 2.
+pub fn header(version: ProxyVersion, client: Option<SocketAddr>, to: Option<SocketAddr>) -> Vec<u8> {
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let pair = client.map(plain).zip(to.map(plain));
+    match (version, pair) {
+        (ProxyVersion::V1, Some((from, to))) if from.is_ipv4() == to.is_ipv4() => {
+            let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+            format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port()).into_bytes()
+        }
+        (ProxyVersion::V1, _) => b"PROXY UNKNOWN\r\n".to_vec(),
+        (ProxyVersion::V2, Some((SocketAddr::V4(from), SocketAddr::V4(to)))) => {
+            v2(0x21, 0x11, &from.ip().octets(), &to.ip().octets(), from.port(), to.port())
+        }
+        (ProxyVersion::V2, Some((SocketAddr::V6(from), SocketAddr::V6(to)))) => {
+            v2(0x21, 0x21, &from.ip().octets(), &to.ip().octets(), from.port(), to.port())
+        }
+        (ProxyVersion::V2, _) => [V2_START, &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
+fn v2(command: u8, family: u8, from: &[u8], to: &[u8], from_port: u16, to_port: u16) -> Vec<u8> {
+    let body = [from, to, &from_port.to_be_bytes(), &to_port.to_be_bytes()].concat();
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [V2_START, &[command, family], &length, &body].concat()
+}
+
 /// Why bytes are not a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ParseError {

@@ -122,4 +122,20 @@ proptest! {
         let bytes = v2(0x21, 0x11, &body);
         prop_assert_eq!(parse(&bytes), Ok(Some((expected, bytes.len()))));
     }
+
+    #[test]
+    fn what_we_write_for_a_client_is_read(from in any::<SocketAddr>(), to in any::<SocketAddr>()) {
+        let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (from, to) = (plain(from), plain(to));
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
+            let bytes = super::header(version, Some(from), Some(to));
+            let expected = match from.is_ipv4() == to.is_ipv4() {
+                true => Header::Client(from),
+                false => Header::Own,
+            };
+            prop_assert_eq!(parse(&bytes), Ok(Some((expected, bytes.len()))));
+            let own = super::header(version, None, Some(to));
+            prop_assert_eq!(parse(&own), Ok(Some((Header::Own, own.len()))));
+        }
+    }
 }

@@ -83,6 +83,14 @@ impl Stream {
         }
     }
 
+    /// Our end, for TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self.transport() {
+            Transport::Tcp(tcp) => tcp.local_addr().ok(),
+            Transport::Unix(_) | Transport::Pipe(_) => None,
+        }
+    }
+
     /// The socket below whatever is on top.
     pub fn transport(&self) -> &Transport {
         match self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::ResolvesServerCert;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -17,7 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::{common_name, end_point};
+use super::certificate::common_name;
+use super::sni::Certificates;
 use super::stream::{Stream, Transport};
 use crate::config::{ClientAuth, ServerTls};
 
@@ -57,6 +59,8 @@ pub struct TlsInfo {
     /// What channel binding ties a login to: `tls-server-end-point` of the certificate that this client was shown,
     /// which after a reload is not the listener's any more.
     pub end_point: Option<Arc<[u8]>>,
+    /// The client was asked for a certificate, whether it showed one or not.
+    pub asks_client: bool,
 }
 
 /// A verified client certificate.
@@ -74,13 +78,14 @@ pub struct ClientCertificate {
 #[derive(Clone)]
 pub(super) struct Acceptor {
     tls: TlsAcceptor,
-    /// Of the one certificate there is.
-    end_point: Option<Arc<[u8]>>,
+    certificates: Arc<Certificates>,
+    asks_client: bool,
 }
 
 impl Acceptor {
     pub(super) fn new(tls: &ServerTls, alpn: &[Vec<u8>]) -> Result<Self, TlsError> {
         let provider = provider();
+        let certificates = Arc::new(Certificates::read(tls, &provider)?);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(setup)?;
@@ -88,20 +93,19 @@ impl Acceptor {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let chain = certificates(&tls.certificate)?;
-        let end_point = chain.first().and_then(|leaf| end_point(leaf)).map(Arc::from);
-        let mut config = builder
-            .with_single_cert(chain, key(&tls.key)?)
-            .map_err(|error| TlsError::Setup(format!("{}: {error}", tls.certificate.display())))?;
+        let mut config = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = alpn.to_vec();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
-        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), end_point })
+        let asks_client = tls.client_auth() != ClientAuth::None;
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), certificates, asks_client })
     }
 
     /// The handshake, within [`HANDSHAKE_TIME_MAX`].
     pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
         let tls = timeout(HANDSHAKE_TIME_MAX, self.tls.accept(plain(stream)?)).await??;
-        let info = TlsInfo { end_point: self.end_point.clone(), ..info(tls.get_ref().1) };
+        let mut info = info(tls.get_ref().1);
+        info.end_point = self.certificates.end_point(info.sni.as_deref());
+        info.asks_client = self.asks_client;
         Ok((Stream::ServerTls(Box::new(tls)), info))
     }
 }
@@ -122,10 +126,12 @@ fn info(connection: &rustls::ServerConnection) -> TlsInfo {
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         certificate,
         end_point: None,
+        asks_client: false,
     }
 }
 
-fn names(der: &CertificateDer<'_>) -> Vec<String> {
+/// The names of a certificate that are of the kinds DNS and URI.
+pub(super) fn names(der: &CertificateDer<'_>) -> Vec<String> {
     let Ok(certificate) = webpki::EndEntityCert::try_from(der) else { return Vec::new() };
     certificate.valid_dns_names().chain(certificate.valid_uri_names()).map(str::to_owned).collect()
 }

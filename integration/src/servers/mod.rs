@@ -1,5 +1,6 @@
 //! The real servers that stand behind the proxies.
 
+pub(crate) mod haproxy;
 pub(crate) mod memcached;
 pub(crate) mod nginx;
 pub(crate) mod pgbouncer;

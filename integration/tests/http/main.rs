@@ -8,12 +8,17 @@
 
 mod apps;
 mod clients;
+mod conformance;
 mod faults;
 mod http2;
+mod identity;
 mod many;
 mod matching;
+mod peers;
 mod refusals;
 mod routing;
+mod signify;
+mod slow;
 mod traffic;
 
 use std::io::{Read, Write};

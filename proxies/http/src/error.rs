@@ -1,13 +1,11 @@
 //! Every way an exchange fails, and what each reader of a failure is told.
 
 use crate::session::state::Fault;
+use crate::signify::Code;
 use crate::wire::Malformed;
 use groove_common::error::{Classified, Kind, Retry, Side};
 use std::borrow::Cow;
 use thiserror::Error;
-
-/// A person is at work: nobody knows for how long, but longer than a moment.
-const MAINTENANCE_S: u32 = 30;
 
 /// Why an exchange failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -21,6 +19,15 @@ pub enum Error {
     /// CONNECT: this is no forward proxy.
     #[error("CONNECT was refused")]
     Connect,
+    /// The client's certificate was asked for on behalf of another app than the one its request names.
+    #[error("the connection was made for {0:?}, which is another app than the host's")]
+    Misdirected(String),
+    /// The client sent or took less than the least rate.
+    #[error("the client was slower than it may be")]
+    TooSlow,
+    /// The app, or this route of it, is closed; for so many seconds if that is known.
+    #[error("the app is in maintenance")]
+    Maintenance(Option<u64>),
     /// The listener has as many connections as it may have.
     #[error("the listener is full")]
     Full,
@@ -39,13 +46,13 @@ pub enum Error {
     /// No app has this host.
     #[error("no app has the host {0:?}")]
     UnknownHost(String),
-    /// An operator has put the app into maintenance.
-    #[error("app {0} is in maintenance")]
-    Maintenance(String),
     /// An operator lets no new exchange begin.
     #[error("app {0} is drained")]
     Drained(String),
-    /// The cluster has no endpoint that may be used.
+    /// The cluster has no endpoint at all.
+    #[error("cluster {0} has no endpoint")]
+    NoServer(String),
+    /// The cluster has endpoints, but none that may be used.
     #[error("cluster {0} has no endpoint to use")]
     NoEndpoint(String),
     /// No endpoint could be connected to.
@@ -83,18 +90,51 @@ impl Error {
             Self::Request(malformed) => malformed.status(),
             Self::Expectation => 417,
             Self::Connect => 405,
-            Self::HeadTimeout | Self::UploadTimeout => 408,
+            Self::Misdirected(_) => 421,
+            Self::HeadTimeout | Self::UploadTimeout | Self::TooSlow => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full | Self::Maintenance(_) | Self::Drained(_) => 503,
+            Self::NoServer(_)
+            | Self::NoEndpoint(_)
+            | Self::Full
+            | Self::Maintenance(_)
+            | Self::Drained(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
     }
 
-    /// When a client may well try again, for those that are told 503.
-    pub fn retry_after_s(&self) -> u32 {
-        if matches!(self, Self::Maintenance(_)) { MAINTENANCE_S } else { 1 }
+    /// The code of what happened, which tells more than the status does.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Request(_) | Self::Expectation | Self::Connect => Code::H26,
+            Self::Misdirected(_) => Code::H31,
+            Self::UnknownHost(_) => Code::H30,
+            Self::Full => Code::H22,
+            Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck | Self::TooSlow => Code::H28,
+            Self::ClientGone => Code::H27,
+            Self::Maintenance(_) | Self::Drained(_) => Code::H80,
+            Self::NoServer(_) => Code::H14,
+            Self::NoEndpoint(_) => Code::H10,
+            Self::Unreachable { .. } => Code::H21,
+            Self::ConnectTimeout(_) => Code::H19,
+            Self::FirstByteTimeout => Code::H12,
+            Self::DownloadTimeout => Code::H15,
+            Self::Unanswered => Code::H13,
+            Self::Cut => Code::H18,
+            Self::Reply(Malformed::HeadTooLong | Malformed::TargetTooLong | Malformed::TrailerTooLong) => {
+                Code::H25
+            }
+            Self::Reply(_) => Code::H17,
+        }
+    }
+
+    /// Seconds after which to try again, where that is worth saying.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        if let Self::Maintenance(seconds) = self {
+            return *seconds;
+        }
+        (self.status() == 503).then_some(1)
     }
 
     /// Whether what follows on the client's connection can no longer be told apart from what failed.
@@ -105,12 +145,15 @@ impl Error {
             | Self::Full
             | Self::HeadTimeout
             | Self::UploadTimeout
+            | Self::Misdirected(_)
+            | Self::TooSlow
             | Self::ClientGone
             | Self::ClientStuck => true,
             Self::Expectation
-            | Self::UnknownHost(_)
             | Self::Maintenance(_)
+            | Self::UnknownHost(_)
             | Self::Drained(_)
+            | Self::NoServer(_)
             | Self::NoEndpoint(_)
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
@@ -143,12 +186,17 @@ impl Classified for Error {
                 (Kind::Limit, Downstream, Never)
             }
             Self::Request(_) | Self::Expectation | Self::Connect => (Kind::Protocol, Downstream, Never),
-            Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck => (Kind::Timeout, Downstream, Never),
+            Self::Misdirected(_) => (Kind::Denied, Downstream, Never),
+            Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck | Self::TooSlow => {
+                (Kind::Timeout, Downstream, Never)
+            }
+            // The app's own doing: nothing of the proxy's or the servers' failed.
+            Self::Maintenance(_) => (Kind::Denied, Internal, Never),
+            Self::Drained(_) => (Kind::Draining, Internal, Never),
             Self::ClientGone => (Kind::Hangup, Downstream, Never),
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
             Self::Full => (Kind::Limit, Internal, Never),
-            Self::Maintenance(_) | Self::Drained(_) => (Kind::Draining, Internal, Never),
-            Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
+            Self::NoServer(_) | Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
             Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
@@ -163,14 +211,17 @@ impl Classified for Error {
             Self::Request(malformed) => format!("{malformed}").into(),
             Self::Expectation => "only \"Expect: 100-continue\" can be met here".into(),
             Self::Connect => "this is not a forward proxy: CONNECT is not offered".into(),
+            Self::Misdirected(_) => "this connection was made for another host: use a new one".into(),
+            Self::TooSlow => "the request came too slowly".into(),
+            Self::Maintenance(_) => "the app is being worked on and will be back".into(),
             Self::Full => "there are too many connections at the moment".into(),
             Self::HeadTimeout => "the request's head did not arrive in time".into(),
             Self::UploadTimeout => "the request's body did not arrive in time".into(),
             Self::ClientGone | Self::ClientStuck => "the client left".into(),
             Self::UnknownHost(host) => format!("no app answers for the host \"{host}\"").into(),
-            Self::Maintenance(_) => "the app is in maintenance: please come back in a while".into(),
             Self::Drained(_) => "the app takes no requests at the moment".into(),
-            Self::NoEndpoint(_) => "no server of this app can be used at the moment".into(),
+            Self::NoServer(_) => "this app has no server at the moment".into(),
+            Self::NoEndpoint(_) => "every server of this app is down at the moment".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),
             Self::FirstByteTimeout => "the app did not answer in time".into(),

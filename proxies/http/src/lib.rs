@@ -12,12 +12,14 @@ pub mod config;
 mod demo;
 pub mod error;
 pub mod http2;
+pub mod identity;
 pub mod metrics;
 mod probe;
 pub mod reply;
 pub mod route;
 pub mod rules;
 pub mod session;
+pub mod signify;
 pub mod table;
 pub mod upstream;
 pub mod wire;
@@ -69,7 +71,7 @@ impl Proxy for Http {
         let directory = Arc::new(Directory::default());
         let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
         let metrics = Metrics::new(&cx.registry);
-        let shared = Shared::new(Table::build(&config), Arc::clone(&directory), metrics, cx.access.clone());
+        let shared = Shared::new(Table::build(&config)?, Arc::clone(&directory), metrics, cx.access.clone());
         let restarts = Arc::clone(&shared.restarts);
         let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
         Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps) }))
@@ -81,7 +83,8 @@ impl Proxy for Http {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        self.apps.reload(&config, || self.shared.swap(Table::build(&config)))
+        let table = Table::build(&config)?;
+        self.apps.reload(&config, || self.shared.swap(table))
     }
 
     fn status(&self) -> Value {

@@ -1,6 +1,8 @@
 //! What is counted. Handles are looked up once, when a table is built; the data path only adds.
 
-use groove_common::error::Kind;
+use crate::error::Error;
+use crate::signify::Code;
+use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug)]
 pub struct Metrics {
     errors: Vec<(Kind, Counter)>,
+    codes: Vec<(Code, Counter)>,
     /// Exchanges begun again on another connection.
     pub retries: Counter,
     /// Upgraded connections open now.
@@ -31,12 +34,17 @@ impl Metrics {
         let error = |kind: Kind| {
             (kind, registry.counter("groove_http_errors", "Exchanges that failed", &[("kind", kind.label())]))
         };
+        let code = |code: &Code| {
+            let help = "Exchanges that failed, by the code that their clients were told";
+            (*code, registry.counter("groove_http_codes", help, &[("code", code.label())]))
+        };
         let tunnel_bytes = |direction| {
             let help = "Bytes that upgraded connections carried, to servers (up) and clients (down)";
             registry.counter("groove_http_tunnel_bytes", help, &[("direction", direction)])
         };
         Self {
             errors: Kind::ALL.into_iter().map(error).collect(),
+            codes: Code::ALL.iter().map(code).collect(),
             retries: registry.counter(
                 "groove_http_retries",
                 "Requests sent again on another connection",
@@ -55,10 +63,11 @@ impl Metrics {
     }
 
     /// Counts a failure.
-    pub fn failed(&self, kind: Kind) {
-        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
-            counter.inc();
-        }
+    pub fn failed(&self, error: &Error) {
+        let (kind, code) = (error.kind(), error.code());
+        let kind = self.errors.iter().find(|(known, _)| *known == kind).map(|(_, counter)| counter);
+        let code = self.codes.iter().find(|(known, _)| *known == code).map(|(_, counter)| counter);
+        kind.into_iter().chain(code).for_each(Counter::inc);
     }
 }
 

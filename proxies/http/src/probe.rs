@@ -1,6 +1,6 @@
 //! Active probes: a GET on a connection of its own.
 
-use crate::config::Protocol;
+use crate::config::{self, Protocol};
 use crate::http2::{self, Bounds};
 use crate::wire::scan::HeadScan;
 use crate::wire::{Fields, Limits, ReplyHead};
@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Either, select};
 use groove_common::discovery::{ProbeError, Prober};
 use groove_common::ids::Address;
-use groove_common::net::{Connector, Stream, connect};
+use groove_common::net::{Connector, Stream, connect_saying, header};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -31,15 +31,20 @@ pub(crate) struct HttpProber {
     path: String,
     tls: Option<Connector>,
     protocol: Protocol,
+    /// A PROXY header of a connection that is our own.
+    first: Vec<u8>,
 }
 
 impl HttpProber {
-    pub(crate) fn new(path: &str, tls: Option<Connector>, protocol: Protocol) -> Self {
-        Self { path: path.to_owned(), tls, protocol }
+    pub(crate) fn new(path: &str, tls: Option<Connector>, servers: &config::Cluster) -> Self {
+        let first = servers.proxy_protocol.map(|version| header(version.into(), None, None));
+        Self { path: path.to_owned(), tls, protocol: servers.protocol, first: first.unwrap_or_default() }
     }
 
     async fn ask(&self, address: &Address) -> Result<(), ProbeError> {
-        let stream = connect(address, self.tls.as_ref(), CONNECT_TIME_MAX).await.map_err(ProbeError::new)?;
+        let stream = connect_saying(address, &self.first, self.tls.as_ref(), CONNECT_TIME_MAX)
+            .await
+            .map_err(ProbeError::new)?;
         if !self.protocol.is_http2(&stream) {
             return self.ask_over(stream, address).await;
         }

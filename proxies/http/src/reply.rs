@@ -1,6 +1,7 @@
 //! Errors on the wire: short bodies that say what happened, in the form the client reads best.
 
 use crate::error::Error;
+use crate::signify::template::{Context, Page, put_escaped};
 use crate::wire::fields::tokens;
 use bytes::{BufMut, BytesMut};
 use groove_common::error::Classified;
@@ -21,8 +22,10 @@ pub struct Audience {
 /// The form of a body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Form {
-    /// One line of text.
+    /// Whatever there is: it did not say. Ours is one line of text, a page is of any kind.
     #[default]
+    Any,
+    /// One line of text.
     Text,
     /// A page for people.
     Html,
@@ -47,31 +50,81 @@ impl Form {
 
     fn content_type(self) -> &'static str {
         match self {
-            Self::Text => "text/plain; charset=utf-8",
+            Self::Any | Self::Text => "text/plain; charset=utf-8",
             Self::Html => "text/html; charset=utf-8",
             Self::Json => "application/json",
         }
     }
 }
 
-/// Writes the whole reply that an error makes. `request_id` is empty before a request has one.
-pub fn error(error: &Error, audience: Audience, request_id: &[u8], out: &mut BytesMut) {
-    let status = error.status();
-    let body = body(status, &error.client_message(), audience.form, &String::from_utf8_lossy(request_id));
-    let reason = reason(status);
-    out.put_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
-    out.put_slice(format!("Content-Type: {}\r\n", audience.form.content_type()).as_bytes());
+/// The header that carries the code of what happened.
+pub const CODE_HEADER: &str = "X-Groove-Code";
+
+/// What is said to a client whose request was not served.
+#[derive(Debug, Clone, Copy)]
+pub struct Notice<'a> {
+    /// What happened.
+    pub error: &'a Error,
+    /// Empty where no request has been read.
+    pub request_id: &'a str,
+    /// The app's name; empty if none has this host.
+    pub app: &'a str,
+    /// The host that was asked for.
+    pub host: &'a str,
+    /// The client's address.
+    pub client: &'a str,
+    /// What the operator wants shown.
+    pub page: Option<&'a Page>,
+}
+
+impl<'a> Notice<'a> {
+    /// Of a failure about whose request nothing is known.
+    pub fn of(error: &'a Error) -> Self {
+        Self { error, request_id: "", app: "", host: "", client: "", page: None }
+    }
+
+    fn context(&self, message: &'a str) -> Context<'a> {
+        let (status, code) = (self.error.status(), self.error.code());
+        Context {
+            status,
+            reason: reason(status),
+            code: code.label(),
+            title: code.title(),
+            message,
+            owner: code.owner().label(),
+            request_id: self.request_id,
+            app: self.app,
+            host: self.host,
+            client: self.client,
+            retry_after_s: self.error.retry_after_s().unwrap_or(0),
+        }
+    }
+}
+
+/// Writes the whole reply that an error makes.
+pub fn error(notice: &Notice<'_>, audience: Audience, out: &mut BytesMut) {
+    let message = notice.error.client_message();
+    let context = notice.context(&message);
+    // A page of another kind than the client reads is of no use to it.
+    let page = notice.page.filter(|page| audience.form == Form::Any || audience.form == page.form());
+    let (form, body) = match page {
+        Some(page) => (page.form(), page.render(&context)),
+        None => (audience.form, body(&context, audience.form)),
+    };
+    out.put_slice(format!("HTTP/1.1 {} {}\r\n", context.status, context.reason).as_bytes());
+    out.put_slice(format!("Content-Type: {}\r\n", form.content_type()).as_bytes());
     out.put_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    out.put_slice(format!("{CODE_HEADER}: {}\r\n", context.code).as_bytes());
     out.put_slice(b"Cache-Control: no-store\r\n");
-    if status == 405 {
+    if context.status == 405 {
         out.put_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
     }
-    if status == 503 {
-        out.put_slice(format!("Retry-After: {}\r\n", error.retry_after_s()).as_bytes());
+    if let Some(seconds) = notice.error.retry_after_s() {
+        out.put_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
     }
-    if !request_id.is_empty() {
+    if !notice.request_id.is_empty() {
         out.put_slice(b"X-Request-Id: ");
-        out.put_slice(request_id);
+        out.put_slice(notice.request_id.as_bytes());
         out.put_slice(b"\r\n");
     }
     if audience.close {
@@ -85,24 +138,37 @@ pub fn error(error: &Error, audience: Audience, request_id: &[u8], out: &mut Byt
     }
 }
 
-fn body(status: u16, message: &str, form: Form, request_id: &str) -> String {
+fn body(context: &Context<'_>, form: Form) -> String {
+    let Context { status, reason, code, title, message, owner, request_id, .. } = context;
     match form {
-        Form::Text => format!("{status} {}: {message}\n", reason(status)),
+        Form::Any | Form::Text => format!("{status} {reason}: {message} ({code})\n"),
         Form::Json => {
-            let object = serde_json::json!({ "status": status, "error": message, "request_id": request_id });
+            let object = serde_json::json!({
+                "status": status, "error": message, "code": code, "title": title, "owner": owner,
+                "app": context.app, "request_id": request_id,
+            });
             format!("{object}\n")
         }
-        Form::Html => format!(
-            "<!doctype html>\n<title>{status} {reason}</title>\n<h1>{reason}</h1>\n<p>{message}</p>\n<p><small>{request_id}</small></p>\n",
-            reason = reason(status),
-            message = escaped(message),
-            request_id = escaped(request_id),
-        ),
+        Form::Html => {
+            let whose = match *owner {
+                "client" => "The request has to change.",
+                "app" => "This is the app's to mend.",
+                _ => "This is for those who run the proxy.",
+            };
+            let escaped = |text| {
+                let mut out = String::new();
+                put_escaped(text, Form::Html, &mut out);
+                out
+            };
+            format!(
+                "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n<title>{status} {title}</title>\n\
+                 <h1>{title}</h1>\n<p>{message}.</p>\n<p>{whose}</p>\n\
+                 <p><small>{status} {reason} &middot; {code} &middot; {request_id}</small></p>\n",
+                message = escaped(message),
+                request_id = escaped(request_id),
+            )
+        }
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// The reason phrase of the statuses that we say ourselves.
@@ -115,10 +181,13 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
         _ => "Error",
     }
 }
@@ -130,7 +199,7 @@ mod tests {
 
     fn written(error_: &Error, audience: Audience) -> String {
         let mut out = BytesMut::new();
-        error(error_, audience, b"42", &mut out);
+        error(&Notice { request_id: "42", ..Notice::of(error_) }, audience, &mut out);
         String::from_utf8(out.to_vec()).expect("text")
     }
 
@@ -140,12 +209,13 @@ mod tests {
             ("text/html,application/xhtml+xml,*/*;q=0.8", Form::Html),
             ("application/json", Form::Json),
             ("application/json; charset=utf-8, text/html", Form::Json),
-            ("*/*", Form::Text),
-            ("", Form::Text),
+            ("text/plain", Form::Text),
+            ("*/*", Form::Any),
+            ("", Form::Any),
         ] {
             assert_eq!(Form::accepted(Some(accept.as_bytes())), want, "{accept}");
         }
-        assert_eq!(Form::accepted(None), Form::Text);
+        assert_eq!(Form::accepted(None), Form::Any);
     }
 
     #[test]
@@ -167,6 +237,38 @@ mod tests {
         let down = Error::Unreachable { address: "10.1.2.3:80".into(), reason: "refused".into() };
         let text = written(&down, Audience::default());
         assert!(text.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && !text.contains("10.1.2.3"), "{text}");
+    }
+
+    #[test]
+    fn every_form_says_the_code_and_whose_it_is() {
+        let said = |form| written(&Error::Unanswered, Audience { form, ..Audience::default() });
+        assert!(said(Form::Any).contains("\r\nX-Groove-Code: H13\r\n"), "a header");
+        assert!(said(Form::Any).ends_with("an answer (H13)\n"), "{}", said(Form::Any));
+        assert!(said(Form::Html).contains("This is the app's to mend."), "{}", said(Form::Html));
+        let json = said(Form::Json);
+        let body: serde_json::Value =
+            serde_json::from_str(json.split("\r\n\r\n").last().unwrap_or_default()).expect("JSON");
+        assert_eq!(
+            (&body["code"], &body["owner"], &body["request_id"]),
+            (&"H13".into(), &"app".into(), &"42".into())
+        );
+    }
+
+    #[test]
+    fn a_page_is_shown_to_those_who_read_its_kind() {
+        let page = Page::parse("<p>{{code}}</p>", Form::Html).expect("a page");
+        let said = |form| {
+            let mut out = BytesMut::new();
+            let notice = Notice { page: Some(&page), ..Notice::of(&Error::Unanswered) };
+            error(&notice, Audience { form, ..Audience::default() }, &mut out);
+            String::from_utf8(out.to_vec()).expect("text")
+        };
+        for form in [Form::Any, Form::Html] {
+            assert!(said(form).ends_with("\r\n\r\n<p>H13</p>"), "{}", said(form));
+            assert!(said(form).contains("Content-Type: text/html"), "{}", said(form));
+        }
+        assert!(said(Form::Json).contains("\"H13\""), "{}", said(Form::Json));
+        assert!(said(Form::Text).contains("an answer (H13)"), "{}", said(Form::Text));
     }
 
     #[test]

@@ -3,12 +3,16 @@
 
 use crate::apps::Stand;
 use crate::config::{self, Config};
+use crate::error::Error;
 use crate::http2;
+use crate::identity::Tracing;
 use crate::metrics::AppMetrics;
 use crate::route::{PathMatch, Paths, Pattern};
 use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
+use crate::session::pace::MinRate;
+use crate::signify::{Library, Maintenance, Page, Pages};
 use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
-use crate::wire::{Edits, Limits, RequestHead};
+use crate::wire::{Edits, Limits, RequestHead, Says};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
 use ipnet::IpNet;
@@ -33,6 +37,14 @@ pub struct Table {
     pub http2: http2::Bounds,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
+    /// The least rate of a client.
+    pub min_rate: Option<MinRate>,
+    /// What servers are told of who asks.
+    pub says: Says,
+    /// What is done about traces.
+    pub tracing: Option<Tracing>,
+    /// Pages that stand for all apps.
+    pages: Pages,
     trusted: Vec<IpNet>,
 }
 
@@ -70,6 +82,8 @@ pub struct App {
     pub retries: u32,
     /// What an operator says of it.
     pub stand: Stand,
+    /// Pages of its own.
+    pages: Option<Box<Pages>>,
     paths: Paths<Choice>,
     /// Another has taken its place, or none.
     is_retired: AtomicBool,
@@ -109,14 +123,20 @@ pub struct Target {
     pub request: Edits,
     /// Edits to the reply.
     pub reply: Edits,
+    /// It is closed.
+    pub maintenance: Option<Arc<Maintenance>>,
 }
 
 impl Table {
     /// Resolves a configuration, but for its apps.
-    pub fn build(config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// A page cannot be read.
+    pub fn build(config: &Config) -> Result<Self, StartError> {
+        let mut library = Library::default();
         let limits = &config.limits;
         let timeouts = &config.timeouts;
-        Self {
+        Ok(Self {
             limits: Limits {
                 head_bytes: limits.head.bytes(),
                 target_bytes: limits.target.bytes(),
@@ -141,8 +161,15 @@ impl Table {
                 server_keep_alive: timeouts.server_keep_alive.get(),
             },
             via: config.via.as_deref().unwrap_or_default().as_bytes().into(),
+            min_rate: limits
+                .min_rate
+                .as_ref()
+                .map(|min| MinRate { bytes: min.rate.0, grace: min.grace.get() }),
+            says: config.forwarded.says(),
+            tracing: config.forwarded.tracing(),
+            pages: library.pages(&config.pages)?,
             trusted: config.trusted.clone(),
-        }
+        })
     }
 
     /// Whether a peer's word on who the client is counts. A unix socket is as near as loopback.
@@ -150,8 +177,29 @@ impl Table {
         if self.trusted.is_empty() {
             return false;
         }
-        let ip = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+        self.trusts_address(peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    }
+
+    /// As [`Self::trusts`], for an address that somebody has told us of.
+    pub fn trusts_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
         self.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    /// The page that an operator wants shown for a failure: of what is closed, of the app, of all apps.
+    pub fn page<'t>(
+        &'t self,
+        app: Option<&'t App>,
+        target: Option<&'t Target>,
+        error: &Error,
+    ) -> Option<&'t Page> {
+        let closed = target.and_then(|target| target.maintenance.as_ref());
+        let closed = closed.filter(|_| matches!(error, Error::Maintenance(_)));
+        closed.and_then(|closed| closed.page.as_deref()).or_else(|| {
+            let own = app.and_then(|app| app.pages.as_ref());
+            let (code, status) = (error.code(), error.status());
+            own.and_then(|pages| pages.find(code, status)).or_else(|| self.pages.find(code, status))
+        })
     }
 }
 
@@ -164,12 +212,14 @@ impl App {
         before: Option<&Self>,
         ground: &Arc<Ground>,
     ) -> Result<(Self, Changes), StartError> {
-        let mut upstreams = Upstreams::new(ground, app, before);
+        let (mut upstreams, mut library) = (Upstreams::new(ground, app, before), Library::default());
         let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let request = edits(&app.request_headers);
         let reply = edits(&app.response_headers);
+        let closed = maintenance(&app.maintenance, &mut library)?;
         let mut paths = Paths::new(Choice {
             target: Target {
+                maintenance: closed.clone(),
                 action: None,
                 upstream: Arc::clone(&own),
                 request: request.clone(),
@@ -178,6 +228,10 @@ impl App {
             shares: Box::default(),
         });
         for route in &app.routes {
+            let closed = match &route.maintenance {
+                Some(own) => maintenance(own, &mut library)?,
+                None => closed.clone(),
+            };
             let mut target = |cluster: Option<&String>| {
                 let upstream = match cluster {
                     Some(cluster) => {
@@ -187,7 +241,7 @@ impl App {
                     }
                     None => Arc::clone(&own),
                 };
-                Target::build(route, upstream, &request, &reply)
+                Target::build(route, upstream, &request, &reply, closed.clone())
             };
             let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
             let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
@@ -209,6 +263,7 @@ impl App {
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
             retries: app.retries,
             stand: Stand::default(),
+            pages: Some(library.pages(&app.pages)?).filter(|own| !own.is_empty()).map(Box::new),
             paths,
             is_retired: AtomicBool::new(false),
         };
@@ -253,6 +308,7 @@ impl Target {
         upstream: Arc<Upstream>,
         request: &Edits,
         reply: &Edits,
+        maintenance: Option<Arc<Maintenance>>,
     ) -> Result<Self, StartError> {
         let matched = path(&route.matches)?.prefix_len();
         let rewrite = route.rewrite.as_ref();
@@ -265,7 +321,7 @@ impl Target {
             answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
             cors: route.cors.as_ref().map(|cors| Cors::new(cors, &reply)),
         };
-        Ok(Self { action: action.is_some().then(|| Box::new(action)), upstream, request, reply })
+        Ok(Self { action: action.is_some().then(|| Box::new(action)), upstream, request, reply, maintenance })
     }
 }
 
@@ -275,6 +331,20 @@ fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
         Some(regex) => Ok(PathMatch::Regex(Pattern(pattern(regex)?))),
         None => Ok(PathMatch::parse(&matches.path)?),
     }
+}
+
+fn maintenance(
+    written: &config::signify::Maintenance,
+    library: &mut Library,
+) -> Result<Option<Arc<Maintenance>>, StartError> {
+    if !written.enabled {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Maintenance {
+        allow: written.allow.clone(),
+        page: written.page.as_ref().map(|file| library.page(file)).transpose()?,
+        retry_after_s: written.retry_after.map(|after| after.get().as_secs().max(1)),
+    })))
 }
 
 fn edits(headers: &config::Headers) -> Edits {

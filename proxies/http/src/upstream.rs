@@ -3,6 +3,7 @@
 //! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
+use crate::config::peers::ProxyProtocol;
 use crate::config::{self, Protocol};
 use crate::metrics::ClusterMetrics;
 use crate::probe::HttpProber;
@@ -48,6 +49,8 @@ pub struct Upstream {
     pub tls: Option<Box<Connector>>,
     /// What they speak.
     pub protocol: Protocol,
+    /// How they are told of the client before HTTP.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Its numbers.
     pub metrics: LazyLock<Box<ClusterMetrics>, Make<Box<ClusterMetrics>>>,
     /// As configured, to know on a reload what changed.
@@ -175,7 +178,10 @@ impl<'a> Upstreams<'a> {
         let same_way = |before: &Upstream| {
             let known = before.servers();
             known.is_some_and(|it| {
-                it.tls == servers.tls && it.protocol == servers.protocol && it.health_path == servers.health_path
+                it.tls == servers.tls
+                    && it.protocol == servers.protocol
+                    && it.proxy_protocol == servers.proxy_protocol
+                    && it.health_path == servers.health_path
             })
         };
         let living = before.filter(|before| same_way(before)).and_then(|before| before.begun());
@@ -215,6 +221,7 @@ impl<'a> Upstreams<'a> {
             cluster,
             tls: tls.map(Box::new),
             protocol: servers.protocol,
+            proxy_protocol: servers.proxy_protocol,
             metrics,
             config,
             named: named.map(Into::into),
@@ -242,7 +249,7 @@ fn waits_for_requests(servers: &config::Cluster) -> bool {
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
     match &servers.health_path {
-        Some(path) => Arc::new(HttpProber::new(path, tls.cloned(), servers.protocol)),
+        Some(path) => Arc::new(HttpProber::new(path, tls.cloned(), servers)),
         None => Arc::new(ConnectProber),
     }
 }
@@ -265,6 +272,8 @@ pub struct Lease {
     pub stream: Stream,
     /// The endpoint, in whose count this exchange is until the lease goes.
     pub exchange: Exchange,
+    /// It was made for this exchange's client alone: its PROXY header names it.
+    pub is_private: bool,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
     /// How many restarts of apps there had been when it was opened.

@@ -1,7 +1,7 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
-use crate::http2;
 use crate::apps::{Directory, Seat, Seats};
+use crate::http2;
 use crate::metrics::Metrics;
 use crate::session::driver;
 use crate::table::Table;

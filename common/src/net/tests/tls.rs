@@ -47,7 +47,7 @@ impl Pki {
 
     pub(super) fn server(&self, host: &str) -> ServerTls {
         let (certificate, key) = self.issue("server", host);
-        ServerTls { certificate, key, client_ca: None, client_auth: None }
+        ServerTls { certificate, key, certificates: Vec::new(), client_ca: None, client_auth: None }
     }
 
     pub(super) fn client(&self) -> ClientTls {

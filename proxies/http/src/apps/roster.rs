@@ -175,6 +175,11 @@ fn tell(app: &App, standing: &Standing, before: bool) {
 
 /// Whether there is nothing to do. The files of certificates may have changed although the configuration did not.
 fn is_same(before: &Arc<config::App>, after: &Arc<config::App>) -> bool {
-    let reads_files = after.tls.is_some() || after.clusters.values().any(|cluster| cluster.tls.is_some());
+    // Files may have changed although the configuration did not.
+    let reads_files = after.tls.is_some()
+        || after.clusters.values().any(|cluster| cluster.tls.is_some())
+        || !after.pages.is_empty()
+        || after.maintenance.page.is_some()
+        || after.routes.iter().any(|route| route.maintenance.as_ref().is_some_and(|it| it.page.is_some()));
     !reads_files && (Arc::ptr_eq(before, after) || before == after)
 }

@@ -39,6 +39,11 @@ impl Seat {
         !self.app.is_retired() && self.generation.is_none_or(|seen| seen == directory.generation())
     }
 
+    /// Whether there is any endpoint, usable or not.
+    pub fn has_members(&self, upstream: &Arc<Upstream>) -> bool {
+        !upstream.cluster.snapshot().members.is_empty()
+    }
+
     /// The least loaded endpoint but those of `failed`. The next exchange counts as begun with it.
     pub fn pick(&self, upstream: &Arc<Upstream>, failed: &[EndpointId], dice: &mut Dice) -> Option<Exchange> {
         let mut readers = self.readers.borrow_mut();

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+/// A person is at work: nobody knows for how long, but longer than a moment.
+const MAINTENANCE_S: u64 = 30;
+
 const MAINTENANCE: u8 = 1;
 const DRAINED: u8 = 2;
 
@@ -68,7 +71,7 @@ impl Stand {
     pub fn refusal(&self, app: &str) -> Option<Error> {
         match self.shut.load(Ordering::Acquire) {
             0 => None,
-            shut if shut & MAINTENANCE != 0 => Some(Error::Maintenance(app.to_owned())),
+            shut if shut & MAINTENANCE != 0 => Some(Error::Maintenance(Some(MAINTENANCE_S))),
             _ => Some(Error::Drained(app.to_owned())),
         }
     }

@@ -1,7 +1,9 @@
 //! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
 //! a message.
 
-use super::{App, AppTimeouts, Config, Headers, Limits, Match, Route, Timeouts, routing_check};
+use super::{
+    App, AppTimeouts, Config, Headers, Limits, Match, Route, Timeouts, peers, routing_check, signify,
+};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -14,6 +16,7 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
         issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
     }
+    signify::pages(&[], &config.pages, issues);
     if config.apps.is_empty() {
         issues.at(&["apps"], "there is no app", Some("write at least one, with `hosts` and `endpoints`"));
     }
@@ -43,6 +46,7 @@ fn limits(limits: &Limits, issues: &mut Issues) {
             issues.at(&["limits", key], format!("{size} is out of range"), Some(&help));
         }
     }
+    peers::min_rate(limits.min_rate.as_ref(), issues);
     if limits.target > limits.head {
         let message = format!("a target of {} cannot stand in a head of {}", limits.target, limits.head);
         issues.at(&["limits", "target"], message, Some("write no more than `head`"));
@@ -134,6 +138,8 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
     }
     headers(&path, "request_headers", &app.request_headers, issues);
     headers(&path, "response_headers", &app.response_headers, issues);
+    signify::pages(&path, &app.pages, issues);
+    signify::maintenance(&path, Some(&app.maintenance), issues);
     app_timeouts(name, &app.timeouts, issues);
     let mut seen: Vec<&Match> = Vec::new();
     for (index, entry) in app.routes.iter().enumerate() {
@@ -234,6 +240,7 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
     routing_check::route(path, app, route, issues);
     headers(path, "request_headers", &route.request_headers, issues);
     headers(path, "response_headers", &route.response_headers, issues);
+    signify::maintenance(path, route.maintenance.as_ref(), issues);
 }
 
 fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {

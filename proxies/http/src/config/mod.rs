@@ -1,8 +1,11 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
 mod check;
+pub mod forwarded;
+pub mod peers;
 mod routing;
 mod routing_check;
+pub mod signify;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -55,6 +58,12 @@ pub struct Config {
     /// Where changes of apps over the admin API are kept; left out, they are gone with the process.
     #[serde(default)]
     pub state: Option<State>,
+    /// What servers are told of who asks.
+    #[serde(default)]
+    pub forwarded: forwarded::Forwarded,
+    /// Pages shown instead of the proxy's own, by status, class or code, for all apps.
+    #[serde(default)]
+    pub pages: signify::Pages,
     /// Bounds of one message and one connection.
     #[serde(default)]
     pub limits: Limits,
@@ -92,6 +101,8 @@ pub struct Limits {
     /// Requests at once on a client's connection that speaks HTTP/2.
     #[schemars(range(min = 1, max = 65536))]
     pub streams: u32,
+    /// The least rate of a client's body, and of its taking of a reply; null is no bound.
+    pub min_rate: Option<peers::MinRate>,
 }
 
 impl Default for Limits {
@@ -105,6 +116,7 @@ impl Default for Limits {
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
             streams: 100,
+            min_rate: None,
         }
     }
 }
@@ -164,6 +176,9 @@ pub struct App {
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Tells the servers of the client by a PROXY header; their connections are then not shared by clients.
+    #[serde(default)]
+    pub proxy_protocol: Option<peers::ProxyProtocol>,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -176,6 +191,12 @@ pub struct App {
     /// Edits to each reply.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Pages of this app, before those of all apps.
+    #[serde(default)]
+    pub pages: signify::Pages,
+    /// Closes the app for a while.
+    #[serde(default)]
+    pub maintenance: signify::Maintenance,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
@@ -194,6 +215,7 @@ impl App {
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
             protocol: self.protocol,
+            proxy_protocol: self.proxy_protocol,
         }
     }
 }
@@ -233,6 +255,9 @@ pub struct Cluster {
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Tells the servers of the client by a PROXY header; their connections are then not shared by clients.
+    #[serde(default)]
+    pub proxy_protocol: Option<peers::ProxyProtocol>,
 }
 
 /// What differs for some requests of an app.
@@ -266,6 +291,9 @@ pub struct Route {
     /// Edits to the reply, after the app's.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Closes the route for a while, or keeps it open while the app is closed.
+    #[serde(default)]
+    pub maintenance: Option<signify::Maintenance>,
 }
 
 /// Which requests a route takes.
@@ -333,6 +361,8 @@ impl Config {
             trusted: self.trusted.clone(),
             via: self.via.clone(),
             state: self.state.clone(),
+            forwarded: self.forwarded.clone(),
+            pages: self.pages.clone(),
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
             apps,

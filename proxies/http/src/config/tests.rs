@@ -43,6 +43,17 @@ fn broken() -> Vec<Broken> {
             &[(8, 42, "the app has no cluster `apis`", "write one of `api`")],
         ),
         (
+            format!(
+                "limits: {{min_rate: {{rate: 0B, grace: 0s}}}}\nforwarded: {{trace: {{sample: 2}}}}\n{}",
+                one_app("")
+            ),
+            &[
+                (1, 27, "everything is as fast as this", "leave `min_rate` out"),
+                (1, 38, "no client is never behind", "write a length of time"),
+                (2, 29, "`2` is too large", "write 0 to 1"),
+            ],
+        ),
+        (
             one_app(
                 "    routes:\n      - {match: {path: api/*}}\n      - {match: {path: /api/*, methods: [post]}}\n",
             ),
@@ -159,4 +170,20 @@ fn the_schema_describes_every_key() {
     for key in ["first_byte", "idle_per_endpoint", "health_path", "request_headers"] {
         assert!(schema.contains(&format!("\"{key}\":")), "{key}");
     }
+}
+
+#[test]
+fn pages_are_read_when_they_are_checked() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let page = folder.path().join("page.html");
+    std::fs::write(&page, "{{ statuss }}").expect("a file");
+    let page = page.display();
+    let text = format!("pages: {{404: {page}, 200: {page}, 5xx: {page}}}\n{}", one_app(""));
+    let said = check_text::<Config>("http.yaml", &text).expect_err("no good pages").to_string();
+    for wanted in ["there is no `statuss` to show, only status", "`200` names no failure"] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+    let text = one_app(&format!("    maintenance: {{page: {page}}}\n"));
+    let said = check_text::<Config>("http.yaml", &text).expect_err("no good page").to_string();
+    assert!(said.contains("--> http.yaml:6:25\n") && said.contains("there is no `statuss`"), "{said}");
 }

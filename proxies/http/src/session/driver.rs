@@ -1,6 +1,9 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
 use super::lease::{Dial, lease};
+use super::pace::Pace;
+use super::record::{Record, failed};
+use super::refusal::{About, Refused};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
@@ -8,20 +11,22 @@ use crate::apps::Seat;
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
-use crate::reply::{self, Audience, Form};
+use crate::reply::{self, Audience, Form, Notice};
 use crate::rules::{Action, Manner};
 use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
+use groove_common::telemetry::Event;
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -64,8 +69,12 @@ pub(crate) async fn serve_http1(worker: Rc<Worker>, conn: Downstream) {
 pub(crate) async fn refuse(worker: &Worker, mut conn: Downstream) {
     let mut out = BytesMut::new();
     let audience = Audience { close: true, ..Audience::default() };
-    worker.shared.metrics.failed(Error::Full.kind());
-    reply::error(&Error::Full, audience, &[], &mut out);
+    worker.shared.metrics.failed(&Error::Full);
+    worker.shared.access.record(true, || {
+        let event = Event::new("").show("client", conn.peer).with("status", Error::Full.status());
+        failed(event, &Error::Full)
+    });
+    reply::error(&Notice::of(&Error::Full), audience, &mut out);
     if let Err(error) = conn.stream.send(&mut out).await {
         debug!(%error, "a client left before it was refused");
     }
@@ -98,9 +107,9 @@ enum Read {
 pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) conn: Downstream,
-    /// The client's address, as X-Forwarded-For has it.
-    client: Box<str>,
-    scheme: &'static str,
+    /// The peer's address, as X-Forwarded-For has it.
+    pub(super) client: Box<str>,
+    pub(super) scheme: &'static str,
     draining: Reached,
     /// Nothing was read yet, and it is not TLS, which would have agreed on a version.
     may_be_http2: bool,
@@ -120,20 +129,24 @@ pub(super) struct Begun<'v> {
     ended: Instant,
     seat: &'v Seat,
     pub(super) app: &'v App,
-    target: &'v Target,
     /// To the reply.
     edits: &'v Edits,
+    pub(super) target: &'v Target,
+    /// The client behind all trusted proxies, where that is not the peer.
+    pub(super) client: Option<IpAddr>,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
     incoming: BytesMut,
     pub(super) reply: BytesMut,
+    /// The client has had some of the final reply.
+    pub(super) is_heard: bool,
     pub(super) audience: Audience,
 }
 
 /// A request that no server gets to see.
-enum Early {
+enum Early<'v> {
     /// It cannot be served.
-    Refused { error: Error, audience: Audience },
+    Refused(Box<Refused<'v>>),
     /// The route itself is the answer.
     Answered(Box<Answered>),
 }
@@ -144,6 +157,14 @@ struct Answered {
     close: bool,
     /// The client still sends its body.
     lingers: bool,
+}
+
+impl Begun<'_> {
+    /// What the client was told: the server's word if any of it was sent, or else ours.
+    pub(super) fn status(&self, error: Option<&Error>) -> u16 {
+        let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
+        relayed.or(error.map(Error::status)).unwrap_or_default()
+    }
 }
 
 impl Session {
@@ -170,7 +191,7 @@ impl Session {
         let length = match self.read().await {
             Ok(Some(length)) => length,
             Ok(None) => return Next::Close,
-            Err(error) => return Box::pin(self.refuse(error, Audience::default())).await,
+            Err(error) => return Box::pin(self.refuse_unread(error)).await,
         };
         // Boxed, as all that seldom or briefly is: a connection that waits for a request does not carry its size.
         Box::pin(self.answer_one(length)).await
@@ -186,7 +207,7 @@ impl Session {
             Ok(begun) => begun,
             // What begins so is no request of HTTP/1.1, whatever it is.
             Err(_) if may_be_http2 && self.inbox.starts_with(http2::PREFACE) => return Next::Http2,
-            Err(Early::Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Early::Refused(refused)) => return Box::pin(self.refuse(&view, *refused)).await,
             Err(Early::Answered(answered)) => {
                 let Answered { mut out, close, lingers } = *answered;
                 return Box::pin(self.answer(&mut out, close, lingers)).await;
@@ -198,7 +219,7 @@ impl Session {
                 Box::pin(self.tunnel(&view, &mut begun, lease)).await
             }
             Ok(lease) => self.release(&view, &mut begun, lease),
-            Err(error) => Box::pin(self.fail(&mut begun, error)).await,
+            Err(error) => Box::pin(self.fail(&view, &mut begun, error)).await,
         };
         self.give_back(begun);
         next
@@ -273,36 +294,53 @@ impl Session {
         view: &View,
         place: &'v OnceCell<Rc<Seat>>,
         length: usize,
-    ) -> Result<Begun<'v>, Early> {
+    ) -> Result<Begun<'v>, Early<'v>> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| Early::Refused {
-            error: Error::Request(error),
-            audience: Audience::default(),
+        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
+            let about = About::unread(&self.inbox, &self.worker.request_id());
+            Early::Refused(Refused::unread(Error::Request(error), about))
         })?;
         let asked = Asked::of(&head);
         let framing = head.framing;
         let mut audience = Audience {
-            form: Form::Text,
+            form: Form::Any,
             is_head: asked.is_head,
             is_http10: asked.version == Version::Http10,
             close: !asked.keeps_alive,
         };
-        let routed = admit(&head, &table.limits).and_then(|()| route(&self.worker, place, &head));
+        let trusted = table.trusts(&self.conn.peer);
+        let client = if trusted { self.client_behind(table, &head) } else { None };
+        let mut target = None;
+        let routed = admit(&head, &table.limits).and_then(|()| {
+            let (seat, found) = route(&self.worker, place, &head)?;
+            target = Some(found);
+            self.admit_to(&seat.app, found, client).map(|()| (seat, found))
+        });
+        let request_id = self.worker.request_id();
         let (seat, target) = match routed {
             Ok(found) => found,
             Err(error) => {
+                // Whose it would have been, where that was not come to.
+                let app = place.get().map(Rc::clone).or_else(|| self.worker.seat(head.host));
+                let app = app.map(|seat| &*place.get_or_init(|| seat).app);
                 audience.form = Form::accepted(head.value(Name::Accept));
+                let about = About::of(
+                    &head,
+                    client,
+                    if trusted { head.value(Name::XRequestId) } else { None },
+                    &request_id,
+                );
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Early::Refused { error, audience });
+                return Err(Early::Refused(Box::new(Refused { error, audience, app, target, about })));
             }
         };
         let (mut edits, mut head, rewritten) = (&target.reply, head, OnceCell::new());
         if let Some(action) = &target.action {
-            if let Some(answered) = self.answered(&head, action, seat, audience.close, &table.limits) {
+            if let Some(answered) = self.answered(&head, action, seat, audience.close, client) {
                 drop(fields);
                 self.inbox.advance(answered.1);
                 return Err(Early::Answered(Box::new(answered.0)));
@@ -314,14 +352,7 @@ impl Session {
             }
         }
         let mut out = self.worker.take_buffer();
-        let hop = render::Hop {
-            client: self.client.as_bytes(),
-            scheme: self.scheme.as_bytes(),
-            trusted: table.trusts(&self.conn.peer),
-            via: &table.via,
-            request_id: &self.worker.request_id(),
-        };
-        render::request(&head, &hop, &target.request, &mut out);
+        self.write_head(table, &head, &request_id, (trusted, client), target, &mut out);
         drop(fields);
         self.inbox.advance(length);
         // A connection from before the app's restart ends with this reply.
@@ -332,7 +363,10 @@ impl Session {
             // What is there of the body goes with the head, in one piece.
             let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
             if let Err(fault) = taken {
-                return Err(Early::Refused { error: fault.into(), audience });
+                let about = About::written(&out, client);
+                audience.form = Form::accepted(Record::of(&out).field("accept"));
+                let (error, app, target) = (fault.into(), Some(&*seat.app), Some(target));
+                return Err(Early::Refused(Box::new(Refused { error, audience, app, target, about })));
             }
         }
         let at = Instant::now();
@@ -343,11 +377,13 @@ impl Session {
             app: &seat.app,
             edits,
             target,
+            client,
             exchange,
             outgoing: Outgoing::new(out),
             // Lent when there is something to put in: a server may take its time.
             incoming: BytesMut::new(),
             reply: BytesMut::new(),
+            is_heard: false,
             audience,
         })
     }
@@ -359,8 +395,9 @@ impl Session {
         action: &Action,
         seat: &Seat,
         close: bool,
-        limits: &Limits,
+        client: Option<IpAddr>,
     ) -> Option<(Answered, usize)> {
+        let limits = &self.worker.view().table.limits;
         let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
         if preflight.is_none() && action.answer.is_none() {
             return None;
@@ -382,7 +419,7 @@ impl Session {
             }
         };
         seat.app.metrics.answered(status, Duration::ZERO);
-        self.record_early(head.raw, seat, status);
+        self.record_early(head.raw, seat, client, status);
         let taken = head.raw.len() + body.unwrap_or_default();
         Some((Answered { out, close, lingers: body.is_none() }, taken))
     }
@@ -391,7 +428,11 @@ impl Session {
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let dial = Dial { target: begun.target, seat: begun.seat, now: begun.at, wants_fresh };
+            let from = match begun.target.upstream.proxy_protocol {
+                Some(_) => self.ends(begun.client),
+                None => (None, None),
+            };
+            let dial = Dial { target: begun.target, seat: begun.seat, from, now: begun.at, wants_fresh };
             let mut lease = lease(&self.worker, &dial).await?;
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
@@ -426,6 +467,7 @@ impl Session {
             outgoing: &mut begun.outgoing,
             incoming: &mut begun.incoming,
             reply: &mut begun.reply,
+            is_heard: &mut begun.is_heard,
             worker: &self.worker,
             table: &view.table,
             edits: begun.edits,
@@ -433,6 +475,7 @@ impl Session {
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
+            pace: view.table.min_rate.map(|min| Box::new(Pace::new(min))),
             begun: lease.is_reused.then_some(begun.at),
             server_is_watched: lease.is_reused,
             server_is_deaf: false,
@@ -449,7 +492,7 @@ impl Session {
         let took = now.saturating_duration_since(begun.at);
         begun.app.metrics.answered(status, took);
         self.record(begun, Some(&lease), took, None);
-        if begun.exchange.keeps_server() && begun.outgoing.is_sent() {
+        if begun.exchange.keeps_server() && begun.outgoing.is_sent() && !lease.is_private {
             self.worker.put_idle(lease, now, &view.table);
         }
         if !begun.exchange.is_uploaded() {

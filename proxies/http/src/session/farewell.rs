@@ -1,13 +1,15 @@
 //! How a connection ends, or goes on after an exchange that failed.
 
 use super::driver::{Begun, Next, Session};
+use super::record::Client;
 use super::record::{Facts, Record};
 use crate::apps::Seat;
 use crate::error::Error;
-use crate::reply::{self, Audience, Form};
+use crate::reply::{self, Form, Notice};
 use crate::upstream::Lease;
+use crate::worker::View;
 use bytes::BytesMut;
-use groove_common::error::Classified;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -20,34 +22,34 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 
 impl Session {
     /// The exchange failed: the client is told, if it has not been told anything else.
-    pub(super) async fn fail(&mut self, begun: &mut Begun<'_>, error: Error) -> Next {
+    pub(super) async fn fail(&mut self, view: &View, begun: &mut Begun<'_>, error: Error) -> Next {
         let took = begun.at.elapsed();
         debug!(app = &*begun.app.name, %error, "an exchange failed");
-        self.worker.shared.metrics.failed(error.kind());
-        begun.app.metrics.answered(begun.exchange.status().unwrap_or(error.status()), took);
+        self.worker.shared.metrics.failed(&error);
+        begun.app.metrics.answered(begun.status(Some(&error)), took);
         self.record(begun, None, took, Some(&error));
-        if begun.exchange.is_begun() || matches!(error, Error::ClientGone | Error::ClientStuck) {
+        if begun.is_heard || matches!(error, Error::ClientGone | Error::ClientStuck) {
             return Next::Cut;
+        }
+        if begun.exchange.is_begun() {
+            // The beginning of a reply that turned out to be none.
+            begun.reply.clear();
         }
         let request = Record::of(&begun.outgoing.head);
         let mut audience = begun.audience;
         audience.form = Form::accepted(request.field("accept"));
         let uploaded = begun.exchange.is_uploaded();
         audience.close |= error.ends_client() || !uploaded || self.conn.drain.is_draining();
-        reply::error(&error, audience, request.field("x-request-id").unwrap_or_default(), &mut begun.reply);
+        let notice = Notice {
+            error: &error,
+            request_id: &String::from_utf8_lossy(request.field("x-request-id").unwrap_or_default()),
+            app: &begun.app.name,
+            host: &String::from_utf8_lossy(request.field("host").unwrap_or_default()),
+            client: &Client { peer: &self.conn.peer, behind: begun.client }.address(),
+            page: view.table.page(Some(begun.app), Some(begun.target), &error),
+        };
+        reply::error(&notice, audience, &mut begun.reply);
         self.answer(&mut begun.reply, audience.close, !uploaded).await
-    }
-
-    /// Answers a request that no server gets to see.
-    pub(super) async fn refuse(&mut self, error: Error, mut audience: Audience) -> Next {
-        debug!(client = %self.conn.peer, %error, "a request was refused");
-        let metrics = &self.worker.shared.metrics;
-        metrics.failed(error.kind());
-        metrics.unrouted.answered(error.status(), Duration::ZERO);
-        audience.close |= error.ends_client() || self.conn.drain.is_draining();
-        let mut out = BytesMut::new();
-        reply::error(&error, audience, &[], &mut out);
-        self.answer(&mut out, audience.close, audience.close).await
     }
 
     pub(super) async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
@@ -64,10 +66,11 @@ impl Session {
     }
 
     /// Leaves a line in the access log for an answer that no server was asked for.
-    pub(super) fn record_early(&self, head: &[u8], seat: &Seat, status: u16) {
+    pub(super) fn record_early(&self, head: &[u8], seat: &Seat, client: Option<IpAddr>, status: u16) {
         self.worker.shared.access.record(false, || {
-            let (app, client) = (&*seat.app.name, &self.conn.peer);
-            let facts = Facts { app, client, endpoint: None, status, took: Duration::ZERO, error: None };
+            let (app, peer) = (&*seat.app.name, &self.conn.peer);
+            let facts =
+                Facts { app, peer, client, endpoint: None, status, took: Duration::ZERO, error: None };
             Record::of(head).event(&facts)
         });
     }
@@ -80,12 +83,13 @@ impl Session {
         took: Duration,
         error: Option<&Error>,
     ) {
-        let status = begun.exchange.status().or(error.map(Error::status)).unwrap_or_default();
+        let status = begun.status(error);
         self.worker.shared.access.record(error.is_some(), || {
             let endpoint = lease.map(|lease| lease.exchange.endpoint().address.to_string());
             let facts = Facts {
                 app: &begun.app.name,
-                client: &self.conn.peer,
+                peer: &self.conn.peer,
+                client: begun.client,
                 endpoint: endpoint.as_deref(),
                 status,
                 took,

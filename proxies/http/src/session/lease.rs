@@ -4,13 +4,15 @@ use crate::apps::Seat;
 use crate::error::Error;
 use crate::http2::Bounds;
 use crate::table::Target;
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Upstream};
 use crate::worker::Worker;
 use groove_common::discovery::{Exchange, Outcome};
 use groove_common::ids::EndpointId;
-use groove_common::net::{Stream, connect};
+use groove_common::net::{Stream, connect_saying, header};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use tokio::time::Instant;
@@ -21,6 +23,8 @@ use tracing::debug;
 pub(super) struct Dial<'a> {
     pub(super) seat: &'a Seat,
     pub(super) target: &'a Target,
+    /// The client's and our own end of its connection, for a PROXY header.
+    pub(super) from: (Option<SocketAddr>, Option<SocketAddr>),
     pub(super) now: Instant,
     /// No idle one: the last turned out to be dead.
     pub(super) wants_fresh: bool,
@@ -34,9 +38,10 @@ pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Err
     loop {
         let picked = dial.seat.pick(upstream, &failed, &mut worker.dice());
         let Some(exchange) = picked else {
-            return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.name.to_string())));
+            return Err(last.unwrap_or_else(|| none(dial.seat, upstream)));
         };
-        if !dial.wants_fresh && failed.is_empty() {
+        let proxy = upstream.proxy_protocol;
+        if !dial.wants_fresh && failed.is_empty() && proxy.is_none() {
             let endpoint = exchange.endpoint().id;
             let restarted = dial.seat.app.stand.restarted();
             let idle = poll_fn(|cx| {
@@ -45,7 +50,7 @@ pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Err
             });
             if let Some((stream, restarts)) = idle.await {
                 upstream.metrics.reused.inc();
-                return Ok(Lease { stream, exchange, is_reused: true, restarts });
+                return Ok(Lease { stream, exchange, is_private: false, is_reused: true, restarts });
             }
         }
         let restarts = worker.shared.restarts.load(Ordering::Acquire);
@@ -54,7 +59,13 @@ pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Err
         match Box::pin(make(worker, dial, &exchange, restarts)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
-                return Ok(Lease { stream, exchange, is_reused: false, restarts });
+                return Ok(Lease {
+                    stream,
+                    exchange,
+                    is_private: proxy.is_some(),
+                    is_reused: false,
+                    restarts,
+                });
             }
             Err(error) => {
                 upstream.metrics.connect_failures.inc();
@@ -74,12 +85,20 @@ pub(super) async fn lease(worker: &Worker, dial: &Dial<'_>) -> Result<Lease, Err
 /// A connection to the endpoint, or a stream of one that will carry others beside it.
 async fn make(worker: &Worker, dial: &Dial<'_>, exchange: &Exchange, restarts: u32) -> io::Result<Stream> {
     let (upstream, endpoint, patience) = (&dial.target.upstream, exchange.endpoint(), dial.seat.app.connect);
-    let stream = connect(&endpoint.address, upstream.tls.as_deref(), patience).await?;
+    let proxy = upstream.proxy_protocol;
+    let first = proxy.map(|version| header(version.into(), dial.from.0, dial.from.1)).unwrap_or_default();
+    let stream = connect_saying(&endpoint.address, &first, upstream.tls.as_deref(), patience).await?;
     if upstream.protocol.is_http2(&stream) {
         let bounds = Bounds { head_time: patience, ..worker.view().table.http2 };
         return worker.http2.begin(endpoint.id, stream, restarts, bounds).await;
     }
     Ok(stream)
+}
+
+/// Nobody is there, or nobody who may be asked: an app that is off, and one that is broken.
+fn none(seat: &Seat, upstream: &Arc<Upstream>) -> Error {
+    let name = upstream.name.to_string();
+    if seat.has_members(upstream) { Error::NoEndpoint(name) } else { Error::NoServer(name) }
 }
 
 fn unreachable(address: String, error: &io::Error) -> Error {

@@ -2,8 +2,11 @@
 
 pub(crate) mod driver;
 mod farewell;
+mod identify;
 mod lease;
+pub mod pace;
 mod record;
+mod refusal;
 mod relay;
 pub mod state;
 mod tunnel;

@@ -6,6 +6,8 @@ use groove_common::error::Classified;
 use groove_common::net::Peer;
 use groove_common::telemetry::Event;
 use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A head as we wrote it.
@@ -42,25 +44,68 @@ impl<'a> Record<'a> {
             .with("app", facts.app)
             .with("host", Self::text(self.field("host")))
             .with("request_id", Self::text(self.field("x-request-id")))
-            .show("client", facts.client)
+            .show("client", Client { peer: facts.peer, behind: facts.client })
             .with("status", facts.status)
             .time("took_ms", facts.took);
+        let event = match facts.client {
+            Some(_) => event.show("peer", facts.peer),
+            None => event,
+        };
+        let event = match self.field("traceparent").and_then(|parent| parent.get(3..35)) {
+            Some(trace) => event.with("trace_id", Self::text(Some(trace))),
+            None => event,
+        };
         let event = match facts.endpoint {
             Some(endpoint) => event.with("endpoint", endpoint),
             None => event,
         };
         match facts.error {
-            Some(error) => event.show("error", error).with("error_kind", error.kind().label()),
+            Some(error) => failed(event, error),
             None => event,
         }
     }
+}
+
+/// Who asked, as the log has it.
+pub(super) struct Client<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) behind: Option<IpAddr>,
+}
+
+impl Client<'_> {
+    /// Without a port, as it is told to the client itself.
+    pub(super) fn address(&self) -> String {
+        let ip = self.behind.or_else(|| self.peer.ip().map(|ip| ip.to_canonical()));
+        ip.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
+    }
+}
+
+impl fmt::Display for Client<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.behind {
+            Some(ip) => ip.fmt(f),
+            None => self.peer.fmt(f),
+        }
+    }
+}
+
+/// Adds why an exchange failed.
+pub(super) fn failed(event: Event, error: &Error) -> Event {
+    let code = error.code();
+    event
+        .show("error", error)
+        .with("error_kind", error.kind().label())
+        .with("code", code.label())
+        .with("owner", code.owner().label())
 }
 
 /// What is known at the end of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
     pub(super) app: &'a str,
-    pub(super) client: &'a Peer,
+    pub(super) peer: &'a Peer,
+    /// The client behind all trusted proxies, where that is not the peer.
+    pub(super) client: Option<IpAddr>,
     pub(super) endpoint: Option<&'a str>,
     pub(super) status: u16,
     pub(super) took: Duration,

@@ -1,5 +1,6 @@
 //! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
 
+use super::pace::Pace;
 use super::state::{Exchange, Phase, Rules};
 use crate::error::Error;
 use crate::table::Table;
@@ -91,6 +92,8 @@ pub(super) struct Relay<'a> {
     pub(super) incoming: &'a mut BytesMut,
     /// For the client.
     pub(super) reply: &'a mut BytesMut,
+    /// The client has had some of the final reply.
+    pub(super) is_heard: &'a mut bool,
     pub(super) worker: &'a Worker,
     pub(super) table: &'a Table,
     pub(super) edits: &'a Edits,
@@ -99,6 +102,8 @@ pub(super) struct Relay<'a> {
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
+    /// How slow the client may be, if that is bounded.
+    pub(super) pace: Option<Box<Pace>>,
     /// When the exchange began: the time of the first turn, which need not be asked for.
     pub(super) begun: Option<Instant>,
     /// It was looked at in this very turn and had said nothing, and our task hears of it when it does.
@@ -117,15 +122,20 @@ impl Relay<'_> {
     /// One pass is enough for most: it is repeated only where bytes that moved make room, or stand in line, for others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut moved_ever = false;
+        let mut client_bytes = 0;
         loop {
             let sent = self.send_request(cx);
             let mut again = sent && !self.exchange.is_uploaded();
             let received = self.read_server(cx)?;
+            let held = self.reply.len();
             let replied = self.send_reply(cx)?;
+            client_bytes += held - self.reply.len();
             if self.exchange.is_answered() && self.reply.is_empty() && !self.reply_is_unflushed {
                 return Poll::Ready(Ok(()));
             }
+            let held = self.inbox.len() + self.outgoing.body.len();
             let uploaded = self.read_client(cx)?;
+            client_bytes += (self.inbox.len() + self.outgoing.body.len()).saturating_sub(held);
             again |= received || replied || uploaded;
             moved_ever |= again || sent;
             if !again {
@@ -137,13 +147,26 @@ impl Relay<'_> {
             let leaves = self.client_is_done && phase == Phase::FirstByte;
             let patience = if leaves { HALF_CLOSED_MAX } else { self.patience.of(phase) };
             let now = self.begun.take().unwrap_or_else(Instant::now);
-            self.timer.set(now + patience);
+            let idle = now + patience;
+            let credit = self.pace(now, client_bytes as u64);
+            self.timer.set(credit.map_or(idle, |credit| idle.min(credit)));
         }
         match self.timer.poll(cx) {
+            Poll::Ready(()) if self.pace.as_ref().is_some_and(|pace| pace.is_over(Instant::now())) => {
+                Poll::Ready(Err(Error::TooSlow))
+            }
             Poll::Ready(()) if self.client_is_done => Poll::Ready(Err(Error::ClientGone)),
             Poll::Ready(()) => Poll::Ready(Err(self.out_of_time())),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Until when the client's credit lasts, where it is the client that is waited for: to send its body, or to take what
+    /// its socket had no room for.
+    fn pace(&mut self, now: Instant, bytes: u64) -> Option<Instant> {
+        let sends = !self.exchange.is_uploaded() && self.outgoing.is_sent() && !self.exchange.is_begun();
+        let takes = !self.reply.is_empty() || self.reply_is_unflushed;
+        self.pace.as_mut()?.moved(now, bytes, sends || takes)
     }
 
     fn send_request(&mut self, cx: &mut Context<'_>) -> bool {
@@ -241,6 +264,8 @@ impl Relay<'_> {
         }
         let before = self.reply.len();
         let polled = self.client.poll_send(cx, self.reply);
+        // Half of an interim reply that has gone out is no place to say something else in.
+        *self.is_heard |= self.exchange.is_begun() || (polled.is_pending() && self.reply.len() < before);
         self.reply_is_unflushed = polled.is_pending();
         match polled {
             Poll::Ready(Ok(())) => Ok(true),

@@ -213,7 +213,8 @@ async fn a_session_that_waits_is_small() {
     let access = AccessLog::start(&registry, std::io::sink()).expect("a log");
     let text = "listeners: [{address: 127.0.0.1:1}]\napps: {a: {hosts: [a.test], endpoints: [127.0.0.1:9]}}";
     let config: Config = check_text("http.yaml", text).expect("a good configuration");
-    let shared = Shared::new(Table::build(&config), Arc::default(), Metrics::new(&registry), access);
+    let shared =
+        Shared::new(Table::build(&config).expect("a table"), Arc::default(), Metrics::new(&registry), access);
     let session = super::driver::serve(Worker::new(Arc::new(shared)), conn);
     let bytes = std::mem::size_of_val(&session);
     assert!(bytes <= 640, "{bytes} bytes for each idle client");

@@ -84,7 +84,7 @@ pub struct Fields {
 
 impl Fields {
     /// The fields in the order they came.
-    pub fn iter(&self) -> impl Iterator<Item = &Field> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Field> {
         self.list.iter()
     }
 
@@ -162,7 +162,10 @@ impl Fields {
             }
             Name::ContentLength => self.note_length(value)?,
             Name::TransferEncoding => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(other_coding(value));
+                }
+                if self.chunked {
                     return Err(Malformed::Coding);
                 }
                 self.chunked = true;
@@ -180,6 +183,8 @@ impl Fields {
             | Name::KeepAlive
             | Name::ProxyConnection
             | Name::Te
+            | Name::TraceParent
+            | Name::TraceState
             | Name::Trailer
             | Name::Via
             | Name::XForwardedFor
@@ -226,6 +231,16 @@ fn shadows_framing(name: &[u8]) -> bool {
         17 => name.eq_ignore_ascii_case(b"transfer_encoding"),
         _ => false,
     }
+}
+
+/// What is wrong with a Transfer-Encoding that is not `chunked`: it names real codings before it, which nobody here
+/// decodes (RFC 9112, 6.1: 501), or nobody can know where the body ends (6.3: 400).
+fn other_coding(value: &[u8]) -> Malformed {
+    const REAL: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
+    let is_real = |token: &[u8]| REAL.iter().any(|it| token.eq_ignore_ascii_case(it.as_bytes()));
+    let mut members = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let ends_in_chunked = members.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    if ends_in_chunked && members.all(is_real) { Malformed::CodingUnknown } else { Malformed::Coding }
 }
 
 /// The members of a comma-separated list.

@@ -4,6 +4,7 @@ use super::fields::{FIELDS_MAX, tokens};
 use super::scan::is_token;
 use super::{Fields, Framing, Limits, Malformed, Name};
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 /// Longer than any registered method.
 const METHOD_BYTES_MAX: usize = 32;
@@ -272,9 +273,8 @@ fn is_host(host: &[u8]) -> bool {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };
             let (address, after) = rest.split_at_checked(close).unwrap_or_default();
-            if address.is_empty()
-                || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-            {
+            let is_address = std::str::from_utf8(address).is_ok_and(|it| it.parse::<Ipv6Addr>().is_ok());
+            if !is_address {
                 return false;
             }
             match after {
@@ -296,7 +296,10 @@ fn is_host(host: &[u8]) -> bool {
     match port {
         None => true,
         Some(port) => {
-            !name.is_empty() && port.len() <= 5 && !port.is_empty() && port.iter().all(u8::is_ascii_digit)
+            !name.is_empty()
+                && port.len() <= 5
+                && port.iter().all(u8::is_ascii_digit)
+                && std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
         }
     }
 }
@@ -309,8 +312,26 @@ fn refused(error: httparse::Error, raw: &[u8]) -> Malformed {
         httparse::Error::NewLine => Malformed::LineEnd,
         httparse::Error::Status => Malformed::Status,
         httparse::Error::TooManyHeaders => Malformed::HeadTooLong,
-        httparse::Error::Version => Malformed::Version,
+        httparse::Error::Version => version(raw),
         httparse::Error::Token => start_line(raw),
+    }
+}
+
+/// A version that exists is one that we do not speak; anything else is no first line at all.
+fn version(raw: &[u8]) -> Malformed {
+    let line = raw.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    // A reply's stands first, and whichever it is makes a 502.
+    if line.starts_with(b"HTTP/") {
+        return Malformed::Version;
+    }
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Malformed::Version
+        }
+        _ => Malformed::StartLine,
     }
 }
 

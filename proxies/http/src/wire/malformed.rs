@@ -17,7 +17,7 @@ pub enum Malformed {
     /// The request target has bytes no target may have, or a form we do not take.
     #[error("the request target is not valid")]
     Target,
-    /// The version is neither HTTP/1.0 nor HTTP/1.1.
+    /// The version is one, but neither HTTP/1.0 nor HTTP/1.1.
     #[error("the version is not HTTP/1.0 or HTTP/1.1")]
     Version,
     /// A field name is empty, has whitespace before its colon, or is no token; or a line is folded.
@@ -50,6 +50,9 @@ pub enum Malformed {
     /// Transfer-Encoding is anything but exactly `chunked`, once.
     #[error("Transfer-Encoding is not exactly \"chunked\"")]
     Coding,
+    /// Transfer-Encoding names a coding besides `chunked` that exists, but that nobody here decodes.
+    #[error("only the transfer coding \"chunked\" is offered")]
+    CodingUnknown,
     /// Transfer-Encoding in HTTP/1.0, or in a message that has no body.
     #[error("Transfer-Encoding stands where it must not")]
     CodingMisplaced,
@@ -98,10 +101,11 @@ impl Malformed {
             Self::HeadTooLong | Self::TrailerTooLong => 431,
             Self::TargetTooLong => 414,
             Self::BodyTooLarge => 413,
+            Self::CodingUnknown => 501,
+            Self::Version => 505,
             Self::LineEnd
             | Self::StartLine
             | Self::Method
-            | Self::Version
             | Self::Target
             | Self::FieldName
             | Self::FieldValue

@@ -8,6 +8,7 @@ pub mod chunked;
 pub mod edits;
 pub mod fields;
 pub mod head;
+pub mod hop;
 pub mod malformed;
 pub mod name;
 pub mod render;
@@ -17,6 +18,7 @@ pub use body::{Body, Framing};
 pub use edits::Edits;
 pub use fields::{Field, Fields, Span, tokens};
 pub use head::{ReplyHead, RequestHead, Version};
+pub use hop::{Hop, Node, Says};
 pub use malformed::Malformed;
 pub use name::Name;
 

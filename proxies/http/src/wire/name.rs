@@ -21,6 +21,10 @@ pub enum Name {
     ProxyConnection,
     /// `TE`: one hop.
     Te,
+    /// `traceparent`: the trace that the request belongs to (W3C Trace Context).
+    TraceParent,
+    /// `tracestate`: what tracing systems say about it.
+    TraceState,
     /// `Trailer`.
     Trailer,
     /// `Transfer-Encoding`: one hop.
@@ -61,6 +65,8 @@ impl Name {
             9 if is_identity(name, b"x-real-ip") => Self::XRealIp,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
+            10 if is("tracestate") => Self::TraceState,
+            11 if is("traceparent") => Self::TraceParent,
             12 if is_identity(name, b"x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
             15 if is_identity(name, b"x-forwarded-for") => Self::XForwardedFor,

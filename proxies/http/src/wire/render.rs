@@ -1,26 +1,11 @@
 //! Heads as they go on: the fields that stay are copied in runs, in the order and the case they came in.
 
 use super::edits::put_line;
-use super::{Edits, Field, Framing, Name, ReplyHead, RequestHead, Version};
+use super::{Edits, Field, Framing, Hop, Name, ReplyHead, RequestHead, Version};
 use bytes::{BufMut, BytesMut};
 
 /// Bytes that this hop's own fields may take beyond the head's: reserved at once, so that a head is one allocation.
 const OWN_FIELDS_BYTES: usize = 256;
-
-/// What this hop says to the server about a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Hop<'a> {
-    /// The client's address, as X-Forwarded-For writes it.
-    pub client: &'a [u8],
-    /// `http` or `https`.
-    pub scheme: &'a [u8],
-    /// Whether the peer's own identity fields are believed.
-    pub trusted: bool,
-    /// The name in Via, or nothing for no Via.
-    pub via: &'a [u8],
-    /// The id of this request, if the peer's is not kept.
-    pub request_id: &'a [u8],
-}
 
 /// Writes the head of a request for the server.
 pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut BytesMut) {
@@ -33,7 +18,7 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
         put_line(out, b"Host", head.host);
     }
     copy_fields(head.raw, head.fields.iter(), out, |field| keeps_in_request(head, hop, edits, field));
-    identity(head, hop, edits, out);
+    hop.put(head, edits, out);
     if !hop.via.is_empty() && !edits.removes(b"Via") {
         out.put_slice(b"Via: ");
         out.put_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
@@ -53,8 +38,7 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
 
 fn keeps_in_request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, field: &Field) -> bool {
     let known = field.known;
-    // X-Forwarded-For is written anew, behind what the peer said.
-    let stays = if known.is_hop_by_hop() || known == Name::XForwardedFor {
+    let stays = if known.is_hop_by_hop() || hop.replaces(known) {
         false
     } else if known.is_identity() {
         hop.trusted
@@ -63,33 +47,6 @@ fn keeps_in_request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, field:
             || !named_by_connection(head.raw, head.fields, field)
     };
     stays && !edits.removes(field.name.of(head.raw))
-}
-
-/// X-Forwarded-For, -Proto and -Host, and X-Request-Id, unless an edit removes or replaces them: an app that reads the
-/// first of two would be told ours.
-fn identity(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut BytesMut) {
-    if !edits.removes(b"X-Forwarded-For") {
-        out.put_slice(b"X-Forwarded-For: ");
-        if hop.trusted {
-            for field in head.fields.iter().filter(|field| field.known == Name::XForwardedFor) {
-                out.put_slice(field.value.of(head.raw));
-                out.put_slice(b", ");
-            }
-        }
-        out.put_slice(hop.client);
-        out.put_slice(b"\r\n");
-    }
-    let kept = |known| hop.trusted && head.fields.find(known).is_some();
-    let mut put = |known, name: &[u8], value: &[u8]| {
-        if !kept(known) && !edits.removes(name) {
-            put_line(out, name, value);
-        }
-    };
-    put(Name::XForwardedProto, b"X-Forwarded-Proto", hop.scheme);
-    if !head.host.is_empty() {
-        put(Name::XForwardedHost, b"X-Forwarded-Host", head.host);
-    }
-    put(Name::XRequestId, b"X-Request-Id", hop.request_id);
 }
 
 /// How a reply leaves towards a client.

@@ -36,6 +36,10 @@ impl HeadScan {
             let line = bytes.get(self.line..newline).unwrap_or_default();
             let Some((b'\r', content)) = line.split_last() else { return Err(Malformed::LineEnd) };
             let first = self.line == 0;
+            // HTTP/0.9 has no second line: its sender would wait for a reply that does not come.
+            if first && !has_version(content) {
+                return Err(Malformed::StartLine);
+            }
             self.line = newline + 1;
             self.searched = newline + 1;
             if self.line > limits.head_bytes {
@@ -50,6 +54,12 @@ impl HeadScan {
     fn too_long(&self, first_line: bool) -> Malformed {
         if first_line { Malformed::TargetTooLong } else { Malformed::HeadTooLong }
     }
+}
+
+/// Whether a first line ends in a version, as a request's does, or begins with one, as a reply's does.
+fn has_version(line: &[u8]) -> bool {
+    let last = line.len().checked_sub(8).and_then(|at| line.get(at..)).unwrap_or_default();
+    last.starts_with(b"HTTP/") || line.starts_with(b"HTTP/")
 }
 
 /// Whether a byte may stand in a token (RFC 9110, 5.6.2).

@@ -60,6 +60,23 @@ fn read_reply(bytes: &[u8], to_head: bool) -> Result<(u16, Framing, bool), Malfo
     Ok((head.status, head.framing, head.keeps_alive()))
 }
 
+/// A hop that says what it says by default.
+fn hop(trusted: bool) -> Hop<'static> {
+    static SAYS: std::sync::LazyLock<Says> = std::sync::LazyLock::new(Says::default);
+    Hop {
+        says: &SAYS,
+        client: b"192.0.2.7",
+        real_ip: b"192.0.2.7",
+        scheme: b"http",
+        port: 80,
+        trusted,
+        via: b"groove",
+        request_id: b"42",
+        trace: None,
+        trace_continues: false,
+    }
+}
+
 /// Requests that must be refused, and for what. None may be taken as "incomplete": its sender would wait for ever.
 const MALFORMED: &[(&str, Malformed)] = &[
     // who says where the body ends
@@ -86,7 +103,10 @@ const MALFORMED: &[(&str, Malformed)] = &[
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4 4\r\n\r\nabcd", Malformed::LengthInvalid),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Malformed::LengthInvalid),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", Malformed::LengthInvalid),
-    ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Malformed::Coding),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        Malformed::CodingUnknown,
+    ),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n", Malformed::Coding),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Malformed::Coding),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", Malformed::FieldValue),
@@ -121,13 +141,13 @@ const MALFORMED: &[(&str, Malformed)] = &[
     ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Method),
     (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::StartLine),
     ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Target),
-    ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Version),
-    ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Malformed::LineEnd),
+    ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::StartLine),
+    ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Malformed::StartLine),
     ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Malformed::Version),
     ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Malformed::Version),
-    ("GET / http/1.1\r\nHost: a\r\n\r\n", Malformed::Version),
-    ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", Malformed::LineEnd),
-    ("GET /\r\nHost: a\r\n\r\n", Malformed::Target),
+    ("GET / http/1.1\r\nHost: a\r\n\r\n", Malformed::StartLine),
+    ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", Malformed::StartLine),
+    ("GET /\r\n", Malformed::StartLine),
     ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Target),
     ("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Target),
     ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", Malformed::Target),
@@ -149,6 +169,9 @@ const MALFORMED: &[(&str, Malformed)] = &[
     ("GET / HTTP/1.1\r\nHost: a:80:90\r\n\r\n", Malformed::HostInvalid),
     ("GET / HTTP/1.1\r\nHost: a:x\r\n\r\n", Malformed::HostInvalid),
     ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Malformed::HostInvalid),
+    ("GET / HTTP/1.1\r\nHost: [:::1]\r\n\r\n", Malformed::HostInvalid),
+    ("GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", Malformed::HostInvalid),
+    ("GET / HTTP/1.1\r\nHost: a:\r\n\r\n", Malformed::HostInvalid),
 ];
 
 /// Chunked bodies that must be refused, and for what.
@@ -194,7 +217,7 @@ const MALFORMED_REPLIES: &[(&str, Malformed)] = &[
     ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n", Malformed::LengthDuplicate),
     ("HTTP/1.1 200 OK\r\nContent-Length: 4, 4\r\n\r\n", Malformed::LengthDuplicate),
     ("HTTP/1.1 200 OK\r\nContent-Length: four\r\n\r\n", Malformed::LengthInvalid),
-    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Malformed::Coding),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Malformed::CodingUnknown),
     ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Malformed::CodingMisplaced),
     ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", Malformed::CodingMisplaced),
     ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", Malformed::BodyMisplaced),
@@ -209,7 +232,7 @@ const MALFORMED_REPLIES: &[(&str, Malformed)] = &[
     ("HTTP/1.1 600 High\r\n\r\n", Malformed::Status),
     ("HTTP/1.1 2xx OK\r\n\r\n", Malformed::Status),
     ("HTTP/2.0 200 OK\r\n\r\n", Malformed::Version),
-    ("ICY 200 OK\r\n\r\n", Malformed::Version),
+    ("ICY 200 OK\r\n\r\n", Malformed::StartLine),
     ("HTTP/1.1  200 OK\r\n\r\n", Malformed::Status),
 ];
 
@@ -220,7 +243,18 @@ fn malformed_requests_are_refused_however_they_come() {
         for step in [text.len(), 1, 2, 7] {
             assert_eq!(read_request(text.as_bytes(), step, &limits), Err(*want), "{text:?} by {step}");
         }
-        assert_eq!(want.status(), 400, "{text:?}");
+        let (coding, version) = (*want == Malformed::CodingUnknown, *want == Malformed::Version);
+        assert_eq!(
+            want.status(),
+            if coding {
+                501
+            } else if version {
+                505
+            } else {
+                400
+            },
+            "{text:?}"
+        );
     }
 }
 
@@ -345,8 +379,7 @@ fn a_reply_is_framed_by_its_status_and_its_request() {
 fn rendered(request: &str, trusted: bool, edits: &Edits) -> String {
     let (mut fields, mut out) = (Fields::default(), BytesMut::new());
     let head = RequestHead::parse(request.as_bytes(), &Limits::default(), &mut fields).expect(request);
-    let hop =
-        render::Hop { client: b"192.0.2.7", scheme: b"http", trusted, via: b"groove", request_id: b"42" };
+    let hop = hop(trusted);
     render::request(&head, &hop, edits, &mut out);
     String::from_utf8(out.to_vec()).expect("text")
 }
@@ -376,6 +409,27 @@ fn identity_is_believed_from_trusted_peers_only() {
     for forged in ["10.1.1.1", "https", "real", "theirs", "for=x", "X-Real-IP"] {
         assert!(!untrusted.contains(forged), "{forged} in {untrusted}");
     }
+}
+
+#[test]
+fn forwarded_quotes_what_is_no_token_and_hides_what_it_may_not_say() {
+    let request = "GET / HTTP/1.1\r\nHost: a:8080\r\nForwarded: for=10.1.1.1\r\nX-Real-IP: y\r\n\r\n";
+    let line = |node, trusted| {
+        let (mut fields, mut out) = (Fields::default(), BytesMut::new());
+        let head = RequestHead::parse(request.as_bytes(), &Limits::default(), &mut fields).expect(request);
+        let says = Says { forwarded: Some(node), x_real_ip: true, ..Says::default() };
+        let hop =
+            Hop { says: &says, client: b"2001:db8::7", request_id: b"0123456789abcdef0123", ..hop(trusted) };
+        render::request(&head, &hop, &Edits::default(), &mut out);
+        let text = String::from_utf8(out.to_vec()).expect("text");
+        assert_eq!(text.matches("X-Real-IP: 192.0.2.7\r\n").count(), 1, "{text}");
+        assert_eq!(text.matches("X-Real-IP").count(), 1, "{text}");
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Forwarded: ")).collect();
+        lines.join(" | ")
+    };
+    assert_eq!(line(Node::Address, false), "for=\"[2001:db8::7]\";host=\"a:8080\";proto=http");
+    assert_eq!(line(Node::Address, true), "for=10.1.1.1, for=\"[2001:db8::7]\";host=\"a:8080\";proto=http");
+    assert_eq!(line(Node::Hidden, false), "for=_0123456789abcdef;host=\"a:8080\";proto=http");
 }
 
 #[test]
@@ -531,7 +585,7 @@ proptest! {
         let Ok(Some(length)) = HeadScan::default().advance(&bytes, &limits) else { return Ok(()) };
         let mut fields = Fields::default();
         let Ok(head) = RequestHead::parse(&bytes[..length], &limits, &mut fields) else { return Ok(()) };
-        let hop = render::Hop { client: b"192.0.2.7", scheme: b"http", trusted: false, via: b"g", request_id: b"1" };
+        let hop = hop(false);
         let mut out = BytesMut::new();
         render::request(&head, &hop, &Edits::default(), &mut out);
         let mut again_fields = Fields::default();

@@ -138,7 +138,8 @@ async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connect
         Ok((requests, connection))
     };
     let (requests, connection) = timeout(bounds.head_time, handshake).await?.map_err(io::Error::other)?;
-    let asked = Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes, restarts: 0 };
+    let asked =
+        Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes, restarts: 0 };
     Ok((asked, connection))
 }
 
