@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -108,6 +108,19 @@ impl Stream {
         };
         // An error is met again by whoever reads.
         ready.map(|_| ())
+    }
+
+    /// Waits until the peer has closed its sending side, or the connection is broken. Reads nothing, and sees it
+    /// behind bytes that nobody has read yet.
+    pub async fn closed(&self) {
+        // A socket that is not asked for urgent data is ready for it only when it is closed.
+        let ready = match self.transport() {
+            Transport::Tcp(tcp) => tcp.ready(Interest::PRIORITY).await,
+            Transport::Unix(unix) => unix.ready(Interest::PRIORITY).await,
+        };
+        if ready.is_ok_and(|ready| !ready.is_read_closed()) {
+            std::future::pending().await
+        }
     }
 
     /// As [`Self::poll_fill`], awaited.
@@ -316,6 +329,19 @@ mod tests {
         theirs.shutdown().await.unwrap();
         let mut buf = BytesMut::new();
         assert_eq!(ours.fill(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_close_is_seen_behind_bytes_that_nobody_read() {
+        let (ours, mut theirs) = stream_pair().unwrap();
+        theirs.send(&mut &b"a body"[..]).await.unwrap();
+        let mut closed = Box::pin(ours.closed());
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| Poll::Ready(closed.as_mut().poll(cx))).await.is_pending());
+        }
+        theirs.shutdown().await.unwrap();
+        closed.await;
     }
 
     #[tokio::test]

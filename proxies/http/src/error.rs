@@ -39,6 +39,12 @@ pub enum Error {
     /// The cluster has no endpoint that may be used.
     #[error("cluster {0} has no endpoint to use")]
     NoEndpoint(String),
+    /// As many wait for the app already as may.
+    #[error("the queue of {0} is full")]
+    QueueFull(String),
+    /// No endpoint became free in time.
+    #[error("no endpoint of {0} became free in time")]
+    QueueTimeout(String),
     /// No endpoint could be connected to.
     #[error("cannot connect to {address}: {reason}")]
     Unreachable {
@@ -77,7 +83,7 @@ impl Error {
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full => 503,
+            Self::NoEndpoint(_) | Self::Full | Self::QueueFull(_) | Self::QueueTimeout(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
@@ -96,6 +102,8 @@ impl Error {
             Self::Expectation
             | Self::UnknownHost(_)
             | Self::NoEndpoint(_)
+            | Self::QueueFull(_)
+            | Self::QueueTimeout(_)
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
             | Self::FirstByteTimeout
@@ -132,6 +140,8 @@ impl Classified for Error {
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
             Self::Full => (Kind::Limit, Internal, Never),
             Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
+            Self::QueueFull(_) => (Kind::QueueFull, Upstream, Never),
+            Self::QueueTimeout(_) => (Kind::Timeout, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
             Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
@@ -152,6 +162,8 @@ impl Classified for Error {
             Self::ClientGone | Self::ClientStuck => "the client left".into(),
             Self::UnknownHost(host) => format!("no app answers for the host \"{host}\"").into(),
             Self::NoEndpoint(_) => "no server of this app can be used at the moment".into(),
+            Self::QueueFull(_) => "too many requests wait for this app at the moment".into(),
+            Self::QueueTimeout(_) => "no server of this app became free in time".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),
             Self::FirstByteTimeout => "the app did not answer in time".into(),

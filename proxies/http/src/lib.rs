@@ -7,11 +7,13 @@
 //!              sockets)                     (Arc)    idle list (pure)
 //! ```
 
+pub mod balance;
 pub mod config;
 mod demo;
 pub mod error;
 pub mod metrics;
 mod probe;
+pub mod queue;
 pub mod reply;
 pub mod route;
 pub mod session;

@@ -3,9 +3,11 @@
 //! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
+use crate::balance::Plan;
 use crate::config;
-use crate::metrics::ClusterMetrics;
+use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
+use crate::queue::Queue;
 use crate::table::Table;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
@@ -32,6 +34,12 @@ pub struct Upstream {
     pub tls: Option<Connector>,
     /// Its numbers.
     pub metrics: ClusterMetrics,
+    /// How its endpoints are chosen; the least loaded of all if there is nothing to say.
+    pub plan: Option<Arc<Plan>>,
+    /// Who waits for them, where they have bounds.
+    pub queue: Option<Arc<Queue>>,
+    /// The queue of a table before, which this one has no use for. There may still be somebody in it.
+    unused: Option<Arc<Queue>>,
     /// As configured, to know on a reload what changed.
     servers: config::Cluster,
 }
@@ -68,10 +76,25 @@ impl<'a> Upstreams<'a> {
                 Cluster::start(name, &servers.endpoints, &servers.health, prober, self.runtime)?
             }
         };
+        let plan = Plan::of(servers)?.map(Arc::new);
+        let former = before.and_then(|before| before.queue.clone().or_else(|| before.unused.clone()));
+        let (queue, unused) = match &plan {
+            Some(plan) if plan.waits.is_some() => {
+                let start = || {
+                    let metrics = QueueMetrics::new(self.registry, name);
+                    Queue::start(Arc::clone(&cluster), Arc::clone(plan), metrics, self.runtime)
+                };
+                (Some(former.unwrap_or_else(start)), None)
+            }
+            Some(_) | None => (None, former),
+        };
         let upstream = Arc::new(Upstream {
             index: self.made.len(),
             cluster,
             tls,
+            plan,
+            queue,
+            unused,
             metrics: ClusterMetrics::new(self.registry, name),
             servers: servers.clone(),
         });
@@ -90,6 +113,11 @@ impl<'a> Upstreams<'a> {
             // The files of its certificates may have changed although the configuration did not.
             upstream.cluster.set_prober(prober(&upstream.servers, upstream.tls.as_ref()));
             update.apply();
+            match (&upstream.queue, &upstream.unused) {
+                (Some(queue), _) => queue.set_plan(upstream.plan.clone().unwrap_or_default()),
+                (None, Some(unused)) => unused.set_plan(Arc::default()),
+                (None, None) => {}
+            }
         }
         Ok(self.made)
     }
@@ -111,6 +139,10 @@ pub struct Lease {
     pub exchange: Exchange,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
+    /// When it was had.
+    pub at: Instant,
+    /// The endpoint's identity, if the client is to be told that its session lives there from now on.
+    pub new_home: Option<Box<str>>,
 }
 
 /// One worker's idle connections.

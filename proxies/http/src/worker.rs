@@ -1,18 +1,21 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
+use crate::balance::{Ask, Chooser, Plan};
 use crate::metrics::Metrics;
+use crate::queue::Grant;
 use crate::session::driver;
 use crate::table::Table;
 use crate::upstream::{Idle, Lease, Upstream};
 use crate::wire::Fields;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use groove_common::balance::{Dice, least_loaded};
-use groove_common::discovery::{Exchange, Member, Policy, Reader, fresh_dice};
+use groove_common::balance::Dice;
+use groove_common::discovery::{Policy, Reader, fresh_dice};
 use groove_common::ids::EndpointId;
 use groove_common::net::{Downstream, LocalService, Stream};
 use groove_common::telemetry::AccessLog;
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,6 +69,9 @@ pub struct View {
     pub table: Arc<Table>,
     generation: u64,
     readers: RefCell<Vec<Reader>>,
+    /// For upstreams whose choice needs one, by their index.
+    choosers: RefCell<HashMap<usize, Chooser>>,
+    least_loaded: Plan,
 }
 
 impl View {
@@ -73,24 +79,26 @@ impl View {
         let mut upstreams: Vec<_> = table.upstreams.values().collect();
         upstreams.sort_unstable_by_key(|upstream| upstream.index);
         let readers = upstreams.into_iter().map(|upstream| upstream.cluster.reader()).collect();
-        Self { table, generation, readers: RefCell::new(readers) }
+        let (choosers, least_loaded) = (RefCell::default(), Plan::default());
+        Self { table, generation, readers: RefCell::new(readers), choosers, least_loaded }
     }
 
-    /// The least loaded endpoint but those of `failed`. The next exchange counts as begun with it.
-    pub fn pick(&self, upstream: &Upstream, failed: &[EndpointId], dice: &mut Dice) -> Option<Exchange> {
+    /// An endpoint for a request, by its upstream's plan; not one of those that it was tried with. The exchange counts
+    /// as begun. For upstreams without a queue.
+    pub fn pick(&self, upstream: &Upstream, ask: &Ask<'_>, dice: &mut Dice) -> Option<Grant> {
         let mut readers = self.readers.borrow_mut();
         let snapshot = readers.get_mut(upstream.index)?.get();
-        if failed.is_empty() {
+        if upstream.plan.is_none() && ask.failed.is_empty() {
             let member = match snapshot.members.as_slice() {
-                [only] => Some(only).filter(|only| only.admits()),
+                [only] => Some(only).filter(|only| !only.is_draining && only.admits()),
                 _ => snapshot.pick(Policy::LeastLoaded, upstream.cluster.now(), dice),
             };
-            return member.map(|member| member.endpoint.begin());
+            return member.map(|member| Grant { exchange: member.endpoint.begin(), new_home: None });
         }
-        let others: Vec<Member> =
-            snapshot.members.iter().filter(|member| !failed.contains(&member.endpoint.id)).cloned().collect();
-        let least = least_loaded(&others, upstream.cluster.now(), dice)?;
-        others.get(least).map(|member| member.endpoint.begin())
+        let mut choosers = self.choosers.borrow_mut();
+        let chooser = choosers.entry(upstream.index).or_default();
+        let plan = upstream.plan.as_deref().unwrap_or(&self.least_loaded);
+        chooser.choose(plan, snapshot, *ask, upstream.cluster.now(), dice).map(|choice| Grant::of(&choice))
     }
 }
 

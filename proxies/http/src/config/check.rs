@@ -1,7 +1,7 @@
 //! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
 //! a message.
 
-use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
+use super::{App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Route, Timeouts};
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
 use crate::wire::scan::is_token;
@@ -114,6 +114,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
 fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
     servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_ref(), issues);
+    dispatch(&path, &app.servers(), issues);
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(
@@ -124,6 +125,7 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
             entry.tls.as_ref(),
             issues,
         );
+        dispatch(&path, entry, issues);
     }
     headers(&path, "request_headers", &app.request_headers, issues);
     headers(&path, "response_headers", &app.response_headers, issues);
@@ -184,6 +186,28 @@ fn servers(
                 Some("leave it out, or leave `health.probe` at its default"),
             );
         }
+    }
+}
+
+/// Which endpoint, how many at once, who waits.
+fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
+    servers.balance.check(&[path, &["balance"]].concat(), issues);
+    if let Some(affinity) = &servers.affinity {
+        affinity.check(&[path, &["affinity"]].concat(), issues);
+        if matches!(servers.balance, Balance::Hash(_)) {
+            let help = "leave one of the two out";
+            issues.at_key(
+                &[path, &["balance"]].concat(),
+                "`affinity` says already who gets what",
+                Some(help),
+            );
+        }
+    }
+    if let Some(concurrency) = &servers.concurrency {
+        concurrency.check(&[path, &["concurrency"]].concat(), issues);
+    }
+    if let Some(queue) = &servers.queue {
+        queue.check(&[path, &["queue"]].concat(), issues);
     }
 }
 

@@ -1,14 +1,18 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
+mod balancing;
 mod check;
+mod queueing;
 #[cfg(test)]
 mod tests;
 
+pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
 use groove_common::config::{
     Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
     default_drain,
 };
 use ipnet::IpNet;
+pub use queueing::{Concurrency, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -146,6 +150,18 @@ pub struct App {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Which endpoint takes a request, where any will do.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Requests of one session reach the endpoint that holds its state.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// How many exchanges each endpoint may have under way.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Requests that find no endpoint free.
+    #[serde(default)]
+    pub queue: Option<Queue>,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -175,6 +191,10 @@ impl App {
             health: self.health.clone(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
+            balance: self.balance.clone(),
+            affinity: self.affinity.clone(),
+            concurrency: self.concurrency.clone(),
+            queue: self.queue.clone(),
         }
     }
 }
@@ -198,6 +218,18 @@ pub struct Cluster {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<ClientTls>,
+    /// Which endpoint takes a request, where any will do.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Requests of one session reach the endpoint that holds its state.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// How many exchanges each endpoint may have under way.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Requests that find no endpoint free.
+    #[serde(default)]
+    pub queue: Option<Queue>,
 }
 
 /// What differs for some requests of an app.

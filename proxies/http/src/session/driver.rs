@@ -4,13 +4,14 @@ use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
+use crate::balance::{Asker, Key};
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -100,6 +101,10 @@ pub(super) struct Begun<'v> {
     incoming: BytesMut,
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
+    /// Where it belongs.
+    key: Key,
+    /// The edits of its reply, where they are not the target's.
+    naming: Option<Box<Edits>>,
 }
 
 /// A request that no server gets to see.
@@ -252,6 +257,9 @@ impl Session {
             via: &table.via,
             request_id: &self.worker.request_id(),
         };
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| {
+            plan.key(&head, Asker { client: self.client.as_bytes() })
+        });
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
         self.inbox.advance(length);
@@ -275,6 +283,8 @@ impl Session {
             incoming: BytesMut::new(),
             reply: BytesMut::new(),
             audience,
+            key,
+            naming: None,
         })
     }
 
@@ -282,11 +292,22 @@ impl Session {
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
         loop {
-            let dial = Dial { target: begun.target, app: begun.app, now: begun.at, wants_fresh };
+            let dial = Dial {
+                target: begun.target,
+                app: begun.app,
+                now: begun.at,
+                wants_fresh,
+                key: begun.key,
+                client: &self.conn.stream,
+                bytes: begun.outgoing.left() + self.inbox.len(),
+            };
             let mut lease = lease(&self.worker, view, &dial).await?;
+            if let Some(identity) = &lease.new_home {
+                begun.naming = naming(begun.target, identity, self.conn.tls.is_some());
+            }
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
-                let latency = begun.ended.saturating_duration_since(begun.at);
+                let latency = begun.ended.saturating_duration_since(lease.at);
                 let outcome = Outcome::Success { latency };
                 begun.target.upstream.cluster.report(lease.exchange.endpoint(), outcome);
                 return Ok(lease);
@@ -319,12 +340,12 @@ impl Session {
             reply: &mut begun.reply,
             worker: &self.worker,
             table: &view.table,
-            edits: &begun.target.reply,
+            edits: begun.naming.as_deref().unwrap_or(&begun.target.reply),
             request_edits: &begun.target.request,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
-            begun: lease.is_reused.then_some(begun.at),
+            begun: lease.is_reused.then_some(lease.at),
             server_is_watched: lease.is_reused,
             server_is_deaf: false,
             reply_is_unflushed: false,
@@ -404,6 +425,11 @@ fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t T
         return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
     };
     Ok((app, app.target(head.method, head.path())))
+}
+
+/// The edits of a reply that tells its client where its session lives.
+fn naming(target: &Target, identity: &str, is_secure: bool) -> Option<Box<Edits>> {
+    target.upstream.plan.as_ref()?.naming(identity, &target.reply, is_secure).map(Box::new)
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.

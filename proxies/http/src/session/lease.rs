@@ -1,16 +1,19 @@
 //! Leases: an idle connection that is alive, or a new one, to the endpoint that has least to do.
 
+use crate::balance::{Ask, Key};
 use crate::error::Error;
+use crate::queue::{Entry, Grant, Place, Queue, Refusal};
 use crate::table::{App, Target};
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Upstream};
 use crate::worker::{View, Worker};
 use groove_common::discovery::Outcome;
 use groove_common::ids::EndpointId;
-use groove_common::net::connect;
+use groove_common::net::{Stream, connect};
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::Poll;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 /// What a connection is wanted for.
@@ -21,24 +24,36 @@ pub(super) struct Dial<'a> {
     pub(super) now: Instant,
     /// No idle one: the last turned out to be dead.
     pub(super) wants_fresh: bool,
+    /// Where the request belongs.
+    pub(super) key: Key,
+    /// Who asks, and may leave while it waits.
+    pub(super) client: &'a Stream,
+    /// What is held of the request.
+    pub(super) bytes: usize,
 }
 
-/// A connection to the least loaded endpoint; to another if it cannot be connected to.
+/// A connection to the endpoint that is chosen; to another if it cannot be connected to.
 pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Result<Lease, Error> {
     let upstream = &*dial.target.upstream;
     let mut failed: Vec<EndpointId> = Vec::new();
     let mut last = None;
+    let mut line = InLine { number: None, since: dial.now, waited: false };
     loop {
-        let picked = view.pick(upstream, &failed, &mut worker.dice());
-        let Some(exchange) = picked else {
+        let ask = Ask { key: dial.key, failed: &failed };
+        let picked = match &upstream.queue {
+            None => view.pick(upstream, &ask, &mut worker.dice()),
+            Some(queue) => line.turn(queue, &ask, dial).await?,
+        };
+        let Some(Grant { exchange, new_home }) = picked else {
             return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
         };
+        let at = if line.waited { Instant::now() } else { dial.now };
         if !dial.wants_fresh && failed.is_empty() {
             let endpoint = exchange.endpoint().id;
-            let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, dial.now, cx))).await;
+            let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, at, cx))).await;
             if let Some(stream) = idle {
                 upstream.metrics.reused.inc();
-                return Ok(Lease { stream, exchange, is_reused: true });
+                return Ok(Lease { stream, exchange, is_reused: true, at, new_home });
             }
         }
         let address = &exchange.endpoint().address;
@@ -46,7 +61,7 @@ pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Resu
         match Box::pin(connect(address, upstream.tls.as_ref(), dial.app.connect)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
-                return Ok(Lease { stream, exchange, is_reused: false });
+                return Ok(Lease { stream, exchange, is_reused: false, at, new_home });
             }
             Err(error) => {
                 upstream.metrics.connect_failures.inc();
@@ -61,6 +76,60 @@ pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Resu
             }
         }
     }
+}
+
+/// A request's place before a queue, which it keeps when it has to come back.
+struct InLine {
+    number: Option<u64>,
+    since: Instant,
+    waited: bool,
+}
+
+impl InLine {
+    /// Its turn, at once or when it comes; `None`: there is nobody to wait for.
+    async fn turn(
+        &mut self,
+        queue: &Arc<Queue>,
+        ask: &Ask<'_>,
+        dial: &Dial<'_>,
+    ) -> Result<Option<Grant>, Error> {
+        match queue.enter(ask, dial.bytes, self.number) {
+            Ok(Entry::Granted(grant)) => Ok(Some(grant)),
+            Ok(Entry::Waiting(place)) => {
+                self.number = Some(place.number());
+                self.waited = true;
+                // Boxed, as most never wait.
+                Box::pin(wait(place, queue, self.since, dial)).await.map(Some)
+            }
+            Err(Refusal::Nobody) => Ok(None),
+            Err(Refusal::Full | Refusal::Bytes) => Err(Error::QueueFull(name(&dial.target.upstream))),
+        }
+    }
+}
+
+/// Waits for a turn, for as long as may be waited and the client is there. Nothing is read meanwhile.
+async fn wait(mut place: Place, queue: &Queue, since: Instant, dial: &Dial<'_>) -> Result<Grant, Error> {
+    let metrics = queue.metrics();
+    let began = Instant::now();
+    tokio::select! {
+        biased;
+        grant = place.turn() => {
+            metrics.seconds.record(began.elapsed());
+            grant.ok_or_else(|| Error::NoEndpoint(name(&dial.target.upstream)))
+        }
+        () = dial.client.closed() => {
+            metrics.left.inc();
+            Err(Error::ClientGone)
+        }
+        () = sleep_until(since + queue.age_max()) => {
+            metrics.timed_out.inc();
+            Err(Error::QueueTimeout(name(&dial.target.upstream)))
+        }
+    }
+}
+
+fn name(upstream: &Upstream) -> String {
+    upstream.cluster.name().to_owned()
 }
 
 fn unreachable(address: String, error: &io::Error) -> Error {

@@ -48,7 +48,7 @@ impl Outgoing {
     }
 
     /// Bytes that the socket has not taken.
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.head.len() - self.sent + self.body.len()
     }
 

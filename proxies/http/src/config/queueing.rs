@@ -1,0 +1,63 @@
+//! `concurrency` and `queue`: how much an app takes at once, and who waits, as written.
+
+use groove_common::config::{Duration, Issues, Size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many exchanges each endpoint may have under way. WebSockets count for as long as they live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// Never more, by all workers together.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub hard: u32,
+    /// Not more while another endpoint is below it. As `hard` if left out.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub soft: Option<u32>,
+}
+
+/// Requests that find no endpoint free, in the order in which they came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// How many may wait; 0 refuses at once.
+    #[schemars(range(max = 1_000_000))]
+    pub max: usize,
+    /// How long one may wait.
+    pub timeout: Duration,
+    /// How many bytes of them may be held: heads, and what has come of bodies.
+    pub bytes: Size,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { max: 1000, timeout: Duration::from_secs(30), bytes: Size::mib(16) }
+    }
+}
+
+impl Concurrency {
+    pub(super) fn check(&self, path: &[&str], issues: &mut Issues) {
+        if self.soft.is_some_and(|soft| soft > self.hard) {
+            let help = "write no more than `hard`, or leave it out";
+            issues.at(
+                &[path, &["soft"]].concat(),
+                "a soft bound above the hard one would never be met",
+                Some(help),
+            );
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn check(&self, path: &[&str], issues: &mut Issues) {
+        if self.timeout.is_zero() {
+            let help = "write a length of time, like `30s`, or `max: 0` for no queue";
+            issues.at(&[path, &["timeout"]].concat(), "no time at all would let nobody wait", Some(help));
+        }
+        if self.bytes < Size::kib(64) {
+            let help = "write at least `64KiB`: a request's head counts too";
+            issues.at(&[path, &["bytes"]].concat(), "this is too little to wait with", Some(help));
+        }
+    }
+}
