@@ -8,8 +8,11 @@
 
 mod clients;
 mod faults;
+mod fleet;
+mod queueing;
 mod refusals;
 mod routing;
+mod sessions;
 mod traffic;
 
 use std::io::{Read, Write};
