@@ -4,8 +4,10 @@ use crate::config::{HashKey, SessionKey};
 use crate::wire::RequestHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::borrow::Cow;
+use std::net::IpAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a request's value is to its endpoint.
@@ -23,8 +25,10 @@ pub enum Key {
 /// Who asks, for keys that are not in the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
-    /// The client's address as text.
+    /// The peer's address as text.
     pub client: &'a [u8],
+    /// Networks of proxies that are believed, if the peer is one of them; none otherwise.
+    pub proxies: &'a [IpNet],
 }
 
 /// Where in a request the value stands.
@@ -73,7 +77,7 @@ impl Source {
             Self::Header(name) => field(head, name).map(Cow::Borrowed),
             Self::Cookie(name) => cookie(head, name).map(Cow::Borrowed),
             Self::Query(name) => parameter(head.target, name).map(Cow::Borrowed),
-            Self::ClientIp => Some(Cow::Borrowed(asker.client)),
+            Self::ClientIp => Some(Cow::Borrowed(client(head, asker))),
             Self::Path => Some(Cow::Borrowed(head.path())),
             Self::PathPart(pattern) => part(pattern, head.path()).map(Cow::Borrowed),
             Self::Segment(number) => {
@@ -96,6 +100,23 @@ impl Source {
 fn field<'h>(head: &RequestHead<'h>, name: &[u8]) -> Option<&'h [u8]> {
     let field = head.fields.iter().find(|field| field.name.of(head.raw).eq_ignore_ascii_case(name))?;
     Some(field.value.of(head.raw))
+}
+
+/// The client's address: the last in X-Forwarded-For that is none of the proxies we believe, where the peer is one.
+fn client<'h>(head: &RequestHead<'h>, asker: Asker<'h>) -> &'h [u8] {
+    if asker.proxies.is_empty() {
+        return asker.client;
+    }
+    let is_believed = |address: &[u8]| {
+        let ip = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
+        ip.is_some_and(|ip| asker.proxies.iter().any(|net| net.contains(&ip.to_canonical())))
+    };
+    let fields =
+        head.fields.iter().filter(|field| field.name.of(head.raw).eq_ignore_ascii_case(b"x-forwarded-for"));
+    let addresses =
+        fields.flat_map(|field| field.value.of(head.raw).split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let last = addresses.filter(|address| !address.is_empty() && !is_believed(address)).last();
+    last.unwrap_or(asker.client)
 }
 
 /// The first cookie of that name; names of cookies know case (RFC 6265, 5.4).

@@ -258,7 +258,8 @@ impl Session {
             request_id: &self.worker.request_id(),
         };
         let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| {
-            plan.key(&head, Asker { client: self.client.as_bytes() })
+            let proxies = if hop.trusted { table.trusted() } else { &[] };
+            plan.key(&head, Asker { client: self.client.as_bytes(), proxies })
         });
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
