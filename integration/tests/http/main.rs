@@ -11,6 +11,7 @@ mod faults;
 mod fleet;
 mod queueing;
 mod refusals;
+mod retries;
 mod routing;
 mod sessions;
 mod traffic;

@@ -194,7 +194,10 @@ async fn over_the_count_the_bytes_and_the_age_it_is_503() {
     assert_eq!(refused("timeout"), 1.0);
 
     // Both connections are still good, and what they sent was never seen.
-    let big = format!("POST /big HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 70000\r\n\r\n{}", "x".repeat(70_000));
+    let big = format!(
+        "POST /big HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 70000\r\n\r\n{}",
+        "x".repeat(70_000)
+    );
     let mut big_client = Client::connect(proxy.address()).await.unwrap();
     let reply = big_client.ask(&big).await.unwrap();
     assert_eq!(reply.status(), 503, "{reply:?}");
@@ -263,8 +266,7 @@ apps:
 #[tokio::test]
 async fn bounds_that_come_by_a_reload_count_what_has_begun_before_and_go_again() {
     let (fleet, gate) = gated(1);
-    let mut proxy =
-        Proxy::of(Kind::Http).config(UNBOUNDED).set("APPS", fleet.addresses()).start().unwrap();
+    let mut proxy = Proxy::of(Kind::Http).config(UNBOUNDED).set("APPS", fleet.addresses()).start().unwrap();
     let mut clients = Vec::new();
     for path in ["/before", "/waits", "/waits too"] {
         let mut client = Client::connect(proxy.address()).await.unwrap();

@@ -75,7 +75,12 @@ struct Tally {
 }
 
 impl Load {
-    fn start(address: SocketAddr, scale: Scale, servers: usize, asks: fn(usize, &str, bool) -> String) -> Self {
+    fn start(
+        address: SocketAddr,
+        scale: Scale,
+        servers: usize,
+        asks: fn(usize, &str, bool) -> String,
+    ) -> Self {
         let change = Arc::new(Change {
             retired: (0..servers).map(|_| AtomicBool::new(false)).collect(),
             applied: AtomicBool::new(false),
@@ -158,7 +163,10 @@ async fn client(
 
 fn request(more: &str, is_post: bool) -> String {
     let (method, body) = if is_post { ("POST", "move=e2e4") } else { ("GET", "") };
-    format!("{method} /play HTTP/1.1\r\nHost: shop.test\r\n{more}Content-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "{method} /play HTTP/1.1\r\nHost: shop.test\r\n{more}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn by_header(session: usize, _: &str, is_post: bool) -> String {
@@ -226,7 +234,11 @@ async fn replace_two(scale: Scale, by: &str, asks: fn(usize, &str, bool) -> Stri
     assert!(served[20] > 0 && served[21] > 0, "the new ones have sessions: {served:?}");
     let each = scale.sessions / 20;
     assert!(tally.moved > 0 && tally.moved <= 4 * each, "{tally:?}");
-    println!("{tally:?} in phases of {:?}, replaced {:?} before the end, {served:?}", scale.phase, began.elapsed());
+    println!(
+        "{tally:?} in phases of {:?}, replaced {:?} before the end, {served:?}",
+        scale.phase,
+        began.elapsed()
+    );
 }
 
 #[tokio::test]

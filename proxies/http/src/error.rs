@@ -62,6 +62,9 @@ pub enum Error {
     /// A reply stood still.
     #[error("the server's reply stood still for too long")]
     DownloadTimeout,
+    /// The server answered with a status after which the request is sent again: no client is told.
+    #[error("the server answered {0}, and is asked again")]
+    Status(u16),
     /// The server closed without answering.
     #[error("the server closed the connection without a reply")]
     Unanswered,
@@ -85,7 +88,7 @@ impl Error {
             Self::UnknownHost(_) => 404,
             Self::NoEndpoint(_) | Self::Full | Self::QueueFull(_) | Self::QueueTimeout(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
-            Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
+            Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
     }
 
@@ -108,6 +111,7 @@ impl Error {
             | Self::ConnectTimeout(_)
             | Self::FirstByteTimeout
             | Self::DownloadTimeout
+            | Self::Status(_)
             | Self::Unanswered
             | Self::Cut
             | Self::Reply(_) => false,
@@ -122,6 +126,7 @@ impl From<Fault> for Error {
             Fault::Reply(malformed) => Self::Reply(malformed),
             Fault::Unanswered => Self::Unanswered,
             Fault::Cut => Self::Cut,
+            Fault::Status(status) => Self::Status(status),
         }
     }
 }
@@ -145,6 +150,7 @@ impl Classified for Error {
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
             Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
+            Self::Status(_) => (Kind::Protocol, Upstream, Safe),
             Self::Unanswered => (Kind::Hangup, Upstream, IfIdempotent),
             Self::Cut => (Kind::Hangup, Upstream, Never),
             Self::Reply(_) => (Kind::Protocol, Upstream, Never),
@@ -168,6 +174,7 @@ impl Classified for Error {
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),
             Self::FirstByteTimeout => "the app did not answer in time".into(),
             Self::DownloadTimeout => "the app's answer stood still".into(),
+            Self::Status(_) => "the app failed to answer".into(),
             Self::Unanswered => "the app closed the connection without an answer".into(),
             Self::Cut => "the app closed the connection in the midst of its answer".into(),
             Self::Reply(_) => "the app's answer is not valid HTTP".into(),

@@ -15,6 +15,7 @@ pub mod metrics;
 mod probe;
 pub mod queue;
 pub mod reply;
+pub mod retry;
 pub mod route;
 pub mod session;
 pub mod table;

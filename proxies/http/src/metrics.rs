@@ -162,7 +162,11 @@ impl QueueMetrics {
             registry.counter("groove_http_queue_refused", "Requests that got no turn", &labels)
         };
         Self {
-            waiting: registry.gauge("groove_http_queue_waiting", "Requests that wait for an endpoint", &labels),
+            waiting: registry.gauge(
+                "groove_http_queue_waiting",
+                "Requests that wait for an endpoint",
+                &labels,
+            ),
             bytes: registry.gauge("groove_http_queue_bytes", "What is held of requests that wait", &labels),
             seconds: registry.histogram(
                 "groove_http_queue_seconds",

@@ -8,10 +8,11 @@ use crate::config;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
 use crate::queue::Queue;
+use crate::retry::{Retry, Statuses};
 use crate::table::Table;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
-use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober};
+use groove_common::discovery::{Cluster, ConnectProber, Exchange, Outcome, Prober};
 use groove_common::ids::EndpointId;
 use groove_common::net::{Connector, Stream};
 use groove_common::pool::IdleList;
@@ -38,10 +39,24 @@ pub struct Upstream {
     pub plan: Option<Arc<Plan>>,
     /// Who waits for them, where they have bounds.
     pub queue: Option<Arc<Queue>>,
+    /// What is sent again.
+    pub retry: Option<Retry>,
+    /// Statuses that count against a server.
+    pub outlier: Option<Statuses>,
     /// The queue of a table before, which this one has no use for. There may still be somebody in it.
     unused: Option<Arc<Queue>>,
     /// As configured, to know on a reload what changed.
     servers: config::Cluster,
+}
+
+impl Upstream {
+    /// What a reply with this status says of its server.
+    pub fn outcome(&self, status: u16, latency: Duration) -> Outcome {
+        match &self.outlier {
+            Some(outlier) if outlier.contains(status) => Outcome::Failure,
+            Some(_) | None => Outcome::Success { latency },
+        }
+    }
 }
 
 /// The upstreams of a table in the making.
@@ -94,6 +109,11 @@ impl<'a> Upstreams<'a> {
             tls,
             plan,
             queue,
+            retry: servers
+                .retry
+                .as_ref()
+                .map(|retry| Retry::new(retry, before.and_then(|before| before.retry.as_ref()))),
+            outlier: servers.outlier.as_ref().map(|outlier| Statuses::of(&outlier.on)),
             unused,
             metrics: ClusterMetrics::new(self.registry, name),
             servers: servers.clone(),

@@ -3,9 +3,7 @@
 
 use super::{Bounds, Key, Plan};
 use crate::config::Balance;
-use groove_common::balance::{
-    Candidate, Dice, WeightedRoundRobin, least_loaded, p2c, peak_ewma, rendezvous,
-};
+use groove_common::balance::{Candidate, Dice, WeightedRoundRobin, least_loaded, p2c, peak_ewma, rendezvous};
 use groove_common::discovery::{Health, Member, Snapshot};
 use groove_common::ids::EndpointId;
 use std::time::Duration;
@@ -186,9 +184,10 @@ impl Chooser {
     ) -> Option<usize> {
         // The next best for a value is its best once those that cannot take it are left out.
         if let Key::Hash(hash) = key {
-            let shares = self.seats.iter().zip(&snapshot.members).map(|(seat, member)| {
-                if seat.is_usable { f64::from(member.described.weight) } else { 0.0 }
-            });
+            let shares =
+                self.seats.iter().zip(&snapshot.members).map(|(seat, member)| {
+                    if seat.is_usable { f64::from(member.described.weight) } else { 0.0 }
+                });
             let nodes = self.identities.iter().map(|identity| identity.seed).zip(shares);
             return rendezvous(&hash.to_le_bytes(), nodes);
         }

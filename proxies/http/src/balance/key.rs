@@ -80,9 +80,7 @@ impl Source {
             Self::ClientIp => Some(Cow::Borrowed(client(head, asker))),
             Self::Path => Some(Cow::Borrowed(head.path())),
             Self::PathPart(pattern) => part(pattern, head.path()).map(Cow::Borrowed),
-            Self::Segment(number) => {
-                head.path().split(|byte| *byte == b'/').nth(*number).map(Cow::Borrowed)
-            }
+            Self::Segment(number) => head.path().split(|byte| *byte == b'/').nth(*number).map(Cow::Borrowed),
             Self::Claim(name) => claim(head, name).map(|text| Cow::Owned(text.into_bytes())),
             Self::Named(name) => {
                 let token = cookie(head, name).and_then(token_of);

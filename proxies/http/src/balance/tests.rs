@@ -171,7 +171,9 @@ async fn a_strict_session_gets_its_server_or_none() {
 
 #[tokio::test]
 async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
-    let plan = plan("affinity: {by: {cookie: {name: home, generate: true, secret: 0123456789abcdef}}, mode: strict}");
+    let plan = plan(
+        "affinity: {by: {cookie: {name: home, generate: true, secret: 0123456789abcdef}}, mode: strict}",
+    );
     let draining = "127.0.0.1:1000, {address: 127.0.0.1:1001, metadata: {draining: \"true\"}}";
     let cluster = cluster(draining);
     let (snapshot, mut chooser, mut dice) = (cluster.snapshot(), Chooser::default(), Dice::seeded(1));
@@ -188,7 +190,8 @@ async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
     // Without sessions there is nothing to keep.
     let plain = super::tests::plan("balance: {hash: {header: X}}");
     for key in 0..50 {
-        let (address, ..) = take(&mut Chooser::default(), &plain, &snapshot, Key::Hash(key), &mut dice).expect("one");
+        let (address, ..) =
+            take(&mut Chooser::default(), &plain, &snapshot, Key::Hash(key), &mut dice).expect("one");
         assert_eq!(address, "127.0.0.1:1000");
     }
 }
@@ -203,7 +206,10 @@ fn the_cookie_tells_nothing_without_the_secret() {
     assert_eq!(one.token("10.0.0.1:80"), with("0123456789abcdef").token("10.0.0.1:80"));
     let edits = one.naming("10.0.0.1:80", &Edits::default(), true).expect("a cookie");
     let line = String::from_utf8_lossy(edits.lines()).into_owned();
-    assert!(line.starts_with("Set-Cookie: home=") && line.ends_with("; Path=/; HttpOnly; SameSite=Lax; Secure\r\n"));
+    assert!(
+        line.starts_with("Set-Cookie: home=")
+            && line.ends_with("; Path=/; HttpOnly; SameSite=Lax; Secure\r\n")
+    );
     assert!(!line.contains("10.0.0.1"), "{line}");
 }
 

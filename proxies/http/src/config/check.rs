@@ -209,6 +209,12 @@ fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
     if let Some(queue) = &servers.queue {
         queue.check(&[path, &["queue"]].concat(), issues);
     }
+    if let Some(retry) = &servers.retry {
+        retry.check(&[path, &["retry"]].concat(), issues);
+    }
+    if let Some(outlier) = &servers.outlier {
+        outlier.check(&[path, &["outlier"]].concat(), issues);
+    }
 }
 
 fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {

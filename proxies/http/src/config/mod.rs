@@ -3,6 +3,7 @@
 mod balancing;
 mod check;
 mod queueing;
+mod retrying;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use groove_common::config::{
 };
 use ipnet::IpNet;
 pub use queueing::{Concurrency, Queue};
+pub use retrying::{Budget, Failure, Outlier, Retry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -162,6 +164,12 @@ pub struct App {
     /// Requests that find no endpoint free.
     #[serde(default)]
     pub queue: Option<Queue>,
+    /// What is sent again after a failure.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What counts against a server beside connections that fail or break.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -195,6 +203,8 @@ impl App {
             affinity: self.affinity.clone(),
             concurrency: self.concurrency.clone(),
             queue: self.queue.clone(),
+            retry: self.retry.clone(),
+            outlier: self.outlier.clone(),
         }
     }
 }
@@ -230,6 +240,12 @@ pub struct Cluster {
     /// Requests that find no endpoint free.
     #[serde(default)]
     pub queue: Option<Queue>,
+    /// What is sent again after a failure.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What counts against a server beside connections that fail or break.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
 }
 
 /// What differs for some requests of an app.
@@ -294,6 +310,13 @@ impl Document for Config {
             drain: self.drain,
             workers: self.workers,
             handover: self.handover.as_deref(),
+        }
+    }
+
+    fn format(format: &str, text: &str) -> Result<(), String> {
+        match format {
+            "failure" => text.parse::<Failure>().map(drop),
+            _ => Ok(()),
         }
     }
 

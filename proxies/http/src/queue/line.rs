@@ -163,7 +163,13 @@ mod tests {
                         let desk = match dice.below(3) {
                             0 => Desk::At(any_of(&mut dice)),
                             1 => Desk::Any,
-                            _ => if dice.below(5) == 0 { Desk::Nobody } else { Desk::Any },
+                            _ => {
+                                if dice.below(5) == 0 {
+                                    Desk::Nobody
+                                } else {
+                                    Desk::Any
+                                }
+                            }
                         };
                         let failed = (dice.below(4) == 0).then(|| any_of(&mut dice));
                         // A few come back to a place that they had before.

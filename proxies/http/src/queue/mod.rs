@@ -92,7 +92,12 @@ type Given = Vec<(Caller, Grant)>;
 
 impl Queue {
     /// The queue of a cluster.
-    pub fn start(cluster: Arc<Cluster>, plan: Arc<Plan>, metrics: QueueMetrics, runtime: &Handle) -> Arc<Self> {
+    pub fn start(
+        cluster: Arc<Cluster>,
+        plan: Arc<Plan>,
+        metrics: QueueMetrics,
+        runtime: &Handle,
+    ) -> Arc<Self> {
         let state = State {
             plan,
             reader: cluster.reader(),
@@ -133,7 +138,12 @@ impl Queue {
     /// # Errors
     ///
     /// When it may not wait.
-    pub fn enter(self: &Arc<Self>, ask: &Ask<'_>, bytes: usize, number: Option<u64>) -> Result<Entry, Refusal> {
+    pub fn enter(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        bytes: usize,
+        number: Option<u64>,
+    ) -> Result<Entry, Refusal> {
         let now = self.cluster.now();
         let mut state = self.state.lock();
         let snapshot = state.look(&self.me);
@@ -288,7 +298,9 @@ impl State {
             Desk::At(id) => is_left(id),
             Desk::Nobody => true,
             Desk::Any if ask.failed.is_empty() => true,
-            Desk::Any => snapshot.members.iter().any(|member| is_left(member.endpoint.id) && is_up(member.health)),
+            Desk::Any => {
+                snapshot.members.iter().any(|member| is_left(member.endpoint.id) && is_up(member.health))
+            }
         };
         let Some(waits) = self.plan.waits.filter(|_| somebody) else { return Some(Refusal::Nobody) };
         if self.line.len() > waits.count_max {

@@ -16,7 +16,8 @@ fn queue(endpoints: &str, more: &str) -> Arc<Queue> {
     let config: Config = check_text("http.yaml", &text).expect("a good configuration");
     let servers = config.apps["a"].servers();
     let prober = Arc::new(ConnectProber);
-    let cluster = Cluster::start("a", &servers.endpoints, &servers.health, prober, &Handle::current()).expect("one");
+    let cluster =
+        Cluster::start("a", &servers.endpoints, &servers.health, prober, &Handle::current()).expect("one");
     let plan = Plan::of(&servers).expect("a plan").expect("something to say");
     Queue::start(cluster, Arc::new(plan), QueueMetrics::new(&Registry::new(1), "a"), &Handle::current())
 }
@@ -87,7 +88,14 @@ async fn a_strict_session_waits_for_its_endpoint_and_moves_when_that_is_gone() {
     drop(other);
     assert!(place.turn().now_or_never().is_none(), "another that is free is not its own");
     // Its endpoint leaves: the session lives with the other from now on.
-    let left = queue.cluster.snapshot().members.iter().map(|member| &*member.described).find(|it| it.address != home).cloned();
+    let left = queue
+        .cluster
+        .snapshot()
+        .members
+        .iter()
+        .map(|member| &*member.described)
+        .find(|it| it.address != home)
+        .cloned();
     queue.cluster.set_endpoints(left.into_iter().collect());
     let grant = place.turn().await.expect("a grant");
     assert_ne!(grant.exchange.endpoint().address, home);
@@ -108,8 +116,11 @@ async fn with_nobody_left_to_try_nobody_waits() {
 #[test]
 fn under_threads_no_endpoint_is_over_its_bound_and_no_room_is_lost() {
     const HARD: u32 = 2;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     for seed in 0..20 {
         runtime.block_on(async {
             let endpoints = "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3";
@@ -138,7 +149,10 @@ fn under_threads_no_endpoint_is_over_its_bound_and_no_room_is_lost() {
                                 Err(refusal) => panic!("{refusal:?}"),
                             };
                             let count = inside.of(&grant);
-                            assert!(count.fetch_add(1, Ordering::SeqCst) < HARD, "seed {seed}: over the bound");
+                            assert!(
+                                count.fetch_add(1, Ordering::SeqCst) < HARD,
+                                "seed {seed}: over the bound"
+                            );
                             tokio::task::yield_now().await;
                             count.fetch_sub(1, Ordering::SeqCst);
                         }

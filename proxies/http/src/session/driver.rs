@@ -2,7 +2,7 @@
 
 use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
-use super::state::{Asked, Exchange};
+use super::state::{Again, Asked, Exchange};
 use super::tunnel;
 use crate::balance::{Asker, Key};
 use crate::error::Error;
@@ -16,6 +16,7 @@ use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
 use groove_common::error::{Classified, Retry, Side};
+use groove_common::ids::EndpointId;
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
 use std::future::{Future, poll_fn};
@@ -95,16 +96,22 @@ pub(super) struct Begun<'v> {
     /// When its reply was with the client.
     ended: Instant,
     pub(super) app: &'v App,
-    target: &'v Target,
+    pub(super) target: &'v Target,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
-    incoming: BytesMut,
+    pub(super) incoming: BytesMut,
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
     /// Where it belongs.
     key: Key,
     /// The edits of its reply, where they are not the target's.
     naming: Option<Box<Edits>>,
+    /// All of it is in the head's buffer: it can be sent again.
+    pub(super) is_whole: bool,
+    /// Endpoints that failed it.
+    failed: Vec<EndpointId>,
+    /// After which statuses it is sent again.
+    pub(super) again: Option<Again<'v>>,
 }
 
 /// A request that no server gets to see.
@@ -272,6 +279,7 @@ impl Session {
                 return Err(Refused { error: fault.into(), audience });
             }
         }
+        let is_whole = exchange.is_uploaded();
         let at = Instant::now();
         Ok(Begun {
             at,
@@ -286,12 +294,24 @@ impl Session {
             audience,
             key,
             naming: None,
+            is_whole,
+            failed: Vec::new(),
+            again: None,
         })
     }
 
-    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
+    /// Leases and exchanges, as often as the app's rules want it.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
+        match &begun.target.upstream.retry {
+            None => self.attempt(view, begun).await,
+            Some(retry) => Box::pin(self.attempts(view, begun, retry)).await,
+        }
+    }
+
+    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
+    pub(super) async fn attempt(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
+        let upstream = &*begun.target.upstream;
         loop {
             let dial = Dial {
                 target: begun.target,
@@ -302,15 +322,15 @@ impl Session {
                 client: &self.conn.stream,
                 bytes: begun.outgoing.left() + self.inbox.len(),
             };
-            let mut lease = lease(&self.worker, view, &dial).await?;
+            let mut lease = lease(&self.worker, view, &dial, &mut begun.failed).await?;
             if let Some(identity) = &lease.new_home {
                 begun.naming = naming(begun.target, identity, self.conn.tls.is_some());
             }
             let Err(error) = self.exchange(view, begun, &mut lease).await else {
                 begun.ended = Instant::now();
                 let latency = begun.ended.saturating_duration_since(lease.at);
-                let outcome = Outcome::Success { latency };
-                begun.target.upstream.cluster.report(lease.exchange.endpoint(), outcome);
+                let status = begun.exchange.status().unwrap_or_default();
+                upstream.cluster.report(lease.exchange.endpoint(), upstream.outcome(status, latency));
                 return Ok(lease);
             };
             if lease.is_reused && error.retry() == Retry::IfIdempotent {
@@ -323,9 +343,13 @@ impl Session {
                     wants_fresh = true;
                     continue;
                 }
+            } else if let Error::Status(status) = error {
+                let latency = lease.at.elapsed();
+                upstream.cluster.report(lease.exchange.endpoint(), upstream.outcome(status, latency));
             } else if error.side() == Side::Upstream {
-                begun.target.upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
+                upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
             }
+            begun.failed.push(lease.exchange.endpoint().id);
             return Err(error);
         }
     }
@@ -343,6 +367,7 @@ impl Session {
             table: &view.table,
             edits: begun.naming.as_deref().unwrap_or(&begun.target.reply),
             request_edits: &begun.target.request,
+            again: begun.again,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,

@@ -32,23 +32,33 @@ pub(super) struct Dial<'a> {
     pub(super) bytes: usize,
 }
 
-/// A connection to the endpoint that is chosen; to another if it cannot be connected to.
-pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Result<Lease, Error> {
+/// A connection to the endpoint that is chosen; to another if it cannot be connected to. Those that `failed` before
+/// are taken only if there is no other.
+pub(super) async fn lease(
+    worker: &Worker,
+    view: &View,
+    dial: &Dial<'_>,
+    failed: &mut Vec<EndpointId>,
+) -> Result<Lease, Error> {
     let upstream = &*dial.target.upstream;
-    let mut failed: Vec<EndpointId> = Vec::new();
+    let mut tries = 0;
     let mut last = None;
     let mut line = InLine { number: None, since: dial.now, waited: false };
     loop {
-        let ask = Ask { key: dial.key, failed: &failed };
+        let ask = Ask { key: dial.key, failed };
         let picked = match &upstream.queue {
             None => view.pick(upstream, &ask, &mut worker.dice()),
             Some(queue) => line.turn(queue, &ask, dial).await?,
         };
         let Some(Grant { exchange, new_home }) = picked else {
+            if tries == 0 && !failed.is_empty() {
+                failed.clear();
+                continue;
+            }
             return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
         };
         let at = if line.waited { Instant::now() } else { dial.now };
-        if !dial.wants_fresh && failed.is_empty() {
+        if !dial.wants_fresh && tries == 0 {
             let endpoint = exchange.endpoint().id;
             let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, at, cx))).await;
             if let Some(stream) = idle {
@@ -68,10 +78,11 @@ pub(super) async fn lease(worker: &Worker, view: &View, dial: &Dial<'_>) -> Resu
                 upstream.cluster.report(exchange.endpoint(), Outcome::Failure);
                 debug!(cluster = upstream.cluster.name(), endpoint = %address, %error, "cannot connect");
                 let error = unreachable(address.to_string(), &error);
-                if failed.len() >= dial.app.retries as usize {
+                failed.push(exchange.endpoint().id);
+                if tries >= dial.app.retries {
                     return Err(error);
                 }
-                failed.push(exchange.endpoint().id);
+                tries += 1;
                 last = Some(error);
             }
         }

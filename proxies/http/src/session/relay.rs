@@ -1,6 +1,6 @@
 //! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
 
-use super::state::{Exchange, Phase, Rules};
+use super::state::{Again, Exchange, Phase, Rules};
 use crate::error::Error;
 use crate::table::Table;
 use crate::wire::Edits;
@@ -57,6 +57,11 @@ impl Outgoing {
         self.sent == self.head.len() && self.body.is_empty() && !self.unflushed
     }
 
+    /// Whether nothing of it was ever sent.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.sent == 0
+    }
+
     /// Makes ready to send it again.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
@@ -96,6 +101,8 @@ pub(super) struct Relay<'a> {
     pub(super) edits: &'a Edits,
     /// Edits to the request, of which trailers are left.
     pub(super) request_edits: &'a Edits,
+    /// What is sent again after which status.
+    pub(super) again: Option<Again<'a>>,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
@@ -207,6 +214,7 @@ impl Relay<'_> {
                     limits: &self.table.limits,
                     edits: self.edits,
                     draining: self.drain.is_draining(),
+                    again: self.again,
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
             }
