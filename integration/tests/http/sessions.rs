@@ -135,7 +135,7 @@ async fn client(
         let due = ticks.tick().await;
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let session = (dice >> 33) as usize % own;
-        let is_post = (dice >> 20) % 10 != 0;
+        let is_post = !(dice >> 20).is_multiple_of(10);
         let (home, cookie) = &mut homes[session];
         let knew = change.applied.load(Ordering::SeqCst);
         let reply = connection.ask(&asks(index * own + session, cookie, is_post)).await;
@@ -234,7 +234,7 @@ async fn replace_two(scale: Scale, by: &str, asks: fn(usize, &str, bool) -> Stri
     assert!(served[20] > 0 && served[21] > 0, "the new ones have sessions: {served:?}");
     let each = scale.sessions / 20;
     assert!(tally.moved > 0 && tally.moved <= 4 * each, "{tally:?}");
-    println!(
+    eprintln!(
         "{tally:?} in phases of {:?}, replaced {:?} before the end, {served:?}",
         scale.phase,
         began.elapsed()

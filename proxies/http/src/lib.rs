@@ -94,7 +94,7 @@ impl Proxy for Http {
                 })
             })
             .collect();
-        let clusters: Vec<_> = table.upstreams.values().map(|upstream| upstream.cluster.status()).collect();
+        let clusters: Vec<_> = table.upstreams.values().map(|upstream| upstream.status()).collect();
         json!({ "apps": apps, "clusters": clusters })
     }
 

@@ -12,11 +12,12 @@ use crate::retry::{Retry, Statuses};
 use crate::table::Table;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
-use groove_common::discovery::{Cluster, ConnectProber, Exchange, Outcome, Prober};
+use groove_common::discovery::{Cluster, ConnectProber, Endpoint, Exchange, Outcome, Prober};
 use groove_common::ids::EndpointId;
 use groove_common::net::{Connector, Stream};
 use groove_common::pool::IdleList;
 use groove_common::telemetry::Registry;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::task::Context;
@@ -39,6 +40,8 @@ pub struct Upstream {
     pub plan: Option<Arc<Plan>>,
     /// Who waits for them, where they have bounds.
     pub queue: Option<Arc<Queue>>,
+    /// Their bounds follow their latency.
+    is_adaptive: bool,
     /// What is sent again.
     pub retry: Option<Retry>,
     /// Statuses that count against a server.
@@ -50,11 +53,24 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// What a reply with this status says of its server.
-    pub fn outcome(&self, status: u16, latency: Duration) -> Outcome {
-        match &self.outlier {
+    /// Everything known, for the admin API.
+    pub fn status(&self) -> Value {
+        let mut status = json!(self.cluster.status());
+        if let (Some(queue), Some(fields)) = (&self.queue, status.as_object_mut()) {
+            fields.insert("waiting".to_owned(), queue.metrics().waiting.get().into());
+        }
+        status
+    }
+
+    /// An exchange is over that was answered with this status.
+    pub fn answered(&self, endpoint: &Endpoint, status: u16, latency: Duration) {
+        let outcome = match &self.outlier {
             Some(outlier) if outlier.contains(status) => Outcome::Failure,
             Some(_) | None => Outcome::Success { latency },
+        };
+        self.cluster.report(endpoint, outcome);
+        if let Some(queue) = self.queue.as_ref().filter(|_| self.is_adaptive) {
+            queue.observe(endpoint, latency);
         }
     }
 }
@@ -93,6 +109,7 @@ impl<'a> Upstreams<'a> {
         };
         let plan = Plan::of(servers)?.map(Arc::new);
         let former = before.and_then(|before| before.queue.clone().or_else(|| before.unused.clone()));
+        let is_adaptive = plan.as_ref().is_some_and(|plan| plan.adaptive.is_some());
         let (queue, unused) = match &plan {
             Some(plan) if plan.waits.is_some() => {
                 let start = || {
@@ -109,6 +126,7 @@ impl<'a> Upstreams<'a> {
             tls,
             plan,
             queue,
+            is_adaptive,
             retry: servers
                 .retry
                 .as_ref()

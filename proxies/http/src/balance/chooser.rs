@@ -1,11 +1,13 @@
 //! The choice among a snapshot's members. One [`Chooser`] a worker, or one for all where there is a queue: it keeps
 //! whose turn it is, and what a set's identities hash to.
 
-use super::{Bounds, Key, Plan};
+use super::{Gradient, Key, Plan};
 use crate::config::Balance;
+use foldhash::fast::RandomState;
 use groove_common::balance::{Candidate, Dice, WeightedRoundRobin, least_loaded, p2c, peak_ewma, rendezvous};
-use groove_common::discovery::{Health, Member, Snapshot};
+use groove_common::discovery::{Endpoint, Health, Member, Snapshot};
 use groove_common::ids::EndpointId;
+use std::collections::HashMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -81,12 +83,32 @@ pub struct Chooser {
     turns: WeightedRoundRobin,
     /// Of the latest choice; kept so that none allocates.
     seats: Vec<Seat>,
+    /// Of each endpoint of the set, where they follow its latency.
+    limits: HashMap<EndpointId, Gradient, RandomState>,
 }
 
 impl Chooser {
     /// Forgets what it knows of the set: the plan is another.
     pub fn reset(&mut self) {
         self.set = None;
+        self.limits.clear();
+    }
+
+    /// How many exchanges an endpoint may have now.
+    pub fn hard(&self, plan: &Plan, endpoint: EndpointId) -> u32 {
+        match (&plan.adaptive, self.limits.get(&endpoint)) {
+            (None, _) => plan.bounds.hard,
+            (Some(_), Some(gradient)) => gradient.limit(),
+            (Some(rules), None) => rules.initial,
+        }
+    }
+
+    /// An exchange with an endpoint is over, and took that long.
+    pub fn observe(&mut self, plan: &Plan, endpoint: &Endpoint, now: Duration, latency: Duration) {
+        if let Some(rules) = &plan.adaptive {
+            let gradient = self.limits.entry(endpoint.id).or_insert_with(|| Gradient::new(rules));
+            gradient.observe(rules, now, latency, endpoint.in_flight());
+        }
     }
 
     /// The member for a request, if one has room: its exchange is to begin now. One that is half-open comes first,
@@ -102,7 +124,6 @@ impl Chooser {
         now: Duration,
         dice: &mut Dice,
     ) -> Option<Choice<'s>> {
-        let bounds = plan.bounds;
         let home = self.home(plan, snapshot, ask.key);
         let mut is_homeless = plan.names_endpoints();
         if plan.has_sessions
@@ -110,7 +131,7 @@ impl Chooser {
         {
             let member = snapshot.members.get(index)?;
             let is_out = ask.failed.contains(&member.endpoint.id);
-            if !is_out && member.endpoint.in_flight() < bounds.hard && member.admits() {
+            if !is_out && self.has_room(plan, member) && member.admits() {
                 return Some(Choice { member, is_new_home: false });
             }
             if plan.is_strict {
@@ -120,12 +141,16 @@ impl Chooser {
             is_homeless &= is_out || member.health == Health::Down;
         }
         let trial = snapshot.members.iter().find(|member| {
-            member.health == Health::Trial && has_room(member, bounds.hard, ask.failed) && member.admits()
+            let takes = member.health == Health::Trial && !member.is_draining;
+            takes
+                && self.has_room(plan, member)
+                && !ask.failed.contains(&member.endpoint.id)
+                && member.admits()
         });
         let member = match trial {
             Some(member) => member,
             None => {
-                self.take_seats(snapshot, bounds, ask.failed, now);
+                self.take_seats(plan, snapshot, ask.failed, now);
                 let index = self.by_policy(plan, snapshot, ask.key, now, dice)?;
                 snapshot.members.get(index)?
             }
@@ -152,24 +177,31 @@ impl Chooser {
         }
     }
 
+    fn has_room(&self, plan: &Plan, member: &Member) -> bool {
+        member.endpoint.in_flight() < self.hard(plan, member.endpoint.id)
+    }
+
     /// Who takes traffic and has room; of those only who is below its soft bound, if anybody is.
-    fn take_seats(&mut self, snapshot: &Snapshot, bounds: Bounds, failed: &[EndpointId], now: Duration) {
+    fn take_seats(&mut self, plan: &Plan, snapshot: &Snapshot, failed: &[EndpointId], now: Duration) {
         self.seats.clear();
+        let soft = plan.bounds.soft;
         let mut below_soft = false;
         for member in &snapshot.members {
             let in_flight = member.endpoint.in_flight();
             let seat = Seat {
-                is_usable: member.is_usable() && has_room(member, bounds.hard, failed),
+                is_usable: member.is_usable()
+                    && self.has_room(plan, member)
+                    && !failed.contains(&member.endpoint.id),
                 weight: member.weight(now),
                 in_flight,
                 latency_s: member.latency_s(now),
             };
-            below_soft |= seat.is_usable && in_flight < bounds.soft;
+            below_soft |= seat.is_usable && in_flight < soft;
             self.seats.push(seat);
         }
         if below_soft {
             for seat in &mut self.seats {
-                seat.is_usable &= seat.in_flight < bounds.soft;
+                seat.is_usable &= seat.in_flight < soft;
             }
         }
     }
@@ -209,10 +241,8 @@ impl Chooser {
             let identity = member.identity();
             Identity { seed: xxh3_64(identity.as_bytes()), token: plan.token(&identity) }
         }));
+        let stays = |id: &EndpointId| snapshot.members.iter().any(|member| member.endpoint.id == *id);
+        self.limits.retain(|id, _| stays(id));
         self.turns = WeightedRoundRobin::new(snapshot.members.len());
     }
-}
-
-fn has_room(member: &Member, hard: u32, failed: &[EndpointId]) -> bool {
-    !member.is_draining && member.endpoint.in_flight() < hard && !failed.contains(&member.endpoint.id)
 }

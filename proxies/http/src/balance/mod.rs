@@ -9,11 +9,13 @@
 //! All of it is pure: the snapshot, the time and the dice come in as arguments.
 
 mod chooser;
+mod gradient;
 mod key;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 pub use chooser::{Ask, Choice, Chooser, Home};
+pub use gradient::{Adaptive, Gradient};
 pub use key::{Asker, Key};
 pub use plan::{Bounds, Plan, Waits};

@@ -1,7 +1,7 @@
 //! What the configuration says of a cluster's balance, made ready for requests.
 
 use super::key::{Source, token_text};
-use super::{Asker, Key};
+use super::{Adaptive, Asker, Key};
 use crate::config::{self, AffinityMode, Balance, SessionKey};
 use crate::wire::{Edits, RequestHead};
 use aws_lc_rs::hmac;
@@ -45,6 +45,8 @@ pub struct Plan {
     named: Option<Named>,
     /// Bounds of each endpoint.
     pub bounds: Bounds,
+    /// How the hard bound follows latency, if it does.
+    pub adaptive: Option<Adaptive>,
     /// The queue; `None` where there is nothing to wait for.
     pub waits: Option<Waits>,
 }
@@ -71,6 +73,7 @@ impl Default for Plan {
             has_sessions: false,
             named: None,
             bounds: Bounds::NONE,
+            adaptive: None,
             waits: None,
         }
     }
@@ -104,6 +107,7 @@ impl Plan {
             has_sessions: affinity.is_some(),
             named: affinity.and_then(|affinity| named(&affinity.by)),
             bounds,
+            adaptive: servers.concurrency.as_ref().and_then(config::Concurrency::adaptive),
             waits: waits.then(|| Waits {
                 count_max: queue.max,
                 bytes_max: queue.bytes.bytes(),

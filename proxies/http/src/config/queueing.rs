@@ -1,11 +1,12 @@
 //! `concurrency` and `queue`: how much an app takes at once, and who waits, as written.
 
+use crate::balance;
 use groove_common::config::{Duration, Issues, Size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many exchanges each endpoint may have under way. WebSockets count for as long as they live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Concurrency {
     /// Never more, by all workers together.
@@ -15,6 +16,30 @@ pub struct Concurrency {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub soft: Option<u32>,
+    /// The hard bound follows each endpoint's latency, and is never more than `hard`.
+    #[serde(default)]
+    pub adaptive: Option<Adaptive>,
+}
+
+/// How the bound follows latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Adaptive {
+    /// Never below.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min: u32,
+    /// Where it begins.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub initial: u32,
+    /// How many times its usual latency an endpoint may take before its bound falls.
+    #[schemars(range(min = 1.0, max = 10.0))]
+    pub tolerance: f64,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { min: 1, initial: 20, tolerance: 1.5 }
+    }
 }
 
 /// Requests that find no endpoint free, in the order in which they came.
@@ -37,6 +62,16 @@ impl Default for Queue {
 }
 
 impl Concurrency {
+    /// How its bound follows latency.
+    pub fn adaptive(&self) -> Option<balance::Adaptive> {
+        self.adaptive.as_ref().map(|adaptive| balance::Adaptive {
+            min: adaptive.min.min(self.hard),
+            max: self.hard,
+            initial: adaptive.initial.clamp(adaptive.min.min(self.hard), self.hard),
+            tolerance: adaptive.tolerance,
+        })
+    }
+
     pub(super) fn check(&self, path: &[&str], issues: &mut Issues) {
         if self.soft.is_some_and(|soft| soft > self.hard) {
             let help = "write no more than `hard`, or leave it out";

@@ -21,7 +21,7 @@ use groove_common::balance::Dice;
 use groove_common::discovery::{Cluster, Endpoint, Exchange, Health, Reader, Released, Snapshot, fresh_dice};
 use groove_common::ids::EndpointId;
 use line::{Desk, Line, Waiter};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -128,8 +128,7 @@ impl Queue {
         state.plan = plan;
         state.chooser.reset();
         state.generation = None;
-        drop(state);
-        self.settle();
+        self.serve(state);
     }
 
     /// Asks for an exchange with an endpoint that has room; `bytes` are held of the request. Who waited before comes
@@ -183,6 +182,14 @@ impl Queue {
         self.state.lock().plan.waits.map_or(Duration::ZERO, |waits| waits.age_max)
     }
 
+    /// An exchange with an endpoint is over, and took that long.
+    pub fn observe(&self, endpoint: &Endpoint, latency: Duration) {
+        let now = self.cluster.now();
+        let mut state = self.state.lock();
+        let State { plan, chooser, .. } = &mut *state;
+        chooser.observe(plan, endpoint, now, latency);
+    }
+
     /// Its numbers.
     pub fn metrics(&self) -> &QueueMetrics {
         &self.metrics
@@ -190,13 +197,15 @@ impl Queue {
 
     /// Serves whoever can be served.
     fn settle(&self) {
-        let mut state = self.state.lock();
-        if state.line.is_empty() {
-            return;
+        let state = self.state.lock();
+        if !state.line.is_empty() {
+            self.serve(state);
         }
-        let now = self.cluster.now();
+    }
+
+    fn serve(&self, mut state: MutexGuard<'_, State>) {
         let snapshot = state.look(&self.me);
-        let given = state.settle(&snapshot, now);
+        let given = state.settle(&snapshot, self.cluster.now());
         self.gauge(&state);
         drop(state);
         hand_over(given);
@@ -261,10 +270,9 @@ impl State {
             let Some(waiter) = line.get(number) else { break };
             let ask = Ask { key: waiter.handle.key, failed: &waiter.failed };
             let Some(choice) = chooser.choose(plan, snapshot, ask, now, dice) else { break };
-            let grant = Grant::of(&choice);
-            if let Some(waiter) = line.take(number) {
-                given.push((waiter.handle, grant));
-            }
+            // No grant is dropped under the lock.
+            let Some(waiter) = line.take(number) else { break };
+            given.push((waiter.handle, Grant::of(&choice)));
         }
         given
     }
@@ -274,14 +282,13 @@ impl State {
         if self.line.is_empty() {
             return None;
         }
-        let hard = self.plan.bounds.hard;
         let has_room = snapshot.members.iter().filter(|member| {
             let takes = match member.health {
                 Health::Up => true,
                 Health::Trial => member.endpoint.offers_trial(),
                 Health::Down => false,
             };
-            takes && member.endpoint.in_flight() < hard
+            takes && member.endpoint.in_flight() < self.chooser.hard(&self.plan, member.endpoint.id)
         });
         let first = has_room.filter_map(|member| {
             let takes_any = !member.is_draining && member.described.weight > 0;

@@ -78,14 +78,14 @@ impl Retry {
     /// Whether a request that failed so is sent again, which is paid for here. `may_replay`: it does no harm if a
     /// server has acted on it.
     pub fn takes_error(&self, error: &Error, may_replay: bool, now: Duration) -> bool {
-        let wanted = match error {
-            Error::Unreachable { .. } | Error::ConnectTimeout(_) => self.on_connect,
-            Error::Unanswered => self.on_reset && may_replay,
-            Error::FirstByteTimeout => self.on_timeout && may_replay,
-            // That one is paid for.
-            Error::Status(_) => return true,
-            _ => false,
-        };
+        // That one is paid for.
+        if matches!(error, Error::Status(_)) {
+            return true;
+        }
+        let is_unsent = matches!(error, Error::Unreachable { .. } | Error::ConnectTimeout(_));
+        let wanted = (is_unsent && self.on_connect)
+            || (may_replay && self.on_reset && matches!(error, Error::Unanswered))
+            || (may_replay && self.on_timeout && matches!(error, Error::FirstByteTimeout));
         wanted && self.budget.withdraw(now)
     }
 

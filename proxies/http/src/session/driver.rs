@@ -7,6 +7,7 @@ use super::tunnel;
 use crate::balance::{Asker, Key};
 use crate::error::Error;
 use crate::metrics::Counted;
+use crate::queue::Grant;
 use crate::reply::{self, Audience, Form};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
@@ -310,19 +311,19 @@ impl Session {
 
     /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
     pub(super) async fn attempt(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
-        let mut wants_fresh = false;
+        let mut held = None;
         let upstream = &*begun.target.upstream;
         loop {
             let dial = Dial {
                 target: begun.target,
                 app: begun.app,
                 now: begun.at,
-                wants_fresh,
+                wants_fresh: held.is_some(),
                 key: begun.key,
                 client: &self.conn.stream,
                 bytes: begun.outgoing.left() + self.inbox.len(),
             };
-            let mut lease = lease(&self.worker, view, &dial, &mut begun.failed).await?;
+            let mut lease = lease(&self.worker, view, &dial, &mut begun.failed, held.take()).await?;
             if let Some(identity) = &lease.new_home {
                 begun.naming = naming(begun.target, identity, self.conn.tls.is_some());
             }
@@ -330,7 +331,7 @@ impl Session {
                 begun.ended = Instant::now();
                 let latency = begun.ended.saturating_duration_since(lease.at);
                 let status = begun.exchange.status().unwrap_or_default();
-                upstream.cluster.report(lease.exchange.endpoint(), upstream.outcome(status, latency));
+                upstream.answered(lease.exchange.endpoint(), status, latency);
                 return Ok(lease);
             };
             if lease.is_reused && error.retry() == Retry::IfIdempotent {
@@ -340,12 +341,12 @@ impl Session {
                     begun.outgoing.rewind();
                     begun.incoming.clear();
                     self.worker.shared.metrics.retries.inc();
-                    wants_fresh = true;
+                    // What it was let in for has not happened: it does not queue again.
+                    held = Some(Grant { exchange: lease.exchange, new_home: lease.new_home });
                     continue;
                 }
             } else if let Error::Status(status) = error {
-                let latency = lease.at.elapsed();
-                upstream.cluster.report(lease.exchange.endpoint(), upstream.outcome(status, latency));
+                upstream.answered(lease.exchange.endpoint(), status, lease.at.elapsed());
             } else if error.side() == Side::Upstream {
                 upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
             }

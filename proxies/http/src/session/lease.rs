@@ -33,12 +33,13 @@ pub(super) struct Dial<'a> {
 }
 
 /// A connection to the endpoint that is chosen; to another if it cannot be connected to. Those that `failed` before
-/// are taken only if there is no other.
+/// are taken only if there is no other. One that was `held` before is held on to.
 pub(super) async fn lease(
     worker: &Worker,
     view: &View,
     dial: &Dial<'_>,
     failed: &mut Vec<EndpointId>,
+    mut held: Option<Grant>,
 ) -> Result<Lease, Error> {
     let upstream = &*dial.target.upstream;
     let mut tries = 0;
@@ -47,6 +48,7 @@ pub(super) async fn lease(
     loop {
         let ask = Ask { key: dial.key, failed };
         let picked = match &upstream.queue {
+            _ if held.is_some() => held.take(),
             None => view.pick(upstream, &ask, &mut worker.dice()),
             Some(queue) => line.turn(queue, &ask, dial).await?,
         };
