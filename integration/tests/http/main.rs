@@ -6,7 +6,9 @@
     reason = "in helpers of tests too, a panic is the report"
 )]
 
+mod balancing;
 mod clients;
+mod fairness;
 mod faults;
 mod fleet;
 mod queueing;

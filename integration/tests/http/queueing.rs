@@ -45,7 +45,7 @@ fn at_server(fleet: &Fleet, count: usize) {
 }
 
 /// Another configuration, taken when this returns.
-fn reload(proxy: &mut Proxy, template: &str) {
+pub(super) fn reload(proxy: &mut Proxy, template: &str) {
     proxy.rewrite(template).unwrap();
     let request = ::http::Request::post("/api/v1/reload").header("host", "127.0.0.1");
     let reply = harness::http::send(proxy.admin(), request.body(Bytes::new()).unwrap()).unwrap();

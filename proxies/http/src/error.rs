@@ -39,6 +39,9 @@ pub enum Error {
     /// The cluster has no endpoint that may be used.
     #[error("cluster {0} has no endpoint to use")]
     NoEndpoint(String),
+    /// The proxy has as much under way as it may, and this request's turn does not come.
+    #[error("the proxy has as much under way as it may")]
+    Overloaded,
     /// As many wait for the app already as may.
     #[error("the queue of {0} is full")]
     QueueFull(String),
@@ -86,7 +89,7 @@ impl Error {
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full | Self::QueueFull(_) | Self::QueueTimeout(_) => 503,
+            Self::NoEndpoint(_) | Self::Full | Self::Overloaded | Self::QueueFull(_) | Self::QueueTimeout(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
@@ -105,6 +108,7 @@ impl Error {
             Self::Expectation
             | Self::UnknownHost(_)
             | Self::NoEndpoint(_)
+            | Self::Overloaded
             | Self::QueueFull(_)
             | Self::QueueTimeout(_)
             | Self::Unreachable { .. }
@@ -145,6 +149,7 @@ impl Classified for Error {
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
             Self::Full => (Kind::Limit, Internal, Never),
             Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
+            Self::Overloaded => (Kind::Limit, Internal, Never),
             Self::QueueFull(_) => (Kind::QueueFull, Upstream, Never),
             Self::QueueTimeout(_) => (Kind::Timeout, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
@@ -168,6 +173,7 @@ impl Classified for Error {
             Self::ClientGone | Self::ClientStuck => "the client left".into(),
             Self::UnknownHost(host) => format!("no app answers for the host \"{host}\"").into(),
             Self::NoEndpoint(_) => "no server of this app can be used at the moment".into(),
+            Self::Overloaded => "there is too much under way at the moment".into(),
             Self::QueueFull(_) => "too many requests wait for this app at the moment".into(),
             Self::QueueTimeout(_) => "no server of this app became free in time".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),

@@ -11,6 +11,7 @@ pub mod balance;
 pub mod config;
 mod demo;
 pub mod error;
+pub mod fair;
 pub mod metrics;
 mod probe;
 pub mod queue;

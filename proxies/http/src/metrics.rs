@@ -191,6 +191,45 @@ impl QueueMetrics {
     }
 }
 
+/// Counted where the proxy has a bound of its own.
+#[derive(Debug, Clone)]
+pub struct FairMetrics {
+    /// Exchanges under way.
+    pub in_flight: Gauge,
+    /// Requests that wait for their turn.
+    pub waiting: Gauge,
+    /// How long those waited that got it.
+    pub seconds: Histogram,
+    /// Their queues were full.
+    pub full: Counter,
+    /// They waited for too long.
+    pub timed_out: Counter,
+}
+
+impl FairMetrics {
+    /// Makes the series.
+    pub fn new(registry: &Registry) -> Self {
+        let refused = |reason| {
+            registry.counter(
+                "groove_http_fair_refused",
+                "Requests that got no turn under the proxy's own bound",
+                &[("reason", reason)],
+            )
+        };
+        Self {
+            in_flight: registry.gauge("groove_http_fair_in_flight", "Exchanges under the proxy's own bound", &[]),
+            waiting: registry.gauge("groove_http_fair_waiting", "Requests that wait for a turn of the proxy", &[]),
+            seconds: registry.histogram(
+                "groove_http_fair_seconds",
+                "How long requests waited for a turn of the proxy",
+                &[],
+            ),
+            full: refused("full"),
+            timed_out: refused("timeout"),
+        }
+    }
+}
+
 /// One of those that a gauge counts, for as long as it lives.
 #[derive(Debug)]
 pub struct Counted<'a>(&'a Gauge);

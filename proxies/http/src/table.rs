@@ -1,7 +1,9 @@
 //! The configuration as resolved: one immutable table, swapped whole.
 
+use crate::balance::Tenants;
 use crate::config::{self, Config};
-use crate::metrics::AppMetrics;
+use crate::fair::{Bounds, Fair};
+use crate::metrics::{AppMetrics, FairMetrics};
 use crate::route::{Hosts, PathMatch, Paths};
 use crate::upstream::{Upstream, Upstreams};
 use crate::wire::{Edits, Limits};
@@ -28,6 +30,8 @@ pub struct Table {
     pub timeouts: Timeouts,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
+    /// The proxy's own bound of exchanges under way.
+    pub fair: Option<Arc<Fair>>,
     /// Every upstream by its name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     trusted: Vec<IpNet>,
@@ -61,6 +65,8 @@ pub struct App {
     pub first_byte: Duration,
     /// A body on which nothing moves.
     pub body_idle: Duration,
+    /// What tells its tenants apart.
+    pub tenants: Option<Tenants>,
     /// Further tries when connecting fails.
     pub retries: u32,
     paths: Paths<Target>,
@@ -119,6 +125,7 @@ impl Table {
             hosts,
             apps,
             upstreams: upstreams.finish()?,
+            fair: fair(limits.in_flight.as_ref(), before, registry),
         })
     }
 
@@ -183,6 +190,7 @@ impl App {
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
+            tenants: app.tenants.as_ref().map(Tenants::from),
             retries: app.retries,
             paths,
         })
@@ -192,6 +200,25 @@ impl App {
     pub fn target(&self, method: &[u8], path: &[u8]) -> &Target {
         self.paths.find(method, path)
     }
+}
+
+/// The bound of the table before lives on: what is under way counts.
+fn fair(
+    in_flight: Option<&config::InFlight>,
+    before: Option<&Table>,
+    registry: &Registry,
+) -> Option<Arc<Fair>> {
+    let before = before.and_then(|table| table.fair.as_ref());
+    let Some(in_flight) = in_flight else {
+        // Who waits for it does not have to any more.
+        let open = Bounds { limit: usize::MAX, length_max: 0, age_max: Duration::ZERO };
+        before.inspect(|fair| fair.set(open));
+        return None;
+    };
+    let bounds = in_flight.bounds();
+    let fair = before.map_or_else(|| Arc::new(Fair::new(bounds, FairMetrics::new(registry))), Arc::clone);
+    fair.set(bounds);
+    Some(fair)
 }
 
 fn edits(headers: &config::Headers) -> Edits {

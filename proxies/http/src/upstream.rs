@@ -5,6 +5,7 @@
 
 use crate::balance::Plan;
 use crate::config;
+use crate::fair::Permit;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
 use crate::queue::Queue;
@@ -177,6 +178,8 @@ pub struct Lease {
     pub exchange: Exchange,
     /// It was idle: the server may have closed it in the very moment it was taken.
     pub is_reused: bool,
+    /// The right to have it under way, where the proxy has a bound.
+    pub permit: Option<Permit>,
     /// When it was had.
     pub at: Instant,
     /// The endpoint's identity, if the client is to be told that its session lives there from now on.

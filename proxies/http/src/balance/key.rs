@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::borrow::Cow;
 use std::net::IpAddr;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// What a request's value is to its endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +29,25 @@ pub struct Asker<'a> {
     pub client: &'a [u8],
     /// Networks of proxies that are believed, if the peer is one of them; none otherwise.
     pub proxies: &'a [IpNet],
+}
+
+/// What tells the tenants of an app apart.
+#[derive(Debug)]
+pub struct Tenants(Source);
+
+impl From<&HashKey> for Tenants {
+    fn from(key: &HashKey) -> Self {
+        Self(Source::from(key))
+    }
+}
+
+/// The flow of an app's request: the app's, or that of its tenant.
+pub fn flow(app: &str, tenants: Option<&Tenants>, head: &RequestHead<'_>, asker: Asker<'_>) -> u64 {
+    let tenant = match tenants.map(|Tenants(source)| source.key(head, asker)) {
+        Some(Key::Hash(hash) | Key::Named(hash)) => hash,
+        Some(Key::None) | None => 0,
+    };
+    xxh3_64_with_seed(app.as_bytes(), tenant)
 }
 
 /// Where in a request the value stands.

@@ -155,12 +155,19 @@ impl JsonSchema for SessionCookie {
 
 impl Balance {
     pub(super) fn check(&self, path: &[&str], issues: &mut Issues) {
-        let Self::Hash(key) = self else { return };
-        match key {
-            HashKey::Header(name) => token(&[path, &["hash", "header"]].concat(), name, issues),
-            HashKey::Cookie(name) => token(&[path, &["hash", "cookie"]].concat(), name, issues),
-            HashKey::Query(name) => not_empty(&[path, &["hash", "query"]].concat(), name, issues),
-            HashKey::ClientIp | HashKey::Path => {}
+        if let Self::Hash(key) = self {
+            key.check(&[path, &["hash"]].concat(), issues);
+        }
+    }
+}
+
+impl HashKey {
+    pub(super) fn check(&self, path: &[&str], issues: &mut Issues) {
+        match self {
+            Self::Header(name) => token(&[path, &["header"]].concat(), name, issues),
+            Self::Cookie(name) => token(&[path, &["cookie"]].concat(), name, issues),
+            Self::Query(name) => not_empty(&[path, &["query"]].concat(), name, issues),
+            Self::ClientIp | Self::Path => {}
         }
     }
 }

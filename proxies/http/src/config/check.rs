@@ -25,6 +25,9 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
 }
 
 fn limits(limits: &Limits, issues: &mut Issues) {
+    if let Some(in_flight) = &limits.in_flight {
+        in_flight.check(issues);
+    }
     let sizes = [
         ("head", limits.head, Size::kib(1), Size::kib(1024)),
         ("target", limits.target, Size(64), Size::kib(1024)),
@@ -115,6 +118,9 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
     servers(&path, &app.endpoints, &app.health, app.health_path.as_deref(), app.tls.as_ref(), issues);
     dispatch(&path, &app.servers(), issues);
+    if let Some(tenants) = &app.tenants {
+        tenants.check(&[&path[..], &["tenants"]].concat(), issues);
+    }
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(

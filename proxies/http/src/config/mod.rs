@@ -2,12 +2,14 @@
 
 mod balancing;
 mod check;
+mod fairness;
 mod queueing;
 mod retrying;
 #[cfg(test)]
 mod tests;
 
 pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
+pub use fairness::InFlight;
 use groove_common::config::{
     Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
     default_drain,
@@ -84,6 +86,9 @@ pub struct Limits {
     /// Idle connections kept to each server by each worker.
     #[schemars(range(max = 65536))]
     pub idle_per_endpoint: usize,
+    /// How many exchanges the proxy has under way; left out is no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
 }
 
 impl Default for Limits {
@@ -96,6 +101,7 @@ impl Default for Limits {
             body: None,
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
+            in_flight: None,
         }
     }
 }
@@ -185,6 +191,9 @@ pub struct App {
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
+    /// What tells the app's tenants apart, where the proxy's own bound (`limits.in_flight`) has them take turns.
+    #[serde(default)]
+    pub tenants: Option<HashKey>,
     /// How often a request is tried on another server when a connection cannot be opened.
     #[serde(default = "default_retries")]
     #[schemars(range(max = 10))]

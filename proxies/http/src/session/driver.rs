@@ -4,10 +4,9 @@ use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Again, Asked, Exchange};
 use super::tunnel;
-use crate::balance::{Asker, Key};
+use crate::balance::{self, Asker, Key};
 use crate::error::Error;
 use crate::metrics::Counted;
-use crate::queue::Grant;
 use crate::reply::{self, Audience, Form};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
@@ -105,6 +104,8 @@ pub(super) struct Begun<'v> {
     pub(super) audience: Audience,
     /// Where it belongs.
     key: Key,
+    /// Whose turn it takes under the proxy's own bound.
+    flow: u64,
     /// The edits of its reply, where they are not the target's.
     naming: Option<Box<Edits>>,
     /// All of it is in the head's buffer: it can be sent again.
@@ -265,10 +266,11 @@ impl Session {
             via: &table.via,
             request_id: &self.worker.request_id(),
         };
-        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| {
-            let proxies = if hop.trusted { table.trusted() } else { &[] };
-            plan.key(&head, Asker { client: self.client.as_bytes(), proxies })
-        });
+        let proxies = if hop.trusted { table.trusted() } else { &[] };
+        let asker = Asker { client: self.client.as_bytes(), proxies };
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, asker));
+        let fair = table.fair.as_ref();
+        let flow = fair.map_or(0, |_| balance::flow(&app.name, app.tenants.as_ref(), &head, asker));
         render::request(&head, &hop, &target.request, &mut out);
         drop(fields);
         self.inbox.advance(length);
@@ -294,6 +296,7 @@ impl Session {
             reply: BytesMut::new(),
             audience,
             key,
+            flow,
             naming: None,
             is_whole,
             failed: Vec::new(),
@@ -322,6 +325,7 @@ impl Session {
                 key: begun.key,
                 client: &self.conn.stream,
                 bytes: begun.outgoing.left() + self.inbox.len(),
+                flow: begun.flow,
             };
             let mut lease = lease(&self.worker, view, &dial, &mut begun.failed, held.take()).await?;
             if let Some(identity) = &lease.new_home {
@@ -341,8 +345,7 @@ impl Session {
                     begun.outgoing.rewind();
                     begun.incoming.clear();
                     self.worker.shared.metrics.retries.inc();
-                    // What it was let in for has not happened: it does not queue again.
-                    held = Some(Grant { exchange: lease.exchange, new_home: lease.new_home });
+                    held = Some(lease.into());
                     continue;
                 }
             } else if let Error::Status(status) = error {
@@ -407,6 +410,8 @@ impl Session {
         let took = begun.ended.saturating_duration_since(begun.at);
         begun.app.metrics.answered(101, took);
         self.record(begun, Some(&lease), took, None);
+        // A tunnel may live for days: it is under its endpoint's bound, not under the proxy's.
+        drop(lease.permit.take());
         let metrics = &self.worker.shared.metrics;
         let _open = Counted::new(&metrics.tunnels);
         let (up, down) = (std::mem::take(&mut self.inbox), std::mem::take(&mut begun.incoming));

@@ -2,6 +2,7 @@
 
 use crate::balance::{Ask, Key};
 use crate::error::Error;
+use crate::fair::Permit;
 use crate::queue::{Entry, Grant, Place, Queue, Refusal};
 use crate::table::{App, Target};
 use crate::upstream::{Lease, Upstream};
@@ -30,6 +31,22 @@ pub(super) struct Dial<'a> {
     pub(super) client: &'a Stream,
     /// What is held of the request.
     pub(super) bytes: usize,
+    /// Whose turn it takes under the proxy's own bound.
+    pub(super) flow: u64,
+}
+
+/// What a request was let in for, when its connection turned out to be dead: it does not queue again.
+#[derive(Debug)]
+pub(super) struct Held {
+    grant: Grant,
+    permit: Option<Permit>,
+}
+
+impl From<Lease> for Held {
+    fn from(lease: Lease) -> Self {
+        let Lease { exchange, new_home, permit, .. } = lease;
+        Self { grant: Grant { exchange, new_home }, permit }
+    }
 }
 
 /// A connection to the endpoint that is chosen; to another if it cannot be connected to. Those that `failed` before
@@ -39,11 +56,15 @@ pub(super) async fn lease(
     view: &View,
     dial: &Dial<'_>,
     failed: &mut Vec<EndpointId>,
-    mut held: Option<Grant>,
+    held: Option<Held>,
 ) -> Result<Lease, Error> {
     let upstream = &*dial.target.upstream;
     let mut tries = 0;
     let mut last = None;
+    let (mut held, mut permit) = match held {
+        Some(Held { grant, permit }) => (Some(grant), permit),
+        None => (None, None),
+    };
     let mut line = InLine { number: None, since: dial.now, waited: false };
     loop {
         let ask = Ask { key: dial.key, failed };
@@ -59,13 +80,17 @@ pub(super) async fn lease(
             }
             return Err(last.unwrap_or_else(|| Error::NoEndpoint(upstream.cluster.name().to_owned())));
         };
+        // Last, so that what waits for an app takes nothing from others.
+        if let (Some(fair), None) = (&view.table.fair, &permit) {
+            permit = Some(fair.enter(dial.flow, dial.client).await?);
+        }
         let at = if line.waited { Instant::now() } else { dial.now };
         if !dial.wants_fresh && tries == 0 {
             let endpoint = exchange.endpoint().id;
             let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, at, cx))).await;
             if let Some(stream) = idle {
                 upstream.metrics.reused.inc();
-                return Ok(Lease { stream, exchange, is_reused: true, at, new_home });
+                return Ok(Lease { stream, exchange, is_reused: true, permit, at, new_home });
             }
         }
         let address = &exchange.endpoint().address;
@@ -73,7 +98,7 @@ pub(super) async fn lease(
         match Box::pin(connect(address, upstream.tls.as_ref(), dial.app.connect)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
-                return Ok(Lease { stream, exchange, is_reused: false, at, new_home });
+                return Ok(Lease { stream, exchange, is_reused: false, permit, at, new_home });
             }
             Err(error) => {
                 upstream.metrics.connect_failures.inc();
