@@ -35,7 +35,8 @@ fn heavy_and_light(fleet: &Fleet) -> String {
 }
 
 async fn who(client: &mut Client, head: &str) -> usize {
-    let reply = client.ask(&format!("GET /a/b?room=7 HTTP/1.1\r\nHost: shop.test\r\n{head}\r\n")).await.unwrap();
+    let reply =
+        client.ask(&format!("GET /a/b?room=7 HTTP/1.1\r\nHost: shop.test\r\n{head}\r\n")).await.unwrap();
     assert_eq!(reply.status(), 200, "{reply:?}");
     reply.text().parse().unwrap()
 }

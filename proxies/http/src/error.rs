@@ -89,7 +89,11 @@ impl Error {
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full | Self::Overloaded | Self::QueueFull(_) | Self::QueueTimeout(_) => 503,
+            Self::NoEndpoint(_)
+            | Self::Full
+            | Self::Overloaded
+            | Self::QueueFull(_)
+            | Self::QueueTimeout(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }

@@ -217,8 +217,16 @@ impl FairMetrics {
             )
         };
         Self {
-            in_flight: registry.gauge("groove_http_fair_in_flight", "Exchanges under the proxy's own bound", &[]),
-            waiting: registry.gauge("groove_http_fair_waiting", "Requests that wait for a turn of the proxy", &[]),
+            in_flight: registry.gauge(
+                "groove_http_fair_in_flight",
+                "Exchanges under the proxy's own bound",
+                &[],
+            ),
+            waiting: registry.gauge(
+                "groove_http_fair_waiting",
+                "Requests that wait for a turn of the proxy",
+                &[],
+            ),
             seconds: registry.histogram(
                 "groove_http_fair_seconds",
                 "How long requests waited for a turn of the proxy",

@@ -15,7 +15,7 @@ use groove_common::config::{
     default_drain,
 };
 use ipnet::IpNet;
-pub use queueing::{Adaptive, Concurrency, Queue};
+pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
 pub use retrying::{Budget, Failure, Outlier, Retry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

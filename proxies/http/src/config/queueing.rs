@@ -2,8 +2,12 @@
 
 use crate::balance;
 use groove_common::config::{Duration, Issues, Size};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
 
 /// How many exchanges each endpoint may have under way. WebSockets count for as long as they live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,13 +22,17 @@ pub struct Concurrency {
     pub soft: Option<u32>,
     /// The hard bound follows each endpoint's latency, and is never more than `hard`.
     #[serde(default)]
-    pub adaptive: Option<Adaptive>,
+    pub adaptive: Adaptive,
 }
+
+/// Whether the bound follows latency: `true`, or how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Adaptive(pub Option<Gradient>);
 
 /// How the bound follows latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Adaptive {
+pub struct Gradient {
     /// Never below.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min: u32,
@@ -36,9 +44,57 @@ pub struct Adaptive {
     pub tolerance: f64,
 }
 
-impl Default for Adaptive {
+impl Default for Gradient {
     fn default() -> Self {
         Self { min: 1, initial: 20, tolerance: 1.5 }
+    }
+}
+
+impl<'de> Deserialize<'de> for Adaptive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SwitchOrFields;
+
+        impl<'de> Visitor<'de> for SwitchOrFields {
+            type Value = Adaptive;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, or `{min: 1, initial: 20, tolerance: 1.5}`")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, is_on: bool) -> Result<Adaptive, E> {
+                Ok(Adaptive(is_on.then(Gradient::default)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Adaptive, A::Error> {
+                Gradient::deserialize(MapAccessDeserializer::new(map))
+                    .map(|gradient| Adaptive(Some(gradient)))
+            }
+        }
+
+        deserializer.deserialize_any(SwitchOrFields)
+    }
+}
+
+impl Serialize for Adaptive {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            None => serializer.serialize_bool(false),
+            Some(gradient) => gradient.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Adaptive {
+    fn schema_name() -> Cow<'static, str> {
+        "Adaptive".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let fields = generator.subschema_for::<Gradient>();
+        json_schema!({
+            "description": "Whether the bound follows latency: `true`, or how.",
+            "anyOf": [{ "type": "boolean" }, fields],
+        })
     }
 }
 
@@ -64,7 +120,7 @@ impl Default for Queue {
 impl Concurrency {
     /// How its bound follows latency.
     pub fn adaptive(&self) -> Option<balance::Adaptive> {
-        self.adaptive.as_ref().map(|adaptive| balance::Adaptive {
+        self.adaptive.0.as_ref().map(|adaptive| balance::Adaptive {
             min: adaptive.min.min(self.hard),
             max: self.hard,
             initial: adaptive.initial.clamp(adaptive.min.min(self.hard), self.hard),
