@@ -53,8 +53,25 @@ async fn one_that_ends_lets_one_in_and_a_newcomer_goes_behind() {
     assert!(second.turn().now_or_never().is_none() && third.turn().now_or_never().is_none());
     drop(grant);
     assert!(third.turn().now_or_never().is_none(), "the second comes before it");
+    let fourth = waiting(enter(&queue));
+    drop(fourth);
+    assert_eq!(queue.state.lock().line.len(), 1, "it left at once");
     drop(second);
     assert!(third.turn().now_or_never().is_some(), "a grant on its way to who is gone goes on");
+}
+
+#[tokio::test]
+async fn room_that_is_there_before_it_is_told_is_not_a_newcomers() {
+    let queue = queue("127.0.0.1:1", "concurrency: {hard: 1}");
+    let held = granted(enter(&queue));
+    let mut first = waiting(enter(&queue));
+    // Between an exchange's end and the word of it somebody comes.
+    held.exchange.endpoint().watch(None);
+    drop(held);
+    assert!(first.turn().now_or_never().is_none());
+    let mut newcomer = waiting(enter(&queue));
+    let _its = first.turn().now_or_never().expect("its turn").expect("a grant");
+    assert!(newcomer.turn().now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -97,7 +114,8 @@ async fn a_strict_session_waits_for_its_endpoint_and_moves_when_that_is_gone() {
         .find(|it| it.address != home)
         .cloned();
     queue.cluster.set_endpoints(left.into_iter().collect());
-    let grant = place.turn().await.expect("a grant");
+    let turn = tokio::time::timeout(Duration::from_secs(10), place.turn()).await;
+    let grant = turn.expect("in time").expect("a grant");
     assert_ne!(grant.exchange.endpoint().address, home);
 }
 
