@@ -1,11 +1,12 @@
 //! Exact bounds, and the one queue before them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Kind, Proxy, eventually};
+use harness::{App, Kind, Proxy, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
@@ -201,6 +202,7 @@ async fn over_the_count_the_bytes_and_the_age_it_is_503() {
     let mut big_client = Client::connect(proxy.address()).await.unwrap();
     let reply = big_client.ask(&big).await.unwrap();
     assert_eq!(reply.status(), 503, "{reply:?}");
+    assert_eq!(refused("bytes"), 1.0);
     assert_eq!(*fleet.servers[0].targets.lock().unwrap(), ["/busy"]);
 }
 
@@ -248,6 +250,67 @@ async fn a_server_that_appears_or_bounds_that_come_serve_those_who_wait() {
     until_waiting(&proxy, 0);
     gate.add_permits(3);
     for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.reply().await.unwrap().text(), format!("/{number}"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_found_or_gets_well_serves_those_who_wait() {
+    let (fleet, gate) = gated(1);
+    let mut down = App::saying("well again").unwrap();
+    let list = |servers: &[SocketAddr]| {
+        let lines: Vec<_> = servers.iter().map(|server| format!("- {server}\n")).collect();
+        lines.concat()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("endpoints.yaml");
+    std::fs::write(&file, list(&[fleet.servers[0].address])).unwrap();
+    let template = BOUNDED
+        .replace("[$APPS]", "{file: $DIR/endpoints.yaml}")
+        .replace("probe: null", "probe: {interval: 50ms, timeout: 50ms, failures: 1}");
+    let proxy = Proxy::of(Kind::Http).config(&template).set("HARD", 1).set("QUEUE", "max: 10");
+    let proxy = proxy.folder(folder).start().unwrap();
+    let mut first = Client::connect(proxy.address()).await.unwrap();
+    first.send(&get("/first")).await.unwrap();
+    at_server(&fleet, 1);
+    let mut second = Client::connect(proxy.address()).await.unwrap();
+    second.send(&get("/second")).await.unwrap();
+    until_waiting(&proxy, 1);
+    // It is found, by the way of the file and no reload: and at once it is down.
+    down.crash();
+    let both = list(&[fleet.servers[0].address, down.address()]);
+    std::fs::write(proxy.folder().join("new.yaml"), both).unwrap();
+    std::fs::rename(proxy.folder().join("new.yaml"), proxy.folder().join("endpoints.yaml")).unwrap();
+    let is_down = || proxy.status().unwrap().to_string().contains("\"state\":\"down\"").then_some(());
+    eventually("it is down", is_down).unwrap();
+    let mut third = Client::connect(proxy.address()).await.unwrap();
+    third.send(&get("/third")).await.unwrap();
+    let waiting = metric(&proxy, "groove_http_queue_waiting", &[]);
+    down.resume().unwrap();
+    assert!(waiting >= 1.0, "somebody waits: {waiting}");
+    assert_eq!(third.reply().await.unwrap().text(), "well again");
+    gate.add_permits(2);
+    assert_eq!(first.reply().await.unwrap().text(), "/first");
+    drop(second);
+}
+
+#[tokio::test]
+async fn the_time_in_the_queue_is_not_the_servers() {
+    let (fleet, gate) = gated(1);
+    let template = BOUNDED.replace("workers: 2", "workers: 1\ntimeouts: {first_byte: 1s}");
+    let proxy = Proxy::of(Kind::Http).config(&template).set("APPS", fleet.addresses()).set("HARD", 1);
+    let proxy = proxy.set("QUEUE", "max: 10").start().unwrap();
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.send(&get(&format!("/{number}"))).await.unwrap();
+        clients.push(client);
+        until_waiting(&proxy, number);
+    }
+    // Each takes most of what a server may take; the last waits for longer than that.
+    for (number, client) in clients.iter_mut().enumerate() {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        gate.add_permits(1);
         assert_eq!(client.reply().await.unwrap().text(), format!("/{number}"));
     }
 }

@@ -27,10 +27,9 @@ impl Session {
                 Ok(lease) => return Ok(lease),
                 Err(error) => error,
             };
-            // What of a body has gone with an attempt, or of a reply to the client, cannot be taken back.
+            // What the client has of a reply cannot be taken back.
             let is_unanswered = begun.exchange.is_unanswered();
-            let is_unsent = begun.is_whole || begun.outgoing.is_untouched();
-            if !is_unanswered || !is_unsent || !retry.takes_error(&error, may_replay, cluster.now()) {
+            if !is_unanswered || !retry.takes_error(&error, may_replay, cluster.now()) {
                 return Err(error);
             }
             debug!(app = begun.app.name, %error, attempt, "a request is sent again");

@@ -57,11 +57,6 @@ impl Outgoing {
         self.sent == self.head.len() && self.body.is_empty() && !self.unflushed
     }
 
-    /// Whether nothing of it was ever sent.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.sent == 0
-    }
-
     /// Makes ready to send it again.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
