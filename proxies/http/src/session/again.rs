@@ -1,12 +1,17 @@
-//! A request that failed is sent again.
+//! A request's way to a server, and once more where that failed.
 
 use super::driver::{Begun, Session};
+use super::lease::{Dial, lease};
 use super::state::Again;
 use crate::error::Error;
-use crate::retry::Retry;
+use crate::retry::Retry as Rules;
+use crate::table::Target;
 use crate::upstream::Lease;
+use crate::wire::Edits;
 use crate::worker::View;
-use tokio::time::sleep;
+use groove_common::discovery::Outcome;
+use groove_common::error::{Classified, Retry, Side};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 impl Session {
@@ -15,7 +20,7 @@ impl Session {
         &mut self,
         view: &View,
         begun: &mut Begun<'v>,
-        retry: &'v Retry,
+        retry: &'v Rules,
     ) -> Result<Lease, Error> {
         let cluster = &begun.target.upstream.cluster;
         // What a server may have acted on: a second time does no harm, or is wanted all the same.
@@ -48,4 +53,55 @@ impl Session {
         begun.again = None;
         self.attempt(view, begun).await
     }
+
+    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
+    pub(super) async fn attempt(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
+        let mut held = None;
+        let upstream = &*begun.target.upstream;
+        loop {
+            let dial = Dial {
+                target: begun.target,
+                app: begun.app,
+                now: begun.at,
+                wants_fresh: held.is_some(),
+                key: begun.key,
+                client: &self.conn.stream,
+                bytes: begun.outgoing.left() + self.inbox.len(),
+                flow: begun.flow,
+            };
+            let mut lease = lease(&self.worker, view, &dial, &mut begun.failed, held.take()).await?;
+            if let Some(identity) = &lease.new_home {
+                begun.naming = naming(begun.target, identity, self.conn.tls.is_some());
+            }
+            let Err(error) = self.exchange(view, begun, &mut lease).await else {
+                begun.ended = Instant::now();
+                let latency = begun.ended.saturating_duration_since(lease.at);
+                let status = begun.exchange.status().unwrap_or_default();
+                upstream.answered(lease.exchange.endpoint(), status, latency);
+                return Ok(lease);
+            };
+            if lease.is_reused && error.retry() == Retry::IfIdempotent {
+                // The server closed an idle connection: that says nothing of its health.
+                if begun.exchange.may_replay() {
+                    begun.exchange.restart();
+                    begun.outgoing.rewind();
+                    begun.incoming.clear();
+                    self.worker.shared.metrics.retries.inc();
+                    held = Some(lease.into());
+                    continue;
+                }
+            } else if let Error::Status(status) = error {
+                upstream.answered(lease.exchange.endpoint(), status, lease.at.elapsed());
+            } else if error.side() == Side::Upstream {
+                upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
+            }
+            begun.failed.push(lease.exchange.endpoint().id);
+            return Err(error);
+        }
+    }
+}
+
+/// The edits of a reply that tells its client where its session lives.
+fn naming(target: &Target, identity: &str, is_secure: bool) -> Option<Box<Edits>> {
+    target.upstream.plan.as_ref()?.naming(identity, &target.reply, is_secure).map(Box::new)
 }

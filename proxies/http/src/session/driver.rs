@@ -1,6 +1,5 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
-use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Again, Asked, Exchange};
 use super::tunnel;
@@ -14,8 +13,7 @@ use crate::wire::scan::HeadScan;
 use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
-use groove_common::discovery::Outcome;
-use groove_common::error::{Classified, Retry, Side};
+use groove_common::error::Classified;
 use groove_common::ids::EndpointId;
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
@@ -94,7 +92,7 @@ pub(super) struct Session {
 pub(super) struct Begun<'v> {
     pub(super) at: Instant,
     /// When its reply was with the client.
-    ended: Instant,
+    pub(super) ended: Instant,
     pub(super) app: &'v App,
     pub(super) target: &'v Target,
     pub(super) exchange: Exchange,
@@ -103,15 +101,15 @@ pub(super) struct Begun<'v> {
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
     /// Where it belongs.
-    key: Key,
+    pub(super) key: Key,
     /// Whose turn it takes under the proxy's own bound.
-    flow: u64,
+    pub(super) flow: u64,
     /// The edits of its reply, where they are not the target's.
-    naming: Option<Box<Edits>>,
+    pub(super) naming: Option<Box<Edits>>,
     /// All of it is in the head's buffer: it can be sent again.
     pub(super) is_whole: bool,
     /// Endpoints that failed it.
-    failed: Vec<EndpointId>,
+    pub(super) failed: Vec<EndpointId>,
     /// After which statuses it is sent again.
     pub(super) again: Option<Again<'v>>,
 }
@@ -312,53 +310,12 @@ impl Session {
         }
     }
 
-    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
-    pub(super) async fn attempt(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
-        let mut held = None;
-        let upstream = &*begun.target.upstream;
-        loop {
-            let dial = Dial {
-                target: begun.target,
-                app: begun.app,
-                now: begun.at,
-                wants_fresh: held.is_some(),
-                key: begun.key,
-                client: &self.conn.stream,
-                bytes: begun.outgoing.left() + self.inbox.len(),
-                flow: begun.flow,
-            };
-            let mut lease = lease(&self.worker, view, &dial, &mut begun.failed, held.take()).await?;
-            if let Some(identity) = &lease.new_home {
-                begun.naming = naming(begun.target, identity, self.conn.tls.is_some());
-            }
-            let Err(error) = self.exchange(view, begun, &mut lease).await else {
-                begun.ended = Instant::now();
-                let latency = begun.ended.saturating_duration_since(lease.at);
-                let status = begun.exchange.status().unwrap_or_default();
-                upstream.answered(lease.exchange.endpoint(), status, latency);
-                return Ok(lease);
-            };
-            if lease.is_reused && error.retry() == Retry::IfIdempotent {
-                // The server closed an idle connection: that says nothing of its health.
-                if begun.exchange.may_replay() {
-                    begun.exchange.restart();
-                    begun.outgoing.rewind();
-                    begun.incoming.clear();
-                    self.worker.shared.metrics.retries.inc();
-                    held = Some(lease.into());
-                    continue;
-                }
-            } else if let Error::Status(status) = error {
-                upstream.answered(lease.exchange.endpoint(), status, lease.at.elapsed());
-            } else if error.side() == Side::Upstream {
-                upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
-            }
-            begun.failed.push(lease.exchange.endpoint().id);
-            return Err(error);
-        }
-    }
-
-    async fn exchange(&mut self, view: &View, begun: &mut Begun<'_>, lease: &mut Lease) -> Result<(), Error> {
+    pub(super) async fn exchange(
+        &mut self,
+        view: &View,
+        begun: &mut Begun<'_>,
+        lease: &mut Lease,
+    ) -> Result<(), Error> {
         let mut relay = Relay {
             exchange: &mut begun.exchange,
             client: &mut self.conn.stream,
@@ -457,11 +414,6 @@ fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t T
         return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
     };
     Ok((app, app.target(head.method, head.path())))
-}
-
-/// The edits of a reply that tells its client where its session lives.
-fn naming(target: &Target, identity: &str, is_secure: bool) -> Option<Box<Edits>> {
-    target.upstream.plan.as_ref()?.naming(identity, &target.reply, is_secure).map(Box::new)
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.
