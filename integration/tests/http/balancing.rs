@@ -62,6 +62,20 @@ async fn each_policy_is_what_it_says() {
 }
 
 #[tokio::test]
+async fn turns_go_on_over_reloads() {
+    let fleet = fleet(3);
+    let mut proxy = proxy(fleet.addresses(), "balance: round_robin");
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for round in 0..12 {
+        who(&mut client, "").await;
+        // Something else changes.
+        proxy.set("TRUSTED", format!("10.0.0.{round}/32"));
+        super::queueing::reload(&mut proxy, BALANCED);
+    }
+    assert_eq!(fleet.served(), [4, 4, 4]);
+}
+
+#[tokio::test]
 async fn a_value_keeps_its_server_and_when_one_is_added_few_move() {
     let mut fleet = fleet(5);
     for (hash, line) in [

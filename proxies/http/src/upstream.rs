@@ -108,7 +108,11 @@ impl<'a> Upstreams<'a> {
                 Cluster::start(name, &servers.endpoints, &servers.health, prober, self.runtime)?
             }
         };
-        let plan = Plan::of(servers)?.map(Arc::new);
+        // What did not change is the same plan: whose turn it is, and which bounds were found, is not forgotten.
+        let plan = match before.filter(|before| Plan::is_same(&before.servers, servers)) {
+            Some(before) => before.plan.clone(),
+            None => Plan::of(servers)?.map(Arc::new),
+        };
         let former = before.and_then(|before| before.queue.clone().or_else(|| before.unused.clone()));
         let is_adaptive = plan.as_ref().is_some_and(|plan| plan.adaptive.is_some());
         let (queue, unused) = match &plan {

@@ -9,6 +9,7 @@ use crate::upstream::{Idle, Lease, Upstream};
 use crate::wire::Fields;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use groove_common::balance::Dice;
 use groove_common::discovery::{Policy, Reader, fresh_dice};
 use groove_common::ids::EndpointId;
@@ -69,17 +70,20 @@ pub struct View {
     pub table: Arc<Table>,
     generation: u64,
     readers: RefCell<Vec<Reader>>,
-    /// For upstreams whose choice needs one, by their index.
-    choosers: RefCell<HashMap<usize, Chooser>>,
-    least_loaded: Plan,
+    /// For clusters whose choice needs one, by their names.
+    choosers: RefCell<HashMap<String, Chooser, RandomState>>,
+    least_loaded: Arc<Plan>,
 }
 
 impl View {
-    fn new(table: Arc<Table>, generation: u64) -> Self {
+    /// Whose turn it is goes on from the view `before`.
+    fn new(table: Arc<Table>, generation: u64, before: Option<&Self>) -> Self {
         let mut upstreams: Vec<_> = table.upstreams.values().collect();
         upstreams.sort_unstable_by_key(|upstream| upstream.index);
         let readers = upstreams.into_iter().map(|upstream| upstream.cluster.reader()).collect();
-        let (choosers, least_loaded) = (RefCell::default(), Plan::default());
+        let mut choosers = before.map(|before| before.choosers.take()).unwrap_or_default();
+        choosers.retain(|name, _| table.upstreams.contains_key(name));
+        let (choosers, least_loaded) = (RefCell::new(choosers), Arc::default());
         Self { table, generation, readers: RefCell::new(readers), choosers, least_loaded }
     }
 
@@ -96,8 +100,12 @@ impl View {
             return member.map(|member| Grant { exchange: member.endpoint.begin(), new_home: None });
         }
         let mut choosers = self.choosers.borrow_mut();
-        let chooser = choosers.entry(upstream.index).or_default();
-        let plan = upstream.plan.as_deref().unwrap_or(&self.least_loaded);
+        let name = upstream.cluster.name();
+        if !choosers.contains_key(name) {
+            choosers.insert(name.to_owned(), Chooser::default());
+        }
+        let chooser = choosers.get_mut(name)?;
+        let plan = upstream.plan.as_ref().unwrap_or(&self.least_loaded);
         chooser.choose(plan, snapshot, *ask, upstream.cluster.now(), dice).map(|choice| Grant::of(&choice))
     }
 }
@@ -118,7 +126,7 @@ impl Worker {
     /// A worker that has seen the table of this moment.
     pub fn new(shared: Arc<Shared>) -> Rc<Self> {
         let generation = shared.generation.load(Ordering::Acquire);
-        let view = Rc::new(View::new(shared.table(), generation));
+        let view = Rc::new(View::new(shared.table(), generation, None));
         Rc::new(Self {
             shared,
             view: RefCell::new(view),
@@ -135,7 +143,7 @@ impl Worker {
         let latest = self.shared.generation.load(Ordering::Acquire);
         let mut view = self.view.borrow_mut();
         if view.generation != latest {
-            *view = Rc::new(View::new(self.shared.table(), latest));
+            *view = Rc::new(View::new(self.shared.table(), latest, Some(&view)));
         }
         Rc::clone(&view)
     }

@@ -8,6 +8,7 @@ use groove_common::balance::{Candidate, Dice, WeightedRoundRobin, least_loaded, 
 use groove_common::discovery::{Endpoint, Health, Member, Snapshot};
 use groove_common::ids::EndpointId;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -77,7 +78,8 @@ struct Identity {
 /// Chooses for one cluster.
 #[derive(Debug, Default)]
 pub struct Chooser {
-    /// The set that the rest is of.
+    /// The plan and the set that the rest is of.
+    plan: Option<Arc<Plan>>,
     set: Option<u64>,
     identities: Vec<Identity>,
     turns: WeightedRoundRobin,
@@ -88,12 +90,6 @@ pub struct Chooser {
 }
 
 impl Chooser {
-    /// Forgets what it knows of the set: the plan is another.
-    pub fn reset(&mut self) {
-        self.set = None;
-        self.limits.clear();
-    }
-
     /// How many exchanges an endpoint may have now.
     pub fn hard(&self, plan: &Plan, endpoint: EndpointId) -> u32 {
         match (&plan.adaptive, self.limits.get(&endpoint)) {
@@ -118,7 +114,7 @@ impl Chooser {
     /// plan, is down stays the home.
     pub fn choose<'s>(
         &mut self,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         snapshot: &'s Snapshot,
         ask: Ask<'_>,
         now: Duration,
@@ -160,7 +156,7 @@ impl Chooser {
 
     /// Where a key's requests belong: the member that its cookie names, or the one with the highest draw for its hash.
     /// Health does not count: state does not move because its server is slow to answer.
-    pub fn home(&mut self, plan: &Plan, snapshot: &Snapshot, key: Key) -> Home {
+    pub fn home(&mut self, plan: &Arc<Plan>, snapshot: &Snapshot, key: Key) -> Home {
         self.know(plan, snapshot);
         match key {
             Key::None => Home::Any,
@@ -231,7 +227,12 @@ impl Chooser {
         }
     }
 
-    fn know(&mut self, plan: &Plan, snapshot: &Snapshot) {
+    fn know(&mut self, plan: &Arc<Plan>, snapshot: &Snapshot) {
+        if !self.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan)) {
+            self.plan = Some(Arc::clone(plan));
+            self.set = None;
+            self.limits.clear();
+        }
         if self.set == Some(snapshot.set) && self.identities.len() == snapshot.members.len() {
             return;
         }

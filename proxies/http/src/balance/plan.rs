@@ -116,6 +116,14 @@ impl Plan {
         }))
     }
 
+    /// Whether two clusters have the same plan.
+    pub fn is_same(one: &config::Cluster, other: &config::Cluster) -> bool {
+        one.balance == other.balance
+            && one.affinity == other.affinity
+            && one.concurrency == other.concurrency
+            && one.queue == other.queue
+    }
+
     /// Where a request belongs.
     pub fn key(&self, head: &RequestHead<'_>, asker: Asker<'_>) -> Key {
         self.source.as_ref().map_or(Key::None, |source| source.key(head, asker))

@@ -23,8 +23,8 @@ fn servers(more: &str) -> config::Cluster {
     config.apps["a"].servers()
 }
 
-fn plan(more: &str) -> Plan {
-    Plan::of(&servers(more)).expect("a plan").expect("there is something to say")
+fn plan(more: &str) -> Arc<Plan> {
+    Arc::new(Plan::of(&servers(more)).expect("a plan").expect("there is something to say"))
 }
 
 /// A cluster of the endpoints that are written so in YAML.
@@ -46,7 +46,7 @@ fn numbered(count: usize) -> String {
 /// Chooses, and says which port; the exchange goes on.
 fn take(
     chooser: &mut Chooser,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     snapshot: &Snapshot,
     key: Key,
     dice: &mut Dice,

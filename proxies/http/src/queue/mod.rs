@@ -126,7 +126,6 @@ impl Queue {
             return;
         }
         state.plan = plan;
-        state.chooser.reset();
         state.generation = None;
         self.serve(state);
     }
@@ -319,7 +318,7 @@ impl State {
 }
 
 /// Where a request waits: for its endpoint if the plan says so, for any otherwise.
-fn desk(chooser: &mut Chooser, plan: &Plan, snapshot: &Snapshot, key: Key) -> Desk {
+fn desk(chooser: &mut Chooser, plan: &Arc<Plan>, snapshot: &Snapshot, key: Key) -> Desk {
     if !plan.is_strict {
         return Desk::Any;
     }
