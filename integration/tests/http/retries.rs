@@ -130,3 +130,32 @@ async fn a_server_that_answers_5xx_in_a_row_is_ejected_where_that_counts() {
     }
     assert_eq!((failed, fleet.served()[0]), (3, 3), "three, and it was out");
 }
+
+#[tokio::test]
+async fn each_attempt_has_the_time_of_one() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let fleet = Fleet::start(1, |_, asked| async move {
+        // The first two each take most of what a server may take, and the third answers.
+        if asked.target() == "/warm" {
+            return ok("warm");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        if ASKED.fetch_add(1, Ordering::SeqCst) < 2 { failing(503) } else { ok("good") }
+    })
+    .unwrap();
+    let template = RETRYING.replace("workers: 2", "workers: 1\ntimeouts: {first_byte: 1s}");
+    let proxy = Proxy::of(Kind::Http).config(&template).set("APPS", fleet.addresses()).set("FAILURES", 0);
+    let retry = "attempts: 2, budget: {min_per_second: 1000}, backoff: {base: 1ms}";
+    let proxy = proxy.set("RETRY", retry).start().unwrap();
+    // So many connections are idle afterwards that each attempt finds one.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.send(&get("/warm")).await.unwrap();
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.reply().await.unwrap().text(), "warm");
+    }
+    assert_eq!(clients[0].get("/").await.unwrap().text(), "good");
+}

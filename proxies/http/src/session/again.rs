@@ -26,9 +26,10 @@ impl Session {
         // What a server may have acted on: a second time does no harm, or is wanted all the same.
         let may_replay = begun.is_whole && (begun.exchange.is_idempotent() || retry.non_idempotent);
         retry.begin();
+        let mut now = begun.at;
         for attempt in 0..retry.attempts {
             begun.again = may_replay.then(|| Again { retry, now: cluster.now() });
-            let error = match self.attempt(view, begun).await {
+            let error = match self.attempt(view, begun, now).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => error,
             };
@@ -46,23 +47,29 @@ impl Session {
             tokio::select! {
                 biased;
                 () = self.conn.stream.closed() => return Err(Error::ClientGone),
-                () = sleep(wait) => {}
+                () = sleep(wait) => now = Instant::now(),
             }
         }
         // The last one's answer is the client's, whatever it is.
         begun.again = None;
-        self.attempt(view, begun).await
+        self.attempt(view, begun, now).await
     }
 
     /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
-    pub(super) async fn attempt(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
+    pub(super) async fn attempt(
+        &mut self,
+        view: &View,
+        begun: &mut Begun<'_>,
+        now: Instant,
+    ) -> Result<Lease, Error> {
         let mut held = None;
         let upstream = &*begun.target.upstream;
         loop {
             let dial = Dial {
                 target: begun.target,
                 app: begun.app,
-                now: begun.at,
+                now,
+                since: begun.at,
                 wants_fresh: held.is_some(),
                 key: begun.key,
                 client: &self.conn.stream,

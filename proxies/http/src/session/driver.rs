@@ -305,7 +305,7 @@ impl Session {
     /// Leases and exchanges, as often as the app's rules want it.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         match &begun.target.upstream.retry {
-            None => self.attempt(view, begun).await,
+            None => self.attempt(view, begun, begun.at).await,
             Some(retry) => Box::pin(self.attempts(view, begun, retry)).await,
         }
     }

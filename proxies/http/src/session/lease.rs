@@ -23,6 +23,8 @@ pub(super) struct Dial<'a> {
     pub(super) app: &'a App,
     pub(super) target: &'a Target,
     pub(super) now: Instant,
+    /// When the request came.
+    pub(super) since: Instant,
     /// No idle one: the last turned out to be dead.
     pub(super) wants_fresh: bool,
     /// Where the request belongs.
@@ -65,7 +67,7 @@ pub(super) async fn lease(
         Some(Held { grant, permit }) => (Some(grant), permit),
         None => (None, None),
     };
-    let mut line = InLine { number: None, since: dial.now, waited: false };
+    let mut line = InLine { number: None, since: dial.since, waited: false };
     loop {
         let ask = Ask { key: dial.key, failed };
         let picked = match &upstream.queue {
@@ -84,7 +86,8 @@ pub(super) async fn lease(
         if let (Some(fair), None) = (&view.table.fair, &permit) {
             permit = Some(fair.enter(dial.flow, dial.client).await?);
         }
-        let at = if line.waited { Instant::now() } else { dial.now };
+        let may_have_waited = line.waited || permit.is_some();
+        let at = if may_have_waited { Instant::now() } else { dial.now };
         if !dial.wants_fresh && tries == 0 {
             let endpoint = exchange.endpoint().id;
             let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, at, cx))).await;
