@@ -1,14 +1,15 @@
 //! The async shell around [`Line`]: a lock, a wake-up, and permits that give
 //! themselves back.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::{Notify, oneshot};
+use slab::Slab;
+use tokio::sync::Notify;
 
 use super::line::{Entry, Line, Priority, Ticket};
 
@@ -17,21 +18,43 @@ use super::line::{Entry, Line, Priority, Ticket};
 /// A permit that is released while somebody waits is handed to the first in line
 /// directly, so a newcomer cannot snatch it. A waiter whose future is dropped
 /// leaves the line at once, and a permit that was already on its way to it goes on
-/// to the next. Uncontended, a permit costs two short locks and no allocation.
+/// to the next. A permit costs two short locks, four with a wait, and no allocation.
 #[derive(Debug)]
 pub struct Gate<T = ()>(Arc<Shared<T>>);
 
 #[derive(Debug)]
 struct Shared<T> {
-    line: Mutex<Line<oneshot::Sender<Admission<T>>>>,
+    state: Mutex<State<T>>,
     /// Woken when the last permit of a shut gate comes back.
     empty: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    /// Who waits, by its key among the places.
+    line: Line<usize>,
+    /// One for each who waits, or has not yet looked what it waited for.
+    places: Slab<Place<T>>,
+}
+
+/// What somebody in line will find when it looks.
+#[derive(Debug)]
+enum Place<T> {
+    /// Nothing yet.
+    Waiting(Waker),
+    /// A permit is out in its name, and what was left with it.
+    Served(Option<T>),
+    /// It went home with all others.
+    Closed,
 }
 
 /// The right to run one exchange. Dropping it lets the next one in.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped at once admits nobody"]
-pub struct Permit<T = ()>(Arc<Shared<T>>);
+pub struct Permit<T = ()>(
+    /// None once it was passed on.
+    Option<Arc<Shared<T>>>,
+);
 
 /// A permit, and what the one who had it before left with it.
 #[derive(Debug)]
@@ -82,13 +105,14 @@ impl<T> Clone for Gate<T> {
 impl<T> Gate<T> {
     /// A gate of `limit` permits before which at most `waiting_max` callers wait.
     pub fn new(limit: usize, waiting_max: usize) -> Self {
-        Self(Arc::new(Shared { line: Mutex::new(Line::new(limit, waiting_max)), empty: Notify::new() }))
+        let state = State { line: Line::new(limit, waiting_max), places: Slab::new() };
+        Self(Arc::new(Shared { state: Mutex::new(state), empty: Notify::new() }))
     }
 
     /// A permit if one is free and nobody waits for it.
     pub fn try_acquire(&self) -> Option<Permit<T>> {
-        let free = self.0.line.lock().try_enter();
-        free.then(|| Permit(Arc::clone(&self.0)))
+        let free = self.0.state.lock().line.try_enter();
+        free.then(|| self.permit())
     }
 
     /// A permit now, or in turn, or [`Refused::TimedOut`] once `deadline` resolves.
@@ -100,36 +124,42 @@ impl<T> Gate<T> {
     where
         D: Future,
     {
-        let mut arrival = None;
-        let entry = self.0.line.lock().enter(priority, || {
-            let (waker, turn) = oneshot::channel();
-            arrival = Some(turn);
-            waker
-        });
-        let ticket = match entry {
-            Entry::Admitted => return Ok(Admission::bare(&self.0)),
-            Entry::Full => return Err(Refused::QueueFull),
-            Entry::Closed => return Err(Refused::Closed),
-            Entry::Queued(ticket) => ticket,
-        };
-        let Some(turn) = arrival else { return Err(Refused::Closed) };
-        Place { gate: self, ticket, turn, is_in_line: true }.wait(deadline).await
+        let mut caller = Caller { gate: self, priority, place: None };
+        let mut deadline = pin!(deadline);
+        poll_fn(|cx| match caller.poll(cx) {
+            Poll::Pending => {
+                ready!(deadline.as_mut().poll(cx));
+                match caller.poll(cx) {
+                    Poll::Pending => Poll::Ready(Err(Refused::TimedOut)),
+                    admitted => admitted,
+                }
+            }
+            admitted => admitted,
+        })
+        .await
     }
 
     /// Changes the number of permits and of places in line.
     ///
     /// Growing lets those in who now fit; shrinking throws nobody out.
     pub fn resize(&self, limit: usize, waiting_max: usize) {
-        let admitted = self.0.line.lock().resize(limit, waiting_max);
-        for waiter in admitted {
-            hand_over(Admission::bare(&self.0), waiter);
-        }
+        let wakers: Vec<_> = {
+            let state = &mut *self.0.state.lock();
+            let admitted = state.line.resize(limit, waiting_max);
+            admitted.into_iter().filter_map(|key| state.settle(key, Place::Served(None))).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
         self.0.empty.notify_waiters();
     }
 
     /// Refuses everybody from now on, those in line included; permits that are out stay valid.
     pub fn close(&self) {
-        drop(self.0.line.lock().close());
+        let wakers: Vec<_> = {
+            let state = &mut *self.0.state.lock();
+            let sent_home = state.line.close();
+            sent_home.into_iter().filter_map(|key| state.settle(key, Place::Closed)).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
         self.0.empty.notify_waiters();
     }
 
@@ -138,7 +168,7 @@ impl<T> Gate<T> {
         loop {
             let mut change = pin!(self.0.empty.notified());
             change.as_mut().enable();
-            if self.0.line.lock().is_quiet() {
+            if self.0.state.lock().line.is_quiet() {
                 return;
             }
             change.await;
@@ -147,7 +177,7 @@ impl<T> Gate<T> {
 
     /// Limits and counts at this instant.
     pub fn status(&self) -> GateStatus {
-        let line = self.0.line.lock();
+        let line = &self.0.state.lock().line;
         GateStatus {
             limit: line.limit(),
             in_use: line.in_use(),
@@ -156,84 +186,106 @@ impl<T> Gate<T> {
             closed: line.is_closed(),
         }
     }
+
+    /// One that is counted as out already.
+    fn permit(&self) -> Permit<T> {
+        Permit(Some(Arc::clone(&self.0)))
+    }
 }
 
-impl<T> Admission<T> {
-    fn bare(gate: &Arc<Shared<T>>) -> Self {
-        Self { legacy: None, permit: Permit(Arc::clone(gate)) }
+impl<T> State<T> {
+    /// Leaves at a place what its holder waits for. `Some` is to be woken, outside of the lock.
+    fn settle(&mut self, key: usize, outcome: Place<T>) -> Option<Waker> {
+        let place = self.places.get_mut(key)?;
+        match std::mem::replace(place, outcome) {
+            Place::Waiting(waker) => Some(waker),
+            Place::Served(_) | Place::Closed => None,
+        }
     }
 }
 
 impl<T> Permit<T> {
     /// Whoever is next in line gets the permit, and `legacy` with it. Both come back when nobody waits, or when
     /// there are more permits out than there should be.
-    pub fn pass_on(self, legacy: T) -> Result<(), Admission<T>> {
-        let heir = self.0.line.lock().pass_on();
-        let admission = Admission { legacy: Some(legacy), permit: self };
-        match heir {
-            Some(waiter) => hand_over(admission, waiter),
-            None => return Err(admission),
-        }
+    pub fn pass_on(mut self, legacy: T) -> Result<(), Admission<T>> {
+        let Some(shared) = self.0.take() else { return Ok(()) };
+        let mut state = shared.state.lock();
+        let Some(key) = state.line.pass_on() else {
+            drop(state);
+            return Err(Admission { legacy: Some(legacy), permit: Permit(Some(shared)) });
+        };
+        let heir = state.settle(key, Place::Served(Some(legacy)));
+        drop(state);
+        heir.into_iter().for_each(Waker::wake);
         Ok(())
     }
 }
 
 impl<T> Drop for Permit<T> {
     fn drop(&mut self) {
-        let mut line = self.0.line.lock();
-        let heir = line.release();
-        let last = line.is_quiet();
-        drop(line);
-        if let Some(waiter) = heir {
-            hand_over(Admission::bare(&self.0), waiter);
-        }
+        let Some(shared) = &self.0 else { return };
+        let mut state = shared.state.lock();
+        let heir = state.line.release().and_then(|key| state.settle(key, Place::Served(None)));
+        let last = state.line.is_quiet();
+        drop(state);
+        heir.into_iter().for_each(Waker::wake);
         if last {
-            self.0.empty.notify_waiters();
+            shared.empty.notify_waiters();
         }
     }
 }
 
-/// A waiter that is gone gives the permit back by dropping it, which serves the next one.
-fn hand_over<T>(admission: Admission<T>, waiter: oneshot::Sender<Admission<T>>) {
-    drop(waiter.send(admission));
-}
-
-/// A place in line, given up when dropped.
-struct Place<'a, T> {
+/// Somebody who comes to the gate. Its place in line, if it has one, is given up when this is dropped.
+struct Caller<'a, T> {
     gate: &'a Gate<T>,
-    ticket: Ticket,
-    turn: oneshot::Receiver<Admission<T>>,
-    /// As far as is known here.
-    is_in_line: bool,
+    priority: Priority,
+    place: Option<(Ticket, usize)>,
 }
 
-impl<T> Place<'_, T> {
-    async fn wait<D: Future>(mut self, deadline: D) -> Result<Admission<T>, Refused> {
-        let timed_out = {
-            let turn = pin!(&mut self.turn);
-            match select(turn, pin!(deadline)).await {
-                Either::Left((admission, _)) => {
-                    self.is_in_line = false;
-                    return admission.map_err(|_| Refused::Closed);
+impl<T> Caller<'_, T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admission<T>, Refused>> {
+        let mut state = self.gate.0.state.lock();
+        let State { line, places } = &mut *state;
+        let Some((_, key)) = self.place else {
+            let mut key = 0;
+            let entry = line.enter(self.priority, || {
+                key = places.insert(Place::Waiting(cx.waker().clone()));
+                key
+            });
+            return match entry {
+                Entry::Admitted => Poll::Ready(Ok(Admission { legacy: None, permit: self.gate.permit() })),
+                Entry::Full => Poll::Ready(Err(Refused::QueueFull)),
+                Entry::Closed => Poll::Ready(Err(Refused::Closed)),
+                Entry::Queued(ticket) => {
+                    self.place = Some((ticket, key));
+                    Poll::Pending
                 }
-                Either::Right(_) => self.gate.0.line.lock().cancel(self.ticket).is_some(),
-            }
+            };
         };
-        self.is_in_line = false;
-        if timed_out {
-            return Err(Refused::TimedOut);
+        if let Some(Place::Waiting(waker)) = places.get_mut(key) {
+            waker.clone_from(cx.waker());
+            return Poll::Pending;
         }
-        // Somebody took us out of the line just now: a permit (or the news that the
-        // gate closed) is already on its way.
-        (&mut self.turn).await.map_err(|_| Refused::Closed)
+        self.place = None;
+        Poll::Ready(match places.try_remove(key) {
+            Some(Place::Served(legacy)) => Ok(Admission { legacy, permit: self.gate.permit() }),
+            Some(Place::Waiting(_) | Place::Closed) | None => Err(Refused::Closed),
+        })
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for Caller<'_, T> {
     fn drop(&mut self) {
-        // A permit that was sent meanwhile sits in `turn` and is released with it.
-        if self.is_in_line {
-            drop(self.gate.0.line.lock().cancel(self.ticket));
+        let Some((ticket, key)) = self.place else { return };
+        let mut state = self.gate.0.state.lock();
+        let place = state.places.try_remove(key);
+        if let Some(Place::Waiting(_)) = place {
+            state.line.cancel(ticket);
+        }
+        drop(state);
+        if let Some(Place::Served(legacy)) = place {
+            // It was on its way: it goes on to the next.
+            drop(Admission { legacy, permit: self.gate.permit() });
         }
     }
 }

@@ -77,6 +77,12 @@ impl Downstream {
         }
     }
 
+    /// The bytes, and whose they are: for a protocol that carries many streams in one connection.
+    pub fn split(self) -> (Stream, Origin) {
+        let Self { stream, peer, listener, tls, drain, settings } = self;
+        (stream, Origin { peer, listener, tls, drain, settings })
+    }
+
     /// Can this connection still be upgraded with [`Self::start_tls`]?
     pub fn offers_tls(&self) -> bool {
         !self.stream.is_tls() && self.settings.tls.is_some()
@@ -98,6 +104,28 @@ impl Downstream {
         };
         let (stream, info) = tls.accept(self.stream).await?;
         Ok(Self { stream, tls: Some(Box::new(info)), ..self })
+    }
+}
+
+/// A connection without its bytes.
+#[derive(Clone)]
+pub struct Origin {
+    /// The client.
+    pub peer: Peer,
+    /// Where it came in.
+    pub listener: Arc<ListenerInfo>,
+    /// What the TLS handshake told, if there was one.
+    pub tls: Option<Box<TlsInfo>>,
+    /// The drain of this listener.
+    pub drain: Drain,
+    settings: Arc<Settings>,
+}
+
+impl Origin {
+    /// A stream of this connection's, as a connection of its own.
+    pub fn carrying(self, stream: Stream) -> Downstream {
+        let Self { peer, listener, tls, drain, settings } = self;
+        Downstream { stream, peer, listener, tls, drain, settings }
     }
 }
 

@@ -34,14 +34,14 @@ use std::time::Duration;
 use socket2::TcpKeepalive;
 
 pub use connect::connect;
-pub use downstream::{Downstream, Peer};
+pub use downstream::{Downstream, Origin, Peer};
 pub use drain::{Drain, Phase, Reached};
 pub use gather::{due, go_on_at, here};
 pub use listener::ListenerInfo;
 pub use listeners::{Change, Inherited, ListenError, ListenerStatus, Listeners};
 pub use service::{LocalService, Service, SharedService, TlsStart, WorkerId};
 pub use session::{Resuming, Serving};
-pub use stream::{FILL_BYTES_MAX, Stream, Transport};
+pub use stream::{FILL_BYTES_MAX, Stream, Transport, Watch};
 pub use timer::Timer;
 pub use tls::{ClientCertificate, Connector, TlsError, TlsInfo};
 

@@ -13,9 +13,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::{client, server};
+use tokio_util::sync::CancellationToken;
 
 use super::certificate::end_point;
 
@@ -28,6 +30,11 @@ const DIRECT_BYTES_MIN: usize = 4 * 1024;
 /// Slices given to one vectored write.
 const SLICES_MAX: usize = 64;
 
+/// Whether a task that has found nothing to read will be woken once there is something: what
+/// [`Stream::poll_fill_watched`] remembers between two looks.
+#[derive(Debug, Default)]
+pub struct Watch(bool);
+
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; FILL_BYTES_MAX].into_boxed_slice());
 }
@@ -39,6 +46,15 @@ pub enum Transport {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// No socket at all: the other end is in this program, which speaks another protocol to its peer.
+    Pipe(Pipe),
+}
+
+/// An end of a pipe in memory, see [`Stream::piped`].
+#[derive(Debug)]
+pub struct Pipe {
+    end: DuplexStream,
+    gone: CancellationToken,
 }
 
 /// A byte stream to a client or to a server.
@@ -53,6 +69,11 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// An end of a pipe in memory. Whoever has the other cancels `gone` when its peer has left: [`Self::closed`] hears it.
+    pub fn piped(end: DuplexStream, gone: CancellationToken) -> Self {
+        Self::Plain(Transport::Pipe(Pipe { end, gone }))
+    }
+
     /// Is the stream encrypted?
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
@@ -63,6 +84,14 @@ impl Stream {
     pub fn server_end_point(&self) -> Option<Vec<u8>> {
         match self {
             Self::ClientTls(tls) => end_point(tls.get_ref().1.peer_certificates()?.first()?),
+            Self::ServerTls(_) | Self::Plain(_) => None,
+        }
+    }
+
+    /// The protocol that TLS agreed on (ALPN, RFC 7301), where we are its client.
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::ClientTls(tls) => tls.get_ref().1.alpn_protocol(),
             Self::ServerTls(_) | Self::Plain(_) => None,
         }
     }
@@ -80,7 +109,7 @@ impl Stream {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self.transport() {
             Transport::Tcp(stream) => stream.local_addr().ok(),
-            Transport::Unix(_) => None,
+            Transport::Unix(_) | Transport::Pipe(_) => None,
         }
     }
 
@@ -99,11 +128,43 @@ impl Stream {
         })
     }
 
+    /// As [`Self::poll_fill`], for a task that reads from this stream again and again and is woken by other things, too:
+    /// while nothing has come since it last looked, that is found out at a tenth of the cost. `watch` is this task's and
+    /// this stream's, for all that the task reads of it; another task, or a stream [registered](Self::register_here)
+    /// anew, begins with a new one.
+    pub fn poll_fill_watched(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        watch: &mut Watch,
+    ) -> Poll<io::Result<usize>> {
+        if watch.0 && !self.has_news() {
+            return Poll::Pending;
+        }
+        let filled = self.poll_fill(cx, buf);
+        // A task that has had its share for now is put off without having been noted.
+        watch.0 = filled.is_pending() && has_budget_remaining();
+        filled
+    }
+
+    /// Whether the runtime has heard anything of the socket since it was last read to its end. Asks no system. TLS may
+    /// hold bytes back: of that it is not known.
+    pub fn has_news(&self) -> bool {
+        // What would be done is not, unless there are; that it goes well leaves the runtime's knowledge as it is.
+        let news = match self {
+            Self::Plain(Transport::Tcp(tcp)) => tcp.try_io(Interest::READABLE, || Ok(())),
+            Self::Plain(Transport::Unix(unix)) => unix.try_io(Interest::READABLE, || Ok(())),
+            Self::Plain(Transport::Pipe(_)) | Self::ServerTls(_) | Self::ClientTls(_) => return true,
+        };
+        news.is_ok()
+    }
+
     /// May there be something to read? Reads nothing; of TLS, which may hold bytes back, it is not known.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let ready = match self {
             Self::Plain(Transport::Tcp(tcp)) => tcp.poll_read_ready(cx),
             Self::Plain(Transport::Unix(unix)) => unix.poll_read_ready(cx),
+            Self::Plain(Transport::Pipe(_)) => return Poll::Ready(()),
             Self::ServerTls(_) | Self::ClientTls(_) => return Poll::Ready(()),
         };
         // An error is met again by whoever reads.
@@ -117,6 +178,7 @@ impl Stream {
         let ready = match self.transport() {
             Transport::Tcp(tcp) => tcp.ready(Interest::PRIORITY).await,
             Transport::Unix(unix) => unix.ready(Interest::PRIORITY).await,
+            Transport::Pipe(pipe) => return pipe.gone.cancelled().await,
         };
         if ready.is_ok_and(|ready| !ready.is_read_closed()) {
             std::future::pending().await
@@ -226,6 +288,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?,
             Self::Unix(unix) => *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?,
+            Self::Pipe(_) => {}
         }
         Ok(())
     }
@@ -236,6 +299,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_read(cx, buf),
         }
     }
 }
@@ -245,6 +309,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_write(cx, buf),
         }
     }
 
@@ -256,6 +321,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -271,6 +337,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_shutdown(cx),
         }
     }
 }
@@ -287,8 +354,16 @@ impl From<UnixStream> for Stream {
     }
 }
 
+impl From<DuplexStream> for Stream {
+    fn from(pipe: DuplexStream) -> Self {
+        Self::piped(pipe, CancellationToken::new())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -309,6 +384,62 @@ mod tests {
         assert_eq!(ours.fill(&mut buf).await.unwrap(), 5);
         assert_eq!(buf, "hello");
         assert!(buf.capacity() < DIRECT_BYTES_MIN, "no more than what came");
+    }
+
+    /// Two streams, one task, and one that echoes: who is woken by the one stream still hears of the other.
+    #[tokio::test]
+    async fn a_watched_stream_is_heard_whatever_woke_its_task() {
+        let pairs = [stream_pair().unwrap(), stream_pair().unwrap()];
+        let [(mut first, mut far_first), (mut second, mut far_second)] = pairs;
+        let reader = tokio::spawn(async move {
+            let (mut watches, mut buf) = ([Watch::default(), Watch::default()], BytesMut::new());
+            let [one, two] = &mut watches;
+            poll_fn(|cx| {
+                // Each is looked at twice, and seldom has news.
+                for _ in 0..2 {
+                    let first = first.poll_fill_watched(cx, &mut buf, one).map(Result::unwrap);
+                    let second = second.poll_fill_watched(cx, &mut buf, two).map(Result::unwrap);
+                    if first == Poll::Ready(0) || second == Poll::Ready(0) {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Pending
+            })
+            .await;
+            buf
+        });
+        let sends = async {
+            for round in 0..100 {
+                let far = if round % 3 == 0 { &mut far_first } else { &mut far_second };
+                far.send(&mut &b"x"[..]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            far_first.shutdown().await.unwrap();
+            reader.await.unwrap()
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(5), sends).await.expect("a wake-up was lost");
+        assert!(heard.len() >= 34, "{} of the first stream's", heard.len());
+    }
+
+    /// Such a poll says that there is nothing, and has not noted who wants to hear.
+    #[tokio::test]
+    async fn a_task_that_had_its_share_is_noted_at_its_next_look() {
+        let (mut ours, mut theirs) = stream_pair().unwrap();
+        let reader = tokio::spawn(async move {
+            let (mut watch, mut buf) = (Watch::default(), BytesMut::new());
+            let mut is_first = true;
+            poll_fn(|cx| {
+                while std::mem::take(&mut is_first) && has_budget_remaining() {
+                    is_first = pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready();
+                }
+                ours.poll_fill_watched(cx, &mut buf, &mut watch).map(Result::unwrap)
+            })
+            .await
+        });
+        tokio::task::yield_now().await;
+        theirs.send(&mut &b"x"[..]).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(5), reader).await.expect("a wake-up was lost");
+        assert_eq!(heard.unwrap(), 1);
     }
 
     #[tokio::test]

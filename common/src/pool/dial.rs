@@ -163,14 +163,14 @@ pub(super) async fn lease_by_dialling<M: Manager>(
     let _busy = Busy::enter(&pool.dialer.busy);
     let patience = async {
         loop {
-            if let Some(seat) = pool.inventory.take() {
+            if let Some(seat) = pool.take() {
                 return Ok(seat);
             }
             let Some(attempt) = pool.dialer.turn().await else { continue };
             match dial(pool, attempt).await {
                 Ok(()) => {}
                 Err(DialError::Refused(error))
-                    if deadline.is_some() && pool.inventory.manager().retry(&error) => {}
+                    if deadline.is_some() && pool.inventory.manager.retry(&error) => {}
                 Err(DialError::Refused(error)) => return Err(LeaseError::Connect(error)),
                 Err(DialError::TooSlow) if deadline.is_some() => {}
                 Err(DialError::TooSlow) => return Err(pool.unreachable()),
@@ -182,7 +182,7 @@ pub(super) async fn lease_by_dialling<M: Manager>(
         seat = patience => seat?,
         () = until(deadline) => return Err(pool.unreachable()),
     };
-    Ok(Lease::new(pool, seat, permit))
+    Ok(Lease::new(seat, permit))
 }
 
 /// Opens one connection and leaves it idle, if that is possible at this instant: a permit is
@@ -204,7 +204,7 @@ async fn dial<M: Manager>(pool: &Shared<M>, attempt: Attempt<'_>) -> Result<(), 
         let config = pool.config.lock();
         (config.connect_timeout, config.max_lifetime)
     };
-    let manager = pool.inventory.manager();
+    let manager = &pool.inventory.manager;
     let error = match timeout(connect_timeout, manager.connect()).await {
         Ok(Ok(conn)) => {
             let lifetime =

@@ -40,8 +40,8 @@ pub(super) fn sweep<M: Manager>(pool: &std::sync::Arc<Shared<M>>) {
     };
     let mut warmest_first = Vec::new();
     while let Some(permit) = pool.gate.try_acquire() {
-        let Some(seat) = pool.inventory.take() else { break };
-        warmest_first.push(Lease::for_inspection(pool, seat, permit));
+        let Some(seat) = pool.take() else { break };
+        warmest_first.push(Lease::for_inspection(seat, permit));
     }
     // Put back in the opposite order, the warmest comes to lie on top again.
     while let Some(mut lease) = warmest_first.pop() {

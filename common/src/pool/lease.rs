@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Manager;
 use super::inventory::TakenSeat;
-use super::{Manager, Shared};
 use crate::admission::{Admission, Permit};
 
 /// A connection for one caller alone. Dropping it (or [`Lease::release`]) gives it back
@@ -22,7 +21,6 @@ pub struct Lease<M: Manager> {
     held: Option<Held<M>>,
     /// Only looked at: how long it idles goes on counting.
     inspected: bool,
-    pool: Arc<Shared<M>>,
 }
 
 struct Held<M: Manager> {
@@ -31,17 +29,13 @@ struct Held<M: Manager> {
 }
 
 impl<M: Manager> Lease<M> {
-    pub(super) fn new(pool: &Arc<Shared<M>>, seat: TakenSeat<M>, permit: Permit<TakenSeat<M>>) -> Self {
-        Self { held: Some(Held { seat, permit }), inspected: false, pool: Arc::clone(pool) }
+    pub(super) fn new(seat: TakenSeat<M>, permit: Permit<TakenSeat<M>>) -> Self {
+        Self { held: Some(Held { seat, permit }), inspected: false }
     }
 
     /// For the keeper, who does not use it.
-    pub(super) fn for_inspection(
-        pool: &Arc<Shared<M>>,
-        seat: TakenSeat<M>,
-        permit: Permit<TakenSeat<M>>,
-    ) -> Self {
-        let mut lease = Self::new(pool, seat, permit);
+    pub(super) fn for_inspection(seat: TakenSeat<M>, permit: Permit<TakenSeat<M>>) -> Self {
+        let mut lease = Self::new(seat, permit);
         lease.inspected = true;
         lease
     }
@@ -101,22 +95,23 @@ impl<M: Manager> DerefMut for Lease<M> {
 
 impl<M: Manager> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("pool", &self.pool.name).finish_non_exhaustive()
+        f.debug_struct("Lease").field("pool", &self.seat().pool.name).finish_non_exhaustive()
     }
 }
 
 impl<M: Manager> Drop for Lease<M> {
     fn drop(&mut self) {
         let Some(Held { mut seat, permit }) = self.held.take() else { return };
-        let (pool, now) = (&self.pool, Instant::now());
+        let now = Instant::now();
         if !self.inspected {
             seat.idle_since = now;
         }
+        let pool = &seat.pool;
         if seat.is_expired(now) || (pool.shrinking.load(Ordering::Relaxed) && pool.is_oversized()) {
             seat.doomed = true;
         }
         // Whoever has a permit and would rather not dial came before those in line.
-        let left = if seat.doomed || pool.dialer.is_busy() {
+        let left = if seat.doomed || seat.pool.dialer.is_busy() {
             Err(Admission { legacy: Some(seat), permit })
         } else {
             permit.pass_on(seat)
@@ -124,7 +119,6 @@ impl<M: Manager> Drop for Lease<M> {
         if let Err(Admission { legacy, permit }) = left {
             // The connection must lie on the shelf before anybody comes to look.
             drop(legacy);
-            pool.dialer.connection_came_back();
             drop(permit);
         }
     }

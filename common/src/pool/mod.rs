@@ -2,17 +2,16 @@
 //!
 //! ```text
 //!            permit              idle one, or dial            put back, permit on
-//!  lease ──► Gate (admission) ──► bb8 inventory ──► Lease ──► inventory ──► Gate
-//!              fair, bounded        LIFO: warmest first │
-//!                    ▲                                  │
-//!                    └── somebody waits: both go on ────┘
+//!  lease ──► Gate (admission) ──► inventory ──► Lease ──► inventory ──► Gate
+//!              fair, bounded   LIFO: warmest first │
+//!                    ▲                             │
+//!                    └── somebody waits: both go on┘
 //! ```
 //!
-//! bb8 keeps the inventory and nothing else: its own waiters barge and its errors all
-//! read "timed out", so nobody ever waits in it. A permit comes first, and whoever holds
-//! one and finds nothing idle dials by itself and gets the server's own answer. Since
-//! only holders of permits dial, and connections go back before permits do, there are
-//! never more connections than permits.
+//! Nobody waits in the inventory. A permit comes first, and whoever holds one and finds
+//! nothing idle dials by itself and gets the server's own answer. Since only holders of
+//! permits dial, and connections go back before permits do, there are never more
+//! connections than permits.
 //!
 //! [`IdleList`] is the smaller sibling for thread-per-core workers.
 
@@ -44,11 +43,19 @@ use inventory::{Inventory, TakenSeat};
 #[cfg(test)]
 mod tests;
 
-/// How a proxy makes connections, on top of what bb8 asks for.
-///
-/// `has_broken` is asked on every way out of and back into the pool and must be cheap;
-/// `is_valid` is never called.
-pub trait Manager: bb8::ManageConnection<Error: std::error::Error + Sync> {
+/// How a proxy makes connections.
+pub trait Manager: Send + Sync + Sized + 'static {
+    /// What is lent.
+    type Connection: Send + 'static;
+    /// Why there is none.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Makes one, handshake included.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// Whether a connection is of no use any more. Asked on every way out of and back into the pool: it must be cheap.
+    fn has_broken(&self, conn: &mut Self::Connection) -> bool;
+
     /// Whether dialling again may help. A refused password will be refused again; a
     /// refused connection may not. What may not be retried goes to the caller at once.
     fn retry(&self, error: &Self::Error) -> bool {
@@ -182,7 +189,7 @@ impl<M: Manager> Pool<M> {
         let shared = Arc::new(Shared {
             name: name.into(),
             gate: Gate::new(config.size, config.waiting_max),
-            inventory: Inventory::new(manager, runtime),
+            inventory: Inventory::new(manager),
             dialer: Dialer::new(config.backoff),
             config: Mutex::new(config),
             shrinking: AtomicBool::new(false),
@@ -208,9 +215,8 @@ impl<M: Manager> Pool<M> {
         timer: impl Future<Output = ()>,
     ) -> Result<Lease<M>, LeaseError<M::Error>> {
         let Admission { legacy, permit } = self.0.gate.acquire(waiter.priority, timer).await?;
-        let inventory = &self.0.inventory;
-        match legacy.and_then(|seat| inventory.vetted(seat)).or_else(|| inventory.take()) {
-            Some(seat) => Ok(Lease::new(&self.0, seat, permit)),
+        match legacy.and_then(TakenSeat::vetted).or_else(|| self.0.take()) {
+            Some(seat) => Ok(Lease::new(seat, permit)),
             None => Box::pin(dial::lease_by_dialling(&self.0, permit, waiter.deadline)).await,
         }
     }
@@ -235,7 +241,7 @@ impl<M: Manager> Pool<M> {
         self.0.wake_keeper.notify_one();
     }
 
-    /// Looks at the idle connections now, and closes those that [`bb8::ManageConnection::has_broken`] calls broken:
+    /// Looks at the idle connections now, and closes those that [`Manager::has_broken`] calls broken:
     /// something has changed that the manager knows of.
     pub fn tend(&self) {
         self.0.wake_keeper.notify_one();

@@ -51,7 +51,7 @@ enum DialError {
     Password,
 }
 
-impl bb8::ManageConnection for Dialling {
+impl Manager for Dialling {
     type Connection = Conn;
     type Error = DialError;
 
@@ -72,16 +72,10 @@ impl bb8::ManageConnection for Dialling {
         Ok(Conn { number, broken: false, server: Arc::clone(&self.0) })
     }
 
-    async fn is_valid(&self, _: &mut Conn) -> Result<(), DialError> {
-        unreachable!("never called")
-    }
-
     fn has_broken(&self, conn: &mut Conn) -> bool {
         conn.broken
     }
-}
 
-impl Manager for Dialling {
     fn retry(&self, error: &DialError) -> bool {
         *error == DialError::Down
     }

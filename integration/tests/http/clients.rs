@@ -13,7 +13,7 @@ apps:
   new: {hosts: [new.test], endpoints: [$NEW]}
 ";
 
-fn app(name: &str, port: &Port) -> Process {
+pub(crate) fn app(name: &str, port: &Port) -> Process {
     let file = paths::repository().join("integration/python").join(name);
     let mut command = Command::new(python::interpreter().unwrap());
     command.arg(file).arg(port.address().port().to_string());

@@ -11,6 +11,7 @@ mod clients;
 mod fairness;
 mod faults;
 mod fleet;
+mod http2;
 mod queueing;
 mod refusals;
 mod retries;

@@ -357,3 +357,39 @@ async fn bounds_that_come_by_a_reload_count_what_has_begun_before_and_go_again()
     assert_eq!(clients[1].reply().await.unwrap().text(), "/waits");
     assert_eq!(clients[2].reply().await.unwrap().text(), "/waits-too");
 }
+
+#[tokio::test]
+async fn requests_of_one_http2_connection_queue_and_leave_one_by_one() {
+    let (fleet, gate) = gated(1);
+    let proxy = bounded(fleet.addresses(), 1, "max: 10");
+    let stream = tokio::net::TcpStream::connect(proxy.address()).await.unwrap();
+    let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |path: &str| {
+        let request = ::http::Request::get(format!("http://shop.test{path}")).body(()).unwrap();
+        let (reply, body) = requests.clone().send_request(request, true).unwrap();
+        (tokio::spawn(reply), body)
+    };
+    let (first, _) = ask("/first");
+    while fleet.servers[0].in_flight.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (_gone, mut leaves) = ask("/gone");
+    waiting_soon(&proxy, 1).await;
+    let (last, _) = ask("/last");
+    waiting_soon(&proxy, 2).await;
+    leaves.send_reset(h2::Reason::CANCEL);
+    waiting_soon(&proxy, 1).await;
+    gate.add_permits(2);
+    for reply in [first, last] {
+        assert_eq!(reply.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(*fleet.servers[0].targets.lock().unwrap(), ["/first", "/last"]);
+}
+
+/// As `until_waiting`, while this thread's other tasks go on.
+async fn waiting_soon(proxy: &Proxy, count: usize) {
+    while metric(proxy, "groove_http_queue_waiting", &[]) != count as f64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -12,6 +12,7 @@ pub mod config;
 mod demo;
 pub mod error;
 pub mod fair;
+pub mod http2;
 pub mod metrics;
 mod probe;
 pub mod queue;
@@ -70,7 +71,7 @@ impl Proxy for Http {
 
     fn service(self: &Arc<Self>) -> Service {
         let shared = Arc::clone(&self.shared);
-        Service::per_core(move |_| Worker::new(Arc::clone(&shared))).alpn(&[b"http/1.1"])
+        Service::per_core(move |_| Worker::new(Arc::clone(&shared))).alpn(&[b"h2", b"http/1.1"])
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {

@@ -1,32 +1,56 @@
 //! Active probes: a GET on a connection of its own.
 
+use crate::config::Protocol;
+use crate::http2::{self, Bounds};
 use crate::wire::scan::HeadScan;
 use crate::wire::{Fields, Limits, ReplyHead};
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use groove_common::discovery::{ProbeError, Prober};
 use groove_common::ids::Address;
-use groove_common::net::{Connector, connect};
+use groove_common::net::{Connector, Stream, connect};
+use std::pin::pin;
 use std::time::Duration;
 
 /// The cluster's own timeout is shorter; this only bounds a connect that would outlive it.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Of a connection for one question; its time is the cluster's affair, too.
+const BOUNDS: Bounds = Bounds {
+    streams: 1,
+    head_bytes: 32 * 1024,
+    buffer_bytes: 64 * 1024,
+    head_time: CONNECT_TIME_MAX,
+    keep_alive: CONNECT_TIME_MAX,
+    server_keep_alive: CONNECT_TIME_MAX,
+};
 
 /// GETs a path; a status below 500 is healthy.
 #[derive(Debug)]
 pub(crate) struct HttpProber {
     path: String,
     tls: Option<Connector>,
+    protocol: Protocol,
 }
 
 impl HttpProber {
-    pub(crate) fn new(path: &str, tls: Option<Connector>) -> Self {
-        Self { path: path.to_owned(), tls }
+    pub(crate) fn new(path: &str, tls: Option<Connector>, protocol: Protocol) -> Self {
+        Self { path: path.to_owned(), tls, protocol }
     }
 
     async fn ask(&self, address: &Address) -> Result<(), ProbeError> {
-        let mut stream =
-            connect(address, self.tls.as_ref(), CONNECT_TIME_MAX).await.map_err(ProbeError::new)?;
+        let stream = connect(address, self.tls.as_ref(), CONNECT_TIME_MAX).await.map_err(ProbeError::new)?;
+        if !self.protocol.is_http2(&stream) {
+            return self.ask_over(stream, address).await;
+        }
+        let (carried, stream) = http2::ask(stream, BOUNDS).await.map_err(ProbeError::new)?;
+        match select(pin!(self.ask_over(stream, address)), pin!(carried)).await {
+            Either::Left((healthy, _)) => healthy,
+            Either::Right(((), asked)) => asked.await,
+        }
+    }
+
+    async fn ask_over(&self, mut stream: Stream, address: &Address) -> Result<(), ProbeError> {
         let host = match address {
             Address::Tcp { .. } => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),

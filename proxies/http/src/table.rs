@@ -3,6 +3,7 @@
 use crate::balance::Tenants;
 use crate::config::{self, Config};
 use crate::fair::{Bounds, Fair};
+use crate::http2;
 use crate::metrics::{AppMetrics, FairMetrics};
 use crate::route::{Hosts, PathMatch, Paths};
 use crate::upstream::{Upstream, Upstreams};
@@ -28,6 +29,8 @@ pub struct Table {
     pub idle_per_endpoint: usize,
     /// Timeouts that are not an app's.
     pub timeouts: Timeouts,
+    /// Bounds of a connection that speaks HTTP/2.
+    pub http2: http2::Bounds,
     /// Our name in Via; empty for none.
     pub via: Box<[u8]>,
     /// The proxy's own bound of exchanges under way.
@@ -114,6 +117,14 @@ impl Table {
             },
             buffer_bytes: limits.buffer.bytes(),
             idle_per_endpoint: limits.idle_per_endpoint,
+            http2: http2::Bounds {
+                streams: limits.streams,
+                head_bytes: u32::try_from(limits.head.bytes()).unwrap_or(u32::MAX),
+                buffer_bytes: limits.buffer.bytes(),
+                head_time: timeouts.head.get(),
+                keep_alive: timeouts.keep_alive.get(),
+                server_keep_alive: timeouts.server_keep_alive.get(),
+            },
             timeouts: Timeouts {
                 head: timeouts.head.get(),
                 keep_alive: timeouts.keep_alive.get(),

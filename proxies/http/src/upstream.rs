@@ -4,7 +4,7 @@
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
 use crate::balance::Plan;
-use crate::config;
+use crate::config::{self, Protocol};
 use crate::fair::Permit;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
@@ -35,6 +35,8 @@ pub struct Upstream {
     pub cluster: Arc<Cluster>,
     /// TLS to them.
     pub tls: Option<Connector>,
+    /// What they speak.
+    pub protocol: Protocol,
     /// Its numbers.
     pub metrics: ClusterMetrics,
     /// How its endpoints are chosen; the least loaded of all if there is nothing to say.
@@ -97,9 +99,16 @@ impl<'a> Upstreams<'a> {
         if let Some(made) = self.made.get(name) {
             return Ok(Arc::clone(made));
         }
-        let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, &[b"http/1.1"])).transpose()?;
+        let offered: &[&[u8]] = match servers.protocol {
+            Protocol::Http1 => &[b"http/1.1"],
+            Protocol::Http2 => &[b"h2"],
+            Protocol::Auto => &[b"h2", b"http/1.1"],
+        };
+        let tls = servers.tls.as_ref().map(|tls| Connector::new(tls, offered)).transpose()?;
         let before = self.before.and_then(|table| table.upstreams.get(name)).filter(|before| {
-            before.servers.tls == servers.tls && before.servers.health_path == servers.health_path
+            before.servers.tls == servers.tls
+                && before.servers.protocol == servers.protocol
+                && before.servers.health_path == servers.health_path
         });
         let cluster = match before {
             Some(before) => Arc::clone(&before.cluster),
@@ -138,6 +147,7 @@ impl<'a> Upstreams<'a> {
                 .map(|retry| Retry::new(retry, before.and_then(|before| before.retry.as_ref()))),
             outlier: servers.outlier.as_ref().map(|outlier| Statuses::of(&outlier.on)),
             unused,
+            protocol: servers.protocol,
             metrics: ClusterMetrics::new(self.registry, name),
             servers: servers.clone(),
         });
@@ -168,8 +178,19 @@ impl<'a> Upstreams<'a> {
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
     match &servers.health_path {
-        Some(path) => Arc::new(HttpProber::new(path, tls.cloned())),
+        Some(path) => Arc::new(HttpProber::new(path, tls.cloned(), servers.protocol)),
         None => Arc::new(ConnectProber),
+    }
+}
+
+impl Protocol {
+    /// Whether a connection that was made speaks HTTP/2.
+    pub fn is_http2(self, stream: &Stream) -> bool {
+        match self {
+            Self::Http1 => false,
+            Self::Http2 => true,
+            Self::Auto => stream.agreed_protocol() == Some(b"h2"),
+        }
     }
 }
 

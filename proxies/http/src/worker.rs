@@ -1,6 +1,7 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
 use crate::balance::{Ask, Chooser, Plan};
+use crate::http2;
 use crate::metrics::Metrics;
 use crate::queue::Grant;
 use crate::session::driver;
@@ -114,6 +115,8 @@ impl View {
 pub struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// Connections to servers that carry many exchanges at once.
+    pub(crate) http2: Rc<http2::Connections>,
     view: RefCell<Rc<View>>,
     idle: RefCell<Idle>,
     dice: RefCell<Dice>,
@@ -129,6 +132,7 @@ impl Worker {
         let view = Rc::new(View::new(shared.table(), generation, None));
         Rc::new(Self {
             shared,
+            http2: Rc::default(),
             view: RefCell::new(view),
             idle: RefCell::default(),
             dice: RefCell::new(fresh_dice()),

@@ -89,6 +89,9 @@ pub struct Limits {
     /// How many exchanges the proxy has under way; left out is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
+    /// Requests at once on a client's connection that speaks HTTP/2.
+    #[schemars(range(min = 1, max = 65536))]
+    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -102,6 +105,7 @@ impl Default for Limits {
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
             in_flight: None,
+            streams: 100,
         }
     }
 }
@@ -176,6 +180,9 @@ pub struct App {
     /// What counts against a server beside connections that fail or break.
     #[serde(default)]
     pub outlier: Option<Outlier>,
+    /// What the servers speak.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// More servers by name, for routes to choose.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -214,8 +221,22 @@ impl App {
             queue: self.queue.clone(),
             retry: self.retry.clone(),
             outlier: self.outlier.clone(),
+            protocol: self.protocol,
         }
     }
+}
+
+/// What servers speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, known beforehand or agreed on by TLS. gRPC needs it.
+    Http2,
+    /// What TLS agrees on; without TLS, HTTP/1.1.
+    Auto,
 }
 
 fn default_retries() -> u32 {
@@ -255,6 +276,9 @@ pub struct Cluster {
     /// What counts against a server beside connections that fail or break.
     #[serde(default)]
     pub outlier: Option<Outlier>,
+    /// What the servers speak.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// What differs for some requests of an app.

@@ -5,6 +5,7 @@ use super::state::{Again, Asked, Exchange};
 use super::tunnel;
 use crate::balance::{self, Asker, Key};
 use crate::error::Error;
+use crate::http2;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
 use crate::table::{App, Table, Target};
@@ -30,6 +31,15 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
+    if conn.tls.as_ref().is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2")) {
+        let bounds = worker.view().table.http2;
+        return Box::pin(http2::serve(worker, conn, BytesMut::new(), bounds)).await;
+    }
+    serve_http1(worker, conn).await;
+}
+
+/// Serves a connection, or a stream of another, that begins with HTTP/1.1.
+pub(crate) async fn serve_http1(worker: Rc<Worker>, conn: Downstream) {
     let mut session = Session::handshake(worker, conn);
     loop {
         match session.turn().await {
@@ -37,6 +47,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
             Next::Close => break Box::pin(session.close()).await,
             Next::Linger => break Box::pin(session.linger()).await,
             Next::Cut => break,
+            Next::Http2 => {
+                let bounds = session.worker.view().table.http2;
+                let Session { worker, conn, inbox, .. } = session;
+                break Box::pin(http2::serve(worker, conn, inbox, bounds)).await;
+            }
         }
     }
 }
@@ -63,6 +78,8 @@ pub(super) enum Next {
     Linger,
     /// Nothing more can be said.
     Cut,
+    /// The client knew that HTTP/2 is spoken here, and begins with its preface.
+    Http2,
 }
 
 /// What waiting for a request ended with.
@@ -81,6 +98,8 @@ pub(super) struct Session {
     client: Box<str>,
     scheme: &'static str,
     draining: Reached,
+    /// Nothing was read yet, and it is not TLS, which would have agreed on a version.
+    may_be_http2: bool,
     /// The drain has been noticed; the next request is the last.
     is_parting: bool,
     /// Read and not yet taken. Holds no memory while nothing comes.
@@ -130,6 +149,7 @@ impl Session {
             client,
             scheme: if conn.tls.is_some() { "https" } else { "http" },
             draining: conn.drain.draining(),
+            may_be_http2: conn.tls.is_none(),
             is_parting: false,
             inbox: BytesMut::new(),
             timer,
@@ -151,8 +171,11 @@ impl Session {
     /// Answers the request whose head takes up the first `length` bytes.
     async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
+        let may_be_http2 = std::mem::take(&mut self.may_be_http2);
         let mut begun = match self.begin(&view, length) {
             Ok(begun) => begun,
+            // What begins so is no request of HTTP/1.1, whatever it is.
+            Err(_) if may_be_http2 && self.inbox.starts_with(http2::PREFACE) => return Next::Http2,
             Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);

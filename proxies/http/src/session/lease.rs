@@ -3,11 +3,12 @@
 use crate::balance::{Ask, Key};
 use crate::error::Error;
 use crate::fair::Permit;
+use crate::http2::Bounds;
 use crate::queue::{Entry, Grant, Place, Queue, Refusal};
 use crate::table::{App, Target};
 use crate::upstream::{Lease, Upstream};
 use crate::worker::{View, Worker};
-use groove_common::discovery::Outcome;
+use groove_common::discovery::{Exchange, Outcome};
 use groove_common::ids::EndpointId;
 use groove_common::net::{Stream, connect};
 use std::future::poll_fn;
@@ -90,15 +91,18 @@ pub(super) async fn lease(
         let at = if may_have_waited { Instant::now() } else { dial.now };
         if !dial.wants_fresh && tries == 0 {
             let endpoint = exchange.endpoint().id;
-            let idle = poll_fn(|cx| Poll::Ready(worker.take_idle(endpoint, at, cx))).await;
-            if let Some(stream) = idle {
+            let idle = poll_fn(|cx| {
+                let idle = worker.take_idle(endpoint, at, cx);
+                Poll::Ready(idle.or_else(|| worker.http2.open(endpoint, cx)))
+            });
+            if let Some(stream) = idle.await {
                 upstream.metrics.reused.inc();
                 return Ok(Lease { stream, exchange, is_reused: true, permit, at, new_home });
             }
         }
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
-        match Box::pin(connect(address, upstream.tls.as_ref(), dial.app.connect)).await {
+        match Box::pin(make(worker, view, dial, &exchange)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
                 return Ok(Lease { stream, exchange, is_reused: false, permit, at, new_home });
@@ -171,6 +175,17 @@ async fn wait(mut place: Place, queue: &Queue, since: Instant, dial: &Dial<'_>) 
 
 fn name(upstream: &Upstream) -> String {
     upstream.cluster.name().to_owned()
+}
+
+/// A connection to the endpoint, or a stream of one that will carry others beside it.
+async fn make(worker: &Worker, view: &View, dial: &Dial<'_>, exchange: &Exchange) -> io::Result<Stream> {
+    let (upstream, endpoint) = (&dial.target.upstream, exchange.endpoint());
+    let stream = connect(&endpoint.address, upstream.tls.as_ref(), dial.app.connect).await?;
+    if upstream.protocol.is_http2(&stream) {
+        let bounds = Bounds { head_time: dial.app.connect, ..view.table.http2 };
+        return worker.http2.begin(endpoint.id, stream, bounds).await;
+    }
+    Ok(stream)
 }
 
 fn unreachable(address: String, error: &io::Error) -> Error {

@@ -94,7 +94,7 @@ impl Body {
             return Ok(());
         };
         if edits.removes_something() {
-            let taken = chunked.advance_to_trailers(input, limits)?;
+            let taken = chunked.advance_to_trailers(input, limits, |_| {})?;
             shift(input, taken, output);
             if let Some(length) = chunked.trailers(input, limits)? {
                 put_trailers(input.get(..length).unwrap_or_default(), edits, output);

@@ -101,8 +101,13 @@ impl Chunked {
     }
 
     /// As [`Self::advance`], but no further than to the trailer section.
-    pub fn advance_to_trailers(&mut self, input: &[u8], limits: &Limits) -> Result<usize, Malformed> {
-        self.advance_to(State::TrailerStart, input, limits, |_| {})
+    pub fn advance_to_trailers(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+        data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
+        self.advance_to(State::TrailerStart, input, limits, data)
     }
 
     /// At a trailer section, its length in `input`, blank line included; the body is complete with it. `None` while

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use groove_common::lifecycle::Phase;
-use groove_common::net::{self, Downstream, Reached, Timer, WorkerId};
+use groove_common::net::{self, Downstream, Reached, Timer, Watch, WorkerId};
 use groove_common::telemetry::Event;
 
 use exchange::End;
@@ -78,6 +78,8 @@ pub struct Session {
     pub(super) to_client: BytesMut,
     from_server: BytesMut,
     to_server: BytesMut,
+    client_watch: Watch,
+    server_watch: Watch,
     /// When the exchange began to wait for a server connection.
     began: Instant,
     /// To begin anew with, should the server turn out to have gone before it has read anything.
@@ -131,6 +133,8 @@ impl Session {
             to_client: BytesMut::new(),
             from_server: BytesMut::new(),
             to_server: BytesMut::new(),
+            client_watch: Watch::default(),
+            server_watch: Watch::default(),
             began: now,
             again: None,
             patience: Timer::new(now.into()),
@@ -234,7 +238,7 @@ impl Session {
                 return Poll::Ready(Ok(None));
             }
         }
-        match self.conn.stream.poll_fill(cx, &mut self.from_client) {
+        match self.conn.stream.poll_fill_watched(cx, &mut self.from_client, &mut self.client_watch) {
             Poll::Ready(filled) => {
                 let filled = filled.map_err(Error::Client)?;
                 self.pool.metrics.received.add(filled as u64);
@@ -262,6 +266,7 @@ impl Session {
     /// Goes on on another worker's thread.
     async fn go_on_at(&mut self, to: WorkerId) {
         self.seen.changes_task();
+        self.client_watch = Watch::default();
         self.patience = Timer::new(self.began.into());
         if let Err(error) = net::go_on_at(to, &mut self.conn.stream).await {
             tracing::debug!(peer = %self.conn.peer, %error, "a session stays on its worker");
@@ -270,6 +275,7 @@ impl Session {
 
     fn begin(&mut self) -> Result<(), Error> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
+        self.server_watch = Watch::default();
         lease.condemn();
         let (grant, is_on_replica) = splitting::granted(&mut self.splitting, lease);
         self.machine.set_fence(grant.map(|grant| grant.groups));

@@ -124,6 +124,7 @@ impl Session {
         let socket = match self.conn.stream.transport() {
             Transport::Tcp(tcp) => tcp.as_fd().try_clone_to_owned(),
             Transport::Unix(unix) => unix.as_fd().try_clone_to_owned(),
+            Transport::Pipe(_) => return None,
         };
         Some(Client {
             address: self.conn.listener.address.clone(),

@@ -128,7 +128,7 @@ impl Handshake {
             Transport::Tcp(tcp) if self.conn.offers_tls() => {
                 tcp.peek(&mut first).await.map_err(Error::Client)?;
             }
-            Transport::Tcp(_) | Transport::Unix(_) => {}
+            Transport::Tcp(_) | Transport::Unix(_) | Transport::Pipe(_) => {}
         }
         Ok(first == [TLS_HANDSHAKE])
     }

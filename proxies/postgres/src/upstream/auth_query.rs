@@ -155,7 +155,7 @@ struct Asker {
     target: Target,
 }
 
-impl bb8::ManageConnection for Asker {
+impl Manager for Asker {
     type Connection = Box<Server>;
     type Error = Error;
 
@@ -168,16 +168,10 @@ impl bb8::ManageConnection for Asker {
         self.target.dial(&pinned).await.map(Box::new)
     }
 
-    async fn is_valid(&self, _: &mut Box<Server>) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn has_broken(&self, server: &mut Box<Server>) -> bool {
         server.is_stale()
     }
-}
 
-impl Manager for Asker {
     fn retry(&self, error: &Error) -> bool {
         may_pass(error)
     }

@@ -228,7 +228,7 @@ impl Dial {
     }
 }
 
-impl bb8::ManageConnection for Dial {
+impl Manager for Dial {
     /// Boxed: it changes hands several times in each transaction.
     type Connection = Box<Server>;
     type Error = Error;
@@ -242,16 +242,10 @@ impl bb8::ManageConnection for Dial {
         Ok(Box::new(server))
     }
 
-    async fn is_valid(&self, _: &mut Box<Server>) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn has_broken(&self, server: &mut Box<Server>) -> bool {
         !server.is_wanted() || (!server.take_voucher() && server.is_stale())
     }
-}
 
-impl Manager for Dial {
     fn retry(&self, error: &Error) -> bool {
         may_pass(error)
     }

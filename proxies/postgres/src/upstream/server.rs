@@ -52,7 +52,7 @@ impl Server {
 
     /// Whether the server has hung up, or said something nobody asked for (a farewell).
     pub fn is_stale(&mut self) -> bool {
-        self.stream.is_stale(&mut Context::from_waker(Waker::noop()))
+        self.stream.has_news() && self.stream.is_stale(&mut Context::from_waker(Waker::noop()))
     }
 
     /// Whoever gives it back has just heard from it: the pool need not look on its way in.

@@ -91,7 +91,7 @@ impl Session {
         }
         let mut has_moved = false;
         if self.to_client.len() < UNSENT_MAX {
-            match lease.stream.poll_fill(cx, &mut self.from_server) {
+            match lease.stream.poll_fill_watched(cx, &mut self.from_server, &mut self.server_watch) {
                 Poll::Ready(Ok(filled)) if filled > 0 => {
                     has_moved = true;
                     self.pool.metrics.sent.add(filled as u64);
@@ -138,7 +138,7 @@ impl Session {
             && self.machine.takes_more()
             && !self.is_ahead()
         {
-            match self.conn.stream.poll_fill(cx, &mut self.from_client) {
+            match self.conn.stream.poll_fill_watched(cx, &mut self.from_client, &mut self.client_watch) {
                 Poll::Ready(Ok(filled)) if filled > 0 => {
                     has_moved = true;
                     if !holds_answers {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use groove_common::lifecycle::Phase;
-use groove_common::net::Stream;
+use groove_common::net::{Stream, Watch};
 use groove_common::telemetry::Counter;
 
 use super::splitting::source;
@@ -33,6 +33,7 @@ impl Session {
             registered: &self.registered,
             client: &mut self.conn.stream,
             from_client: &mut self.from_client,
+            watch: &mut self.client_watch,
             received: &self.pool.metrics.received,
         };
         let mut has_waited = false;
@@ -90,7 +91,9 @@ impl Session {
         while !self.machine.drop_refused(&mut self.from_client, &mut self.to_client)? {
             // A client that ends its batch with a Flush says no more until it has heard of the error.
             self.conn.stream.send(&mut self.to_client).await.map_err(Error::Client)?;
-            let filled = self.conn.stream.fill(&mut self.from_client).await.map_err(Error::Client)?;
+            let (client, watch) = (&mut self.conn.stream, &mut self.client_watch);
+            let filled = poll_fn(|cx| client.poll_fill_watched(cx, &mut self.from_client, watch)).await;
+            let filled = filled.map_err(Error::Client)?;
             self.pool.metrics.received.add(filled as u64);
             if filled == 0 {
                 return Err(Error::Client(io::ErrorKind::UnexpectedEof.into()));
@@ -105,6 +108,7 @@ struct InLine<'a> {
     registered: &'a Registered,
     client: &'a mut Stream,
     from_client: &'a mut BytesMut,
+    watch: &'a mut Watch,
     received: &'a Counter,
 }
 
@@ -115,7 +119,7 @@ impl InLine<'_> {
             return Poll::Ready(Error::Cancelled);
         }
         while self.from_client.len() <= UNSENT_MAX {
-            match ready!(self.client.poll_fill(cx, self.from_client)) {
+            match ready!(self.client.poll_fill_watched(cx, self.from_client, self.watch)) {
                 Ok(0) => return Poll::Ready(Error::Client(io::ErrorKind::UnexpectedEof.into())),
                 Ok(filled) => self.received.add(filled as u64),
                 Err(error) => return Poll::Ready(Error::Client(error)),
