@@ -13,10 +13,11 @@ const LATENCY_SHARE_MIN: f64 = 0.1;
 /// Slow start never gives less than this share, or a new endpoint would learn nothing.
 const SLOW_START_SHARE_MIN: f64 = 0.1;
 
-/// The endpoint with the fewest exchanges per weight; among equals a uniformly random one.
+/// The endpoint with the fewest exchanges per weight; among equals a random one, each in proportion to its weight.
 ///
-/// One pass: the n-th of a tie takes the place with probability 1/n (reservoir of one).
-/// Without that the first of the list would get every request of an idle cluster.
+/// One pass: each of a tie takes the place with the probability of its share of the weights so far (a weighted
+/// reservoir of one). Without that the first of the list would get every request of an idle cluster, or each the same
+/// however little it can do.
 pub fn least_loaded<C: Candidate>(candidates: &[C], now: Duration, dice: &mut Dice) -> Option<usize> {
     least(candidates, now, dice, |candidate, weight| f64::from(candidate.in_flight()) / weight)
 }
@@ -52,7 +53,7 @@ fn least<C: Candidate>(
 ) -> Option<usize> {
     let mut best = None;
     let mut best_cost = f64::INFINITY;
-    let mut tied = 0;
+    let mut tied_weight = 0.0;
     for (index, candidate) in candidates.iter().enumerate() {
         let weight = candidate.weight(now);
         if !candidate.is_usable() || weight <= 0.0 {
@@ -60,10 +61,10 @@ fn least<C: Candidate>(
         }
         let cost = cost(candidate, weight);
         if cost < best_cost || best.is_none() {
-            (best, best_cost, tied) = (Some(index), cost, 1);
+            (best, best_cost, tied_weight) = (Some(index), cost, weight);
         } else if cost == best_cost {
-            tied += 1;
-            if dice.below(tied) == 0 {
+            tied_weight += weight;
+            if dice.unit() * tied_weight < weight {
                 best = Some(index);
             }
         }
@@ -81,14 +82,20 @@ pub fn p2c<C: Candidate>(candidates: &[C], now: Duration, dice: &mut Dice) -> Op
             let candidate = candidates.get(index)?;
             let weight = candidate.weight(now);
             let usable = candidate.is_usable() && weight > 0.0;
-            usable.then(|| (index, f64::from(candidate.in_flight()) / weight))
+            usable.then(|| (index, f64::from(candidate.in_flight()) / weight, weight))
         })
     };
     match (draw(), draw()) {
-        (Some((first, its_cost)), Some((second, other_cost))) => {
-            Some(if other_cost < its_cost { second } else { first })
+        (Some((first, its_cost, its_weight)), Some((second, other_cost, other_weight))) => {
+            let is_tie = other_cost == its_cost;
+            let other = if is_tie {
+                dice.unit() * (its_weight + other_weight) < other_weight
+            } else {
+                other_cost < its_cost
+            };
+            Some(if other { second } else { first })
         }
-        (Some((only, _)), None) | (None, Some((only, _))) => Some(only),
+        (Some((only, ..)), None) | (None, Some((only, ..))) => Some(only),
         (None, None) => least_loaded(candidates, now, dice),
     }
 }

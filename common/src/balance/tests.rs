@@ -108,6 +108,20 @@ mod by_load {
     }
 
     #[test]
+    fn ties_of_unequals_are_settled_by_weight() {
+        let mut dice = Dice::seeded(42);
+        let servers = [1.0, 2.0, 0.0, 5.0].map(|weight| Server { weight, ..Server::idle() });
+        let mut counts = [0; 4];
+        for _ in 0..80_000 {
+            counts[least_loaded(&servers, NOW, &mut dice).unwrap()] += 1;
+        }
+        let shares = counts.map(|count| (f64::from(count) / 10_000.0).round());
+        assert_eq!(shares, [1.0, 2.0, 0.0, 5.0], "{counts:?}");
+        let heavy = (0..10_000).filter(|_| p2c(&servers[1..], NOW, &mut dice) == Some(2)).count();
+        assert!((5_800..7_000).contains(&heavy), "more than half, for its weight: {heavy}");
+    }
+
+    #[test]
     fn two_choices_prefer_the_idle_and_find_the_only_one_left() {
         let mut dice = Dice::seeded(3);
         let servers = [Server::busy(9), Server::idle()];

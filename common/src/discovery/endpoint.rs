@@ -1,15 +1,27 @@
 //! One server, for as long as it is known: what its exchanges count and tell.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::balance::PeakEwma;
 use crate::ids::{Address, EndpointId};
 
+/// Set in an endpoint's count of exchanges while somebody wants to hear of each that ends: who ends one sees it in the
+/// count it lowers anyhow.
+const WATCHED: u32 = 1 << 31;
+
+/// Who wants to hear of exchanges that end.
+pub trait Released: Send + Sync {
+    /// One ended; the endpoint's count is lower already. Called by whoever dropped the [`Exchange`], on its thread.
+    fn released(&self, endpoint: &Endpoint);
+}
+
 /// One server. It stays the same object, with the same id and slot, through every change
 /// of its weight, zone or health, until it leaves the cluster.
-#[derive(Debug)]
 pub struct Endpoint {
     /// Unique in the process, never reused.
     pub id: EndpointId,
@@ -17,7 +29,9 @@ pub struct Endpoint {
     pub address: Address,
     /// Its position in the hash.
     pub slot: usize,
+    /// The exchanges, and [`WATCHED`].
     in_flight: AtomicU32,
+    watcher: Mutex<Option<Weak<dyn Released>>>,
     latency: PackedEwma,
     successes: AtomicU64,
     failures: AtomicU64,
@@ -46,6 +60,7 @@ impl Endpoint {
             address,
             slot,
             in_flight: AtomicU32::new(0),
+            watcher: Mutex::new(None),
             latency: PackedEwma::default(),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -62,7 +77,26 @@ impl Endpoint {
 
     /// Exchanges under way, by all workers.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed) & !WATCHED
+    }
+
+    /// From now on `watcher` hears of each exchange that ends, those included that have begun already; in place of
+    /// whoever did. `None`: nobody does.
+    pub fn watch(&self, watcher: Option<Weak<dyn Released>>) {
+        let mut place = self.watcher.lock();
+        match &watcher {
+            Some(_) => self.in_flight.fetch_or(WATCHED, Ordering::Relaxed),
+            None => self.in_flight.fetch_and(!WATCHED, Ordering::Relaxed),
+        };
+        *place = watcher;
+    }
+
+    #[cold]
+    fn tell_watcher(&self) {
+        let watcher = self.watcher.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(watcher) = watcher {
+            watcher.released(self);
+        }
     }
 
     /// The peak-sensitive average latency, in seconds.
@@ -82,6 +116,11 @@ impl Endpoint {
         self.trial_offered.load(Ordering::Relaxed) && self.trial_offered.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether a trial is there to be claimed.
+    pub fn offers_trial(&self) -> bool {
+        self.trial_offered.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count(&self, now: Duration, outcome: Outcome) {
         match outcome {
             Outcome::Success { latency } => {
@@ -92,6 +131,17 @@ impl Endpoint {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .field("slot", &self.slot)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +158,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if before & WATCHED != 0 {
+            self.0.tell_watcher();
+        }
     }
 }
 

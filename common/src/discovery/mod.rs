@@ -28,7 +28,7 @@ mod welcome;
 pub use clock::fresh_dice;
 pub use cluster::{Cluster, Reader, Update};
 pub use elasticache::tell_nodes;
-pub use endpoint::{Endpoint, Exchange, Outcome};
+pub use endpoint::{Endpoint, Exchange, Outcome, Released};
 pub use probe::{ConnectProber, ProbeError, Prober};
 pub use snapshot::{Health, Member, Policy, Snapshot};
 pub use source::{Found, Source, SourceError, Told, from_config};

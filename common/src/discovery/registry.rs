@@ -350,6 +350,7 @@ impl Entry {
             health: self.health(welcomes),
             described: Arc::clone(&self.described),
             slow_start,
+            is_draining: self.described.metadata.get("draining").is_some_and(|value| value == "true"),
         }
     }
 

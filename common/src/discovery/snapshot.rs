@@ -1,5 +1,6 @@
 //! What everybody sees of a cluster at one moment.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Member {
     pub described: Arc<config::Endpoint>,
     /// When its slow start began, and how long that takes.
     pub(super) slow_start: Option<(Duration, Duration)>,
+    /// It keeps what it has and gets nothing new: its metadata says `draining: "true"`.
+    pub is_draining: bool,
 }
 
 /// Whether an endpoint takes traffic.
@@ -113,11 +116,21 @@ impl Snapshot {
         if !self.has_trials {
             return None;
         }
-        self.members.iter().find(|member| member.health == Health::Trial && member.endpoint.claim_trial())
+        self.members.iter().find(|member| {
+            member.health == Health::Trial && !member.is_draining && member.endpoint.claim_trial()
+        })
     }
 }
 
 impl Member {
+    /// What a hash knows it by: its name, or else its address.
+    pub fn identity(&self) -> Cow<'_, str> {
+        match &self.described.name {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(self.endpoint.address.to_string()),
+        }
+    }
+
     /// Whether it takes this exchange: it is up, or the trial was free and is claimed now.
     pub fn admits(&self) -> bool {
         match self.health {
@@ -130,7 +143,7 @@ impl Member {
 
 impl Candidate for Member {
     fn is_usable(&self) -> bool {
-        self.health == Health::Up
+        self.health == Health::Up && !self.is_draining
     }
 
     fn weight(&self, now: Duration) -> f64 {

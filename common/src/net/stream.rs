@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, Interest, Rea
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::{client, server};
+use tokio_util::sync::CancellationToken;
 
 use super::certificate::end_point;
 
@@ -46,7 +47,14 @@ pub enum Transport {
     /// A unix socket.
     Unix(UnixStream),
     /// No socket at all: the other end is in this program, which speaks another protocol to its peer.
-    Pipe(DuplexStream),
+    Pipe(Pipe),
+}
+
+/// An end of a pipe in memory, see [`Stream::piped`].
+#[derive(Debug)]
+pub struct Pipe {
+    end: DuplexStream,
+    gone: CancellationToken,
 }
 
 /// A byte stream to a client or to a server.
@@ -61,6 +69,11 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// An end of a pipe in memory. Whoever has the other cancels `gone` when its peer has left: [`Self::closed`] hears it.
+    pub fn piped(end: DuplexStream, gone: CancellationToken) -> Self {
+        Self::Plain(Transport::Pipe(Pipe { end, gone }))
+    }
+
     /// Is the stream encrypted?
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
@@ -164,6 +177,20 @@ impl Stream {
         };
         // An error is met again by whoever reads.
         ready.map(|_| ())
+    }
+
+    /// Waits until the peer has closed its sending side, or the connection is broken. Reads nothing, and sees it
+    /// behind bytes that nobody has read yet.
+    pub async fn closed(&self) {
+        // A socket that is not asked for urgent data is ready for it only when it is closed.
+        let ready = match self.transport() {
+            Transport::Tcp(tcp) => tcp.ready(Interest::PRIORITY).await,
+            Transport::Unix(unix) => unix.ready(Interest::PRIORITY).await,
+            Transport::Pipe(pipe) => return pipe.gone.cancelled().await,
+        };
+        if ready.is_ok_and(|ready| !ready.is_read_closed()) {
+            std::future::pending().await
+        }
     }
 
     /// As [`Self::poll_fill`], awaited.
@@ -280,7 +307,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
-            Self::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_read(cx, buf),
         }
     }
 }
@@ -290,7 +317,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
-            Self::Pipe(pipe) => Pin::new(pipe).poll_write(cx, buf),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_write(cx, buf),
         }
     }
 
@@ -302,7 +329,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
-            Self::Pipe(pipe) => Pin::new(pipe).poll_write_vectored(cx, bufs),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -318,7 +345,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-            Self::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.end).poll_shutdown(cx),
         }
     }
 }
@@ -337,7 +364,7 @@ impl From<UnixStream> for Stream {
 
 impl From<DuplexStream> for Stream {
     fn from(pipe: DuplexStream) -> Self {
-        Self::Plain(Transport::Pipe(pipe))
+        Self::piped(pipe, CancellationToken::new())
     }
 }
 
@@ -441,6 +468,19 @@ mod tests {
         theirs.shutdown().await.unwrap();
         let mut buf = BytesMut::new();
         assert_eq!(ours.fill(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_close_is_seen_behind_bytes_that_nobody_read() {
+        let (ours, mut theirs) = stream_pair().unwrap();
+        theirs.send(&mut &b"a body"[..]).await.unwrap();
+        let mut closed = Box::pin(ours.closed());
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| Poll::Ready(closed.as_mut().poll(cx))).await.is_pending());
+        }
+        theirs.shutdown().await.unwrap();
+        closed.await;
     }
 
     #[tokio::test]

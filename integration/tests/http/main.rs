@@ -7,16 +7,23 @@
 )]
 
 mod apps;
+mod balancing;
+mod clients;
 mod clients;
 mod conformance;
+mod fairness;
 mod faults;
+mod fleet;
 mod http2;
 mod identity;
 mod many;
 mod matching;
 mod peers;
+mod queueing;
 mod refusals;
+mod retries;
 mod routing;
+mod sessions;
 mod signify;
 mod slow;
 mod traffic;

@@ -55,6 +55,15 @@ pub enum Error {
     /// The cluster has endpoints, but none that may be used.
     #[error("cluster {0} has no endpoint to use")]
     NoEndpoint(String),
+    /// The proxy has as much under way as it may, and this request's turn does not come.
+    #[error("the proxy has as much under way as it may")]
+    Overloaded,
+    /// As many wait for the app already as may.
+    #[error("the queue of {0} is full")]
+    QueueFull(String),
+    /// No endpoint became free in time.
+    #[error("no endpoint of {0} became free in time")]
+    QueueTimeout(String),
     /// No endpoint could be connected to.
     #[error("cannot connect to {address}: {reason}")]
     Unreachable {
@@ -72,6 +81,9 @@ pub enum Error {
     /// A reply stood still.
     #[error("the server's reply stood still for too long")]
     DownloadTimeout,
+    /// The server answered with a status after which the request is sent again: no client is told.
+    #[error("the server answered {0}, and is asked again")]
+    Status(u16),
     /// The server closed without answering.
     #[error("the server closed the connection without a reply")]
     Unanswered,
@@ -98,9 +110,12 @@ impl Error {
             | Self::NoEndpoint(_)
             | Self::Full
             | Self::Maintenance(_)
-            | Self::Drained(_) => 503,
+            | Self::Drained(_)
+            | Self::Overloaded
+            | Self::QueueFull(_)
+            | Self::QueueTimeout(_) => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
-            Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
+            Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
     }
 
@@ -110,7 +125,8 @@ impl Error {
             Self::Request(_) | Self::Expectation | Self::Connect => Code::H26,
             Self::Misdirected(_) => Code::H31,
             Self::UnknownHost(_) => Code::H30,
-            Self::Full => Code::H22,
+            Self::Full | Self::Overloaded => Code::H22,
+            Self::QueueFull(_) | Self::QueueTimeout(_) => Code::H11,
             Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck | Self::TooSlow => Code::H28,
             Self::ClientGone => Code::H27,
             Self::Maintenance(_) | Self::Drained(_) => Code::H80,
@@ -120,7 +136,7 @@ impl Error {
             Self::ConnectTimeout(_) => Code::H19,
             Self::FirstByteTimeout => Code::H12,
             Self::DownloadTimeout => Code::H15,
-            Self::Unanswered => Code::H13,
+            Self::Unanswered | Self::Status(_) => Code::H13,
             Self::Cut => Code::H18,
             Self::Reply(Malformed::HeadTooLong | Malformed::TargetTooLong | Malformed::TrailerTooLong) => {
                 Code::H25
@@ -155,10 +171,14 @@ impl Error {
             | Self::Drained(_)
             | Self::NoServer(_)
             | Self::NoEndpoint(_)
+            | Self::Overloaded
+            | Self::QueueFull(_)
+            | Self::QueueTimeout(_)
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
             | Self::FirstByteTimeout
             | Self::DownloadTimeout
+            | Self::Status(_)
             | Self::Unanswered
             | Self::Cut
             | Self::Reply(_) => false,
@@ -173,6 +193,7 @@ impl From<Fault> for Error {
             Fault::Reply(malformed) => Self::Reply(malformed),
             Fault::Unanswered => Self::Unanswered,
             Fault::Cut => Self::Cut,
+            Fault::Status(status) => Self::Status(status),
         }
     }
 }
@@ -197,9 +218,13 @@ impl Classified for Error {
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
             Self::Full => (Kind::Limit, Internal, Never),
             Self::NoServer(_) | Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
+            Self::Overloaded => (Kind::Limit, Internal, Never),
+            Self::QueueFull(_) => (Kind::QueueFull, Upstream, Never),
+            Self::QueueTimeout(_) => (Kind::Timeout, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
             Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
+            Self::Status(_) => (Kind::Protocol, Upstream, Safe),
             Self::Unanswered => (Kind::Hangup, Upstream, IfIdempotent),
             Self::Cut => (Kind::Hangup, Upstream, Never),
             Self::Reply(_) => (Kind::Protocol, Upstream, Never),
@@ -222,10 +247,14 @@ impl Classified for Error {
             Self::Drained(_) => "the app takes no requests at the moment".into(),
             Self::NoServer(_) => "this app has no server at the moment".into(),
             Self::NoEndpoint(_) => "every server of this app is down at the moment".into(),
+            Self::Overloaded => "there is too much under way at the moment".into(),
+            Self::QueueFull(_) => "too many requests wait for this app at the moment".into(),
+            Self::QueueTimeout(_) => "no server of this app became free in time".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),
             Self::FirstByteTimeout => "the app did not answer in time".into(),
             Self::DownloadTimeout => "the app's answer stood still".into(),
+            Self::Status(_) => "the app failed to answer".into(),
             Self::Unanswered => "the app closed the connection without an answer".into(),
             Self::Cut => "the app closed the connection in the midst of its answer".into(),
             Self::Reply(_) => "the app's answer is not valid HTTP".into(),

@@ -8,14 +8,18 @@
 //! ```
 
 pub mod apps;
+pub mod balance;
 pub mod config;
 mod demo;
 pub mod error;
+pub mod fair;
 pub mod http2;
 pub mod identity;
 pub mod metrics;
 mod probe;
+pub mod queue;
 pub mod reply;
+pub mod retry;
 pub mod route;
 pub mod rules;
 pub mod session;
@@ -35,6 +39,7 @@ use crate::worker::{Shared, Worker};
 use groove_common::admin;
 use groove_common::app::{Context, DemoRow, Proxy, StartError};
 use groove_common::net::Service;
+use groove_common::telemetry::Registry;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -43,6 +48,7 @@ use std::sync::Arc;
 pub struct Http {
     shared: Arc<Shared>,
     apps: Arc<Control>,
+    registry: Arc<Registry>,
 }
 
 /// Its own verbs.
@@ -71,10 +77,12 @@ impl Proxy for Http {
         let directory = Arc::new(Directory::default());
         let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
         let metrics = Metrics::new(&cx.registry);
-        let shared = Shared::new(Table::build(&config)?, Arc::clone(&directory), metrics, cx.access.clone());
+        let table = Table::build(&config, None, &cx.registry)?;
+        let shared = Shared::new(table, Arc::clone(&directory), metrics, cx.access.clone());
         let restarts = Arc::clone(&shared.restarts);
         let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
-        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps) }))
+        let registry = Arc::clone(&cx.registry);
+        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps), registry }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
@@ -83,7 +91,7 @@ impl Proxy for Http {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
-        let table = Table::build(&config)?;
+        let table = Table::build(&config, Some(&self.shared.table()), &self.registry)?;
         self.apps.reload(&config, || self.shared.swap(table))
     }
 

@@ -1,6 +1,7 @@
 //! What is counted. Handles are looked up once, when a table is built; the data path only adds.
 
 use crate::error::Error;
+use crate::queue::Refusal;
 use crate::signify::Code;
 use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
@@ -140,6 +141,108 @@ impl ClusterMetrics {
                 "Connections that could not be opened",
             ),
             reused: counter("groove_http_upstream_reused", "Exchanges on a connection that was idle"),
+        }
+    }
+}
+
+/// Counted for each cluster that has a queue.
+#[derive(Debug, Clone)]
+pub struct QueueMetrics {
+    /// Requests that wait.
+    pub waiting: Gauge,
+    /// What is held of them.
+    pub bytes: Gauge,
+    /// How long those waited that got their turn.
+    pub seconds: Histogram,
+    full: Counter,
+    over_bytes: Counter,
+    /// They waited for too long.
+    pub timed_out: Counter,
+    /// Their clients left.
+    pub left: Counter,
+}
+
+impl QueueMetrics {
+    /// The series of the cluster of that name.
+    pub fn new(registry: &Registry, cluster: &str) -> Self {
+        let labels = [("cluster", cluster)];
+        let refused = |reason| {
+            let labels = [("cluster", cluster), ("reason", reason)];
+            registry.counter("groove_http_queue_refused", "Requests that got no turn", &labels)
+        };
+        Self {
+            waiting: registry.gauge(
+                "groove_http_queue_waiting",
+                "Requests that wait for an endpoint",
+                &labels,
+            ),
+            bytes: registry.gauge("groove_http_queue_bytes", "What is held of requests that wait", &labels),
+            seconds: registry.histogram(
+                "groove_http_queue_seconds",
+                "How long requests waited that got their turn",
+                &labels,
+            ),
+            full: refused("full"),
+            over_bytes: refused("bytes"),
+            timed_out: refused("timeout"),
+            left: refused("left"),
+        }
+    }
+
+    /// Counts somebody who may not wait.
+    pub fn refused(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::Full => self.full.inc(),
+            Refusal::Bytes => self.over_bytes.inc(),
+            // Nobody to wait for is an error of another kind.
+            Refusal::Nobody => {}
+        }
+    }
+}
+
+/// Counted where the proxy has a bound of its own.
+#[derive(Debug, Clone)]
+pub struct FairMetrics {
+    /// Exchanges under way.
+    pub in_flight: Gauge,
+    /// Requests that wait for their turn.
+    pub waiting: Gauge,
+    /// How long those waited that got it.
+    pub seconds: Histogram,
+    /// Their queues were full.
+    pub full: Counter,
+    /// They waited for too long.
+    pub timed_out: Counter,
+}
+
+impl FairMetrics {
+    /// Makes the series.
+    pub fn new(registry: &Registry) -> Self {
+        let refused = |reason| {
+            registry.counter(
+                "groove_http_fair_refused",
+                "Requests that got no turn under the proxy's own bound",
+                &[("reason", reason)],
+            )
+        };
+        Self {
+            in_flight: registry.gauge(
+                "groove_http_fair_in_flight",
+                "Exchanges under the proxy's own bound",
+                &[],
+            ),
+            waiting: registry.gauge(
+                "groove_http_fair_waiting",
+                "Requests that wait for a turn of the proxy",
+                &[],
+            ),
+            seconds: registry.histogram(
+                "groove_http_fair_seconds",
+                "How long requests waited for a turn of the proxy",
+                &[],
+            ),
+            full: refused("full"),
+            timed_out: refused("timeout"),
         }
     }
 }

@@ -2,11 +2,13 @@
 //! itself, swapped without the others.
 
 use crate::apps::Stand;
+use crate::balance::Tenants;
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::fair::{Bounds, Fair};
 use crate::http2;
 use crate::identity::Tracing;
-use crate::metrics::AppMetrics;
+use crate::metrics::{AppMetrics, FairMetrics};
 use crate::route::{PathMatch, Paths, Pattern};
 use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
 use crate::session::pace::MinRate;
@@ -15,6 +17,7 @@ use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
 use crate::wire::{Edits, Limits, RequestHead, Says};
 use groove_common::app::StartError;
 use groove_common::net::Peer;
+use groove_common::telemetry::Registry;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +48,8 @@ pub struct Table {
     pub tracing: Option<Tracing>,
     /// Pages that stand for all apps.
     pages: Pages,
+    /// The proxy's own bound of exchanges under way.
+    pub fair: Option<(Arc<Fair>, Bounds)>,
     trusted: Vec<IpNet>,
 }
 
@@ -78,6 +83,8 @@ pub struct App {
     pub first_byte: Duration,
     /// A body on which nothing moves.
     pub body_idle: Duration,
+    /// What tells its tenants apart.
+    pub tenants: Option<Tenants>,
     /// Further tries when connecting fails.
     pub retries: u32,
     /// What an operator says of it.
@@ -132,7 +139,7 @@ impl Table {
     ///
     /// # Errors
     /// A page cannot be read.
-    pub fn build(config: &Config) -> Result<Self, StartError> {
+    pub fn build(config: &Config, before: Option<&Self>, registry: &Registry) -> Result<Self, StartError> {
         let mut library = Library::default();
         let limits = &config.limits;
         let timeouts = &config.timeouts;
@@ -169,7 +176,25 @@ impl Table {
             tracing: config.forwarded.tracing(),
             pages: library.pages(&config.pages)?,
             trusted: config.trusted.clone(),
+            fair: fair(limits.in_flight.as_ref(), before, registry),
         })
+    }
+
+    /// It is the table from now on: those who wait for a turn wait by its bounds.
+    pub fn take_effect(&self, before: &Self) {
+        match (&self.fair, &before.fair) {
+            (Some((fair, bounds)), _) => fair.set(*bounds),
+            // Who waits for it does not have to any more.
+            (None, Some((fair, _))) => {
+                fair.set(Bounds { limit: usize::MAX, length_max: 0, age_max: Duration::ZERO });
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Networks whose word on who the client is counts.
+    pub fn trusted(&self) -> &[IpNet] {
+        &self.trusted
     }
 
     /// Whether a peer's word on who the client is counts. A unix socket is as near as loopback.
@@ -261,6 +286,7 @@ impl App {
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
+            tenants: app.tenants.as_ref().map(Tenants::from),
             retries: app.retries,
             stand: Stand::default(),
             pages: Some(library.pages(&app.pages)?).filter(|own| !own.is_empty()).map(Box::new),
@@ -345,6 +371,21 @@ fn maintenance(
         page: written.page.as_ref().map(|file| library.page(file)).transpose()?,
         retry_after_s: written.retry_after.map(|after| after.get().as_secs().max(1)),
     })))
+}
+
+/// The bound of exchanges under way. What is in it lives on from the table before.
+fn fair(
+    in_flight: Option<&config::InFlight>,
+    before: Option<&Table>,
+    registry: &Registry,
+) -> Option<(Arc<Fair>, Bounds)> {
+    let bounds = in_flight?.bounds();
+    let before = before.and_then(|table| table.fair.as_ref());
+    let fair = before.map_or_else(
+        || Arc::new(Fair::new(bounds, FairMetrics::new(registry))),
+        |(fair, _)| Arc::clone(fair),
+    );
+    Some((fair, bounds))
 }
 
 fn edits(headers: &config::Headers) -> Edits {

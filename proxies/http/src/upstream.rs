@@ -3,15 +3,19 @@
 //! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
+use crate::balance::Plan;
 use crate::config::peers::ProxyProtocol;
 use crate::config::{self, Protocol};
-use crate::metrics::ClusterMetrics;
+use crate::fair::Permit;
+use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
+use crate::queue::Queue;
+use crate::retry::{Retry, Statuses};
 use crate::table::App;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
-use groove_common::config::{Endpoint, Endpoints, Health};
-use groove_common::discovery::{Cluster, ConnectProber, Exchange, Prober, Update};
+use groove_common::config::{self as common_config, Endpoints, Health};
+use groove_common::discovery::{Cluster, ConnectProber, Endpoint, Exchange, Outcome, Prober, Update};
 use groove_common::ids::{Address, EndpointId};
 use groove_common::net::{Connector, Stream};
 use groove_common::pool::IdleList;
@@ -53,6 +57,18 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Its numbers.
     pub metrics: LazyLock<Box<ClusterMetrics>, Make<Box<ClusterMetrics>>>,
+    /// How its endpoints are chosen; the least loaded of all if there is nothing to say.
+    pub plan: Option<Arc<Plan>>,
+    /// Who waits for them, where they have bounds.
+    pub queue: Option<Arc<Queue>>,
+    /// Their bounds follow their latency.
+    is_adaptive: bool,
+    /// What is sent again.
+    pub retry: Option<Box<Retry>>,
+    /// Statuses that count against a server.
+    pub outlier: Option<Box<Statuses>>,
+    /// The queue of before, which this one has no use for. There may still be somebody in it.
+    unused: Option<Arc<Queue>>,
     /// As configured, to know on a reload what changed.
     config: Arc<config::App>,
     /// Which of the app's clusters; its own servers if it is none.
@@ -84,15 +100,34 @@ impl Upstream {
     /// For the status page. One that was never asked for says no more than its configuration does.
     pub fn status(&self) -> Value {
         match self.begun() {
-            Some(cluster) => json!(cluster.status()),
+            Some(cluster) => {
+                let mut status = json!(cluster.status());
+                if let (Some(queue), Some(fields)) = (&self.queue, status.as_object_mut()) {
+                    fields.insert("waiting".to_owned(), queue.metrics().waiting.get().into());
+                }
+                status
+            }
             None => {
-                let endpoint = |it: &Endpoint| json!({ "address": it.address, "state": "untried" });
+                let endpoint =
+                    |it: &common_config::Endpoint| json!({ "address": it.address, "state": "untried" });
                 let endpoints: Vec<_> = match self.servers().map(|it| it.endpoints) {
                     Some(Endpoints::Static(list)) => list.iter().map(endpoint).collect(),
                     _ => Vec::new(),
                 };
                 json!({ "name": self.name, "source": "static", "endpoints": endpoints })
             }
+        }
+    }
+
+    /// An exchange is over that was answered with this status.
+    pub fn answered(&self, endpoint: &Endpoint, status: u16, latency: Duration) {
+        let outcome = match &self.outlier {
+            Some(outlier) if outlier.contains(status) => Outcome::Failure,
+            Some(_) | None => Outcome::Success { latency },
+        };
+        self.cluster.report(endpoint, outcome);
+        if let Some(queue) = self.queue.as_ref().filter(|_| self.is_adaptive) {
+            queue.observe(endpoint, latency);
         }
     }
 
@@ -115,20 +150,26 @@ pub struct Upstreams<'a> {
 /// What clusters that live on have yet to learn.
 #[derive(Default)]
 #[must_use = "nothing changes before they are applied"]
-pub struct Changes(Vec<(Arc<Cluster>, Arc<dyn Prober>, Update)>);
+pub struct Changes {
+    clusters: Vec<(Arc<Cluster>, Arc<dyn Prober>, Update)>,
+    queues: Vec<(Arc<Queue>, Arc<Plan>)>,
+}
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(cluster, ..)| cluster.name())).finish()
+        f.debug_list().entries(self.clusters.iter().map(|(cluster, ..)| cluster.name())).finish()
     }
 }
 
 impl Changes {
     /// Tells them, which cannot fail: a change of several clusters happens to all of them or to none.
     pub fn apply(self) {
-        for (cluster, prober, update) in self.0 {
+        for (cluster, prober, update) in self.clusters {
             cluster.set_prober(prober);
             update.apply();
+        }
+        for (queue, plan) in self.queues {
+            queue.set_plan(plan);
         }
     }
 }
@@ -184,12 +225,13 @@ impl<'a> Upstreams<'a> {
                     && it.health_path == servers.health_path
             })
         };
-        let living = before.filter(|before| same_way(before)).and_then(|before| before.begun());
+        let before = before.filter(|before| same_way(before));
+        let living = before.and_then(|before| before.begun());
         let prober = prober(servers, tls.as_ref());
         let cluster = match living {
             Some(living) => {
                 let update = living.prepare(&servers.endpoints, &servers.health)?;
-                self.changes.0.push((Arc::clone(living), prober, update));
+                self.changes.clusters.push((Arc::clone(living), prober, update));
                 begun(Arc::clone(living))
             }
             None if waits_for_requests(servers) => {
@@ -215,16 +257,58 @@ impl<'a> Upstreams<'a> {
         let metrics = LazyLock::new(
             Box::new(move || Box::new(ClusterMetrics::new(&ground.registry, &label))) as Make<_>,
         );
-        let config = Arc::clone(self.config);
+        let (plan, queue, unused) = self.dispatch(&name, servers, before, &cluster)?;
+        let retry = servers.retry.as_ref().map(|retry| {
+            let before = before.and_then(|before| before.retry.as_deref());
+            Box::new(Retry::new(retry, before))
+        });
         Ok(Upstream {
             name,
             cluster,
             tls: tls.map(Box::new),
+            is_adaptive: plan.as_ref().is_some_and(|plan| plan.adaptive.is_some()),
+            plan,
+            queue,
+            retry,
+            outlier: servers.outlier.as_ref().map(|outlier| Box::new(Statuses::of(&outlier.on))),
+            unused,
             protocol: servers.protocol,
             proxy_protocol: servers.proxy_protocol,
             metrics,
-            config,
+            config: Arc::clone(self.config),
             named: named.map(Into::into),
+        })
+    }
+
+    /// How endpoints are chosen, who waits for them, and the queue of before if nobody is to wait any more.
+    fn dispatch(
+        &mut self,
+        name: &str,
+        servers: &config::Cluster,
+        before: Option<&Arc<Upstream>>,
+        cluster: &LazyLock<Arc<Cluster>, Make<Arc<Cluster>>>,
+    ) -> Result<Dispatch, StartError> {
+        // What did not change is the same plan: whose turn it is, and which bounds were found, is not forgotten.
+        let is_same = |before: &Upstream| before.servers().is_some_and(|it| Plan::is_same(&it, servers));
+        let plan = match before.filter(|before| is_same(before)) {
+            Some(before) => before.plan.clone(),
+            None => Plan::of(servers)?.map(Arc::new),
+        };
+        let former = before.and_then(|before| before.queue.clone().or_else(|| before.unused.clone()));
+        Ok(match plan {
+            Some(plan) if plan.waits.is_some() => {
+                let ground = self.ground;
+                let queue = former.unwrap_or_else(|| {
+                    let metrics = QueueMetrics::new(&ground.registry, name);
+                    Queue::start(Arc::clone(cluster), Arc::clone(&plan), metrics, &ground.runtime)
+                });
+                self.changes.queues.push((Arc::clone(&queue), Arc::clone(&plan)));
+                (Some(plan), Some(queue), None)
+            }
+            plan => {
+                self.changes.queues.extend(former.clone().map(|unused| (unused, Arc::default())));
+                (plan, None, former)
+            }
         })
     }
 
@@ -233,6 +317,9 @@ impl<'a> Upstreams<'a> {
         (self.made.into(), self.changes)
     }
 }
+
+/// See [`Upstream`].
+type Dispatch = (Option<Arc<Plan>>, Option<Arc<Queue>>, Option<Arc<Queue>>);
 
 fn begun(cluster: Arc<Cluster>) -> LazyLock<Arc<Cluster>, Make<Arc<Cluster>>> {
     let lazy = LazyLock::new(Box::new(move || cluster) as Make<_>);
@@ -278,6 +365,12 @@ pub struct Lease {
     pub is_reused: bool,
     /// How many restarts of apps there had been when it was opened.
     pub restarts: u32,
+    /// The right to have it under way, where the proxy has a bound.
+    pub permit: Option<Permit>,
+    /// When it was had.
+    pub at: Instant,
+    /// The endpoint's identity, if the client is to be told that its session lives there from now on.
+    pub new_home: Option<Box<str>>,
 }
 
 /// A connection at rest, and how many restarts of apps there had been when it was opened.

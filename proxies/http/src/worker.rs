@@ -70,6 +70,7 @@ impl Shared {
 
     /// Swaps the table; exchanges that have begun keep the one they began with.
     pub fn swap(&self, table: Table) {
+        table.take_effect(&self.table());
         self.table.store(Arc::new(table));
         self.generation.fetch_add(1, Ordering::Release);
     }

@@ -1,32 +1,38 @@
 //! The apps that one worker's clients ask for: found once, then known until they change.
 
 use super::directory::Directory;
+use crate::balance::{Ask, Chooser};
+use crate::queue::Grant;
 use crate::route::HostName;
 use crate::table::App;
 use crate::upstream::Upstream;
 use foldhash::fast::RandomState;
-use groove_common::balance::{Dice, least_loaded};
-use groove_common::discovery::{Exchange, Member, Policy, Reader};
-use groove_common::ids::EndpointId;
+use groove_common::balance::Dice;
+use groove_common::discovery::{Policy, Reader};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Hosts that a worker remembers. Over it all are forgotten: a star can be asked for by any name.
 const SEATS_MAX: usize = 1 << 16;
 
-/// Readers of the clusters that were asked for; most apps have one.
-type Readers = SmallVec<[(Arc<Upstream>, Reader); 1]>;
+/// An upstream that was asked for, as one worker sees it.
+struct Known {
+    upstream: Arc<Upstream>,
+    reader: Reader,
+    /// Whose turn it is, where that is to be remembered.
+    chooser: Option<Box<Chooser>>,
+}
 
 /// An app as one worker sees it, with its readers of the clusters' snapshots. An exchange keeps the seat it began with.
 pub struct Seat {
     /// The app.
     pub app: Arc<App>,
-    readers: RefCell<Readers>,
+    /// Most apps have one.
+    known: RefCell<SmallVec<[Known; 1]>>,
     /// Of the directory, where another host that comes may be the better answer.
     generation: Option<u64>,
     /// Asked for since the last sweep.
@@ -44,26 +50,29 @@ impl Seat {
         !upstream.cluster.snapshot().members.is_empty()
     }
 
-    /// The least loaded endpoint but those of `failed`. The next exchange counts as begun with it.
-    pub fn pick(&self, upstream: &Arc<Upstream>, failed: &[EndpointId], dice: &mut Dice) -> Option<Exchange> {
-        let mut readers = self.readers.borrow_mut();
-        let known = readers.iter().position(|(known, _)| ptr::eq(&raw const **known, &raw const **upstream));
-        let index = known.unwrap_or_else(|| {
-            readers.push((Arc::clone(upstream), upstream.cluster.reader()));
-            readers.len() - 1
+    /// An endpoint for a request, by its upstream's plan; not one of those that it was tried with. The exchange counts
+    /// as begun. For upstreams without a queue.
+    pub(crate) fn pick(&self, upstream: &Arc<Upstream>, ask: &Ask<'_>, dice: &mut Dice) -> Option<Grant> {
+        let mut known = self.known.borrow_mut();
+        let index = known.iter().position(|known| Arc::ptr_eq(&known.upstream, upstream));
+        let index = index.unwrap_or_else(|| {
+            let (upstream, reader) = (Arc::clone(upstream), upstream.cluster.reader());
+            known.push(Known { upstream, reader, chooser: None });
+            known.len() - 1
         });
-        let snapshot = readers.get_mut(index)?.1.get();
-        if failed.is_empty() {
+        let known = known.get_mut(index)?;
+        let snapshot = known.reader.get();
+        if upstream.plan.is_none() && ask.failed.is_empty() {
             let member = match snapshot.members.as_slice() {
-                [only] => Some(only).filter(|only| only.admits()),
+                [only] => Some(only).filter(|only| !only.is_draining && only.admits()),
                 _ => snapshot.pick(Policy::LeastLoaded, upstream.cluster.now(), dice),
             };
-            return member.map(|member| member.endpoint.begin());
+            return member.map(|member| Grant { exchange: member.endpoint.begin(), new_home: None });
         }
-        let others: Vec<Member> =
-            snapshot.members.iter().filter(|member| !failed.contains(&member.endpoint.id)).cloned().collect();
-        let least = least_loaded(&others, upstream.cluster.now(), dice)?;
-        others.get(least).map(|member| member.endpoint.begin())
+        let chooser = known.chooser.get_or_insert_default();
+        // Without a plan, this is a request that has failed somewhere: seldom enough for one that is made here.
+        let plan = upstream.plan.clone().unwrap_or_default();
+        chooser.choose(&plan, snapshot, *ask, upstream.cluster.now(), dice).map(|choice| Grant::of(&choice))
     }
 }
 
@@ -96,7 +105,7 @@ impl Seats {
         };
         let seat = Rc::new(Seat {
             app: found.app,
-            readers: RefCell::default(),
+            known: RefCell::default(),
             generation: (!found.is_exact).then_some(generation),
             is_used: Cell::new(true),
         });

@@ -2,7 +2,8 @@
 //! a message.
 
 use super::{
-    App, AppTimeouts, Config, Headers, Limits, Match, Route, Timeouts, peers, routing_check, signify,
+    App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts, peers,
+    routing_check, signify,
 };
 use crate::route::{Hosts, PathMatch};
 use crate::wire::Name;
@@ -34,6 +35,9 @@ pub(crate) fn one(name: &str, entry: &App, issues: &mut Issues) {
 }
 
 fn limits(limits: &Limits, issues: &mut Issues) {
+    if let Some(in_flight) = &limits.in_flight {
+        in_flight.check(issues);
+    }
     let sizes = [
         ("head", limits.head, Size::kib(1), Size::kib(1024)),
         ("target", limits.target, Size(64), Size::kib(1024)),
@@ -125,6 +129,10 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
     let path = ["apps", name];
     let health = app.health.as_deref().cloned().unwrap_or_default();
     servers(&path, &app.endpoints, &health, app.health_path.as_deref(), app.tls.as_deref(), issues);
+    dispatch(&path, &app.servers(), issues);
+    if let Some(tenants) = &app.tenants {
+        tenants.check(&[&path[..], &["tenants"]].concat(), issues);
+    }
     for (cluster, entry) in &app.clusters {
         let path = ["apps", name, "clusters", cluster];
         servers(
@@ -135,6 +143,7 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
             entry.tls.as_deref(),
             issues,
         );
+        dispatch(&path, entry, issues);
     }
     headers(&path, "request_headers", &app.request_headers, issues);
     headers(&path, "response_headers", &app.response_headers, issues);
@@ -196,6 +205,34 @@ fn servers(
                 Some("leave it out, or leave `health.probe` at its default"),
             );
         }
+    }
+}
+
+/// Which endpoint, how many at once, who waits.
+fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
+    servers.balance.check(&[path, &["balance"]].concat(), issues);
+    if let Some(affinity) = &servers.affinity {
+        affinity.check(&[path, &["affinity"]].concat(), issues);
+        if matches!(servers.balance, Balance::Hash(_)) {
+            let help = "leave one of the two out";
+            issues.at_key(
+                &[path, &["balance"]].concat(),
+                "`affinity` says already who gets what",
+                Some(help),
+            );
+        }
+    }
+    if let Some(concurrency) = &servers.concurrency {
+        concurrency.check(&[path, &["concurrency"]].concat(), issues);
+    }
+    if let Some(queue) = &servers.queue {
+        queue.check(&[path, &["queue"]].concat(), issues);
+    }
+    if let Some(retry) = &servers.retry {
+        retry.check(&[path, &["retry"]].concat(), issues);
+    }
+    if let Some(outlier) = &servers.outlier {
+        outlier.check(&[path, &["outlier"]].concat(), issues);
     }
 }
 

@@ -1,8 +1,12 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
+mod balancing;
 mod check;
+mod fairness;
 pub mod forwarded;
 pub mod peers;
+mod queueing;
+mod retrying;
 mod routing;
 mod routing_check;
 pub mod signify;
@@ -10,17 +14,20 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
 pub(crate) use check::one as check_app;
-pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
-pub use state::State;
-
+pub use fairness::InFlight;
 use groove_common::config::{
     Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
     Size, default_drain, difference,
 };
 use ipnet::IpNet;
+pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
+pub use retrying::{Budget, Failure, Outlier, Retry};
+pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use state::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -98,6 +105,9 @@ pub struct Limits {
     /// Idle connections kept to each server by each worker.
     #[schemars(range(max = 65536))]
     pub idle_per_endpoint: usize,
+    /// How many exchanges the proxy has under way; left out is no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
     /// Requests at once on a client's connection that speaks HTTP/2.
     #[schemars(range(min = 1, max = 65536))]
     pub streams: u32,
@@ -115,6 +125,7 @@ impl Default for Limits {
             body: None,
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
+            in_flight: None,
             streams: 100,
             min_rate: None,
         }
@@ -173,6 +184,24 @@ pub struct App {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<Box<ClientTls>>,
+    /// Which endpoint takes a request, where any will do.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Requests of one session reach the endpoint that holds its state.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// How many exchanges each endpoint may have under way.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Requests that find no endpoint free.
+    #[serde(default)]
+    pub queue: Option<Queue>,
+    /// What is sent again after a failure.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What counts against a server beside connections that fail or break.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -200,6 +229,9 @@ pub struct App {
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
+    /// What tells the app's tenants apart, where the proxy's own bound (`limits.in_flight`) has them take turns.
+    #[serde(default)]
+    pub tenants: Option<HashKey>,
     /// How often a request is tried on another server when a connection cannot be opened.
     #[serde(default = "default_retries")]
     #[schemars(range(max = 10))]
@@ -214,6 +246,12 @@ impl App {
             health: self.health.as_deref().cloned().unwrap_or_default(),
             health_path: self.health_path.clone(),
             tls: self.tls.clone(),
+            balance: self.balance.clone(),
+            affinity: self.affinity.clone(),
+            concurrency: self.concurrency.clone(),
+            queue: self.queue.clone(),
+            retry: self.retry.clone(),
+            outlier: self.outlier.clone(),
             protocol: self.protocol,
             proxy_protocol: self.proxy_protocol,
         }
@@ -252,6 +290,24 @@ pub struct Cluster {
     /// TLS to the servers.
     #[serde(default)]
     pub tls: Option<Box<ClientTls>>,
+    /// Which endpoint takes a request, where any will do.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Requests of one session reach the endpoint that holds its state.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// How many exchanges each endpoint may have under way.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Requests that find no endpoint free.
+    #[serde(default)]
+    pub queue: Option<Queue>,
+    /// What is sent again after a failure.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What counts against a server beside connections that fail or break.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -390,6 +446,13 @@ impl Document for Config {
         };
         let before = old.with(others(&old.apps, &self.apps));
         difference(&before, &self.with(others(&self.apps, &old.apps)))
+    }
+
+    fn format(format: &str, text: &str) -> Result<(), String> {
+        match format {
+            "failure" => text.parse::<Failure>().map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn validate(&self, issues: &mut Issues) {

@@ -115,6 +115,18 @@ fn broken() -> Vec<Broken> {
         ),
         (
             one_app(
+                "    concurrency: {soft: 9, hard: 5}\n    queue: {timeout: 0s, bytes: 1KiB}\n    retry: {on: [503], backoff: {base: 2s}}\n    outlier: {on: [reset]}\n",
+            ),
+            &[
+                (6, 25, "a soft bound above the hard one would never be met", "write no more than `hard`"),
+                (7, 22, "no time at all would let nobody wait", "`max: 0` for no queue"),
+                (7, 33, "this is too little to wait with", "write at least `64KiB`"),
+                (8, 40, "this is longer than `max`", "write no more than `max`"),
+                (9, 20, "this counts anyhow", "write statuses only"),
+            ],
+        ),
+        (
+            one_app(
                 "    routes:\n      - {match: {path: /a}, redirect: {prefix: /b, status: 200}, rewrite: {path: b}}\n      \
                  - {match: {path: /b}, cors: {allow_origins: ['*', shop.test], allow_credentials: true}}\n      \
                  - {match: {path: /c, headers: {X: {regex: '['}}}, respond: {status: 204, body: x}}\n",
@@ -128,6 +140,31 @@ fn broken() -> Vec<Broken> {
                 (8, 57, "this is no origin", "write one as browsers do"),
                 (9, 49, "unclosed character class", "write one like"),
                 (9, 80, "this status has no body", "leave it out"),
+            ],
+        ),
+        (
+            one_app(
+                "    balance: {hash: {header: \"X User\"}}\n    affinity: {by: {path: \"(\"}}\n    concurrency: {hard: 0}\n",
+            ),
+            &[
+                (6, 30, "this is no name", "write letters, digits"),
+                (7, 27, "this is no regular expression: unclosed group", "write one like `^/games/([^/]+)`"),
+                (8, 25, "`0` is too small", "write 1 to 1000000"),
+            ],
+        ),
+        (
+            one_app("    balance: {hash: path}\n    affinity: {by: {segment: 1}}\n"),
+            &[(6, 5, "`affinity` says already who gets what", "leave one of the two out")],
+        ),
+        (
+            one_app("    retry: {on: [503, oops]}\n"),
+            &[(6, 23, "`oops` is not a good failure", "write `connect-failure`, `reset`, `timeout`, `5xx`")],
+        ),
+        (
+            one_app("    affinity: {by: {cookie: {name: home, generate: true}}}\n    balance: fastest\n"),
+            &[
+                (6, 29, "a cookie that names an endpoint is made with a secret", "add `secret: {env: NAME}`"),
+                (7, 14, "unknown value `fastest`", "write `least_loaded`"),
             ],
         ),
         (
@@ -153,6 +190,22 @@ fn every_error_has_its_place_and_says_what_to_write_instead() {
         }
         assert_eq!(said.matches("error: ").count(), wanted.len(), "{said}");
     }
+}
+
+#[test]
+fn short_forms_are_what_they_stand_for() {
+    let app = |more: &str| -> super::Cluster {
+        let config: Config = check_text("http.yaml", &one_app(more)).expect("a good configuration");
+        config.apps["shop"].servers()
+    };
+    let adaptive = |more: &str| app(more).concurrency.and_then(|it| it.adaptive());
+    assert!(adaptive("    concurrency: {hard: 50, adaptive: false}\n").is_none());
+    let on = adaptive("    concurrency: {hard: 50, adaptive: true}\n").expect("it is on");
+    assert_eq!((on.min, on.initial, on.max), (1, 20, 50));
+    assert_eq!(adaptive("    concurrency: {hard: 5, adaptive: {min: 9}}\n").expect("it is on").min, 5);
+    let short = app("    affinity: {by: {cookie: sid}}\n").affinity;
+    assert_eq!(short, app("    affinity: {by: {cookie: {name: sid}}, mode: soft}\n").affinity);
+    assert!(short.is_some());
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
-use super::lease::{Dial, lease};
 use super::pace::Pace;
 use super::record::{Record, failed};
 use super::refusal::{About, Refused};
 use super::relay::{Outgoing, Patience, Relay};
-use super::state::{Asked, Exchange};
+use super::state::{Again, Asked, Exchange};
 use super::tunnel;
 use crate::apps::Seat;
+use crate::balance::{self, Asker, Key};
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
@@ -19,8 +19,8 @@ use crate::wire::scan::HeadScan;
 use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
-use groove_common::discovery::Outcome;
-use groove_common::error::{Classified, Retry, Side};
+use futures_util::future::Either;
+use groove_common::ids::EndpointId;
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
 use groove_common::telemetry::Event;
@@ -39,12 +39,13 @@ use tracing::debug;
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, conn: Downstream) {
+pub(crate) fn serve(worker: Rc<Worker>, conn: Downstream) -> impl Future<Output = ()> {
     if conn.tls.as_ref().is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2")) {
         let bounds = worker.view().table.http2;
-        return Box::pin(http2::serve(worker, conn, BytesMut::new(), bounds)).await;
+        return Either::Left(Box::pin(http2::serve(worker, conn, BytesMut::new(), bounds)));
     }
-    serve_http1(worker, conn).await;
+    // Not awaited here: a future keeps room for what it was given beside that of the future that has got it.
+    Either::Right(serve_http1(worker, conn))
 }
 
 /// Serves a connection, or a stream of another, that begins with HTTP/1.1.
@@ -126,21 +127,33 @@ pub(super) struct Session {
 pub(super) struct Begun<'v> {
     pub(super) at: Instant,
     /// When its reply was with the client.
-    ended: Instant,
-    seat: &'v Seat,
+    pub(super) ended: Instant,
+    pub(super) seat: &'v Seat,
     pub(super) app: &'v App,
     /// To the reply.
-    edits: &'v Edits,
+    pub(super) edits: &'v Edits,
     pub(super) target: &'v Target,
     /// The client behind all trusted proxies, where that is not the peer.
     pub(super) client: Option<IpAddr>,
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
-    incoming: BytesMut,
+    pub(super) incoming: BytesMut,
     pub(super) reply: BytesMut,
     /// The client has had some of the final reply.
     pub(super) is_heard: bool,
     pub(super) audience: Audience,
+    /// Where it belongs.
+    pub(super) key: Key,
+    /// Whose turn it takes under the proxy's own bound.
+    pub(super) flow: u64,
+    /// The edits of its reply, where they are not the target's.
+    pub(super) naming: Option<Box<Edits>>,
+    /// All of it is in the head's buffer: it can be sent again.
+    pub(super) is_whole: bool,
+    /// Endpoints that failed it.
+    pub(super) failed: Vec<EndpointId>,
+    /// After which statuses it is sent again.
+    pub(super) again: Option<Again<'v>>,
 }
 
 /// A request that no server gets to see.
@@ -352,6 +365,11 @@ impl Session {
             }
         }
         let mut out = self.worker.take_buffer();
+        let asker =
+            Asker { client: self.client.as_bytes(), proxies: if trusted { table.trusted() } else { &[] } };
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, asker));
+        let fair = table.fair.as_ref();
+        let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_ref(), &head, asker));
         self.write_head(table, &head, &request_id, (trusted, client), target, &mut out);
         drop(fields);
         self.inbox.advance(length);
@@ -369,6 +387,7 @@ impl Session {
                 return Err(Early::Refused(Box::new(Refused { error, audience, app, target, about })));
             }
         }
+        let is_whole = exchange.is_uploaded();
         let at = Instant::now();
         Ok(Begun {
             at,
@@ -385,6 +404,12 @@ impl Session {
             reply: BytesMut::new(),
             is_heard: false,
             audience,
+            key,
+            flow,
+            naming: None,
+            is_whole,
+            failed: Vec::new(),
+            again: None,
         })
     }
 
@@ -424,41 +449,20 @@ impl Session {
         Some((Answered { out, close, lingers: body.is_none() }, taken))
     }
 
-    /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
+    /// Leases and exchanges, as often as the app's rules want it.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
-        let mut wants_fresh = false;
-        loop {
-            let from = match begun.target.upstream.proxy_protocol {
-                Some(_) => self.ends(begun.client),
-                None => (None, None),
-            };
-            let dial = Dial { target: begun.target, seat: begun.seat, from, now: begun.at, wants_fresh };
-            let mut lease = lease(&self.worker, &dial).await?;
-            let Err(error) = self.exchange(view, begun, &mut lease).await else {
-                begun.ended = Instant::now();
-                let latency = begun.ended.saturating_duration_since(begun.at);
-                let outcome = Outcome::Success { latency };
-                begun.target.upstream.cluster.report(lease.exchange.endpoint(), outcome);
-                return Ok(lease);
-            };
-            if lease.is_reused && error.retry() == Retry::IfIdempotent {
-                // The server closed an idle connection: that says nothing of its health.
-                if begun.exchange.may_replay() {
-                    begun.exchange.restart();
-                    begun.outgoing.rewind();
-                    begun.incoming.clear();
-                    self.worker.shared.metrics.retries.inc();
-                    wants_fresh = true;
-                    continue;
-                }
-            } else if error.side() == Side::Upstream {
-                begun.target.upstream.cluster.report(lease.exchange.endpoint(), Outcome::Failure);
-            }
-            return Err(error);
+        match &begun.target.upstream.retry {
+            None => self.attempt(view, begun, begun.at).await,
+            Some(retry) => Box::pin(self.attempts(view, begun, retry)).await,
         }
     }
 
-    async fn exchange(&mut self, view: &View, begun: &mut Begun<'_>, lease: &mut Lease) -> Result<(), Error> {
+    pub(super) async fn exchange(
+        &mut self,
+        view: &View,
+        begun: &mut Begun<'_>,
+        lease: &mut Lease,
+    ) -> Result<(), Error> {
         let mut relay = Relay {
             exchange: &mut begun.exchange,
             client: &mut self.conn.stream,
@@ -470,13 +474,14 @@ impl Session {
             is_heard: &mut begun.is_heard,
             worker: &self.worker,
             table: &view.table,
-            edits: begun.edits,
+            edits: begun.naming.as_deref().unwrap_or(begun.edits),
             request_edits: &begun.target.request,
+            again: begun.again,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
             pace: view.table.min_rate.map(|min| Box::new(Pace::new(min))),
-            begun: lease.is_reused.then_some(begun.at),
+            begun: lease.is_reused.then_some(lease.at),
             server_is_watched: lease.is_reused,
             server_is_deaf: false,
             reply_is_unflushed: false,
@@ -511,6 +516,8 @@ impl Session {
         let took = begun.ended.saturating_duration_since(begun.at);
         begun.app.metrics.answered(101, took);
         self.record(begun, Some(&lease), took, None);
+        // A tunnel may live for days: it is under its endpoint's bound, not under the proxy's.
+        drop(lease.permit.take());
         let metrics = &self.worker.shared.metrics;
         let _open = Counted::new(&metrics.tunnels);
         let (up, down) = (std::mem::take(&mut self.inbox), std::mem::take(&mut begun.incoming));

@@ -1,5 +1,6 @@
 //! One client connection: [`state`] decides, `driver` reads and writes.
 
+mod again;
 pub(crate) mod driver;
 mod farewell;
 mod identify;

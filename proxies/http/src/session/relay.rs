@@ -1,7 +1,7 @@
 //! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
 
 use super::pace::Pace;
-use super::state::{Exchange, Phase, Rules};
+use super::state::{Again, Exchange, Phase, Rules};
 use crate::error::Error;
 use crate::table::Table;
 use crate::wire::Edits;
@@ -49,7 +49,7 @@ impl Outgoing {
     }
 
     /// Bytes that the socket has not taken.
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.head.len() - self.sent + self.body.len()
     }
 
@@ -99,6 +99,8 @@ pub(super) struct Relay<'a> {
     pub(super) edits: &'a Edits,
     /// Edits to the request, of which trailers are left.
     pub(super) request_edits: &'a Edits,
+    /// What is sent again after which status.
+    pub(super) again: Option<Again<'a>>,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
@@ -230,6 +232,7 @@ impl Relay<'_> {
                     limits: &self.table.limits,
                     edits: self.edits,
                     draining: self.drain.is_draining(),
+                    again: self.again,
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
             }

@@ -8,11 +8,13 @@
 //!                                           Head ──101──> Switched
 //! ```
 
+use crate::retry::Retry;
 use crate::wire::scan::HeadScan;
 use crate::wire::{
     Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, RequestHead, Version, render, tokens,
 };
 use bytes::{Buf, BytesMut};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Interim replies relayed for one request; a server that sends more is taken for broken.
@@ -29,6 +31,8 @@ pub struct Asked {
     pub keeps_alive: bool,
     /// It may be sent a second time: idempotent, and without a body.
     pub may_replay: bool,
+    /// Doing it twice is doing it once.
+    pub is_idempotent: bool,
     /// It asks to leave HTTP for one of these protocols, and 101 is a reply it understands.
     pub offered: Option<Box<[u8]>>,
 }
@@ -40,6 +44,7 @@ impl Asked {
             version: head.version,
             is_head: head.method == b"HEAD",
             keeps_alive: head.keeps_alive(),
+            is_idempotent: head.is_idempotent(),
             may_replay: head.is_idempotent() && head.framing == Framing::None,
             offered: head.upgrade().map(Into::into),
         }
@@ -55,6 +60,17 @@ pub struct Rules<'a> {
     pub edits: &'a Edits,
     /// Say goodbye with this reply.
     pub draining: bool,
+    /// After which statuses the request is sent again, if it may be.
+    pub again: Option<Again<'a>>,
+}
+
+/// What is sent again, and the time of the budget for that.
+#[derive(Debug, Clone, Copy)]
+pub struct Again<'a> {
+    /// The rules.
+    pub retry: &'a Retry,
+    /// The cluster's time.
+    pub now: Duration,
 }
 
 /// Why an exchange cannot be completed.
@@ -72,6 +88,9 @@ pub enum Fault {
     /// The server closed in the midst of its reply.
     #[error("the server closed the connection in the midst of its reply")]
     Cut,
+    /// The reply has a status after which the request is sent again. Nothing of it has gone to the client.
+    #[error("the server answered {0}, and is asked again")]
+    Status(u16),
 }
 
 /// What an exchange waits for, which decides the time it may take.
@@ -226,6 +245,16 @@ impl Exchange {
         self.asked.may_replay && !self.is_begun() && self.interims == 0
     }
 
+    /// Whether nothing of a reply has come.
+    pub fn is_unanswered(&self) -> bool {
+        !self.is_begun() && self.interims == 0
+    }
+
+    /// Whether doing it twice is doing it once.
+    pub fn is_idempotent(&self) -> bool {
+        self.asked.is_idempotent
+    }
+
     /// What is being waited for.
     pub fn phase(&self) -> Phase {
         match (&self.reply, self.upload.is_done()) {
@@ -278,6 +307,10 @@ impl Exchange {
             if self.asked.version == Version::Http11 {
                 render::interim(&head, output);
             }
+        } else if let Some(again) = rules.again.filter(|_| self.interims == 0)
+            && again.retry.takes_status(head.status, again.now)
+        {
+            return Err(Fault::Status(head.status));
         } else {
             self.decide(&head, rules.draining);
             render::reply(&head, &self.leaving, rules.edits, output);

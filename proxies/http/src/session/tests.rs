@@ -13,8 +13,14 @@ use groove_common::telemetry::{AccessLog, Registry};
 use groove_common::testing::{Dice, downstream, simulate};
 use std::sync::Arc;
 
-const ASKED: Asked =
-    Asked { version: Version::Http11, is_head: false, keeps_alive: true, may_replay: true, offered: None };
+const ASKED: Asked = Asked {
+    version: Version::Http11,
+    is_head: false,
+    keeps_alive: true,
+    may_replay: true,
+    is_idempotent: true,
+    offered: None,
+};
 
 /// What a peer sends for a body: on the wire, and what it means.
 struct Message {
@@ -92,7 +98,7 @@ fn each_side_gets_what_the_other_sent_in_whatever_order() {
         let (mut incoming, mut to_client) = (BytesMut::new(), BytesMut::new());
         let (mut sent_up, mut sent_down) = (0, 0);
         let (edits, mut fields) = (Edits::default(), Fields::default());
-        let rules = Rules { limits: &limits, edits: &edits, draining: false };
+        let rules = Rules { limits: &limits, edits: &edits, draining: false, again: None };
         let mut early = false;
         while sent_down < from_server.len() || sent_up < from_client.len() {
             if dice.chance(1, 2) {
@@ -137,7 +143,7 @@ fn a_server_that_leaves_early_is_never_taken_for_done() {
         let mut exchange = Exchange::new(ASKED, Framing::None);
         let (mut incoming, mut to_client) = (BytesMut::from(&from_server[..cut]), BytesMut::new());
         let (edits, mut fields) = (Edits::default(), Fields::default());
-        let rules = Rules { limits: &limits, edits: &edits, draining: false };
+        let rules = Rules { limits: &limits, edits: &edits, draining: false, again: None };
         exchange.download(&mut incoming, &mut to_client, &rules, &mut fields).expect("good so far");
         let fault = exchange.server_closed(&incoming, &mut to_client);
         assert_eq!(fault, Err(if cut == 0 { Fault::Unanswered } else { Fault::Cut }));
@@ -149,7 +155,7 @@ fn answered(asked: Asked, reply: &str, draining: bool) -> (Result<(), Fault>, Ex
     let mut exchange = Exchange::new(asked, Framing::None);
     let (mut incoming, mut out, mut fields) = (BytesMut::from(reply), BytesMut::new(), Fields::default());
     let (limits, edits) = (Limits::default(), Edits::default());
-    let rules = Rules { limits: &limits, edits: &edits, draining };
+    let rules = Rules { limits: &limits, edits: &edits, draining, again: None };
     let result = exchange.download(&mut incoming, &mut out, &rules, &mut fields);
     (result, exchange, String::from_utf8_lossy(&out).into_owned())
 }
@@ -213,8 +219,12 @@ async fn a_session_that_waits_is_small() {
     let access = AccessLog::start(&registry, std::io::sink()).expect("a log");
     let text = "listeners: [{address: 127.0.0.1:1}]\napps: {a: {hosts: [a.test], endpoints: [127.0.0.1:9]}}";
     let config: Config = check_text("http.yaml", text).expect("a good configuration");
-    let shared =
-        Shared::new(Table::build(&config).expect("a table"), Arc::default(), Metrics::new(&registry), access);
+    let shared = Shared::new(
+        Table::build(&config, None, &registry).expect("a table"),
+        Arc::default(),
+        Metrics::new(&registry),
+        access,
+    );
     let session = super::driver::serve(Worker::new(Arc::new(shared)), conn);
     let bytes = std::mem::size_of_val(&session);
     assert!(bytes <= 640, "{bytes} bytes for each idle client");

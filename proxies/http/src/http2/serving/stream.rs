@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Serves one request to its end.
 pub(super) async fn serve(
@@ -34,7 +35,9 @@ pub(super) async fn serve(
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     };
     let (near, far) = duplex(bounds.buffer_bytes);
-    let session = driver::serve_http1(worker, origin.carrying(Stream::from(far)));
+    // A session that waits for its turn does not read.
+    let gone = CancellationToken::new();
+    let session = driver::serve_http1(worker, origin.carrying(Stream::piped(far, gone.clone())));
     let (from_session, to_session) = split(near);
     let (switched, is_switched) = oneshot::channel();
     let upload = upload(to_session, head, body, carriage, is_switched);
@@ -52,6 +55,7 @@ pub(super) async fn serve(
             Either::Left(_) | Either::Right((Err(_), _)) => {}
             Either::Right((Ok(_open), download)) => download.await,
         }
+        gone.cancel();
     };
     // The session outlives the exchange by what it still has to do: it counts, logs, and keeps the server's connection.
     tokio::join!(session, exchange);
