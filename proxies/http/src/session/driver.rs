@@ -1,5 +1,6 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
+use super::early::{Answered, Early, skip_body};
 use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
@@ -8,11 +9,10 @@ use crate::apps::Seat;
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
-use crate::rules::{Action, Manner};
 use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -83,7 +83,7 @@ pub(super) struct Session {
     pub(super) conn: Downstream,
     /// The client's address, as X-Forwarded-For has it.
     client: Box<str>,
-    scheme: &'static str,
+    pub(super) scheme: &'static str,
     draining: Reached,
     /// How many restarts of apps there had been when it was opened.
     restarts: u32,
@@ -109,22 +109,6 @@ pub(super) struct Begun<'v> {
     incoming: BytesMut,
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
-}
-
-/// A request that no server gets to see.
-enum Early {
-    /// It cannot be served.
-    Refused { error: Error, audience: Audience },
-    /// The route itself is the answer.
-    Answered(Box<Answered>),
-}
-
-/// An answer that no server was asked for.
-struct Answered {
-    out: BytesMut,
-    close: bool,
-    /// The client still sends its body.
-    lingers: bool,
 }
 
 impl Session {
@@ -329,41 +313,6 @@ impl Session {
         })
     }
 
-    /// What a route itself answers, if it does, and how much of what came was the request.
-    fn answered(
-        &self,
-        head: &RequestHead<'_>,
-        action: &Action,
-        seat: &Seat,
-        close: bool,
-        limits: &Limits,
-    ) -> Option<(Answered, usize)> {
-        let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
-        if preflight.is_none() && action.answer.is_none() {
-            return None;
-        }
-        let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
-        let close = close || body.is_none() || self.conn.drain.is_draining();
-        let manner = Manner { close, is_http10: head.version == Version::Http10 };
-        let mut out = BytesMut::new();
-        let status = match (preflight, &action.answer) {
-            (Some(cors), _) => {
-                cors.write(head, manner, &mut out);
-                204
-            }
-            (None, answer) => {
-                let answer = answer.as_ref()?;
-                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
-                answer.write(head, self.scheme, lines, manner, &mut out);
-                answer.status()
-            }
-        };
-        seat.app.metrics.answered(status, Duration::ZERO);
-        self.record_early(head.raw, seat, status);
-        let taken = head.raw.len() + body.unwrap_or_default();
-        Some((Answered { out, close, lingers: body.is_none() }, taken))
-    }
-
     /// Leases and exchanges, once more on a fresh connection where an idle one turned out to be dead.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         let mut wants_fresh = false;
@@ -498,20 +447,4 @@ fn route<'v>(
         return Err(error);
     }
     Ok((seat, seat.app.target(head, || worker.dice().unit())))
-}
-
-/// Drops a request's body if all of it is there already, so that the next request can be read behind it.
-fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
-    match whole_body(framing, inbox, limits) {
-        Some(taken) => inbox.advance(taken),
-        None => return false,
-    }
-    true
-}
-
-/// How long a request's body is, if all of it is there.
-fn whole_body(framing: Framing, bytes: &[u8], limits: &Limits) -> Option<usize> {
-    let mut body = Body::new(framing);
-    let taken = body.advance(bytes, limits, |_| {}).ok()?;
-    body.is_done().then_some(taken)
 }

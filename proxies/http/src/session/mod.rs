@@ -1,6 +1,7 @@
 //! One client connection: [`state`] decides, `driver` reads and writes.
 
 pub(crate) mod driver;
+mod early;
 mod farewell;
 mod lease;
 mod record;
