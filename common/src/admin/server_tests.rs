@@ -3,6 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::admin;
 use crate::testing::ScriptedPeer;
 
 /// A server with one route of its own, and its address.
@@ -41,6 +42,32 @@ async fn a_route_gets_its_body() {
     client.send("GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     client.expect("HTTP/1.1 200 OK\r\n").await;
     client.expect_until("\"summary\": \"how long the body is\"").await;
+}
+
+#[tokio::test]
+async fn a_segment_in_braces_is_any_one_and_comes_decoded() {
+    let told = |request: admin::Request| async move {
+        let file = admin::query(&request, "file");
+        json(&format!("{:?} {file:?}", admin::segment(&request, 1)))
+    };
+    let routes = Routes::new().put("/apps/{name}", "sets", told).delete("/apps/{name}/x", "goes", told);
+    let (_server, address) = started(routes, None);
+    let mut client = client(&address).await;
+    for (line, want) in [
+        ("PUT /apps/a%20b?x=1&file=c%2Fd", "Some(\\\"a b\\\") Some(\\\"c/d\\\")"),
+        ("PUT /apps/50%?file=%ff", "Some(\\\"50%\\\") None"),
+        ("DELETE /apps/a/x", "Some(\\\"a\\\") None"),
+    ] {
+        client.send(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        client.expect("HTTP/1.1 200 OK\r\n").await;
+        client.expect_until(want).await;
+        client.expect_until("\n").await;
+    }
+    for (line, status) in [("PUT /apps/", 404), ("PUT /apps/a/b", 404), ("GET /apps/a", 405)] {
+        client.send(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        client.expect(format!("HTTP/1.1 {status} ")).await;
+        client.expect_until("what does\n").await;
+    }
 }
 
 #[tokio::test]

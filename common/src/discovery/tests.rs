@@ -113,6 +113,22 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whom_an_operator_drains_gets_nothing_new_there_or_not() {
+    let (cluster, tell, _) = told(&[1, 2], &passive(0.5));
+    let health = |port| by_port(&cluster.snapshot(), port).health;
+    cluster.set_drained([server(2).address, server(3).address].into());
+    assert_eq!((health(1), health(2)), (Health::Up, Health::Down));
+    assert_eq!(cluster.status().endpoints[1].state, "drained");
+    let generation = cluster.snapshot().generation;
+    tell.send(found(&[1, 2, 3])).unwrap();
+    next(&cluster, generation).await;
+    assert_eq!(health(3), Health::Down, "it came later");
+    cluster.set_drained([server(3).address].into());
+    assert_eq!((health(2), health(3)), (Health::Up, Health::Down));
+    assert_eq!(cluster.status().endpoints[1].state, "up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_stays_keeps_everything_and_who_comes_takes_the_vacant_slot() {
     let (cluster, tell, _) = told(&[1, 2, 3], &passive(0.5));
     let before = cluster.snapshot();

@@ -250,10 +250,8 @@ async fn show(size: Size) -> Result<()> {
         let clients = clients(&size, proxy.address(), &stop);
         let mut operators = JoinSet::new();
         for number in (0..OPERATORS).filter(|_| with_changes) {
-            let (every, addresses) = (
-                Duration::from_secs(1) / size.per_second * OPERATORS as u32,
-                (proxy.address(), proxy.admin()),
-            );
+            let (every, addresses) =
+                (Duration::from_secs(OPERATORS as u64) / size.per_second, (proxy.address(), proxy.admin()));
             operators.spawn(operator((number, size.apps), every, addresses, servers, Arc::clone(&stop)));
         }
         tokio::time::sleep(size.time).await;
@@ -265,7 +263,7 @@ async fn show(size: Size) -> Result<()> {
     let (with, seen) = phase(true).await?;
     let lost = closed(open).await;
     let of = |times: &[Duration]| (part(times, 500), part(times, 990), times.len());
-    println!(
+    eprintln!(
         "{} apps loaded in {loaded:?}, {an_app} bytes each beyond their text; {} changes in {:?}, seen by all workers \
          after {:?} (p50), {:?} (p99); {} WebSockets, {lost} closed; requests p50, p99, count: {:?} without changes, \
          {:?} with; {} bytes resident at the end",
@@ -279,6 +277,8 @@ async fn show(size: Size) -> Result<()> {
         of(&with),
         proxy.usage()?.resident_bytes,
     );
+    // What is not the apps' (buffers, threads) counts too much among few of them.
+    ensure!(size.apps < 10_000 || an_app <= 2048, "{an_app} bytes an app");
     if lost > 0 || seen.is_empty() {
         bail!("{lost} of {} WebSockets were closed, {} changes", size.sockets, seen.len());
     }

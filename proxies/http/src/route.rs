@@ -271,7 +271,7 @@ mod tests {
         paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1"}}"#), "header");
         paths.insert(rule("/a/*"), vec![], conditions(r#"{"headers": {"a": "1", "b": "1"}}"#), "two headers");
         paths.insert(rule("/a/*"), get(), None, "method");
-        paths.insert(rule("/a/b/*"), vec![], None, "longer");
+        paths.insert(rule("/a/b/c/d/e/f/g/h/i/j/*"), vec![], None, "longer");
         paths.insert(regex("/a/[a-z]+"), vec![], None, "expression");
         paths.insert(rule("/a/b"), vec![], None, "exact");
         paths.insert(rule("/a/b"), vec![], None, "exact again");

@@ -71,10 +71,10 @@ pub fn routes(control: &Arc<Control>) -> Routes {
         .post("/api/v1/apps/{name}/maintenance", "503 for all its clients: `{on}`", move |request| {
             let maintenance = Arc::clone(&maintenance);
             async move {
-                match body::<Maintenance>(&request) {
-                    Ok(Maintenance { on }) => answer(maintenance.maintenance(&name(&request), on).await),
-                    Err(refusal) => refusal,
-                }
+                answer(match body(&request) {
+                    Ok(Maintenance { on }) => maintenance.maintenance(&name(&request), on).await,
+                    Err(refused) => Err(refused),
+                })
             }
         })
         .post(
@@ -83,12 +83,10 @@ pub fn routes(control: &Arc<Control>) -> Routes {
             move |request| {
                 let drain = Arc::clone(&drain);
                 async move {
-                    match body::<Drain>(&request) {
-                        Ok(Drain { endpoint, undo }) => {
-                            answer(drain.drain(&name(&request), endpoint, undo).await)
-                        }
-                        Err(refusal) => refusal,
-                    }
+                    answer(match body(&request) {
+                        Ok(Drain { endpoint, undo }) => drain.drain(&name(&request), endpoint, undo).await,
+                        Err(refused) => Err(refused),
+                    })
                 }
             },
         )
@@ -114,7 +112,8 @@ fn answer(done: Result<Value, Refused>) -> Response {
 }
 
 /// A body that was left out asks for nothing in particular.
-fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Response> {
+fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Refused> {
     let body = if request.body().is_empty() { b"{}" } else { &**request.body() };
-    serde_json::from_slice(body).map_err(|error| plain(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+    serde_json::from_slice(body)
+        .map_err(|error| Refused { status: StatusCode::UNPROCESSABLE_ENTITY, why: error.to_string() })
 }

@@ -146,7 +146,7 @@ impl Control {
     /// Takes an app back that was set. One of the file that has its name serves again.
     pub async fn unset(&self, name: &str) -> Result<Value, Refused> {
         // What was said of it is not for another of that name, some day.
-        let standing = self.state.lock().file.apps.get(name).is_none().then(Standing::default);
+        let standing = (!self.state.lock().file.apps.contains_key(name)).then(Standing::default);
         let note = Note { app: name.to_owned(), set: None, unset: true, standing: standing.clone() };
         self.make(note, |state| {
             let in_file = state.file.apps.get(name).cloned();

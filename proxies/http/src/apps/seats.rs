@@ -126,3 +126,94 @@ impl Seats {
         self.by_host.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::{Roster, Standing};
+    use crate::config;
+    use crate::upstream::Ground;
+    use groove_common::config::check_text;
+    use groove_common::discovery::fresh_dice;
+    use groove_common::telemetry::Registry;
+    use tokio::runtime::Handle;
+
+    fn app(host: &str) -> Arc<config::App> {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\napps: {{a: {{hosts: ['{host}'], endpoints: [127.0.0.1:9]}}}}"
+        );
+        let config: config::Config = check_text("http.yaml", &text).expect("a good configuration");
+        Arc::clone(&config.apps["a"])
+    }
+
+    fn change(roster: &mut Roster, name: &str, app: Option<&Arc<config::App>>) {
+        let change = roster.prepare([(name, app)], &config::Timeouts::default()).expect("a good change");
+        roster.apply(change);
+    }
+
+    fn roster() -> (Roster, Arc<Directory>) {
+        let ground = Ground { runtime: Handle::current(), registry: Registry::new(1) };
+        let directory = Arc::new(Directory::default());
+        (Roster::new(Arc::new(ground), Arc::clone(&directory)), directory)
+    }
+
+    #[tokio::test]
+    async fn a_worker_sees_each_change_with_its_next_look_and_what_has_begun_keeps_its_seat() {
+        let (mut roster, directory) = roster();
+        let mut seats = Seats::default();
+        let mut at = |host: &str, directory: &Directory| {
+            seats.find(host.as_bytes(), directory).map(|seat| seat.app.name.to_string())
+        };
+        assert_eq!(at("x.shop.test", &directory), None);
+        change(&mut roster, "all", Some(&app("*")));
+        assert_eq!(at("x.shop.test", &directory).as_deref(), Some("all"));
+        change(&mut roster, "wild", Some(&app("*.shop.test")));
+        assert_eq!(at("x.shop.test", &directory).as_deref(), Some("wild"), "the better answer is found");
+        change(&mut roster, "exact", Some(&app("x.shop.test")));
+        assert_eq!(at("X.shop.test:80", &directory).as_deref(), Some("exact"));
+        change(&mut roster, "exact", Some(&app("y.shop.test")));
+        assert_eq!(at("x.shop.test", &directory).as_deref(), Some("wild"));
+        change(&mut roster, "wild", None);
+        change(&mut roster, "all", None);
+        assert_eq!(at("x.shop.test", &directory), None);
+        assert_eq!(at("y.shop.test", &directory).as_deref(), Some("exact"));
+
+        let seat = seats.find(b"y.shop.test", &directory).expect("a seat");
+        change(&mut roster, "exact", None);
+        assert!(seats.find(b"y.shop.test", &directory).is_none());
+        let upstream = &seat.app.upstreams[0];
+        assert!(seat.pick(upstream, &[], &mut fresh_dice()).is_some(), "what has begun goes on");
+    }
+
+    #[tokio::test]
+    async fn seats_that_nobody_asks_for_or_that_are_outdated_go() {
+        let (mut roster, directory) = roster();
+        change(&mut roster, "a", Some(&app("a.test")));
+        change(&mut roster, "b", Some(&app("b.test")));
+        let mut seats = Seats::default();
+        seats.find(b"a.test", &directory).expect("a seat");
+        seats.find(b"b.test", &directory).expect("a seat");
+        change(&mut roster, "b", None);
+        seats.sweep(&directory);
+        assert_eq!(seats.by_host.len(), 1, "the outdated one went");
+        seats.sweep(&directory);
+        assert!(seats.is_empty(), "nobody has asked since");
+    }
+
+    #[tokio::test]
+    async fn an_operators_word_outlives_the_app_that_it_was_said_of() {
+        let (mut roster, _directory) = roster();
+        change(&mut roster, "a", Some(&app("a.test")));
+        let address = "127.0.0.1:9".parse().expect("an address");
+        let drained = Standing { drained_endpoints: [address].into(), ..Standing::default() };
+        roster.stand("a", drained);
+        change(&mut roster, "a", None);
+        change(&mut roster, "a", Some(&app("a.test")));
+        let state = |roster: &Roster| {
+            roster.get("a").expect("an app").upstreams[0].status()["endpoints"][0]["state"].clone()
+        };
+        assert_eq!(state(&roster), "drained");
+        roster.stand("a", Standing::default());
+        assert_eq!(state(&roster), "up");
+    }
+}

@@ -79,7 +79,7 @@ impl Apps {
             }
             Self::Unset { name } => {
                 let answer = admin.delete(&path(&name, "")).await?;
-                let serves_file = answer["serves_file"].as_bool().unwrap_or_default();
+                let serves_file = answer.get("serves_file").and_then(Value::as_bool).unwrap_or_default();
                 let file = if serves_file { ": the configuration's serves again" } else { "" };
                 (answer, format!("{name} is unset{file}"))
             }
@@ -150,11 +150,11 @@ fn encoded(text: &str) -> String {
 
 fn table(answer: &Value) -> String {
     let mut table = Table::new(["name", "hosts", "state", "from", "in_flight", "requests", "failures"]);
-    for app in answer["apps"].as_array().into_iter().flatten() {
-        let text = |key: &str| match &app[key] {
-            Value::String(text) => text.clone(),
-            Value::Array(all) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
-            other => other.to_string(),
+    for app in answer.get("apps").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| match app.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            other => other.map(Value::to_string).unwrap_or_default(),
         };
         table.row(["name", "hosts", "state", "from", "in_flight", "requests", "failures"].map(text));
     }

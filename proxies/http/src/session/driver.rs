@@ -1,5 +1,6 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
+use super::early::{Answered, Early, skip_body};
 use super::pace::Pace;
 use super::record::{Record, failed};
 use super::refusal::{About, Refused};
@@ -12,11 +13,10 @@ use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form, Notice};
-use crate::rules::{Action, Manner};
 use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
+use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use futures_util::future::Either;
@@ -154,22 +154,6 @@ pub(super) struct Begun<'v> {
     pub(super) failed: Vec<EndpointId>,
     /// After which statuses it is sent again.
     pub(super) again: Option<Again<'v>>,
-}
-
-/// A request that no server gets to see.
-enum Early<'v> {
-    /// It cannot be served.
-    Refused(Box<Refused<'v>>),
-    /// The route itself is the answer.
-    Answered(Box<Answered>),
-}
-
-/// An answer that no server was asked for.
-struct Answered {
-    out: BytesMut,
-    close: bool,
-    /// The client still sends its body.
-    lingers: bool,
 }
 
 impl Begun<'_> {
@@ -413,42 +397,6 @@ impl Session {
         })
     }
 
-    /// What a route itself answers, if it does, and how much of what came was the request.
-    fn answered(
-        &self,
-        head: &RequestHead<'_>,
-        action: &Action,
-        seat: &Seat,
-        close: bool,
-        client: Option<IpAddr>,
-    ) -> Option<(Answered, usize)> {
-        let limits = &self.worker.view().table.limits;
-        let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
-        if preflight.is_none() && action.answer.is_none() {
-            return None;
-        }
-        let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
-        let close = close || body.is_none() || self.conn.drain.is_draining();
-        let manner = Manner { close, is_http10: head.version == Version::Http10 };
-        let mut out = BytesMut::new();
-        let status = match (preflight, &action.answer) {
-            (Some(cors), _) => {
-                cors.write(head, manner, &mut out);
-                204
-            }
-            (None, answer) => {
-                let answer = answer.as_ref()?;
-                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
-                answer.write(head, self.scheme, lines, manner, &mut out);
-                answer.status()
-            }
-        };
-        seat.app.metrics.answered(status, Duration::ZERO);
-        self.record_early(head.raw, seat, client, status);
-        let taken = head.raw.len() + body.unwrap_or_default();
-        Some((Answered { out, close, lingers: body.is_none() }, taken))
-    }
-
     /// Leases and exchanges, as often as the app's rules want it.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         match &begun.target.upstream.retry {
@@ -571,20 +519,4 @@ fn route<'v>(
         return Err(error);
     }
     Ok((seat, seat.app.target(head, || worker.dice().unit())))
-}
-
-/// Drops a request's body if all of it is there already, so that the next request can be read behind it.
-fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
-    match whole_body(framing, inbox, limits) {
-        Some(taken) => inbox.advance(taken),
-        None => return false,
-    }
-    true
-}
-
-/// How long a request's body is, if all of it is there.
-fn whole_body(framing: Framing, bytes: &[u8], limits: &Limits) -> Option<usize> {
-    let mut body = Body::new(framing);
-    let taken = body.advance(bytes, limits, |_| {}).ok()?;
-    body.is_done().then_some(taken)
 }

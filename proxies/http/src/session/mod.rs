@@ -2,6 +2,7 @@
 
 mod again;
 pub(crate) mod driver;
+mod early;
 mod farewell;
 mod identify;
 mod lease;

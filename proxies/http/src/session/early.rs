@@ -1,0 +1,80 @@
+//! Requests that no server gets to see: refused, or answered by their route.
+
+use super::driver::Session;
+use super::refusal::Refused;
+use crate::apps::Seat;
+use crate::rules::{Action, Manner};
+use crate::wire::{Body, Framing, Limits, RequestHead, Version};
+use bytes::{Buf, BytesMut};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A request that no server gets to see.
+pub(super) enum Early<'v> {
+    /// It cannot be served.
+    Refused(Box<Refused<'v>>),
+    /// The route itself is the answer.
+    Answered(Box<Answered>),
+}
+
+/// An answer that no server was asked for.
+pub(super) struct Answered {
+    pub(super) out: BytesMut,
+    pub(super) close: bool,
+    /// The client still sends its body.
+    pub(super) lingers: bool,
+}
+
+impl Session {
+    /// What a route itself answers, if it does, and how much of what came was the request.
+    pub(super) fn answered(
+        &self,
+        head: &RequestHead<'_>,
+        action: &Action,
+        seat: &Seat,
+        close: bool,
+        client: Option<IpAddr>,
+    ) -> Option<(Answered, usize)> {
+        let limits = &self.worker.view().table.limits;
+        let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
+        if preflight.is_none() && action.answer.is_none() {
+            return None;
+        }
+        let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
+        let close = close || body.is_none() || self.conn.drain.is_draining();
+        let manner = Manner { close, is_http10: head.version == Version::Http10 };
+        let mut out = BytesMut::new();
+        let status = match (preflight, &action.answer) {
+            (Some(cors), _) => {
+                cors.write(head, manner, &mut out);
+                204
+            }
+            (None, answer) => {
+                let answer = answer.as_ref()?;
+                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
+                answer.write(head, self.scheme, lines, manner, &mut out);
+                answer.status()
+            }
+        };
+        seat.app.metrics.answered(status, Duration::ZERO);
+        self.record_early(head.raw, seat, client, status);
+        let taken = head.raw.len() + body.unwrap_or_default();
+        Some((Answered { out, close, lingers: body.is_none() }, taken))
+    }
+}
+
+/// Drops a request's body if all of it is there already, so that the next request can be read behind it.
+pub(super) fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
+    match whole_body(framing, inbox, limits) {
+        Some(taken) => inbox.advance(taken),
+        None => return false,
+    }
+    true
+}
+
+/// How long a request's body is, if all of it is there.
+fn whole_body(framing: Framing, bytes: &[u8], limits: &Limits) -> Option<usize> {
+    let mut body = Body::new(framing);
+    let taken = body.advance(bytes, limits, |_| {}).ok()?;
+    body.is_done().then_some(taken)
+}
