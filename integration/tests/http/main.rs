@@ -9,7 +9,6 @@
 mod apps;
 mod balancing;
 mod clients;
-mod clients;
 mod conformance;
 mod fairness;
 mod faults;

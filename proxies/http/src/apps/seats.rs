@@ -182,7 +182,7 @@ mod tests {
         change(&mut roster, "exact", None);
         assert!(seats.find(b"y.shop.test", &directory).is_none());
         let upstream = &seat.app.upstreams[0];
-        assert!(seat.pick(upstream, &[], &mut fresh_dice()).is_some(), "what has begun goes on");
+        assert!(seat.pick(upstream, &Ask::default(), &mut fresh_dice()).is_some(), "what has begun goes on");
     }
 
     #[tokio::test]
