@@ -84,7 +84,7 @@ fn an_app_comes_changes_and_goes_by_the_verb() {
 fn a_bad_app_is_refused_with_every_error_and_its_place() {
     let app = App::saying("ok").unwrap();
     let proxy = proxy_to(app.address()).unwrap();
-    let bad = "hosts: [new.test, shop.test]\nendpoints: ['127.0.0.1:1']\nretrys: 2\n";
+    let bad = "hosts: [new.test, shop.test]\nendpoints: ['127.0.0.1:1']\nretriees: 2\n";
     let (code, said) = apps(&proxy, &["set", "new", "-"], bad).unwrap();
     assert_eq!(code, 1);
     for part in
@@ -134,7 +134,7 @@ fn maintenance_and_drains_touch_what_begins_and_nothing_that_has_begun() {
     done(&proxy, &["set", "two", "-"], &text(&both));
     let mut client = Client::new(&proxy);
     done(&proxy, &["maintenance", "shop", "on"], "");
-    let answer = client.ask("shop.test", "while\n");
+    let answer = client.ask("shop.test", "(H80)\n");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 30\r\n"), "{answer}");
     done(&proxy, &["maintenance", "shop", "off"], "");
     assert!(client.ask("shop.test", "shop").starts_with("HTTP/1.1 200 "), "on the same connection");
