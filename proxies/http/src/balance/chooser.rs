@@ -83,6 +83,8 @@ pub struct Chooser {
     set: Option<u64>,
     identities: Vec<Identity>,
     turns: WeightedRoundRobin,
+    /// The turns have begun, somewhere: with the first, a chooser that is often made anew would always choose that.
+    has_begun: bool,
     /// Of the latest choice; kept so that none allocates.
     seats: Vec<Seat>,
     /// Of each endpoint of the set, where they follow its latency.
@@ -223,7 +225,14 @@ impl Chooser {
             Balance::LeastLoaded | Balance::Hash(_) => least_loaded(&self.seats, now, dice),
             Balance::P2c => p2c(&self.seats, now, dice),
             Balance::PeakEwma => peak_ewma(&self.seats, now, dice),
-            Balance::RoundRobin => self.turns.pick(&self.seats, now),
+            Balance::RoundRobin => {
+                if !std::mem::replace(&mut self.has_begun, true) {
+                    for _ in 0..dice.below(self.seats.len()) {
+                        self.turns.pick(&self.seats, now);
+                    }
+                }
+                self.turns.pick(&self.seats, now)
+            }
         }
     }
 
@@ -244,6 +253,7 @@ impl Chooser {
         }));
         let stays = |id: &EndpointId| snapshot.members.iter().any(|member| member.endpoint.id == *id);
         self.limits.retain(|id, _| stays(id));
+        self.has_begun = false;
         self.turns = WeightedRoundRobin::new(snapshot.members.len());
     }
 }

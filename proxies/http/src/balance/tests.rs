@@ -250,6 +250,21 @@ async fn each_policy_gives_each_server_its_share() {
     }
 }
 
+#[tokio::test]
+async fn turns_begin_anywhere() {
+    let plan = plan("balance: round_robin");
+    let cluster = cluster(&numbered(4));
+    let (snapshot, mut dice) = (cluster.snapshot(), Dice::seeded(1));
+    let mut counts = HashMap::<String, u32>::new();
+    for _ in 0..400 {
+        // As for an app that is seldom asked for: each time by a chooser that is new.
+        let (address, ..) =
+            take(&mut Chooser::default(), &plan, &snapshot, Key::None, &mut dice).expect("one");
+        *counts.entry(address).or_default() += 1;
+    }
+    assert!(counts.len() == 4 && counts.values().all(|count| (60..=140).contains(count)), "{counts:?}");
+}
+
 #[test]
 fn the_defaults_leave_nothing_to_say() {
     assert!(Plan::of(&servers("balance: least_loaded")).expect("a plan").is_none());
