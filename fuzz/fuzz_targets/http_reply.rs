@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fn outcome(bytes: &[u8], step: usize, asked: Asked) -> (Result<(), Fault>, Vec<u8>, Option<u16>) {
     let (limits, edits, mut fields) = (Limits::default(), Edits::default(), Fields::default());
-    let rules = Rules { limits: &limits, edits: &edits, draining: false };
+    let rules = Rules { limits: &limits, edits: &edits, draining: false, again: None };
     let mut exchange = Exchange::new(asked, Framing::None);
     let (mut incoming, mut out) = (BytesMut::new(), BytesMut::new());
     for part in bytes.chunks(step) {
@@ -25,7 +25,13 @@ fn outcome(bytes: &[u8], step: usize, asked: Asked) -> (Result<(), Fault>, Vec<u
 fuzz_target!(|input: (bool, &[u8])| {
     let (is_head, bytes) = input;
     // A body that ends with the connection is chunked as it comes in, so only HTTP/1.0 gets it in the same bytes.
-    let asked =
-        Asked { version: Version::Http10, is_head, keeps_alive: true, may_replay: true, offered: None };
+    let asked = Asked {
+        version: Version::Http10,
+        is_head,
+        keeps_alive: true,
+        may_replay: true,
+        is_idempotent: true,
+        offered: None,
+    };
     assert_eq!(outcome(bytes, bytes.len().max(1), asked.clone()), outcome(bytes, 1, asked));
 });

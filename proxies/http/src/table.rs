@@ -192,11 +192,6 @@ impl Table {
         }
     }
 
-    /// Networks whose word on who the client is counts.
-    pub fn trusted(&self) -> &[IpNet] {
-        &self.trusted
-    }
-
     /// Whether a peer's word on who the client is counts. A unix socket is as near as loopback.
     pub fn trusts(&self, peer: &Peer) -> bool {
         if self.trusted.is_empty() {

@@ -390,7 +390,12 @@ fn first_lines() -> Vec<Case> {
         served(class, "a method in small letters", "get / HTTP/1.1\r\nHost: shop.test\r\n\r\n"),
         refused(class, "a TLS hello", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}", 400),
         refused(class, "the reply of a server", "HTTP/1.1 200 OK\r\nHost: shop.test\r\n\r\n", 400),
-        then_refused(class, "HTTP/2's preface behind a request", "{get}\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        then_refused(
+            class,
+            "HTTP/2's preface behind a request",
+            "{get}\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            505,
+        ),
     ]
 }
 

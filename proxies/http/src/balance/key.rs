@@ -4,10 +4,8 @@ use crate::config::{HashKey, SessionKey};
 use crate::wire::RequestHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ipnet::IpNet;
 use regex::bytes::Regex;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// What a request's value is to its endpoint.
@@ -22,15 +20,6 @@ pub enum Key {
     Named(u64),
 }
 
-/// Who asks, for keys that are not in the head.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
-    /// The peer's address as text.
-    pub client: &'a [u8],
-    /// Networks of proxies that are believed, if the peer is one of them; none otherwise.
-    pub proxies: &'a [IpNet],
-}
-
 /// What tells the tenants of an app apart.
 #[derive(Debug)]
 pub struct Tenants(Source);
@@ -42,8 +31,8 @@ impl From<&HashKey> for Tenants {
 }
 
 /// The flow of an app's request: the app's, or that of its tenant.
-pub fn flow(app: &str, tenants: Option<&Tenants>, head: &RequestHead<'_>, asker: Asker<'_>) -> u64 {
-    let tenant = match tenants.map(|Tenants(source)| source.key(head, asker)) {
+pub fn flow(app: &str, tenants: Option<&Tenants>, head: &RequestHead<'_>, client: &[u8]) -> u64 {
+    let tenant = match tenants.map(|Tenants(source)| source.key(head, client)) {
         Some(Key::Hash(hash) | Key::Named(hash)) => hash,
         Some(Key::None) | None => 0,
     };
@@ -90,13 +79,13 @@ impl Source {
         })
     }
 
-    /// The key of a request. An empty value is none: clients that do not say who they are do not all belong together.
-    pub(super) fn key(&self, head: &RequestHead<'_>, asker: Asker<'_>) -> Key {
+    /// The key of a request of a client, whose address is for keys that are not in the head. An empty value is none: clients that do not say who they are do not all belong together.
+    pub(super) fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
         let value: Option<Cow<'_, [u8]>> = match self {
             Self::Header(name) => field(head, name).map(Cow::Borrowed),
             Self::Cookie(name) => cookie(head, name).map(Cow::Borrowed),
             Self::Query(name) => parameter(head.target, name).map(Cow::Borrowed),
-            Self::ClientIp => Some(Cow::Borrowed(client(head, asker))),
+            Self::ClientIp => Some(Cow::Borrowed(client)),
             Self::Path => Some(Cow::Borrowed(head.path())),
             Self::PathPart(pattern) => part(pattern, head.path()).map(Cow::Borrowed),
             Self::Segment(number) => head.path().split(|byte| *byte == b'/').nth(*number).map(Cow::Borrowed),
@@ -117,23 +106,6 @@ impl Source {
 fn field<'h>(head: &RequestHead<'h>, name: &[u8]) -> Option<&'h [u8]> {
     let field = head.fields.iter().find(|field| field.name.of(head.raw).eq_ignore_ascii_case(name))?;
     Some(field.value.of(head.raw))
-}
-
-/// The client's address: the last in X-Forwarded-For that is none of the proxies we believe, where the peer is one.
-fn client<'h>(head: &RequestHead<'h>, asker: Asker<'h>) -> &'h [u8] {
-    if asker.proxies.is_empty() {
-        return asker.client;
-    }
-    let is_believed = |address: &[u8]| {
-        let ip = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
-        ip.is_some_and(|ip| asker.proxies.iter().any(|net| net.contains(&ip.to_canonical())))
-    };
-    let fields =
-        head.fields.iter().filter(|field| field.name.of(head.raw).eq_ignore_ascii_case(b"x-forwarded-for"));
-    let addresses =
-        fields.flat_map(|field| field.value.of(head.raw).split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let last = addresses.filter(|address| !address.is_empty() && !is_believed(address)).last();
-    last.unwrap_or(asker.client)
 }
 
 /// The first cookie of that name; names of cookies know case (RFC 6265, 5.4).

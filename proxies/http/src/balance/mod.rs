@@ -17,5 +17,5 @@ mod tests;
 
 pub use chooser::{Ask, Choice, Chooser, Home};
 pub use gradient::{Adaptive, Gradient};
-pub use key::{Asker, Key, Tenants, flow};
+pub use key::{Key, Tenants, flow};
 pub use plan::{Bounds, Plan, Waits};

@@ -1,7 +1,7 @@
 //! What the configuration says of a cluster's balance, made ready for requests.
 
 use super::key::{Source, token_text};
-use super::{Adaptive, Asker, Key};
+use super::{Adaptive, Key};
 use crate::config::{self, AffinityMode, Balance, SessionKey};
 use crate::wire::{Edits, RequestHead};
 use aws_lc_rs::hmac;
@@ -125,8 +125,8 @@ impl Plan {
     }
 
     /// Where a request belongs.
-    pub fn key(&self, head: &RequestHead<'_>, asker: Asker<'_>) -> Key {
-        self.source.as_ref().map_or(Key::None, |source| source.key(head, asker))
+    pub fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
+        self.source.as_ref().map_or(Key::None, |source| source.key(head, client))
     }
 
     /// What the cookie says of an endpoint, where the proxy makes one.

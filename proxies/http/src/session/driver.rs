@@ -8,7 +8,7 @@ use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Again, Asked, Exchange};
 use super::tunnel;
 use crate::apps::Seat;
-use crate::balance::{self, Asker, Key};
+use crate::balance::{self, Key};
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
@@ -349,11 +349,12 @@ impl Session {
             }
         }
         let mut out = self.worker.take_buffer();
-        let asker =
-            Asker { client: self.client.as_bytes(), proxies: if trusted { table.trusted() } else { &[] } };
-        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, asker));
+        let behind = client.map(|ip| ip.to_string());
+        let address = behind.as_deref().unwrap_or(&self.client).as_bytes();
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
         let fair = table.fair.as_ref();
-        let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_ref(), &head, asker));
+        let flow =
+            fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_ref(), &head, address));
         self.write_head(table, &head, &request_id, (trusted, client), target, &mut out);
         drop(fields);
         self.inbox.advance(length);
