@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::{common_name, end_point};
+use super::certificate::{common_name, end_point, subject};
 use super::stream::{Stream, Transport};
 use crate::config::{ClientAuth, ServerTls};
 
@@ -57,6 +57,10 @@ pub struct TlsInfo {
     /// What channel binding ties a login to: `tls-server-end-point` of the certificate that this client was shown,
     /// which after a reload is not the listener's any more.
     pub end_point: Option<Arc<[u8]>>,
+    /// The version agreed on, like `TLSv1.3`.
+    pub version: Option<&'static str>,
+    /// The cipher suite agreed on, by its name at IANA.
+    pub cipher: Option<&'static str>,
 }
 
 /// A verified client certificate.
@@ -68,6 +72,16 @@ pub struct ClientCertificate {
     pub names: Vec<String>,
     /// Its subject's common name.
     pub common_name: Option<String>,
+    /// Its subject, as RFC 4514 writes it: `CN=a,O=b`.
+    pub subject: Option<String>,
+}
+
+impl ClientCertificate {
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &self.der);
+        digest.as_ref().iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+    }
 }
 
 /// The server's side of TLS on a listener.
@@ -115,13 +129,19 @@ impl std::fmt::Debug for Acceptor {
 fn info(connection: &rustls::ServerConnection) -> TlsInfo {
     let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
         let der = leaf.clone().into_owned();
-        ClientCertificate { names: names(&der), common_name: common_name(&der), der }
+        ClientCertificate { names: names(&der), common_name: common_name(&der), subject: subject(&der), der }
     });
     TlsInfo {
         sni: connection.server_name().map(str::to_owned),
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         certificate,
         end_point: None,
+        version: connection.protocol_version().and_then(|version| match version {
+            rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        }),
+        cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
     }
 }
 

@@ -33,6 +33,35 @@ pub enum Error {
     /// The client stopped reading.
     #[error("the client did not take its reply")]
     ClientStuck,
+    /// Its body's type is none that the route takes.
+    #[error("the body's type is not taken here")]
+    MediaType,
+    /// Who sends it is not known.
+    #[error("{way}: {reason}")]
+    Unauthenticated {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What WWW-Authenticate says.
+        challenges: Vec<String>,
+    },
+    /// Who sends it is known, and may not.
+    #[error("{way}: {reason}")]
+    Forbidden {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Who would know the client cannot be reached.
+    #[error("{way}: {reason}")]
+    AuthUnreachable {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// No app has this host.
     #[error("no app has the host {0:?}")]
     UnknownHost(String),
@@ -73,11 +102,14 @@ impl Error {
         match self {
             Self::Request(malformed) => malformed.status(),
             Self::Expectation => 417,
+            Self::MediaType => 415,
+            Self::Unauthenticated { .. } => 401,
+            Self::Forbidden { .. } => 403,
             Self::Connect => 405,
             Self::HeadTimeout | Self::UploadTimeout => 408,
             Self::ClientGone | Self::ClientStuck => 499,
             Self::UnknownHost(_) => 404,
-            Self::NoEndpoint(_) | Self::Full => 503,
+            Self::NoEndpoint(_) | Self::Full | Self::AuthUnreachable { .. } => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
@@ -94,6 +126,10 @@ impl Error {
             | Self::ClientGone
             | Self::ClientStuck => true,
             Self::Expectation
+            | Self::MediaType
+            | Self::Unauthenticated { .. }
+            | Self::Forbidden { .. }
+            | Self::AuthUnreachable { .. }
             | Self::UnknownHost(_)
             | Self::NoEndpoint(_)
             | Self::Unreachable { .. }
@@ -126,7 +162,11 @@ impl Classified for Error {
             Self::Request(Malformed::HeadTooLong | Malformed::TargetTooLong | Malformed::BodyTooLarge) => {
                 (Kind::Limit, Downstream, Never)
             }
-            Self::Request(_) | Self::Expectation | Self::Connect => (Kind::Protocol, Downstream, Never),
+            Self::Unauthenticated { .. } | Self::Forbidden { .. } => (Kind::Denied, Downstream, Never),
+            Self::AuthUnreachable { .. } => (Kind::Connect, Internal, Never),
+            Self::Request(_) | Self::Expectation | Self::Connect | Self::MediaType => {
+                (Kind::Protocol, Downstream, Never)
+            }
             Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck => (Kind::Timeout, Downstream, Never),
             Self::ClientGone => (Kind::Hangup, Downstream, Never),
             Self::UnknownHost(_) => (Kind::NoRoute, Downstream, Never),
@@ -146,6 +186,10 @@ impl Classified for Error {
             Self::Request(malformed) => format!("{malformed}").into(),
             Self::Expectation => "only \"Expect: 100-continue\" can be met here".into(),
             Self::Connect => "this is not a forward proxy: CONNECT is not offered".into(),
+            Self::MediaType => "the type of the request's body is not taken here".into(),
+            Self::Unauthenticated { .. } => "who you are has to be shown first".into(),
+            Self::Forbidden { .. } => "you may not do this".into(),
+            Self::AuthUnreachable { .. } => "who you are cannot be found out at the moment".into(),
             Self::Full => "there are too many connections at the moment".into(),
             Self::HeadTimeout => "the request's head did not arrive in time".into(),
             Self::UploadTimeout => "the request's body did not arrive in time".into(),

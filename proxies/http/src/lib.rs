@@ -7,13 +7,18 @@
 //!              sockets)                     (Arc)    idle list (pure)
 //! ```
 
+pub mod auth;
+pub mod body;
 pub mod config;
 mod demo;
+pub mod edit;
 pub mod error;
 pub mod metrics;
 mod probe;
 pub mod reply;
 pub mod route;
+pub mod rules;
+pub mod scene;
 pub mod session;
 pub mod table;
 pub mod upstream;

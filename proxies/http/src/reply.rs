@@ -1,5 +1,7 @@
 //! Errors on the wire: short bodies that say what happened, in the form the client reads best.
 
+use crate::auth::Answer;
+use crate::edit::template::field_value;
 use crate::error::Error;
 use crate::wire::fields::tokens;
 use bytes::{BufMut, BytesMut};
@@ -66,6 +68,11 @@ pub fn error(error: &Error, audience: Audience, request_id: &[u8], out: &mut Byt
     if status == 405 {
         out.put_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
     }
+    if let Error::Unauthenticated { challenges, .. } = error {
+        for challenge in challenges {
+            out.put_slice(format!("WWW-Authenticate: {challenge}\r\n").as_bytes());
+        }
+    }
     if status == 503 {
         out.put_slice(b"Retry-After: 1\r\n");
     }
@@ -82,6 +89,36 @@ pub fn error(error: &Error, audience: Audience, request_id: &[u8], out: &mut Byt
     out.put_slice(b"\r\n");
     if !audience.is_head {
         out.put_slice(body.as_bytes());
+    }
+}
+
+/// Writes a whole reply that was made for a request without asking a server of its app.
+pub fn answer(answer: &Answer, audience: Audience, request_id: &[u8], out: &mut BytesMut) {
+    let reason = match answer.status {
+        302 => "Found",
+        status => reason(status),
+    };
+    out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", answer.status).as_bytes());
+    let own: &[(&str, &[u8])] = &[("X-Request-Id", request_id)];
+    let own = own.iter().filter(|(_, value)| !value.is_empty()).copied();
+    let theirs = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    for (name, value) in theirs.chain(own).filter(|(_, value)| field_value(value).is_some()) {
+        out.put_slice(name.as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value);
+        out.put_slice(b"\r\n");
+    }
+    if !matches!(answer.status, 204 | 304) {
+        out.put_slice(format!("Content-Length: {}\r\n", answer.body.len()).as_bytes());
+    }
+    if audience.close {
+        out.put_slice(b"Connection: close\r\n");
+    } else if audience.is_http10 {
+        out.put_slice(b"Connection: keep-alive\r\n");
+    }
+    out.put_slice(b"\r\n");
+    if !audience.is_head && !matches!(answer.status, 204 | 304) {
+        out.put_slice(&answer.body);
     }
 }
 
@@ -109,11 +146,14 @@ fn escaped(text: &str) -> String {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",

@@ -1,8 +1,11 @@
 //! The configuration as resolved: one immutable table, swapped whole.
 
+use crate::auth::Providers;
+use crate::auth::providers::Known;
 use crate::config::{self, Config};
 use crate::metrics::AppMetrics;
 use crate::route::{Hosts, PathMatch, Paths};
+use crate::rules::{AppRules, Rules};
 use crate::upstream::{Upstream, Upstreams};
 use crate::wire::{Edits, Limits};
 use groove_common::app::StartError;
@@ -30,6 +33,8 @@ pub struct Table {
     pub via: Box<[u8]>,
     /// Every upstream by its name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// What is known of those who are asked who a client is.
+    providers: Arc<Known>,
     trusted: Vec<IpNet>,
     hosts: Hosts<usize>,
     apps: Vec<App>,
@@ -75,6 +80,8 @@ pub struct Target {
     pub request: Edits,
     /// Edits to the reply.
     pub reply: Edits,
+    /// What is asked of requests beside.
+    pub rules: Rules,
 }
 
 impl Table {
@@ -86,6 +93,8 @@ impl Table {
         registry: &Registry,
     ) -> Result<Self, StartError> {
         let mut upstreams = Upstreams::new(runtime, registry, before);
+        let mut providers = Providers::new(runtime, before.map(|before| Arc::clone(&before.providers)));
+        let limits = bounds(&config.limits);
         let mut hosts = Hosts::default();
         let mut apps = Vec::with_capacity(config.apps.len());
         for (name, app) in &config.apps {
@@ -94,18 +103,21 @@ impl Table {
                     .insert(host, apps.len())
                     .map_err(|_| format!("the host `{host}` belongs to two apps"))?;
             }
-            apps.push(App::build(name, app, &config.timeouts, &mut upstreams, registry)?);
+            let rules = AppRules::new(name, app, &limits, &mut providers)?;
+            apps.push(App::build(
+                name,
+                app,
+                &config.timeouts,
+                &mut upstreams,
+                (&rules, &mut providers),
+                registry,
+            )?);
         }
-        let limits = &config.limits;
+        let (bounds, limits) = (limits, &config.limits);
         let timeouts = &config.timeouts;
         Ok(Self {
-            limits: Limits {
-                head_bytes: limits.head.bytes(),
-                target_bytes: limits.target.bytes(),
-                fields: limits.fields,
-                trailer_bytes: limits.trailers.bytes(),
-                body_bytes: limits.body.map_or(u64::MAX, |size| size.0),
-            },
+            limits: bounds,
+            providers: providers.finish(),
             buffer_bytes: limits.buffer.bytes(),
             idle_per_endpoint: limits.idle_per_endpoint,
             timeouts: Timeouts {
@@ -148,13 +160,18 @@ impl App {
         app: &config::App,
         timeouts: &config::Timeouts,
         upstreams: &mut Upstreams<'_>,
+        (rules, providers): (&AppRules<'_>, &mut Providers),
         registry: &Registry,
     ) -> Result<Self, StartError> {
         let own = upstreams.take(name, &app.servers())?;
-        let request = edits(&app.request_headers);
+        let request = edits(&app.request_headers).stripping(rules.stripped.clone());
         let reply = edits(&app.response_headers);
-        let mut paths =
-            Paths::new(Target { upstream: Arc::clone(&own), request: request.clone(), reply: reply.clone() });
+        let mut paths = Paths::new(Target {
+            upstream: Arc::clone(&own),
+            request: request.clone(),
+            reply: reply.clone(),
+            rules: rules.of(None, providers)?,
+        });
         for route in &app.routes {
             let upstream = match &route.cluster {
                 Some(cluster) => {
@@ -168,6 +185,7 @@ impl App {
                 upstream,
                 request: request.then(&edits(&route.request_headers)),
                 reply: reply.then(&edits(&route.response_headers)),
+                rules: rules.of(Some(route), providers)?,
             };
             let methods = route.matches.methods.iter().map(|method| method.as_bytes().into()).collect();
             paths.insert(PathMatch::parse(&route.matches.path)?, methods, target);
@@ -186,6 +204,16 @@ impl App {
     /// What serves a request of this app.
     pub fn target(&self, method: &[u8], path: &[u8]) -> &Target {
         self.paths.find(method, path)
+    }
+}
+
+fn bounds(limits: &config::Limits) -> Limits {
+    Limits {
+        head_bytes: limits.head.bytes(),
+        target_bytes: limits.target.bytes(),
+        fields: limits.fields,
+        trailer_bytes: limits.trailers.bytes(),
+        body_bytes: limits.body.map_or(u64::MAX, |size| size.0),
     }
 }
 

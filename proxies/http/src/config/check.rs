@@ -1,9 +1,11 @@
 //! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
 //! a message.
 
-use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts};
+use super::auth::Auth;
+use super::body::{self, BodyRules};
+use super::{App, AppTimeouts, Config, Headers, Limits, Route, Timeouts, auth_check, edits};
+use crate::edit::template::Side;
 use crate::route::{Hosts, PathMatch};
-use crate::wire::Name;
 use crate::wire::scan::is_token;
 use groove_common::config::{ClientTls, Duration, Endpoints, Health, Issues, Size};
 
@@ -125,8 +127,7 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
             issues,
         );
     }
-    headers(&path, "request_headers", &app.request_headers, issues);
-    headers(&path, "response_headers", &app.response_headers, issues);
+    rules(&path, [&app.request_headers, &app.response_headers], app.auth.as_ref(), app.body.as_ref(), issues);
     app_timeouts(name, &app.timeouts, issues);
     let mut seen: Vec<(&str, &[String])> = Vec::new();
     for (index, entry) in app.routes.iter().enumerate() {
@@ -225,49 +226,24 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         };
         report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
     }
-    headers(path, "request_headers", &route.request_headers, issues);
-    headers(path, "response_headers", &route.response_headers, issues);
+    let edits = [&route.request_headers, &route.response_headers];
+    rules(path, edits, route.auth.as_ref(), route.body.as_ref(), issues);
 }
 
-fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {
-    for (verb, lines) in [("set", &headers.set), ("add", &headers.add)] {
-        for (name, value) in lines {
-            let at = [path, &[key, verb, name]].concat();
-            if let Some((message, help)) = header_problem(name, verb) {
-                issues.at_key(&at, message, Some(help));
-            }
-            if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') || value.trim() != value {
-                let help = "write it on one line, without spaces at its ends";
-                issues.at(
-                    &at,
-                    "a header value has no line breaks, control characters or outer spaces",
-                    Some(help),
-                );
-            }
-        }
+/// What an app and a route may both say.
+fn rules(
+    path: &[&str],
+    [request, reply]: [&Headers; 2],
+    auth: Option<&Auth>,
+    body: Option<&BodyRules>,
+    issues: &mut Issues,
+) {
+    edits::check(&[path, &["request_headers"]].concat(), request, Side::Request, issues);
+    edits::check(&[path, &["response_headers"]].concat(), reply, Side::Reply, issues);
+    if let Some(auth) = auth {
+        auth_check::check(&[path, &["auth"]].concat(), auth, issues);
     }
-    for (index, name) in headers.remove.iter().enumerate() {
-        let index = index.to_string();
-        if let Some((message, help)) = header_problem(name, "remove") {
-            issues.at(&[path, &[key, "remove", &index]].concat(), message, Some(help));
-        }
+    if let Some(body) = body {
+        body::check(&[path, &["body"]].concat(), body, issues);
     }
-}
-
-fn header_problem(name: &str, verb: &str) -> Option<(&'static str, &'static str)> {
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Some(("this is no header name", "write letters, digits and `-`, like `X-Team`"));
-    }
-    let known = Name::of(name.as_bytes());
-    let frames = known.is_hop_by_hop() || matches!(known, Name::ContentLength | Name::Trailer | Name::Expect);
-    if frames {
-        return Some((
-            "this header says where messages end or whom they reach: only the proxy writes it",
-            "leave it out",
-        ));
-    }
-    if known == Name::Host && verb != "set" {
-        return Some(("a request has exactly one Host", "use `set` to replace it"));
-    }
-    None
 }

@@ -1,9 +1,14 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
+pub mod auth;
+mod auth_check;
+pub mod body;
 mod check;
+pub mod edits;
 #[cfg(test)]
 mod tests;
 
+pub use edits::Headers;
 use groove_common::config::{
     Admin, Basics, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network, Size,
     default_drain,
@@ -158,6 +163,12 @@ pub struct App {
     /// Edits to each reply.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Who may ask, and how that is known.
+    #[serde(default)]
+    pub auth: Option<auth::Auth>,
+    /// What request bodies are taken.
+    #[serde(default)]
+    pub body: Option<body::BodyRules>,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
@@ -216,6 +227,12 @@ pub struct Route {
     /// Edits to the reply, after the app's.
     #[serde(default)]
     pub response_headers: Headers,
+    /// Who may ask, instead of the app's.
+    #[serde(default)]
+    pub auth: Option<auth::Auth>,
+    /// What request bodies are taken; what is left out is the app's.
+    #[serde(default)]
+    pub body: Option<body::BodyRules>,
 }
 
 /// Which requests a route takes.
@@ -227,18 +244,6 @@ pub struct Match {
     /// Methods, in capitals; all if left out.
     #[serde(default)]
     pub methods: Vec<String>,
-}
-
-/// Edits to a head: removed first, then set, then added.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Headers {
-    /// Replace every header of that name, or add it.
-    pub set: BTreeMap<String, String>,
-    /// Add beside headers of that name.
-    pub add: BTreeMap<String, String>,
-    /// Remove every header of that name.
-    pub remove: Vec<String>,
 }
 
 /// An app's own timeouts.

@@ -1,16 +1,21 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
+use super::identify::Question;
 use super::lease::{Dial, lease};
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
+use crate::auth::Identity;
+use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
+use crate::rules::{Programs, Rules};
+use crate::scene::{Connection, Kept};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -21,7 +26,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -100,6 +105,28 @@ pub(super) struct Begun<'v> {
     incoming: BytesMut,
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
+    /// What this request has of its own beside its route's; nothing for most.
+    own: Option<Box<Own<'v>>>,
+}
+
+/// Edits that were worked out for one request, and those that will be for its reply.
+struct Own<'v> {
+    request: Edits,
+    reply: Option<ReplyProgram<'v>>,
+}
+
+/// Why a request does not go on at once.
+enum Stop<'v> {
+    /// It never will.
+    Refused(Refused),
+    /// Who sends it has to be found out first.
+    Asks(Box<Question<'v>>),
+}
+
+impl From<Refused> for Stop<'_> {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
 }
 
 /// A request that no server gets to see.
@@ -139,9 +166,20 @@ impl Session {
     /// Answers the request whose head takes up the first `length` bytes.
     async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
-        let mut begun = match self.begin(&view, length) {
+        let started = match self.begin(&view, length, None) {
+            Err(Stop::Asks(question)) => match Box::pin(self.identify(&view, &question)).await {
+                Ok(identity) => self.begin(&view, length, Some(identity)),
+                Err(next) => return next,
+            },
+            started => started,
+        };
+        let mut begun = match started {
             Ok(begun) => begun,
-            Err(Refused { error, audience }) => return Box::pin(self.refuse(error, audience)).await,
+            Err(Stop::Refused(Refused { error, audience })) => {
+                return Box::pin(self.refuse(error, audience)).await;
+            }
+            // Whom it is of was just found out.
+            Err(Stop::Asks(_)) => return Next::Cut,
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -219,11 +257,18 @@ impl Session {
     }
 
     /// Reads the head, and makes of it what the server gets.
-    fn begin<'v>(&mut self, view: &'v View, length: usize) -> Result<Begun<'v>, Refused> {
+    ///
+    /// Where who sends it has to be known, that is what stops it until `identity` says so.
+    fn begin<'v>(
+        &mut self,
+        view: &'v View,
+        length: usize,
+        identity: Option<Box<Identity>>,
+    ) -> Result<Begun<'v>, Stop<'v>> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields)
+        let mut head = RequestHead::parse(raw, &table.limits, &mut fields)
             .map_err(|error| Refused { error: Error::Request(error), audience: Audience::default() })?;
         let asked = Asked::of(&head);
         let framing = head.framing;
@@ -234,6 +279,22 @@ impl Session {
             close: !asked.keeps_alive,
         };
         let routed = admit(&head, &table.limits).and_then(|()| route(table, &head));
+        let connection = Connection {
+            client: &self.client,
+            scheme: self.scheme,
+            trusted: table.trusts(&self.conn.peer),
+            tls: self.conn.tls.as_deref(),
+        };
+        if let (Ok((app, target)), None) = (&routed, &identity)
+            && let Some(auth) = &target.rules.auth
+        {
+            let kept = Kept::new(&head, &connection, &self.worker.request_id(), SystemTime::now());
+            audience.form = Form::accepted(head.value(Name::Accept));
+            let stripped = target.rules.stripped.as_deref();
+            let question = Question { app, auth, stripped, kept, framing, audience, length };
+            return Err(Stop::Asks(Box::new(question)));
+        }
+        let routed = routed.and_then(|(app, target)| target.rules.admit(&head).map(|()| (app, target)));
         let (app, target) = match routed {
             Ok(found) => found,
             Err(error) => {
@@ -241,26 +302,36 @@ impl Session {
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused { error, audience });
+                return Err(Refused { error, audience }.into());
             }
         };
         let mut out = self.worker.take_buffer();
         let hop = render::Hop {
             client: self.client.as_bytes(),
             scheme: self.scheme.as_bytes(),
-            trusted: table.trusts(&self.conn.peer),
+            trusted: connection.trusted,
             via: &table.via,
             request_id: &self.worker.request_id(),
         };
-        render::request(&head, &hop, &target.request, &mut out);
+        // Only where something depends on the request.
+        let programs = target.rules.programs.as_deref();
+        let own = programs.map(|programs| {
+            Own::new(&head, &connection, hop.request_id, (app, &target.rules, programs), identity)
+        });
+        let (own, target_sent) = own.unzip();
+        let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
+        if let Some(target_sent) = target_sent.as_ref().and_then(Option::as_deref) {
+            head.target = target_sent;
+        }
+        render::request(&head, &hop, request_edits, &mut out);
         drop(fields);
         self.inbox.advance(length);
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
             // What is there of the body goes with the head, in one piece.
-            let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
+            let taken = exchange.upload(&mut self.inbox, &mut out, &target.rules.limits, request_edits);
             if let Err(fault) = taken {
-                return Err(Refused { error: fault.into(), audience });
+                return Err(Refused { error: fault.into(), audience }.into());
             }
         }
         let at = Instant::now();
@@ -275,6 +346,7 @@ impl Session {
             incoming: BytesMut::new(),
             reply: BytesMut::new(),
             audience,
+            own,
         })
     }
 
@@ -320,7 +392,9 @@ impl Session {
             worker: &self.worker,
             table: &view.table,
             edits: &begun.target.reply,
-            request_edits: &begun.target.request,
+            request_edits: begun.own.as_ref().map_or(&begun.target.request, |own| &own.request),
+            program: begun.own.as_ref().and_then(|own| own.reply.as_ref()),
+            upload_limits: &begun.target.rules.limits,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
             timer: &mut self.timer,
@@ -384,6 +458,31 @@ impl Session {
     }
 }
 
+impl<'v> Own<'v> {
+    /// Works out what is a request's own; and its target, if it goes on with another.
+    fn new(
+        head: &RequestHead<'_>,
+        connection: &Connection<'_>,
+        request_id: &[u8],
+        (app, rules, programs): (&'v App, &'v Rules, &'v Programs),
+        mut identity: Option<Box<Identity>>,
+    ) -> (Box<Self>, Option<Box<[u8]>>) {
+        let stripped = rules.stripped.as_ref();
+        let kept = Kept::new(head, connection, request_id, SystemTime::now());
+        let target_sent = identity.as_mut().and_then(|identity| identity.target.take());
+        let scene = kept.scene(&app.name, stripped.map(|it| &**it), identity.as_deref());
+        let request = programs.request.of_request(&scene, stripped.cloned());
+        let reply = programs.edit_reply(identity.as_deref()).then(|| ReplyProgram {
+            app: &app.name,
+            program: &programs.reply,
+            request: kept,
+            stripped: stripped.map(|it| &**it),
+            identity,
+        });
+        (Box::new(Self { request, reply }), target_sent)
+    }
+}
+
 /// What no server needs to see to be refused.
 fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
     if head.method == b"CONNECT" {
@@ -407,7 +506,7 @@ fn route<'t>(table: &'t Table, head: &RequestHead<'_>) -> Result<(&'t App, &'t T
 }
 
 /// Drops a request's body if all of it is there already, so that the next request can be read behind it.
-fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
+pub(super) fn skip_body(framing: Framing, inbox: &mut BytesMut, limits: &Limits) -> bool {
     let mut body = Body::new(framing);
     match body.advance(inbox, limits, |_| {}) {
         Ok(taken) => inbox.advance(taken),

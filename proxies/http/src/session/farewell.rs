@@ -49,7 +49,7 @@ impl Session {
         self.answer(&mut out, audience.close, audience.close).await
     }
 
-    async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
+    pub(super) async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
         let timeouts = self.worker.view().table.timeouts;
         match timeout(timeouts.head, self.conn.stream.send(out)).await {
             Ok(Ok(())) if linger => Next::Linger,

@@ -2,6 +2,7 @@
 
 pub(crate) mod driver;
 mod farewell;
+mod identify;
 mod lease;
 mod record;
 mod relay;

@@ -1,9 +1,10 @@
 //! The exchange over its two sockets: one task polls both, and what cannot be sent is not read.
 
 use super::state::{Exchange, Phase, Rules};
+use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::table::Table;
-use crate::wire::Edits;
+use crate::wire::{Edits, Limits};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
@@ -96,6 +97,10 @@ pub(super) struct Relay<'a> {
     pub(super) edits: &'a Edits,
     /// Edits to the request, of which trailers are left.
     pub(super) request_edits: &'a Edits,
+    /// Edits to the reply that are worked out for it.
+    pub(super) program: Option<&'a ReplyProgram<'a>>,
+    /// Bounds of the request's body.
+    pub(super) upload_limits: &'a Limits,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
@@ -173,7 +178,7 @@ impl Relay<'_> {
         }
         let mut moved = false;
         // Of a body only a trailer section that is not whole yet is ever left here.
-        let limits = &self.table.limits;
+        let limits = self.upload_limits;
         let has_room =
             self.inbox.is_empty() || self.inbox.len() < limits.head_bytes.max(limits.trailer_bytes);
         if has_room && !self.client_is_done {
@@ -206,6 +211,7 @@ impl Relay<'_> {
                 let rules = Rules {
                     limits: &self.table.limits,
                     edits: self.edits,
+                    program: self.program,
                     draining: self.drain.is_draining(),
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;

@@ -1,0 +1,140 @@
+//! Finding out who sends a request, between route and lease: what `auth:` says is carried out here, and nowhere else.
+
+use super::driver::{Next, Session, skip_body};
+use crate::auth::{Auth, Identity, Verdict};
+use crate::error::Error;
+use crate::reply::{self, Audience};
+use crate::scene::{Kept, Scene};
+use crate::table::App;
+use crate::wire::edits::Stripped;
+use crate::wire::{Framing, Malformed};
+use crate::worker::View;
+use bytes::{Buf, BytesMut};
+use groove_common::error::Classified;
+use groove_common::telemetry::Event;
+use std::io;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+/// A request that nobody has vouched for yet. Its head is still where it was read.
+pub(super) struct Question<'v> {
+    pub(super) app: &'v App,
+    pub(super) auth: &'v Auth,
+    pub(super) stripped: Option<&'v Stripped>,
+    pub(super) kept: Kept,
+    pub(super) framing: Framing,
+    pub(super) audience: Audience,
+    /// Of its head.
+    pub(super) length: usize,
+}
+
+impl Question<'_> {
+    fn scene(&self) -> Scene<'_> {
+        self.kept.scene(&self.app.name, self.stripped, None)
+    }
+}
+
+impl Session {
+    /// Who sends it; or what becomes of the connection once it is answered without its app.
+    pub(super) async fn identify(
+        &mut self,
+        view: &View,
+        asked: &Question<'_>,
+    ) -> Result<Box<Identity>, Next> {
+        let at = Instant::now();
+        let scene = asked.scene();
+        let verdict = match self.whole_body(asked, &scene).await {
+            Ok(None) => asked.auth.verdict(&scene, None).await,
+            Ok(Some(length)) => {
+                let body = self.inbox.get(asked.length..asked.length + length).unwrap_or_default();
+                asked.auth.verdict(&scene, Some(body)).await
+            }
+            Err(error) => Verdict::Denied(error),
+        };
+        let mut out = BytesMut::new();
+        let mut audience = asked.audience;
+        match verdict {
+            Verdict::Admitted(identity) => return Ok(identity),
+            Verdict::Denied(error) => {
+                debug!(app = asked.app.name, client = %self.conn.peer, %error, "a request was not let in");
+                self.worker.shared.metrics.failed(error.kind());
+                if error == Error::ClientGone {
+                    return Err(Next::Cut);
+                }
+                audience.close |= error.ends_client() || self.drops(view, asked);
+                reply::error(&error, audience, scene.request_id, &mut out);
+                self.note(asked, at, error.status(), Some(&error), "");
+            }
+            Verdict::Answered(answer) => {
+                audience.close |= self.drops(view, asked);
+                reply::answer(&answer, audience, scene.request_id, &mut out);
+                self.note(asked, at, answer.status, None, answer.reason);
+            }
+        }
+        Err(self.answer(&mut out, audience.close, audience.close).await)
+    }
+
+    /// Takes what is there of a request that goes nowhere; true if more of it is to come, so that the connection has to end.
+    fn drops(&mut self, view: &View, asked: &Question<'_>) -> bool {
+        self.inbox.advance(asked.length);
+        !skip_body(asked.framing, &mut self.inbox, &view.table.limits) || self.conn.drain.is_draining()
+    }
+
+    /// Waits for the whole body where its signature has to be checked, and says how long it is.
+    async fn whole_body(&mut self, asked: &Question<'_>, scene: &Scene<'_>) -> Result<Option<usize>, Error> {
+        let Some(bytes_max) = asked.auth.body_bytes_max(scene) else { return Ok(None) };
+        let length = match asked.framing {
+            Framing::None => return Ok(Some(0)),
+            Framing::Length(length) if length <= bytes_max => usize::try_from(length).unwrap_or(usize::MAX),
+            Framing::Length(_) => return Err(Error::Request(Malformed::BodyTooLarge)),
+            Framing::Chunked | Framing::Close => {
+                let reason = "a body that is signed needs a Content-Length";
+                return Err(Error::Unauthenticated {
+                    way: "hmac",
+                    reason,
+                    challenges: vec!["HMAC-SHA256".to_owned()],
+                });
+            }
+        };
+        if scene.header("expect").is_some() && self.inbox.len() == asked.length {
+            let mut interim = BytesMut::from(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]);
+            self.conn.stream.send(&mut interim).await.map_err(|_: io::Error| Error::ClientGone)?;
+        }
+        while self.inbox.len() < asked.length + length {
+            match timeout(asked.app.body_idle, self.conn.stream.fill(&mut self.inbox)).await {
+                Ok(Ok(0) | Err(_)) => return Err(Error::ClientGone),
+                Ok(Ok(_)) => {}
+                Err(_) => return Err(Error::UploadTimeout),
+            }
+        }
+        Ok(Some(length))
+    }
+
+    /// Leaves a line in the access log, without the query: what a client is known by may stand there.
+    fn note(
+        &self,
+        asked: &Question<'_>,
+        at: Instant,
+        status: u16,
+        error: Option<&Error>,
+        reason: &'static str,
+    ) {
+        let took = at.elapsed();
+        asked.app.metrics.answered(status, took);
+        self.worker.shared.access.record(error.is_some(), || {
+            let scene = asked.scene();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let event = Event::new(format!("{} {}", text(scene.method), text(scene.path())))
+                .with("app", asked.app.name.as_str())
+                .with("host", text(scene.host))
+                .with("request_id", text(scene.request_id))
+                .show("client", self.conn.peer)
+                .with("status", status)
+                .time("took_ms", took);
+            match error {
+                Some(error) => event.show("error", error).with("error_kind", error.kind().label()),
+                None => event.with("reason", reason),
+            }
+        });
+    }
+}
