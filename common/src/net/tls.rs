@@ -136,13 +136,16 @@ fn info(connection: &rustls::ServerConnection) -> TlsInfo {
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         certificate,
         end_point: None,
-        version: connection.protocol_version().and_then(|version| match version {
-            rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-            rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
-            _ => None,
-        }),
+        version: connection.protocol_version().and_then(version_name),
         cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
     }
+}
+
+/// There are two that rustls speaks.
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    let known =
+        [(rustls::ProtocolVersion::TLSv1_2, "TLSv1.2"), (rustls::ProtocolVersion::TLSv1_3, "TLSv1.3")];
+    known.into_iter().find_map(|(known, name)| (known == version).then_some(name))
 }
 
 fn names(der: &CertificateDer<'_>) -> Vec<String> {

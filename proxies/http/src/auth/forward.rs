@@ -27,7 +27,15 @@ pub struct Forward {
     client: Arc<Client>,
     copy: Vec<String>,
     user_header: Option<String>,
-    cache: Option<(Vec<String>, Cache<Digest, Arc<Known>>, FilingKey)>,
+    cache: Option<Remembered>,
+}
+
+/// Answers that let a request on.
+#[derive(Debug)]
+struct Remembered {
+    by: Vec<String>,
+    known: Cache<Digest, Arc<Known>>,
+    filing: FilingKey,
 }
 
 impl Forward {
@@ -38,7 +46,7 @@ impl Forward {
                 .max_capacity(cache.entries.unwrap_or(CACHE_LEN_MAX))
                 .time_to_live(cache.ttl.get())
                 .build();
-            (cache.by.clone(), known, FilingKey::new())
+            Remembered { by: cache.by.clone(), known, filing: FilingKey::new() }
         });
         Ok(Self {
             url: Url::parse(&forward.url)?,
@@ -81,7 +89,7 @@ impl Forward {
 
     /// Where the answer to this request is remembered; nowhere if it shows nothing of what tells two clients apart.
     fn filed(&self, scene: &Scene<'_>) -> Option<(&Cache<Digest, Arc<Known>>, Digest)> {
-        let (by, cache, filing) = self.cache.as_ref()?;
+        let Remembered { by, known: cache, filing } = self.cache.as_ref()?;
         let mut parts = vec![scene.host.to_ascii_lowercase()];
         let mut shows_something = false;
         for name in by {

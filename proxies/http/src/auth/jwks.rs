@@ -83,7 +83,11 @@ impl Key {
             AlgorithmParameters::EllipticCurve(it) if it.curve == EllipticCurve::P256 => vec![A::ES256],
             AlgorithmParameters::EllipticCurve(it) if it.curve == EllipticCurve::P384 => vec![A::ES384],
             AlgorithmParameters::OctetKeyPair(it) if it.curve == EllipticCurve::Ed25519 => vec![A::EdDSA],
-            _ => return None,
+            AlgorithmParameters::EllipticCurve(_)
+            | AlgorithmParameters::OctetKeyPair(_)
+            | AlgorithmParameters::OctetKey(_)
+            | AlgorithmParameters::Other(_)
+            | _ => return None,
         };
         if let Some(only) = jwk.common.key_algorithm {
             algorithms.retain(|algorithm| KeyAlgorithm::from(*algorithm) == only);

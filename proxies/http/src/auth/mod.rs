@@ -146,7 +146,7 @@ pub struct Auth {
 
 #[derive(Debug)]
 enum Way {
-    Basic(basic::Basic),
+    Basic(Box<basic::Basic>),
     ApiKey(api_key::ApiKey),
     Jwt(jwt::Jwt),
     Forward(Arc<forward::Forward>),
@@ -195,7 +195,7 @@ impl Auth {
         let mut ways = Vec::with_capacity(written.len());
         for way in written {
             ways.push(match way {
-                written::Way::Basic(it) => Way::Basic(basic::Basic::new(app, it, providers)?),
+                written::Way::Basic(it) => Way::Basic(Box::new(basic::Basic::new(app, it, providers)?)),
                 written::Way::ApiKey(it) => Way::ApiKey(api_key::ApiKey::new(it)?),
                 written::Way::Jwt(it) => Way::Jwt(jwt::Jwt::new(it, providers)?),
                 written::Way::ForwardAuth(it) => Way::Forward(providers.forward(it)?),

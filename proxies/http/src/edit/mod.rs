@@ -12,7 +12,7 @@ mod tests;
 use crate::auth::Identity;
 use crate::config::edits::{Headers, Verbs};
 use crate::scene::{Kept, Scene, lines};
-use crate::wire::edits::Stripped;
+use crate::wire::edits::{Line, Stripped};
 use crate::wire::{Edits, ReplyHead, is_host};
 use condition::{Condition, Test, statuses};
 use regex::bytes::Regex;
@@ -134,7 +134,7 @@ pub struct Draft<'a> {
     /// Which of a request's lines count.
     scene: Option<&'a Scene<'a>>,
     removed: Vec<Box<[u8]>>,
-    lines: Vec<(Box<[u8]>, Box<[u8]>)>,
+    lines: Vec<Line>,
 }
 
 impl<'a> Draft<'a> {

@@ -7,6 +7,7 @@ use crate::scene::{Scene, lines};
 use groove_common::net::{ClientCertificate, TlsInfo};
 use regex::bytes::Captures;
 use serde_json::Value;
+use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 /// The longest value that a template may make.
@@ -55,8 +56,6 @@ enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
     App,
-    AuthMethod,
-    AuthUser,
     Client,
     Host,
     Method,
@@ -66,21 +65,41 @@ enum Source {
     Scheme,
     Status,
     Target,
-    TimeHttp,
-    TimeRfc3339,
-    TimeUnix,
-    TlsCipher,
-    TlsClientFingerprint,
-    TlsClientNames,
-    TlsClientSubject,
-    TlsSni,
-    TlsVersion,
+    Identity(Known),
+    Time(Form),
+    Tls(Handshake),
     Capture(Box<str>),
-    Claim(Box<str>),
     Cookie(Box<str>),
     Header(Box<str>),
     Parameter(Box<str>),
     ReplyHeader(Box<str>),
+}
+
+/// Something that is known of who sends a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Known {
+    Method,
+    User,
+    Claim(Box<str>),
+}
+
+/// How a time is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Http,
+    Rfc3339,
+    Unix,
+}
+
+/// Something that a TLS handshake told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    Cipher,
+    ClientFingerprint,
+    ClientNames,
+    ClientSubject,
+    Sni,
+    Version,
 }
 
 /// What is wrong with a template.
@@ -98,8 +117,8 @@ pub struct TemplateError {
 /// The values that have no name of their own behind a dot.
 const PLAIN: [(&str, Source); 21] = [
     ("app", Source::App),
-    ("auth.method", Source::AuthMethod),
-    ("auth.user", Source::AuthUser),
+    ("auth.method", Source::Identity(Known::Method)),
+    ("auth.user", Source::Identity(Known::User)),
     ("client", Source::Client),
     ("host", Source::Host),
     ("method", Source::Method),
@@ -109,15 +128,15 @@ const PLAIN: [(&str, Source); 21] = [
     ("scheme", Source::Scheme),
     ("status", Source::Status),
     ("target", Source::Target),
-    ("time.http", Source::TimeHttp),
-    ("time.rfc3339", Source::TimeRfc3339),
-    ("time.unix", Source::TimeUnix),
-    ("tls.cipher", Source::TlsCipher),
-    ("tls.client.fingerprint", Source::TlsClientFingerprint),
-    ("tls.client.names", Source::TlsClientNames),
-    ("tls.client.subject", Source::TlsClientSubject),
-    ("tls.sni", Source::TlsSni),
-    ("tls.version", Source::TlsVersion),
+    ("time.http", Source::Time(Form::Http)),
+    ("time.rfc3339", Source::Time(Form::Rfc3339)),
+    ("time.unix", Source::Time(Form::Unix)),
+    ("tls.cipher", Source::Tls(Handshake::Cipher)),
+    ("tls.client.fingerprint", Source::Tls(Handshake::ClientFingerprint)),
+    ("tls.client.names", Source::Tls(Handshake::ClientNames)),
+    ("tls.client.subject", Source::Tls(Handshake::ClientSubject)),
+    ("tls.sni", Source::Tls(Handshake::Sni)),
+    ("tls.version", Source::Tls(Handshake::Version)),
 ];
 
 /// Those that have.
@@ -218,7 +237,7 @@ impl Source {
         let (kind, rest) = name.split_once('.').unwrap_or((name, ""));
         let of: fn(Box<str>) -> Self = match kind {
             "path" => Self::Capture,
-            "claim" => Self::Claim,
+            "claim" => |name| Self::Identity(Known::Claim(name)),
             "cookie" => Self::Cookie,
             "header" => Self::Header,
             "query" => Self::Parameter,
@@ -258,14 +277,12 @@ impl Source {
                     out.extend_from_slice(reply.status.to_string().as_bytes());
                 }
             }
-            Self::AuthMethod | Self::AuthUser | Self::Claim(_) => self.write_identity(request, out),
-            Self::TimeHttp | Self::TimeRfc3339 | Self::TimeUnix => self.write_time(request, out),
-            Self::TlsCipher
-            | Self::TlsClientFingerprint
-            | Self::TlsClientNames
-            | Self::TlsClientSubject
-            | Self::TlsSni
-            | Self::TlsVersion => self.write_tls(request.tls, out),
+            Self::Identity(known) => known.write(request, out),
+            Self::Time(form) => out.extend_from_slice(form.text(request.now).as_bytes()),
+            Self::Tls(part) => {
+                let text = request.tls.and_then(|tls| part.text(tls));
+                out.extend_from_slice(text.unwrap_or_default().as_bytes());
+            }
             Self::Capture(name) => {
                 let found = subject.captures.and_then(|captures| match name.parse::<usize>() {
                     Ok(index) => captures.get(index),
@@ -285,43 +302,43 @@ impl Source {
             }
         }
     }
+}
 
-    fn write_identity(&self, request: &Scene<'_>, out: &mut Vec<u8>) {
+impl Known {
+    fn write(&self, request: &Scene<'_>, out: &mut Vec<u8>) {
         let Some(identity) = request.identity else { return };
         match self {
-            Self::AuthMethod => out.extend_from_slice(identity.method.as_bytes()),
-            Self::AuthUser => out.extend_from_slice(identity.user.as_bytes()),
+            Self::Method => out.extend_from_slice(identity.method.as_bytes()),
+            Self::User => out.extend_from_slice(identity.user.as_bytes()),
             Self::Claim(name) => {
-                if let Some(value) = identity.claim(name) {
-                    out.extend_from_slice(claim_text(value).as_bytes());
-                }
+                let text = identity.claim(name).map(claim_text);
+                out.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
-            _ => {}
         }
     }
+}
 
-    fn write_time(&self, request: &Scene<'_>, out: &mut Vec<u8>) {
-        let since = request.now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let text = match self {
-            Self::TimeHttp => httpdate::fmt_http_date(request.now),
-            Self::TimeRfc3339 => humantime::format_rfc3339_seconds(request.now).to_string(),
-            _ => since.as_secs().to_string(),
-        };
-        out.extend_from_slice(text.as_bytes());
+impl Form {
+    fn text(self, now: SystemTime) -> String {
+        match self {
+            Self::Http => httpdate::fmt_http_date(now),
+            Self::Rfc3339 => humantime::format_rfc3339_seconds(now).to_string(),
+            Self::Unix => now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string(),
+        }
     }
+}
 
-    fn write_tls(&self, tls: Option<&TlsInfo>, out: &mut Vec<u8>) {
-        let Some(tls) = tls else { return };
+impl Handshake {
+    fn text(self, tls: &TlsInfo) -> Option<String> {
         let certificate = tls.certificate.as_ref();
-        let text = match self {
-            Self::TlsSni => tls.sni.clone(),
-            Self::TlsVersion => tls.version.map(str::to_owned),
-            Self::TlsCipher => tls.cipher.map(str::to_owned),
-            Self::TlsClientSubject => certificate.and_then(|it| it.subject.clone()),
-            Self::TlsClientNames => certificate.map(|it| it.names.join(",")),
-            _ => certificate.map(ClientCertificate::fingerprint),
-        };
-        out.extend_from_slice(text.unwrap_or_default().as_bytes());
+        match self {
+            Self::Cipher => tls.cipher.map(str::to_owned),
+            Self::ClientFingerprint => certificate.map(ClientCertificate::fingerprint),
+            Self::ClientNames => certificate.map(|it| it.names.join(",")),
+            Self::ClientSubject => certificate.and_then(|it| it.subject.clone()),
+            Self::Sni => tls.sni.clone(),
+            Self::Version => tls.version.map(str::to_owned),
+        }
     }
 }
 

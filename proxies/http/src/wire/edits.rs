@@ -3,6 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 
+/// A field's name and its value.
+pub type Line = (Box<[u8]>, Box<[u8]>);
+
 /// What to remove from a head and what to put at its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
@@ -70,7 +73,7 @@ impl Edits {
     }
 
     /// What was worked out for one message: names that go, whole lines that come.
-    pub fn of_message(removed: Vec<Box<[u8]>>, lines: &[(Box<[u8]>, Box<[u8]>)]) -> Self {
+    pub fn of_message(removed: Vec<Box<[u8]>>, lines: &[Line]) -> Self {
         let mut bytes = BytesMut::new();
         let mut sets_host = false;
         for (name, value) in lines {

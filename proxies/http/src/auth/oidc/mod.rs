@@ -141,8 +141,8 @@ impl Oidc {
             Some(session) if session.ends_s > now_s && session.until_s > now_s => {
                 self.known(scene, session, None)
             }
-            Some(Session { refresh: Some(token), sub, ends_s, .. }) if ends_s > now_s => {
-                match self.refresh(&token, &sub, ends_s, now_s).await {
+            Some(session) if session.ends_s > now_s && session.refresh.is_some() => {
+                match self.refresh(&session, now_s).await {
                     Ok(Some(fresh)) => self.renewed(scene, fresh, now_s),
                     Ok(None) => self.begin(scene, now_s).await,
                     Err(()) => Denial::unreachable("the provider cannot be reached"),
@@ -278,9 +278,8 @@ impl Oidc {
             ("redirect_uri", back.as_str()),
             ("code_verifier", begun.verifier.as_str()),
         ];
-        let ends_s = now_s + self.age_max_s;
         let session = match self.tokens(&form).await {
-            Ok(tokens) => self.session(tokens, Some(&begun.nonce), None, ends_s, now_s).await,
+            Ok(tokens) => self.logged_in(tokens, &begun.nonce, now_s).await,
             Err(refused) => Err(refused),
         };
         let session = match session {
@@ -304,51 +303,81 @@ impl Oidc {
         self.provider.tokens(&self.client_id, self.client_secret.as_ref().map(Secret::expose), form).await
     }
 
-    /// A login of what the token endpoint gave; after a refresh it has to be of who it was `before`.
-    async fn session(
-        &self,
-        tokens: Tokens,
-        nonce: Option<&str>,
-        before: Option<&str>,
-        ends_s: u64,
-        now_s: u64,
-    ) -> Result<Session, Refused> {
+    /// A login of what the token endpoint gave somebody who has just come back.
+    async fn logged_in(&self, tokens: Tokens, nonce: &str, now_s: u64) -> Result<Session, Refused> {
         let Some(id_token) = &tokens.id_token else {
             return Err(Refused::Wrong("the provider gave no id_token"));
         };
-        let issuer = match self.provider.document().await {
-            Some(document) => document.issuer().to_owned(),
-            None => return Err(Refused::Unreachable),
+        let told = self.told(id_token, Some(nonce), now_s).await?;
+        self.session(told, tokens, now_s + self.age_max_s, now_s).await
+    }
+
+    /// The same login, longer.
+    async fn prolonged(&self, before: &Session, mut tokens: Tokens, now_s: u64) -> Result<Session, Refused> {
+        // RFC 6749, 6: a provider that gives no new one leaves the old one good.
+        tokens.refresh_token = tokens.refresh_token.or_else(|| before.refresh.clone());
+        let Some(id_token) = &tokens.id_token else {
+            let until_s = now_s + tokens.expires_in.unwrap_or(TOKEN_AGE_S);
+            return Ok(Session { until_s, refresh: tokens.refresh_token, ..before.clone() });
         };
-        let all = self.provider.claims(id_token).await?;
-        check_id_token(&all, &issuer, &self.client_id, nonce, now_s).map_err(Refused::Wrong)?;
-        let sub = all.get("sub").and_then(Value::as_str).unwrap_or_default();
-        if before.is_some_and(|before| before != sub) {
+        let told = self.told(id_token, None, now_s).await?;
+        if told.get("sub").and_then(Value::as_str) != Some(&before.sub) {
             return Err(Refused::Wrong("the refreshed token is somebody else's"));
+        }
+        self.session(told, tokens, before.ends_s, now_s).await
+    }
+
+    /// What an id_token says, once it is known to be good.
+    async fn told(
+        &self,
+        id_token: &str,
+        nonce: Option<&str>,
+        now_s: u64,
+    ) -> Result<Map<String, Value>, Refused> {
+        let document = self.provider.document().await.ok_or(Refused::Unreachable)?;
+        let told = self.provider.claims(id_token).await?;
+        check_id_token(&told, document.issuer(), &self.client_id, nonce, now_s).map_err(Refused::Wrong)?;
+        Ok(told)
+    }
+
+    async fn session(
+        &self,
+        told: Map<String, Value>,
+        tokens: Tokens,
+        ends_s: u64,
+        now_s: u64,
+    ) -> Result<Session, Refused> {
+        let sub = told.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut info = Map::new();
+        // Many providers tell addresses and groups there alone.
+        if let Some(token) = &tokens.access_token
+            && self.claims.iter().any(|name| find_claim(&told, name).is_none())
+        {
+            info = self.provider.user_info(token).await?;
+            if info.get("sub").and_then(Value::as_str) != Some(&sub) {
+                info.clear();
+            }
         }
         let mut claims = Map::new();
         for name in &self.claims {
-            if let Some(value) = find_claim(&all, name) {
+            if let Some(value) = find_claim(&told, name).or_else(|| find_claim(&info, name)) {
                 claims.insert(name.clone(), value.clone());
             }
         }
-        let exp = all.get("exp").and_then(Value::as_u64);
+        let exp = told.get("exp").and_then(Value::as_u64);
         let until_s = exp.unwrap_or(now_s + tokens.expires_in.unwrap_or(TOKEN_AGE_S));
-        Ok(Session { sub: sub.to_owned(), claims, until_s, ends_s, refresh: tokens.refresh_token })
+        Ok(Session { sub, claims, until_s, ends_s, refresh: tokens.refresh_token })
     }
 
-    /// A fresh login for one whose token has ended: `None` if the provider gives none, an error if it cannot be asked. Those
-    /// who come with the same token at the same time share one answer.
-    async fn refresh(&self, token: &str, sub: &str, ends_s: u64, now_s: u64) -> Result<Option<Session>, ()> {
-        let filed = self.filing.file(&[token.as_bytes(), sub.as_bytes()]);
+    /// A login whose token has ended, prolonged: `None` if the provider does not, an error if it cannot be asked. Those who
+    /// come with the same token at the same time share one answer.
+    async fn refresh(&self, before: &Session, now_s: u64) -> Result<Option<Session>, ()> {
+        let token = before.refresh.as_deref().unwrap_or_default();
+        let filed = self.filing.file(&[token.as_bytes(), before.sub.as_bytes()]);
         let ask = async {
             let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
             let session = match self.tokens(&form).await {
-                Ok(tokens) => {
-                    let kept = tokens.refresh_token.clone().or_else(|| Some(token.to_owned()));
-                    let tokens = Tokens { refresh_token: kept, ..tokens };
-                    self.session(tokens, None, Some(sub), ends_s, now_s).await
-                }
+                Ok(tokens) => self.prolonged(before, tokens, now_s).await,
                 Err(refused) => Err(refused),
             };
             match session {

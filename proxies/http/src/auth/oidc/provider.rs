@@ -23,6 +23,8 @@ pub struct Document {
     pub authorization_endpoint: String,
     token_endpoint: String,
     jwks_uri: String,
+    #[serde(default)]
+    userinfo_endpoint: Option<String>,
     /// Where people log out.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,
@@ -36,6 +38,9 @@ pub struct Tokens {
     /// Who somebody is.
     #[serde(default)]
     pub id_token: Option<String>,
+    /// What the provider's other endpoints want to be shown.
+    #[serde(default)]
+    pub access_token: Option<String>,
     /// What gets more of these.
     #[serde(default)]
     pub refresh_token: Option<String>,
@@ -109,6 +114,30 @@ impl Provider {
                 warn!(issuer = self.issuer, status, "the token endpoint fails");
                 Err(Refused::Unreachable)
             }
+        }
+    }
+
+    /// What the provider says of somebody beside the id_token, where it says anything (OpenID Connect Core, 5.3).
+    pub async fn user_info(&self, access_token: &str) -> Result<Map<String, Value>, Refused> {
+        let document = self.document().await.ok_or(Refused::Unreachable)?;
+        let Some(endpoint) = &document.userinfo_endpoint else { return Ok(Map::new()) };
+        let asked = async {
+            let url = Url::parse(endpoint).map_err(NoAnswer::Broken)?;
+            let request = Request::get(&url.path)
+                .header(header::ACCEPT, "application/json")
+                .header(header::AUTHORIZATION, format!("Bearer {access_token}"))
+                .body(Bytes::new())
+                .map_err(|error| NoAnswer::Broken(error.to_string()))?;
+            self.client.ask(&url, request).await
+        };
+        let heard = asked.await.map_err(|error| {
+            warn!(issuer = self.issuer, %error, "the userinfo endpoint has no answer");
+            Refused::Unreachable
+        })?;
+        match heard.status {
+            200 => Ok(serde_json::from_slice(&heard.body).unwrap_or_default()),
+            500..=599 => Err(Refused::Unreachable),
+            _ => Ok(Map::new()),
         }
     }
 
