@@ -6,7 +6,9 @@
     reason = "in helpers of tests too, a panic is the report"
 )]
 
+mod auth;
 mod clients;
+mod edits;
 mod faults;
 mod refusals;
 mod routing;
