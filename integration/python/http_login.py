@@ -180,7 +180,7 @@ def test_a_provider_that_is_away_ends_no_login_before_its_time(provider):
     assert log_in(browser, URL, "ann").status_code == 200
     provider.stop()
     assert go(browser).status_code == 200
-    answer = eventually("the token ends", lambda: (it := go(browser)).status_code != 200 and it)
+    answer = eventually("the token ends", lambda: (it := go(browser)).status_code != 200 and [it])[0]
     assert answer.status_code == 503
     provider.start()
     # It has forgotten all: who was logged in is asked again, and nobody else is troubled.

@@ -424,7 +424,7 @@ apps:
 ";
     let proxy =
         Proxy::of(Kind::Http).config(config).set("APP", app.address()).set("KEYS", &keys).start().unwrap();
-    pytest("http tokens", "http_tokens.py", &proxy, &[("KEYS_PORT", keys.address().port().to_string())], 9);
+    pytest("http tokens", "http_tokens.py", &proxy, &[("KEYS_PORT", keys.address().port().to_string())], 7);
 }
 
 #[test]

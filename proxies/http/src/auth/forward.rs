@@ -13,7 +13,7 @@ use groove_common::app::StartError;
 use http::header::{HeaderName, HeaderValue};
 use moka::sync::Cache;
 use std::sync::Arc;
-use tracing::warn;
+use tracing::debug;
 
 /// Answers that are remembered, if the configuration does not say how many.
 const CACHE_LEN_MAX: u64 = 10_000;
@@ -67,7 +67,7 @@ impl Forward {
         let heard = match self.ask(scene).await {
             Ok(heard) => heard,
             Err(problem) => {
-                warn!(asked = %self.url.address, problem, "forward authentication has no answer");
+                debug!(asked = %self.url.address, problem, "forward authentication has no answer");
                 return Denial::unreachable("who is asked does not answer");
             }
         };
@@ -81,7 +81,7 @@ impl Forward {
             }
             300..=499 => Outcome::Instead(Box::new(refusal(&heard))),
             status => {
-                warn!(asked = %self.url.address, status, "forward authentication fails");
+                debug!(asked = %self.url.address, status, "forward authentication fails");
                 Denial::unreachable("who is asked fails")
             }
         }

@@ -10,7 +10,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgo
 use jsonwebtoken::{Algorithm, DecodingKey};
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -111,14 +111,20 @@ struct Fetched {
     is_good: bool,
 }
 
-/// A set, and whoever keeps it fresh.
+/// A set, and whoever keeps it fresh, who goes with it.
 #[derive(Debug)]
 pub struct Jwks {
-    keys: ArcSwap<Keys>,
-    fetched: watch::Sender<Fetched>,
-    wanted: Arc<Notify>,
+    state: Arc<State>,
     patience: Duration,
     fetcher: Option<AbortOnDropHandle<()>>,
+}
+
+/// What is known, shared with the task that fetches.
+#[derive(Debug)]
+struct State {
+    keys: ArcSwap<Keys>,
+    fetched: watch::Sender<Fetched>,
+    wanted: Notify,
 }
 
 /// Why no key was found.
@@ -133,8 +139,8 @@ pub enum NoKey {
 impl Jwks {
     /// The set of a file; a reload reads it again.
     pub fn of_file(path: &Path) -> Result<Arc<Self>, String> {
-        let jwks = Self::new(Duration::ZERO, read_file(path)?, true, None);
-        Ok(Arc::new(jwks))
+        let state = State::new(read_file(path)?);
+        Ok(Arc::new(Self { state, patience: Duration::ZERO, fetcher: None }))
     }
 
     /// The set at a URL.
@@ -151,23 +157,47 @@ impl Jwks {
         F: Fn() -> T + Send + 'static,
         T: Future<Output = Result<Keys, String>> + Send + 'static,
     {
-        let wanted = Arc::new(Notify::new());
-        Arc::new_cyclic(|weak: &Weak<Self>| {
-            let task = keep_fresh(weak.clone(), Arc::clone(&wanted), refresh, fetch);
-            let fetcher = AbortOnDropHandle::new(runtime.spawn(task));
-            Self { wanted, ..Self::new(patience, Keys::default(), false, Some(fetcher)) }
-        })
+        let state = State::new(Keys::default());
+        let task = keep_fresh(Arc::clone(&state), refresh, fetch);
+        let fetcher = Some(AbortOnDropHandle::new(runtime.spawn(task)));
+        Arc::new(Self { state, patience, fetcher })
     }
 
-    fn new(patience: Duration, keys: Keys, is_good: bool, fetcher: Option<AbortOnDropHandle<()>>) -> Self {
-        let fetched = Fetched { count: 0, last: None, is_good };
-        Self {
-            keys: ArcSwap::from_pointee(keys),
-            fetched: watch::Sender::new(fetched),
-            wanted: Arc::default(),
-            patience,
-            fetcher,
+    /// The set as it is, once there is one that `fits`: a set that does not is fetched again, unless that was just done.
+    pub async fn keys(&self, fits: impl Fn(&Keys) -> bool) -> Result<Arc<Keys>, NoKey> {
+        let keys = self.state.keys.load_full();
+        if fits(&keys) {
+            return Ok(keys);
         }
+        if self.fetcher.is_none() {
+            return Err(NoKey::Unknown);
+        }
+        let mut fetched = self.state.fetched.subscribe();
+        let seen = *fetched.borrow_and_update();
+        // Before the first fetch has ended there is nothing to ask for: it is under way.
+        let is_first = seen.last.is_none();
+        if is_first || is_due(seen.last) {
+            if !is_first {
+                self.state.wanted.notify_one();
+            }
+            let next = fetched.wait_for(|it| it.count > seen.count);
+            if timeout(self.patience, next).await.is_err() {
+                return Err(NoKey::Unreachable);
+            }
+        }
+        let keys = self.state.keys.load_full();
+        if fits(&keys) {
+            return Ok(keys);
+        }
+        let is_good = self.state.fetched.borrow().is_good;
+        Err(if is_good { NoKey::Unknown } else { NoKey::Unreachable })
+    }
+}
+
+impl State {
+    fn new(keys: Keys) -> Arc<Self> {
+        let fetched = watch::Sender::new(Fetched { count: 0, last: None, is_good: true });
+        Arc::new(Self { keys: ArcSwap::from_pointee(keys), fetched, wanted: Notify::new() })
     }
 
     fn take(&self, result: Result<Keys, String>) {
@@ -183,44 +213,14 @@ impl Jwks {
             *it = Fetched { count: it.count + 1, last: Some(Instant::now()), is_good };
         });
     }
-
-    /// The set as it is, once there is one that `fits`: a set that does not is fetched again, unless that was just done.
-    pub async fn keys(&self, fits: impl Fn(&Keys) -> bool) -> Result<Arc<Keys>, NoKey> {
-        let keys = self.keys.load_full();
-        if fits(&keys) {
-            return Ok(keys);
-        }
-        if self.fetcher.is_none() {
-            return Err(NoKey::Unknown);
-        }
-        let mut fetched = self.fetched.subscribe();
-        let seen = *fetched.borrow_and_update();
-        // Before the first fetch has ended there is nothing to ask for: it is under way.
-        let is_first = seen.last.is_none();
-        if is_first || is_due(seen.last) {
-            if !is_first {
-                self.wanted.notify_one();
-            }
-            let next = fetched.wait_for(|it| it.count > seen.count);
-            if timeout(self.patience, next).await.is_err() {
-                return Err(NoKey::Unreachable);
-            }
-        }
-        let keys = self.keys.load_full();
-        if fits(&keys) {
-            return Ok(keys);
-        }
-        let is_good = self.fetched.borrow().is_good;
-        Err(if is_good { NoKey::Unknown } else { NoKey::Unreachable })
-    }
 }
 
 fn is_due(last: Option<Instant>) -> bool {
     last.is_none_or(|last| last.elapsed() >= REFETCH_AFTER)
 }
 
-/// Fetches for as long as anybody has the set.
-async fn keep_fresh<F, T>(jwks: Weak<Jwks>, wanted: Arc<Notify>, refresh: Duration, fetch: F)
+/// Fetches again and again.
+async fn keep_fresh<F, T>(state: Arc<State>, refresh: Duration, fetch: F)
 where
     F: Fn() -> T,
     T: Future<Output = Result<Keys, String>>,
@@ -230,13 +230,11 @@ where
         let result = fetch().await;
         let pause = if result.is_ok() { refresh } else { retry };
         retry = if result.is_ok() { RETRY.0 } else { (retry * 2).min(RETRY.1) };
-        let Some(jwks) = jwks.upgrade() else { return };
-        jwks.take(result);
-        drop(jwks);
+        state.take(result);
         let done = Instant::now();
         let asked = async {
             loop {
-                wanted.notified().await;
+                state.wanted.notified().await;
                 if is_due(Some(done)) {
                     return;
                 }
@@ -325,8 +323,9 @@ mod tests {
             Keys::read(set(&["a"]).as_bytes())
         });
         assert!(jwks.keys(|keys| !keys.0.is_empty()).await.is_ok());
-        let weak = Arc::downgrade(&jwks);
+        let state = Arc::downgrade(&jwks.state);
         drop(jwks);
-        assert!(weak.upgrade().is_none(), "its own task keeps it");
+        tokio::task::yield_now().await;
+        assert!(state.upgrade().is_none(), "its task goes on");
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// What a provider says of itself (OpenID Connect Discovery, 3); all else in it is not looked at.
 #[derive(Debug, Deserialize)]
@@ -97,7 +97,7 @@ impl Provider {
     ) -> Result<Tokens, Refused> {
         let document = self.document().await.ok_or(Refused::Unreachable)?;
         let heard = self.post(&document, client_id, secret, form).await.map_err(|error| {
-            warn!(issuer = self.issuer, %error, "the token endpoint has no answer");
+            debug!(issuer = self.issuer, %error, "the token endpoint has no answer");
             Refused::Unreachable
         })?;
         match heard.status {
@@ -111,7 +111,7 @@ impl Provider {
                 Err(Refused::Wrong("the token endpoint refuses"))
             }
             status => {
-                warn!(issuer = self.issuer, status, "the token endpoint fails");
+                debug!(issuer = self.issuer, status, "the token endpoint fails");
                 Err(Refused::Unreachable)
             }
         }
@@ -131,7 +131,7 @@ impl Provider {
             self.client.ask(&url, request).await
         };
         let heard = asked.await.map_err(|error| {
-            warn!(issuer = self.issuer, %error, "the userinfo endpoint has no answer");
+            debug!(issuer = self.issuer, %error, "the userinfo endpoint has no answer");
             Refused::Unreachable
         })?;
         match heard.status {
