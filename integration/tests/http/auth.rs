@@ -40,7 +40,7 @@ fn curl(arguments: &[&str]) -> (String, String, String) {
 }
 
 fn seen(body: &str) -> serde_json::Value {
-    serde_json::from_str(body).unwrap_or_else(|_| panic!("not of the app: {body}"))
+    serde_json::from_str(body).map_err(|_| format!("not of the app: {body}")).unwrap()
 }
 
 #[test]

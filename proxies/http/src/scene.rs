@@ -8,6 +8,7 @@ use crate::auth::Identity;
 use crate::wire::edits::Stripped;
 use crate::wire::{Name, RequestHead, tokens};
 use groove_common::net::TlsInfo;
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 /// A request, borrowed for as long as a rule looks at it.
@@ -63,6 +64,17 @@ impl<'a> Scene<'a> {
         self.headers().find_map(|(found, value)| found.eq_ignore_ascii_case(name.as_bytes()).then_some(value))
     }
 
+    /// The values of all fields of that name, as one list (RFC 9110, 5.3): what is said twice is not what either says.
+    pub fn list(&self, name: &str) -> Option<Cow<'a, [u8]>> {
+        let fields = self.headers().filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
+        let values: Vec<&[u8]> = fields.map(|(_, value)| value).collect();
+        match *values {
+            [] => None,
+            [only] => Some(Cow::Borrowed(only)),
+            _ => Some(Cow::Owned(values.join(&b", "[..]))),
+        }
+    }
+
     fn shows(&self, name: &[u8]) -> bool {
         let known = Name::of(name);
         if known.is_hop_by_hop() || (known.is_identity() && !self.trusted) {
@@ -76,12 +88,15 @@ impl<'a> Scene<'a> {
             .any(|(_, value)| tokens(value).any(|token| token.eq_ignore_ascii_case(name)))
     }
 
-    /// The value of a cookie, as written.
+    /// Its cookies, as written.
+    pub fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let fields = self.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
+        fields.flat_map(|(_, value)| cookies(value))
+    }
+
+    /// The value of the first cookie of that name.
     pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers()
-            .filter(|(found, _)| found.eq_ignore_ascii_case(b"cookie"))
-            .flat_map(|(_, value)| cookies(value))
-            .find_map(|(found, value)| (found == name.as_bytes()).then_some(value))
+        self.cookies().find_map(|(found, value)| (found == name.as_bytes()).then_some(value))
     }
 
     /// The decoded value of the first query parameter of that name.
@@ -202,7 +217,7 @@ pub fn lines(fields: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Names and values of a Cookie field.
-pub fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     value.split(|byte| *byte == b';').filter_map(|pair| {
         let pair = pair.trim_ascii();
         let equals = memchr::memchr(b'=', pair)?;
@@ -245,5 +260,7 @@ pub(crate) mod tests {
         let scene = friend.scene("shop", None, None);
         assert_eq!((scene.header("x-forwarded-proto"), scene.scheme), (Some(b"https".as_slice()), "https"));
         assert_eq!(scene.header("x_auth_user"), Some(b"root".as_slice()));
+        let twice = kept("GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\n\r\n", true);
+        assert_eq!(twice.scene("shop", None, None).list("X-A").as_deref(), Some(b"1, 2".as_slice()));
     }
 }

@@ -13,24 +13,27 @@ use std::collections::HashMap;
 pub struct ApiKey {
     places: written::Places,
     names: HashMap<Digest, String>,
+    challenge: String,
 }
 
 impl ApiKey {
     /// Makes ready what is written.
-    pub fn new(api_key: &written::ApiKey) -> Result<Self, StartError> {
+    pub fn new(app: &str, api_key: &written::ApiKey) -> Result<Self, StartError> {
         let read = |(name, text): (&String, &String)| Some((read_digest(text)?, name.clone()));
         let names = api_key.keys.iter().map(read).collect::<Option<_>>().ok_or("a key is no SHA-256")?;
-        Ok(Self { places: api_key.places.clone(), names })
+        Ok(Self { places: api_key.places.clone(), names, challenge: format!("ApiKey realm=\"{app}\"") })
     }
 
     /// Holds a request against them.
     pub fn look(&self, scene: &Scene<'_>) -> Outcome {
-        let Some((key, shown)) = find(&self.places, scene) else { return Denial::absent(None) };
+        let Some((key, shown)) = find(&self.places, scene) else {
+            return Denial::absent(Some(self.challenge.clone()));
+        };
         match self.names.get(&sha256(&key)) {
             Some(name) => {
                 Outcome::Known(Box::new(Known { user: name.clone(), shown: vec![shown], ..Known::default() }))
             }
-            None => Denial::wrong("nobody has this key", None),
+            None => Denial::wrong("nobody has this key", Some(self.challenge.clone())),
         }
     }
 }
@@ -40,10 +43,10 @@ pub fn find(places: &written::Places, scene: &Scene<'_>) -> Option<(Vec<u8>, Sho
     // A key may come in `X-Auth-Token`, which is stripped like all that begins so.
     let scene = &Scene { stripped: None, ..*scene };
     if let Some(name) = &places.header
-        && let Some(value) = scene.header(name)
+        && let Some(value) = scene.list(name)
     {
         let is_bearer = name.eq_ignore_ascii_case("authorization");
-        let value = if is_bearer { bearer(value) } else { Some(value) };
+        let value = if is_bearer { bearer(&value) } else { Some(&*value) };
         if let Some(value) = value {
             return Some((value.to_vec(), Shown::Header(name.clone())));
         }
@@ -54,7 +57,10 @@ pub fn find(places: &written::Places, scene: &Scene<'_>) -> Option<(Vec<u8>, Sho
         return Some((value.into_bytes(), Shown::Query(name.clone())));
     }
     let name = places.cookie.as_ref()?;
-    scene.cookie(name).map(|value| (value.to_vec(), Shown::Cookie(name.clone())))
+    let found = scene.cookies().filter(|(found, _)| *found == name.as_bytes());
+    let found: Vec<&[u8]> = found.map(|(_, value)| value).collect();
+    // Two are none: the app might take the other.
+    (!found.is_empty()).then(|| (found.join(&b','), Shown::Cookie(name.clone())))
 }
 
 /// What follows `Bearer` (RFC 6750, 2.1).
@@ -76,7 +82,7 @@ mod tests {
             cookie: Some("key".into()),
         };
         let keys = [("ci".to_owned(), hex(&sha256(b"s3cret")))].into();
-        let way = ApiKey::new(&written::ApiKey { places, keys }).unwrap();
+        let way = ApiKey::new("a", &written::ApiKey { places, keys }).unwrap();
         match way.look(&kept(head, false).scene("a", None, None)) {
             Outcome::Known(known) => Ok((known.user, known.shown)),
             Outcome::Denied(denial) => Err(denial),
@@ -99,6 +105,10 @@ mod tests {
         assert_eq!(kind("/", ""), crate::auth::Denied::Absent);
         // The first place counts: a wrong key there is not made good by another.
         assert_eq!(kind("/?key=s3cret", "X-Key: no\r\n"), crate::auth::Denied::Wrong);
+        // Of two, the app might take the other.
+        for line in ["X-Key: s3cret\r\nX-Key: s3cret\r\n", "Cookie: key=s3cret; key=s3cret\r\n"] {
+            assert_eq!(kind("/", line), crate::auth::Denied::Wrong, "{line}");
+        }
         assert_eq!(kind("/?key=", ""), crate::auth::Denied::Wrong);
     }
 }

@@ -66,7 +66,7 @@ impl Basic {
     /// Holds a request against them.
     pub async fn look(&self, scene: &Scene<'_>) -> Outcome {
         let challenge = || Some(self.challenge.clone());
-        let Some((name, password)) = scene.header("authorization").and_then(credentials) else {
+        let Some((name, password)) = scene.list("authorization").and_then(|value| credentials(&value)) else {
             return Denial::absent(challenge());
         };
         let found = self.users.get(&name);

@@ -119,7 +119,9 @@ impl Hmac {
 
 /// What follows the scheme in Authorization.
 fn signature<'a>(scene: &Scene<'a>) -> Option<&'a str> {
-    let value = std::str::from_utf8(scene.header("authorization")?).ok()?;
+    let mut values = scene.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"));
+    let (Some((_, value)), None) = (values.next(), values.next()) else { return None };
+    let value = std::str::from_utf8(value).ok()?;
     value.strip_prefix(SCHEME)?.strip_prefix(' ')
 }
 

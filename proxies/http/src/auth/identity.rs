@@ -3,7 +3,7 @@
 use super::Shown;
 use crate::edit::Draft;
 use crate::edit::template::claim_text;
-use crate::scene::{Scene, cookies, split_target};
+use crate::scene::{Scene, split_target};
 use serde_json::{Map, Value};
 
 /// What one way to be known has found out.
@@ -32,6 +32,8 @@ pub struct Identity {
     pub claims: Map<String, Value>,
     /// The target without the credentials in its query, if there were any.
     pub target: Option<Box<[u8]>>,
+    /// The id that its request has had since it was asked about.
+    pub request_id: Option<[u8; 32]>,
     lines: Vec<(String, Vec<u8>)>,
     reply: Vec<(String, Vec<u8>)>,
     dropped: Vec<Box<[u8]>>,
@@ -142,9 +144,7 @@ pub fn without_parameters(target: &[u8], names: &[&str]) -> Box<[u8]> {
 
 /// The request's cookies but these, as one field.
 fn other_cookies(scene: &Scene<'_>, names: &[&str]) -> Vec<u8> {
-    let fields = scene.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
-    let pairs = fields.flat_map(|(_, value)| cookies(value));
-    let others = pairs.filter(|(name, _)| !names.iter().any(|gone| gone.as_bytes() == *name));
+    let others = scene.cookies().filter(|(name, _)| !names.iter().any(|gone| gone.as_bytes() == *name));
     others.map(|(name, value)| [name, b"=", value].concat()).collect::<Vec<_>>().join(&b"; "[..])
 }
 

@@ -196,7 +196,7 @@ impl Auth {
         for way in written {
             ways.push(match way {
                 written::Way::Basic(it) => Way::Basic(Box::new(basic::Basic::new(app, it, providers)?)),
-                written::Way::ApiKey(it) => Way::ApiKey(api_key::ApiKey::new(it)?),
+                written::Way::ApiKey(it) => Way::ApiKey(api_key::ApiKey::new(app, it)?),
                 written::Way::Jwt(it) => Way::Jwt(jwt::Jwt::new(it, providers)?),
                 written::Way::ForwardAuth(it) => Way::Forward(providers.forward(it)?),
                 written::Way::Hmac(it) => Way::Hmac(hmac::Hmac::new(it)),

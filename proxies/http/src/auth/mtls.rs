@@ -31,7 +31,7 @@ impl Mtls {
     /// Holds a request's connection against them.
     pub fn look(&self, scene: &Scene<'_>) -> Outcome {
         let Some(certificate) = scene.tls.and_then(|tls| tls.certificate.as_ref()) else {
-            return Denial::absent(None);
+            return Denial::absent(Some("Certificate".to_owned()));
         };
         if !self.admits(certificate) {
             return Denial::forbidden("this certificate is not on the list");

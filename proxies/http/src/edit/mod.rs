@@ -17,6 +17,7 @@ use crate::wire::{Edits, ReplyHead, is_host};
 use condition::{Condition, Test, statuses};
 use regex::bytes::Regex;
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 use template::{ReplyScene, Side, Subject, Template, field_value};
 
@@ -243,7 +244,7 @@ pub struct ReplyProgram<'v> {
     /// What authentication writes.
     pub stripped: Option<&'v Stripped>,
     /// Who sent it.
-    pub identity: Option<Box<Identity>>,
+    pub identity: Option<Rc<Identity>>,
 }
 
 impl ReplyProgram<'_> {

@@ -106,13 +106,15 @@ pub(super) struct Begun<'v> {
     pub(super) reply: BytesMut,
     pub(super) audience: Audience,
     /// What this request has of its own beside its route's; nothing for most.
-    own: Option<Box<Own<'v>>>,
+    pub(super) own: Option<Box<Own<'v>>>,
 }
 
 /// Edits that were worked out for one request, and those that will be for its reply.
-struct Own<'v> {
+pub(super) struct Own<'v> {
     request: Edits,
     reply: Option<ReplyProgram<'v>>,
+    /// Who sends it, where that was asked.
+    pub(super) identity: Option<Rc<Identity>>,
 }
 
 /// Why a request does not go on at once.
@@ -288,10 +290,11 @@ impl Session {
         if let (Ok((app, target)), None) = (&routed, &identity)
             && let Some(auth) = &target.rules.auth
         {
-            let kept = Kept::new(&head, &connection, &self.worker.request_id(), SystemTime::now());
+            let request_id = self.worker.request_id();
+            let kept = Kept::new(&head, &connection, &request_id, SystemTime::now());
             audience.form = Form::accepted(head.value(Name::Accept));
             let stripped = target.rules.stripped.as_deref();
-            let question = Question { app, auth, stripped, kept, framing, audience, length };
+            let question = Question { app, auth, stripped, kept, request_id, framing, audience, length };
             return Err(Stop::Asks(Box::new(question)));
         }
         let routed = routed.and_then(|(app, target)| target.rules.admit(&head).map(|()| (app, target)));
@@ -311,7 +314,10 @@ impl Session {
             scheme: self.scheme.as_bytes(),
             trusted: connection.trusted,
             via: &table.via,
-            request_id: &self.worker.request_id(),
+            request_id: &identity
+                .as_ref()
+                .and_then(|identity| identity.request_id)
+                .unwrap_or_else(|| self.worker.request_id()),
         };
         // Only where something depends on the request.
         let programs = target.rules.programs.as_deref();
@@ -470,6 +476,7 @@ impl<'v> Own<'v> {
         let stripped = rules.stripped.as_ref();
         let kept = Kept::new(head, connection, request_id, SystemTime::now());
         let target_sent = identity.as_mut().and_then(|identity| identity.target.take());
+        let identity = identity.map(|identity| Rc::new(*identity));
         let scene = kept.scene(&app.name, stripped.map(|it| &**it), identity.as_deref());
         let request = programs.request.of_request(&scene, stripped.cloned());
         let reply = programs.edit_reply(identity.as_deref()).then(|| ReplyProgram {
@@ -477,9 +484,9 @@ impl<'v> Own<'v> {
             program: &programs.reply,
             request: kept,
             stripped: stripped.map(|it| &**it),
-            identity,
+            identity: identity.clone(),
         });
-        (Box::new(Self { request, reply }), target_sent)
+        (Box::new(Self { request, reply, identity }), target_sent)
     }
 }
 

@@ -78,6 +78,7 @@ impl Session {
                 client: &self.conn.peer,
                 endpoint: endpoint.as_deref(),
                 status,
+                user: begun.own.as_ref().and_then(|own| own.identity.as_ref()).map_or("", |it| &it.user),
                 took,
                 error,
             };

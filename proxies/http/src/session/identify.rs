@@ -22,6 +22,8 @@ pub(super) struct Question<'v> {
     pub(super) auth: &'v Auth,
     pub(super) stripped: Option<&'v Stripped>,
     pub(super) kept: Kept,
+    /// Its id, if its peer's is not kept.
+    pub(super) request_id: [u8; 32],
     pub(super) framing: Framing,
     pub(super) audience: Audience,
     /// Of its head.
@@ -54,7 +56,10 @@ impl Session {
         let mut out = BytesMut::new();
         let mut audience = asked.audience;
         match verdict {
-            Verdict::Admitted(identity) => return Ok(identity),
+            Verdict::Admitted(mut identity) => {
+                identity.request_id = Some(asked.request_id);
+                return Ok(identity);
+            }
             Verdict::Denied(error) => {
                 debug!(app = asked.app.name, client = %self.conn.peer, %error, "a request was not let in");
                 self.worker.shared.metrics.failed(error.kind());

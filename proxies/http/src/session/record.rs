@@ -49,6 +49,7 @@ impl<'a> Record<'a> {
             Some(endpoint) => event.with("endpoint", endpoint),
             None => event,
         };
+        let event = if facts.user.is_empty() { event } else { event.with("user", facts.user) };
         match facts.error {
             Some(error) => event.show("error", error).with("error_kind", error.kind().label()),
             None => event,
@@ -63,6 +64,8 @@ pub(super) struct Facts<'a> {
     pub(super) client: &'a Peer,
     pub(super) endpoint: Option<&'a str>,
     pub(super) status: u16,
+    /// Who was found to ask; empty for nobody.
+    pub(super) user: &'a str,
     pub(super) took: Duration,
     pub(super) error: Option<&'a Error>,
 }

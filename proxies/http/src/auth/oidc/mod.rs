@@ -191,7 +191,7 @@ impl Oidc {
     /// Sends somebody to the provider.
     async fn begin(&self, scene: &Scene<'_>, now_s: u64) -> Outcome {
         if !is_navigation(scene) {
-            return Denial::absent(None);
+            return Denial::absent(Some(format!("Login issuer=\"{}\"", self.provider.issuer)));
         }
         let Some(document) = self.provider.document().await else {
             return Denial::unreachable("the provider cannot be reached");
@@ -241,9 +241,9 @@ impl Oidc {
             .names()
             .next()
             .unwrap_or_default();
-        let fields = scene.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
-        let names = fields.flat_map(|(_, value)| crate::scene::cookies(value)).map(|(name, _)| name);
-        let begun: Vec<String> = names
+        let begun: Vec<String> = scene
+            .cookies()
+            .map(|(name, _)| name)
             .filter(|name| name.starts_with(prefix.as_bytes()))
             .filter_map(|name| String::from_utf8(name.to_vec()).ok())
             .collect();
