@@ -6,6 +6,8 @@ pub mod body;
 mod check;
 pub mod edits;
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
 
 pub use edits::Headers;
