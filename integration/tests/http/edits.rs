@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use bytes::Bytes;
-use harness::{App, Kind, Proxy, http};
+use harness::{App, Kind, Proxy, Scripted, http};
 
 use super::auth::echo;
 use super::{read_until, request, talk};
@@ -184,4 +184,36 @@ apps:
     let two = "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 4\r\n\r\nbodyGET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
     let answer = talk(proxy.address(), two.as_bytes(), "").unwrap();
     assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn trailers_are_held_against_edits_that_depend_on_the_message() {
+    let app = Scripted::start(|_, mut stream| {
+        let asked = read_until(&mut stream, "X-Sum: 1\r\n\r\n").unwrap().to_lowercase();
+        // A probe says nothing.
+        if asked.is_empty() {
+            return;
+        }
+        let seen = ["auth_user", "x-debug", "root"].map(|word| asked.contains(word).to_string()).join(" ");
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let body = format!("{:x}\r\n{seen}\r\n0\r\nX-Gone: 1\r\nX-Kept: 2\r\n\r\n", seen.len());
+        stream.write_all((head.to_owned() + &body).as_bytes()).unwrap();
+    })
+    .unwrap();
+    let config = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+apps:
+  shop:
+    hosts: [shop.test]
+    endpoints: [$APP]
+    request_headers: {when: [{if: {header: X-Any, absent: true}, remove: [X-Debug]}]}
+    response_headers: {when: [{if: {status: [2xx]}, remove: [X-Gone]}]}
+    routes: [{match: {path: /closed}, auth: {any: [{mtls: {names: ['*']}}]}}]
+";
+    let proxy = Proxy::of(Kind::Http).config(config).set("APP", app.address()).start().unwrap();
+    let asked = "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\
+                 X-Debug: 1\r\nX_Auth_User: root\r\nX-Auth-Any: root\r\nX-Sum: 1\r\n\r\n";
+    let answer = talk(proxy.address(), asked.as_bytes(), "X-Kept: 2\r\n\r\n").unwrap();
+    assert!(answer.contains("false false false") && !answer.contains("X-Gone"), "{answer}");
 }
