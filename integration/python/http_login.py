@@ -38,6 +38,9 @@ class Provider:
         self.process.wait()
         self.process = None
 
+    def grant_errors(self):
+        return sum(line.startswith("grant error") for line in self.lines)
+
     def refreshes(self):
         return sum(line.startswith("refreshed") for line in self.lines)
 
@@ -136,8 +139,13 @@ def test_an_answer_is_only_taken_by_whoever_asked(provider):
     for query in [{"code": "x", "state": state}, {"code": "x"}, {"code": "x", "state": "x"}, {}]:
         answer = go(victim, f"{URL}/oauth2/callback", params=query)
         assert answer.status_code == 403 and not victim.cookies, query
+    # A state that only begins like the one that was given: the provider is not even asked.
+    known = provider.grant_errors()
+    like = {"code": "x", "state": state[:8] + "x" * 35}
+    assert go(attacker, f"{URL}/oauth2/callback", params=like).status_code == 403
     # Of whom it is: the code is not good, and neither is another provider's answer.
     assert go(attacker, f"{URL}/oauth2/callback", params={"code": "x", "state": state}).status_code == 403
+    assert eventually("the provider tells", lambda: provider.grant_errors() - known) == 1
     other = {"code": "x", "state": state, "iss": "https://other.test"}
     assert go(attacker, f"{URL}/oauth2/callback", params=other).status_code == 403
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use bytes::Bytes;
-use harness::{App, Kind, Proxy, Scripted, http};
+use harness::{App, Kind, PATIENCE, Proxy, Scripted, http};
 
 use super::auth::echo;
 use super::{read_until, request, talk};
@@ -209,11 +209,45 @@ apps:
     endpoints: [$APP]
     request_headers: {when: [{if: {header: X-Any, absent: true}, remove: [X-Debug]}]}
     response_headers: {when: [{if: {status: [2xx]}, remove: [X-Gone]}]}
-    routes: [{match: {path: /closed}, auth: {any: [{mtls: {names: ['*']}}]}}]
+    routes: [{match: {path: /closed}, auth: &auth {any: [{mtls: {names: ['*']}}]}}]
+  plain:
+    hosts: [plain.test]
+    endpoints: [$APP]
+    routes: [{match: {path: /closed}, auth: *auth}]
 ";
     let proxy = Proxy::of(Kind::Http).config(config).set("APP", app.address()).start().unwrap();
     let asked = "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\
                  X-Debug: 1\r\nX_Auth_User: root\r\nX-Auth-Any: root\r\nX-Sum: 1\r\n\r\n";
     let answer = talk(proxy.address(), asked.as_bytes(), "X-Kept: 2\r\n\r\n").unwrap();
     assert!(answer.contains("false false false") && !answer.contains("X-Gone"), "{answer}");
+    let asked = asked.replace("shop.test", "plain.test");
+    let answer = talk(proxy.address(), asked.as_bytes(), "X-Kept: 2\r\n\r\n").unwrap();
+    assert!(answer.contains("false true false") && answer.contains("X-Gone"), "{answer}");
+}
+
+#[test]
+fn a_body_that_grows_too_long_on_its_way_is_not_taken_either() {
+    let (begun, seen) = std::sync::mpsc::channel();
+    let app = Scripted::start(move |_, mut stream| {
+        if read_until(&mut stream, "01234\r\n").is_ok_and(|asked| !asked.is_empty()) {
+            begun.send(()).unwrap();
+        }
+        let _rest = read_until(&mut stream, "");
+    })
+    .unwrap();
+    let config = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+apps:
+  shop: {hosts: [shop.test], endpoints: [$APP], body: {max: 10B}}
+";
+    let proxy = Proxy::of(Kind::Http).config(config).set("APP", app.address()).start().unwrap();
+    let mut stream = TcpStream::connect(proxy.address()).unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n")
+        .unwrap();
+    seen.recv_timeout(PATIENCE).unwrap();
+    stream.write_all(b"6\r\n567890\r\n0\r\n\r\n").unwrap();
+    let answer = read_until(&mut stream, "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
