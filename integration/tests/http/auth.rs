@@ -136,6 +136,7 @@ apps:
     endpoints: [$APP]
     auth:
       any: [{api_key: {in: {header: X-Auth-Key, query: key, cookie: key}, keys: {ci: $DIGEST}}}]
+    request_headers: {set: {X-Asked: '${target} ${query.key} ${header.x-auth-key}'}}
     routes:
       - match: {path: /kept}
         auth:

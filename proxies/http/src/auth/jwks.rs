@@ -231,11 +231,11 @@ where
         let pause = if result.is_ok() { refresh } else { retry };
         retry = if result.is_ok() { RETRY.0 } else { (retry * 2).min(RETRY.1) };
         state.take(result);
-        let done = Instant::now();
         let asked = async {
             loop {
                 state.wanted.notified().await;
-                if is_due(Some(done)) {
+                // By the same clock as those who ask, or one of them would wait for a fetch that does not come.
+                if is_due(state.fetched.borrow().last) {
                     return;
                 }
             }

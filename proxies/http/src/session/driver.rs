@@ -2,20 +2,19 @@
 
 use super::identify::Question;
 use super::lease::{Dial, lease};
+use super::own::Own;
 use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Asked, Exchange};
 use super::tunnel;
 use crate::auth::Identity;
-use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form};
-use crate::rules::{Programs, Rules};
 use crate::scene::{Connection, Kept};
 use crate::table::{App, Table, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Body, Edits, Framing, Limits, Malformed, Name, RequestHead, Version, render};
+use crate::wire::{Body, Framing, Limits, Malformed, Name, RequestHead, Version, render};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::discovery::Outcome;
@@ -107,14 +106,6 @@ pub(super) struct Begun<'v> {
     pub(super) audience: Audience,
     /// What this request has of its own beside its route's; nothing for most.
     pub(super) own: Option<Box<Own<'v>>>,
-}
-
-/// Edits that were worked out for one request, and those that will be for its reply.
-pub(super) struct Own<'v> {
-    request: Edits,
-    reply: Option<ReplyProgram<'v>>,
-    /// Who sends it, where that was asked.
-    pub(super) identity: Option<Rc<Identity>>,
 }
 
 /// Why a request does not go on at once.
@@ -265,7 +256,7 @@ impl Session {
         &mut self,
         view: &'v View,
         length: usize,
-        identity: Option<Box<Identity>>,
+        mut identity: Option<Box<Identity>>,
     ) -> Result<Begun<'v>, Stop<'v>> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
@@ -308,6 +299,9 @@ impl Session {
                 return Err(Refused { error, audience }.into());
             }
         };
+        // Without the credentials that stood in it.
+        let target_sent = identity.as_mut().and_then(|identity| identity.target.take());
+        head.target = target_sent.as_deref().unwrap_or(head.target);
         let mut out = self.worker.take_buffer();
         let hop = render::Hop {
             client: self.client.as_bytes(),
@@ -324,11 +318,7 @@ impl Session {
         let own = programs.map(|programs| {
             Own::new(&head, &connection, hop.request_id, (app, &target.rules, programs), identity)
         });
-        let (own, target_sent) = own.unzip();
         let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
-        if let Some(target_sent) = target_sent.as_ref().and_then(Option::as_deref) {
-            head.target = target_sent;
-        }
         render::request(&head, &hop, request_edits, &mut out);
         drop(fields);
         self.inbox.advance(length);
@@ -461,32 +451,6 @@ impl Session {
         if self.inbox.is_empty() {
             self.worker.put_buffer(std::mem::take(&mut self.inbox));
         }
-    }
-}
-
-impl<'v> Own<'v> {
-    /// Works out what is a request's own; and its target, if it goes on with another.
-    fn new(
-        head: &RequestHead<'_>,
-        connection: &Connection<'_>,
-        request_id: &[u8],
-        (app, rules, programs): (&'v App, &'v Rules, &'v Programs),
-        mut identity: Option<Box<Identity>>,
-    ) -> (Box<Self>, Option<Box<[u8]>>) {
-        let stripped = rules.stripped.as_ref();
-        let kept = Kept::new(head, connection, request_id, SystemTime::now());
-        let target_sent = identity.as_mut().and_then(|identity| identity.target.take());
-        let identity = identity.map(|identity| Rc::new(*identity));
-        let scene = kept.scene(&app.name, stripped.map(|it| &**it), identity.as_deref());
-        let request = programs.request.of_request(&scene, stripped.cloned());
-        let reply = programs.edit_reply(identity.as_deref()).then(|| ReplyProgram {
-            app: &app.name,
-            program: &programs.reply,
-            request: kept,
-            stripped: stripped.map(|it| &**it),
-            identity: identity.clone(),
-        });
-        (Box::new(Self { request, reply, identity }), target_sent)
     }
 }
 

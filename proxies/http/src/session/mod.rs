@@ -4,6 +4,7 @@ pub(crate) mod driver;
 mod farewell;
 mod identify;
 mod lease;
+mod own;
 mod record;
 mod relay;
 pub mod state;
