@@ -242,6 +242,20 @@ apps:
     assert_eq!((status.as_str(), seen(&body).get("x-client-cn")), ("200", None), "{body}");
 }
 
+/// Asks with a cookie, a body, and claims of the client's own.
+fn asking(proxy: &Proxy) -> impl Fn(&str, &str) -> http::Response + use<> {
+    let address = proxy.address();
+    move |path, cookie| {
+        let mut asked = request("shop.test", path);
+        *asked.method_mut() = ::http::Method::POST;
+        *asked.body_mut() = Bytes::from_static(b"body");
+        for (name, value) in [("cookie", cookie), ("x-user", "root"), ("x-groups", "root")] {
+            asked.headers_mut().insert(name, value.parse().unwrap());
+        }
+        http::send(address, asked).unwrap()
+    }
+}
+
 #[test]
 fn somebody_else_is_asked_and_its_answer_counts() {
     let app = echo();
@@ -281,21 +295,13 @@ apps:
       - match: {path: /cached/*}
         auth: {any: [{forward_auth: {url: 'http://$JUDGE/check', copy: [X-User], cache: {by: [Cookie], ttl: 1h}}}]}
 ";
-    let proxy = Proxy::of(Kind::Http)
+    let mut proxy = Proxy::of(Kind::Http)
         .config(config)
         .set("APP", app.address())
         .set("JUDGE", judge.address())
         .start()
         .unwrap();
-    let ask = |path: &str, cookie: &str| {
-        let mut asked = request("shop.test", path);
-        *asked.method_mut() = ::http::Method::POST;
-        *asked.body_mut() = Bytes::from_static(b"body");
-        asked.headers_mut().insert("cookie", cookie.parse().unwrap());
-        asked.headers_mut().insert("x-user", "root".parse().unwrap());
-        asked.headers_mut().insert("x-groups", "root".parse().unwrap());
-        http::send(proxy.address(), asked).unwrap()
-    };
+    let ask = asking(&proxy);
     let answer = ask("/a?b", "who=ann");
     let told = answer.json().unwrap();
     assert_eq!((told["x-user"].as_str(), told["x-auth-user"].as_str()), (Some("ann"), Some("ann")));
@@ -334,6 +340,16 @@ apps:
     assert_eq!(judge.received().len(), before + 3);
     judge.crash();
     assert_eq!((ask("/", "who=ann").status.as_u16(), ask("/cached/", "who=ann").status.as_u16()), (503, 200));
+    // A reload that changes nothing about who is asked forgets nothing of it.
+    let more = "shop.test]\n    response_headers: {set: {X-Reloaded: 'yes'}}";
+    proxy.rewrite(&config.replace("shop.test]", more)).unwrap();
+    let ask = asking(&proxy);
+    eventually("the reload", || {
+        let answer = ask("/cached/", "who=ann");
+        assert_eq!(answer.status.as_u16(), 200);
+        (answer.header("x-reloaded") == "yes").then_some(())
+    })
+    .unwrap();
     judge.resume().unwrap();
     assert_eq!(ask("/", "who=ann").status.as_u16(), 200);
 }

@@ -1,7 +1,7 @@
 //! Key sets (RFC 7517) of a file or a URL.
 //!
 //! A set is fetched before anybody asks, again every few minutes, and at once when a token names a key that is not in it,
-//! but not more often than [`REFETCH_AFTER`] lets: a flood of forged names is not to become a flood of fetches. What was
+//! but at most every two seconds: a flood of forged names is not to become a flood of fetches. What was
 //! fetched stays good while the provider is away.
 
 use super::outbound::{Client, Url};
