@@ -9,6 +9,7 @@ import hmac
 import http.server
 import json
 import os
+import socket
 import threading
 import time
 
@@ -252,3 +253,18 @@ def test_signed_requests():
     assert send(signed(body=b"x" * 2000), b"x" * 2000).status_code == 413
     body = b"y" * 1000
     assert send(signed(body=body), body).json()[":body"] == body.decode()
+
+
+def test_a_signed_body_that_waits_to_be_asked_for():
+    body = b"hello"
+    lines = signed(body=body) | {"Expect": "100-continue", "Content-Length": str(len(body)), "Connection": "close"}
+    head = "POST /a?b=c HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+    host, port = ADDRESS.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), PATIENCE) as stream:
+        stream.settimeout(PATIENCE)
+        stream.sendall(head.encode())
+        with stream.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 100 Continue\r\n" and answer.readline() == b"\r\n"
+            stream.sendall(body)
+            said = answer.read()
+    assert b"HTTP/1.1 200 OK\r\n" in said and b'":body":"hello"' in said, said

@@ -1,13 +1,15 @@
 //! Who may ask: passwords, keys, certificates, tokens, signatures, logins; and that what an app is told of it cannot be
 //! forged. The clients are curl and Python; hashes are htpasswd's, certificates openssl's, the provider is npm's.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use harness::{App, Kind, Port, Proxy, eventually, http, npm, paths, python};
+use harness::{App, Kind, Port, Proxy, Scripted, eventually, http, npm, paths, python};
 
-use super::request;
+use super::{read_until, request};
 
 /// An app that says what reached it: each header, the target and the body, as JSON.
 pub(super) fn echo() -> App {
@@ -441,7 +443,45 @@ apps:
 ";
     let proxy =
         Proxy::of(Kind::Http).config(config).set("APP", app.address()).set("KEYS", &keys).start().unwrap();
-    pytest("http tokens", "http_tokens.py", &proxy, &[("KEYS_PORT", keys.address().port().to_string())], 7);
+    pytest("http tokens", "http_tokens.py", &proxy, &[("KEYS_PORT", keys.address().port().to_string())], 8);
+}
+
+#[test]
+fn an_upgrade_is_let_in_by_the_same_door() {
+    let app = Scripted::start(|_, mut stream| {
+        let asked = read_until(&mut stream, "\r\n\r\n").unwrap_or_default().to_lowercase();
+        if asked.is_empty() {
+            return;
+        }
+        assert!(asked.contains("\r\nx-auth-user: ci\r\n") && !asked.contains("password1"), "{asked}");
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        stream.write_all(switch).unwrap();
+        let said = read_until(&mut stream, "ping").unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+    })
+    .unwrap();
+    let config = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+apps:
+  shop:
+    hosts: [shop.test]
+    endpoints: [$APP]
+    auth:
+      any: [{api_key: {in: {query: key}, keys: {ci: 0b14d501a594442a01c6859541bcb3e8164d183d32937b851835442f69d5c94e}}}]
+";
+    let proxy = Proxy::of(Kind::Http).config(config).set("APP", app.address()).start().unwrap();
+    let asked = |query: &str| {
+        format!("GET /ws{query} HTTP/1.1\r\nHost: shop.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    };
+    let mut stream = TcpStream::connect(proxy.address()).unwrap();
+    // One that is not let in does not end the connection.
+    stream.write_all(asked("?key=other").as_bytes()).unwrap();
+    assert!(read_until(&mut stream, "first\n").unwrap().starts_with("HTTP/1.1 401 "));
+    stream.write_all(asked("?key=password1").as_bytes()).unwrap();
+    assert!(read_until(&mut stream, "\r\n\r\n").unwrap().starts_with("HTTP/1.1 101 "));
+    stream.write_all(b"ping").unwrap();
+    assert_eq!(read_until(&mut stream, "ping").unwrap(), "ping");
 }
 
 #[test]

@@ -189,11 +189,6 @@ impl Kept {
             identity,
         }
     }
-
-    /// The head as it came.
-    pub fn raw(&self) -> &[u8] {
-        &self.raw
-    }
 }
 
 fn first_field(head: &RequestHead<'_>) -> usize {
