@@ -159,20 +159,13 @@ impl Session {
     /// Answers the request whose head takes up the first `length` bytes.
     async fn answer_one(&mut self, length: usize) -> Next {
         let view = self.worker.view();
-        let started = match self.begin(&view, length, None) {
-            Err(Stop::Asks(question)) => match Box::pin(self.identify(&view, &question)).await {
-                Ok(identity) => self.begin(&view, length, Some(identity)),
+        let mut begun = match self.begin(&view, length, None) {
+            Ok(begun) => begun,
+            // Boxed: a request that goes on at once does not carry the size of one that does not.
+            Err(stop) => match Box::pin(self.stopped(&view, length, stop)).await {
+                Ok(begun) => begun,
                 Err(next) => return next,
             },
-            started => started,
-        };
-        let mut begun = match started {
-            Ok(begun) => begun,
-            Err(Stop::Refused(Refused { error, audience })) => {
-                return Box::pin(self.refuse(error, audience)).await;
-            }
-            // Whom it is of was just found out.
-            Err(Stop::Asks(_)) => return Next::Cut,
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -184,6 +177,28 @@ impl Session {
         };
         self.give_back(begun);
         next
+    }
+
+    /// A request that did not go on at once: it does after all, or it is answered here.
+    async fn stopped<'v>(
+        &mut self,
+        view: &'v View,
+        length: usize,
+        stop: Stop<'v>,
+    ) -> Result<Begun<'v>, Next> {
+        let refused = match stop {
+            Stop::Refused(refused) => refused,
+            Stop::Asks(question) => {
+                let identity = self.identify(view, &question).await?;
+                match self.begin(view, length, Some(identity)) {
+                    Ok(begun) => return Ok(begun),
+                    Err(Stop::Refused(refused)) => refused,
+                    // Whom it is of was just found out.
+                    Err(Stop::Asks(_)) => return Err(Next::Cut),
+                }
+            }
+        };
+        Err(self.refuse(refused.error, refused.audience).await)
     }
 
     /// Waits for a whole head and says how long it is; `None` is a connection that ends between two requests.
