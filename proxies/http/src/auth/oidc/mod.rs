@@ -66,7 +66,7 @@ pub struct Oidc {
 }
 
 /// A login, as its cookie has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Session {
     /// The provider's name for the person.
     sub: String,
@@ -79,13 +79,20 @@ struct Session {
 }
 
 /// A login that has begun, as its cookie has it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Begun {
     state: String,
     nonce: String,
     verifier: String,
     to: String,
     until_s: u64,
+}
+
+/// Neither its tokens nor what it says of somebody is for a log.
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("until_s", &self.until_s).finish_non_exhaustive()
+    }
 }
 
 impl Oidc {
@@ -109,7 +116,8 @@ impl Oidc {
             logout: oidc.logout.clone(),
             external_url: oidc.external_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
             cookie: oidc.cookie.name.clone(),
-            sealer: Sealer::new(app, &oidc.cookie.keys)?,
+            // A login at one provider is none at another, even where the keys are the same.
+            sealer: Sealer::new(&[app, &oidc.issuer, &oidc.client_id], &oidc.cookie.keys)?,
             age_max_s: oidc
                 .cookie
                 .max_age

@@ -32,8 +32,8 @@ pub struct Document {
     token_endpoint_auth_methods_supported: Vec<String>,
 }
 
-/// What the token endpoint gives.
-#[derive(Debug, Deserialize)]
+/// What the token endpoint gives. Not for a log.
+#[derive(Deserialize)]
 pub struct Tokens {
     /// Who somebody is.
     #[serde(default)]

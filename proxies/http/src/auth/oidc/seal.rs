@@ -1,6 +1,6 @@
 //! Cookies that only this proxy can read, cut into pieces that a browser takes.
 //!
-//! AES-256-GCM under keys derived from the configured ones (HKDF), each for one app and one end. The first key seals, all
+//! AES-256-GCM under keys derived from the configured ones (HKDF), for one app and its provider, and one end. The first key seals, all
 //! open: a key is rotated by putting a new one before it, and taken away when the last login made under it has ended.
 
 use crate::auth::digest::{base64_url, from_base64_url};
@@ -30,13 +30,14 @@ impl KeyType for KeyBytes {
 }
 
 impl Sealer {
-    /// Derives the keys for an app.
-    pub fn new(app: &str, secrets: &[Secret]) -> Result<Self, StartError> {
+    /// Derives the keys for what these texts name: an app and its provider.
+    pub fn new(names: &[&str], secrets: &[Secret]) -> Result<Self, StartError> {
         let keys = secrets.iter().map(|secret| {
             let mut bytes = [0; 32];
             let salt = Salt::new(HKDF_SHA256, b"groove-http oidc cookie 1");
             let key = salt.extract(secret.expose().as_bytes());
-            let info = [app.as_bytes()];
+            let info = [names.join("\n").into_bytes()];
+            let info = info.each_ref().map(Vec::as_slice);
             let derived = key.expand(&info, KeyBytes).and_then(|it| it.fill(&mut bytes));
             derived.map_err(|_| "a cookie key cannot be used")?;
             RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| "a cookie key cannot be used")
@@ -133,7 +134,7 @@ mod tests {
 
     fn sealer(app: &str, keys: &[&str]) -> Sealer {
         let keys: Vec<Secret> = keys.iter().map(|key| Secret::new(key.repeat(32))).collect();
-        Sealer::new(app, &keys).unwrap()
+        Sealer::new(&[app, "https://issuer.test"], &keys).unwrap()
     }
 
     #[test]
