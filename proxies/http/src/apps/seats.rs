@@ -131,6 +131,7 @@ impl Seats {
 mod tests {
     use super::*;
     use crate::apps::{Roster, Standing};
+    use crate::balance::Key;
     use crate::config;
     use crate::upstream::Ground;
     use groove_common::config::check_text;
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn roster() -> (Roster, Arc<Directory>) {
-        let ground = Ground { runtime: Handle::current(), registry: Registry::new(1) };
+        let ground = Ground::new(Handle::current(), Registry::new(1));
         let directory = Arc::new(Directory::default());
         (Roster::new(Arc::new(ground), Arc::clone(&directory)), directory)
     }
@@ -182,7 +183,8 @@ mod tests {
         change(&mut roster, "exact", None);
         assert!(seats.find(b"y.shop.test", &directory).is_none());
         let upstream = &seat.app.upstreams[0];
-        assert!(seat.pick(upstream, &[], &mut fresh_dice()).is_some(), "what has begun goes on");
+        let ask = Ask { key: Key::None, failed: &[] };
+        assert!(seat.pick(upstream, &ask, &mut fresh_dice()).is_some(), "what has begun goes on");
     }
 
     #[tokio::test]
