@@ -447,6 +447,59 @@ apps:
 }
 
 #[test]
+fn what_a_route_answers_itself_is_for_those_who_may_ask_and_preflights_are_for_all() {
+    let app = echo();
+    let config = "
+listeners: [{address: $LISTEN}]
+admin: {address: $ADMIN}
+log: {access: {sample: 1}}
+trusted: [127.0.0.0/8]
+apps:
+  shop:
+    hosts: [127.0.0.1]
+    endpoints: [$APP]
+    response_headers: {set: {X-Path: '${path}', X-User: '${auth.user}'}}
+    auth:
+      any: [{api_key: {in: {query: key}, keys: {ci: 0b14d501a594442a01c6859541bcb3e8164d183d32937b851835442f69d5c94e}}}]
+    routes:
+      - {match: {path: /old}, redirect: {path: /new}}
+      - {match: {path: /here}, respond: {status: 200, body: here}}
+      - match: {path: /api/*}
+        cors: {allow_origins: ['https://a.test'], allow_methods: [PUT], max_age: 1m}
+        rewrite: {host: inside.test, prefix: /v2}
+        request_headers: {set: {X-Asked: '${path} of ${client}'}}
+";
+    let proxy = Proxy::of(Kind::Http).config(config).set("APP", app.address()).start().unwrap();
+    let url = format!("http://{}", proxy.address());
+    for path in ["/old", "/here", "/api/a"] {
+        assert_eq!(curl(&[&format!("{url}{path}")]).0, "401", "{path}");
+    }
+    assert_eq!(curl(&[&format!("{url}/old?key=password1")]).0, "302");
+    assert_eq!(curl(&[&format!("{url}/here?key=password1")]).2, "here");
+    let origin = ["-i", "-H", "Origin: https://a.test"];
+    let preflight = ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: PUT"];
+    let (status, _, said) = curl(&[&origin[..], &preflight[..], &[&format!("{url}/api/a")]].concat());
+    assert!(status == "204" && said.contains("Access-Control-Allow-Methods: PUT"), "{said}");
+    // One that asks for nothing else is no preflight.
+    assert_eq!(curl(&[&origin[..], &["-X", "OPTIONS", &format!("{url}/api/a")]].concat()).0, "401");
+
+    let behind = ["-H", "X-Forwarded-For: 192.0.2.7"];
+    let (status, _, said) =
+        curl(&[&origin[..], &behind[..], &[&format!("{url}/api/a?x=1&key=password1")]].concat());
+    assert_eq!(status, "200", "{said}");
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    for line in ["Access-Control-Allow-Origin: https://a.test", "X-Path: /api/a", "X-User: ci"] {
+        assert!(head.contains(line), "{line}: {head}");
+    }
+    let app_saw = seen(body);
+    assert_eq!(app_saw["host"], "inside.test");
+    assert_eq!(app_saw[":target"], "/v2/a?x=1");
+    assert_eq!(app_saw["x-asked"], "/api/a of 192.0.2.7");
+    let log = proxy.log().lines().join("\n");
+    assert!(log.contains("192.0.2.7") && !log.contains("password1"), "{log}");
+}
+
+#[test]
 fn an_upgrade_is_let_in_by_the_same_door() {
     let app = Scripted::start(|_, mut stream| {
         let asked = read_until(&mut stream, "\r\n\r\n").unwrap_or_default().to_lowercase();
@@ -477,7 +530,7 @@ apps:
     let mut stream = TcpStream::connect(proxy.address()).unwrap();
     // One that is not let in does not end the connection.
     stream.write_all(asked("?key=other").as_bytes()).unwrap();
-    assert!(read_until(&mut stream, "first\n").unwrap().starts_with("HTTP/1.1 401 "));
+    assert!(read_until(&mut stream, "first (H26)\n").unwrap().starts_with("HTTP/1.1 401 "));
     stream.write_all(asked("?key=password1").as_bytes()).unwrap();
     assert!(read_until(&mut stream, "\r\n\r\n").unwrap().starts_with("HTTP/1.1 101 "));
     stream.write_all(b"ping").unwrap();

@@ -132,7 +132,7 @@ fn client<'h>(head: &RequestHead<'h>, asker: Asker<'h>) -> &'h [u8] {
         head.fields.iter().filter(|field| field.name.of(head.raw).eq_ignore_ascii_case(b"x-forwarded-for"));
     let addresses =
         fields.flat_map(|field| field.value.of(head.raw).split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let last = addresses.filter(|address| !address.is_empty() && !is_believed(address)).last();
+    let last = addresses.filter(|address| !address.is_empty() && !is_believed(address)).next_back();
     last.unwrap_or(asker.client)
 }
 

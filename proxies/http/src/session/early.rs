@@ -60,7 +60,7 @@ impl Session {
                     Err(early) => early,
                 }
             }
-            early => early,
+            early @ (Early::Refused(_) | Early::Answered(_)) => early,
         };
         Err(match early {
             Early::Refused(refused) => self.refuse(view, *refused).await,
