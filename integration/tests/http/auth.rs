@@ -478,7 +478,8 @@ apps:
     assert_eq!(curl(&[&format!("{url}/here?key=password1")]).2, "here");
     let origin = ["-i", "-H", "Origin: https://a.test"];
     let preflight = ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: PUT"];
-    let (status, _, said) = curl(&[&origin[..], &preflight[..], &[&format!("{url}/api/a")]].concat());
+    let (status, _, said) =
+        curl(&[&origin[..], &preflight[..], &[&format!("{url}/api/a?key=password1")]].concat());
     assert!(status == "204" && said.contains("Access-Control-Allow-Methods: PUT"), "{said}");
     // One that asks for nothing else is no preflight.
     assert_eq!(curl(&[&origin[..], &["-X", "OPTIONS", &format!("{url}/api/a")]].concat()).0, "401");

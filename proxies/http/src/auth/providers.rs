@@ -163,3 +163,26 @@ impl Providers {
         Ok(tls)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_asked_is_known_for_as_long_as_an_app_asks() {
+        let known: Arc<Known> = Arc::default();
+        let ask = |path: &str| {
+            let url = Some(format!("http://127.0.0.1:9{path}"));
+            let written = written::Jwks { url, ..written::Jwks::default() };
+            Providers::new(&Handle::current(), &known).jwks(&written).expect("a key set")
+        };
+        let (first, again) = (ask("/a"), ask("/a"));
+        assert!(Arc::ptr_eq(&first, &again), "one set for all who ask for it");
+        let kept = ask("/kept");
+        drop((first, again));
+        let other = ask("/b");
+        assert_eq!(known.held.lock().key_sets.len(), 2, "that of nobody is gone");
+        assert!(Arc::ptr_eq(&kept, &ask("/kept")));
+        drop(other);
+    }
+}

@@ -130,9 +130,9 @@ fn client<'h>(head: &RequestHead<'h>, asker: Asker<'h>) -> &'h [u8] {
     };
     let fields =
         head.fields.iter().filter(|field| field.name.of(head.raw).eq_ignore_ascii_case(b"x-forwarded-for"));
-    let addresses =
+    let mut addresses =
         fields.flat_map(|field| field.value.of(head.raw).split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let last = addresses.filter(|address| !address.is_empty() && !is_believed(address)).next_back();
+    let last = addresses.rfind(|address| !address.is_empty() && !is_believed(address));
     last.unwrap_or(asker.client)
 }
 

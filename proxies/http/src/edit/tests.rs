@@ -135,16 +135,20 @@ fn replies_are_edited_by_status_and_by_what_was_asked() {
     let program = Program::new(&[&list], Side::Reply).unwrap();
     let request = kept(HEAD, false);
     let reply = ReplyProgram { app: "shop", program: &program, request, stripped: None, identity: None };
-    let lines = |status: u16| {
+    let with = |status: u16, fixed: &Edits| {
         let raw =
             format!("HTTP/1.1 {status} X\r\nServer: s\r\nLocation: http://a/\r\nContent-Length: 0\r\n\r\n");
         let mut fields = Fields::default();
         let head = ReplyHead::parse(raw.as_bytes(), false, &Limits::default(), &mut fields).unwrap();
-        String::from_utf8(reply.edits(&head, &Edits::default()).lines().to_vec()).unwrap()
+        String::from_utf8(reply.edits(&head, fixed).lines().to_vec()).unwrap()
     };
+    let lines = |status: u16| with(status, &Edits::default());
     assert_eq!(lines(200), "X-For: /users/42/x 200 s\r\n");
     let all = "X-For: /users/42/x 404 s\r\nLocation: https://a/\r\nCache-Control: no-store\r\n";
     assert_eq!((lines(404), lines(403)), (all.to_owned(), "X-For: /users/42/x 403 s\r\n".to_owned()));
+    // What all replies get comes behind, and its word counts.
+    let fixed = Edits::new(["X-For"], [], [("Set-Cookie", "home=1")]);
+    assert_eq!(with(200, &fixed), "Set-Cookie: home=1\r\n");
 }
 
 #[test]

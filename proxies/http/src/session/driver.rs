@@ -341,8 +341,11 @@ impl Session {
             return Err(Early::Asks(Box::new(question)));
         }
         let routed = routed.and_then(|found| found.1.admit(&head, &table.limits).map(|()| found));
-        // Without the credentials that stood in it, and what is logged before they are known.
+        // Without the credentials that stood in it; and what is logged of it before they are known.
         let sent = identity.as_mut().and_then(|identity| identity.target.take());
+        let is_unknown = identity.is_none() && target.is_some_and(|target| target.auth().is_some());
+        let shown = if is_unknown { split_target(head.target).0 } else { head.target };
+        let shown = sent.as_deref().unwrap_or(shown);
         let (seat, target) = match routed {
             Ok(found) => found,
             Err(error) => {
@@ -350,9 +353,7 @@ impl Session {
                 let app = place.get().map(Rc::clone).or_else(|| self.worker.seat(head.host));
                 let app = app.map(|seat| &*place.get_or_init(|| seat).app);
                 audience.form = Form::accepted(head.value(Name::Accept));
-                let asks = target.is_some_and(|target| target.auth().is_some());
-                let bare = if asks { split_target(head.target).0 } else { head.target };
-                head.target = sent.as_deref().unwrap_or(bare);
+                head.target = shown;
                 let given_id = if trusted { head.value(Name::XRequestId) } else { None };
                 let about = About::of(&head, client, given_id, &request_id);
                 drop(fields);
@@ -363,7 +364,6 @@ impl Session {
         };
         let (mut edits, rewritten) = (&target.reply, OnceCell::new());
         if let Some(action) = &target.action {
-            let shown = sent.as_deref().unwrap_or(head.target);
             let asking = Asking { client, identity: identity.as_deref(), target: shown };
             if let Some(answered) = self.answered(&head, action, seat, audience.close, &asking) {
                 drop(fields);
