@@ -131,7 +131,6 @@ impl Seats {
 mod tests {
     use super::*;
     use crate::apps::{Roster, Standing};
-    use crate::balance::Key;
     use crate::config;
     use crate::upstream::Ground;
     use groove_common::config::check_text;
@@ -183,8 +182,7 @@ mod tests {
         change(&mut roster, "exact", None);
         assert!(seats.find(b"y.shop.test", &directory).is_none());
         let upstream = &seat.app.upstreams[0];
-        let ask = Ask { key: Key::None, failed: &[] };
-        assert!(seat.pick(upstream, &ask, &mut fresh_dice()).is_some(), "what has begun goes on");
+        assert!(seat.pick(upstream, &Ask::default(), &mut fresh_dice()).is_some(), "what has begun goes on");
     }
 
     #[tokio::test]
