@@ -86,7 +86,7 @@ pub struct App {
     /// A body on which nothing moves.
     pub body_idle: Duration,
     /// What tells its tenants apart.
-    pub tenants: Option<Tenants>,
+    pub tenants: Option<Box<Tenants>>,
     /// Further tries when connecting fails.
     pub retries: u32,
     /// What an operator says of it.
@@ -288,7 +288,7 @@ impl App {
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
-            tenants: app.tenants.as_ref().map(Tenants::from),
+            tenants: app.tenants.as_deref().map(Tenants::from).map(Box::new),
             retries: app.retries,
             stand: Stand::default(),
             pages: Some(library.pages(&app.pages)?).filter(|own| !own.is_empty()).map(Box::new),

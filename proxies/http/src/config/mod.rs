@@ -244,7 +244,7 @@ pub struct App {
     pub timeouts: AppTimeouts,
     /// What tells the app's tenants apart, where the proxy's own bound (`limits.in_flight`) has them take turns.
     #[serde(default)]
-    pub tenants: Option<HashKey>,
+    pub tenants: Option<Box<HashKey>>,
     /// How often a request is tried on another server when a connection cannot be opened.
     #[serde(default = "default_retries")]
     #[schemars(range(max = 10))]

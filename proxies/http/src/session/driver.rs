@@ -383,7 +383,8 @@ impl Session {
             Asker { client: self.client.as_bytes(), proxies: if trusted { table.trusted() } else { &[] } };
         let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, asker));
         let fair = table.fair.as_ref();
-        let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_ref(), &head, asker));
+        let flow =
+            fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_deref(), &head, asker));
         let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
         self.write_head(table, &head, &request_id, (trusted, client), request_edits, &mut out);
         drop(fields);
