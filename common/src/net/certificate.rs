@@ -24,6 +24,20 @@ const NIST_HASHES: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
 /// `id-at-commonName` (2.5.4.3).
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
+/// The types of RFC 4514, 3, and the serial number that device certificates have.
+const SHORT_NAMES: [(&[u8], &str); 10] = [
+    (COMMON_NAME, "CN"),
+    (&[0x55, 0x04, 0x05], "serialNumber"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x09], "STREET"),
+    (&[0x55, 0x04, 0x0a], "O"),
+    (&[0x55, 0x04, 0x0b], "OU"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x19], "DC"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x01], "UID"),
+];
+
 /// `tls-server-end-point` of RFC 5929: the certificate's hash, by the function its own signature is made with, and by
 /// SHA-256 where that is MD5 or SHA-1. `None` for signatures without a hash of their own (Ed25519), for which the RFC
 /// says nothing.
@@ -36,6 +50,70 @@ pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
 
 /// The first common name of the subject, which is the one that PostgreSQL takes.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
+    common_name_of(names_of_subject(der)?)
+}
+
+/// The subject as RFC 4514 writes it, the most specific name first. Types without a short name there are written as numbers.
+pub(super) fn subject(der: &[u8]) -> Option<String> {
+    let mut names = names_of_subject(der)?;
+    let mut shown = Vec::new();
+    while !names.is_empty() {
+        let (mut set, tail) = expect(names, SET)?;
+        names = tail;
+        let mut parts = Vec::new();
+        while !set.is_empty() {
+            let (attribute, tail) = expect(set, SEQUENCE)?;
+            set = tail;
+            let (kind, value) = expect(attribute, OID)?;
+            match SHORT_NAMES.iter().find(|(oid, _)| *oid == kind) {
+                Some((_, short)) => parts.push(format!("{short}={}", escaped(&text(value)?))),
+                None => parts.push(format!("{}=#{}", dotted(kind), hexadecimal(value))),
+            }
+        }
+        shown.push(parts.join("+"));
+    }
+    shown.reverse();
+    Some(shown.join(","))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+}
+
+/// An object identifier as numbers between dots (X.690, 8.19).
+fn dotted(oid: &[u8]) -> String {
+    let mut arcs: Vec<u64> = Vec::new();
+    let mut arc = 0_u64;
+    for byte in oid {
+        arc = (arc << 7) | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            if arcs.is_empty() {
+                let first = (arc / 40).min(2);
+                arcs.extend([first, arc - 40 * first]);
+            } else {
+                arcs.push(arc);
+            }
+            arc = 0;
+        }
+    }
+    arcs.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+}
+
+/// RFC 4514, 2.4.
+fn escaped(text: &str) -> String {
+    let last = text.chars().count().saturating_sub(1);
+    let mut out = String::with_capacity(text.len());
+    for (index, character) in text.chars().enumerate() {
+        let outer = (index == 0 && matches!(character, ' ' | '#')) || (index == last && character == ' ');
+        if outer || matches!(character, '"' | '+' | ',' | ';' | '<' | '>' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}
+
+fn names_of_subject(der: &[u8]) -> Option<&[u8]> {
     let (certificate, _) = expect(der, SEQUENCE)?;
     let (mut rest, _) = expect(certificate, SEQUENCE)?;
     if let Some((_, tail)) = expect(rest, CONTEXT_0) {
@@ -45,8 +123,7 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
     for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE] {
         (_, rest) = expect(rest, tag)?;
     }
-    let (subject, _) = expect(rest, SEQUENCE)?;
-    common_name_of(subject)
+    expect(rest, SEQUENCE).map(|(subject, _)| subject)
 }
 
 fn common_name_of(mut names: &[u8]) -> Option<String> {
@@ -195,6 +272,23 @@ mod tests {
         // In an encoding that nobody writes any more it is no name, and neither is the next.
         let old = [SET, 10, SEQUENCE, 8, OID, 3, 0x55, 4, 3, 0x14, 1, b'a'];
         assert_eq!(common_name_of(&[old, one(b'b')].concat()), None);
+    }
+
+    #[test]
+    fn the_subject_is_written_as_in_rfc_4514() {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CountryName, "DE");
+        params.distinguished_name.push(DnType::OrganizationName, "Smith, Sons + Co");
+        params.distinguished_name.push(DnType::CommonName, " a");
+        params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 840, 113549, 1, 9, 1]), "x");
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let want = r"1.2.840.113549.1.9.1=#0c0178,CN=\ a,O=Smith\, Sons \+ Co,C=DE";
+        assert_eq!(subject(&der).as_deref(), Some(want));
+        for length in 0..der.len() {
+            let _ = subject(&der[..length]);
+        }
     }
 
     proptest::proptest! {

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::common_name;
+use super::certificate::{common_name, subject};
 use super::sni::Certificates;
 use super::stream::{Stream, Transport};
 use crate::config::{ClientAuth, ServerTls};
@@ -61,6 +61,10 @@ pub struct TlsInfo {
     pub end_point: Option<Arc<[u8]>>,
     /// The client was asked for a certificate, whether it showed one or not.
     pub asks_client: bool,
+    /// The version agreed on, like `TLSv1.3`.
+    pub version: Option<&'static str>,
+    /// The cipher suite agreed on, by its name at IANA.
+    pub cipher: Option<&'static str>,
 }
 
 /// A verified client certificate.
@@ -72,6 +76,16 @@ pub struct ClientCertificate {
     pub names: Vec<String>,
     /// Its subject's common name.
     pub common_name: Option<String>,
+    /// Its subject, as RFC 4514 writes it: `CN=a,O=b`.
+    pub subject: Option<String>,
+}
+
+impl ClientCertificate {
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &self.der);
+        digest.as_ref().iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+    }
 }
 
 /// The server's side of TLS on a listener.
@@ -119,7 +133,7 @@ impl std::fmt::Debug for Acceptor {
 fn info(connection: &rustls::ServerConnection) -> TlsInfo {
     let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
         let der = leaf.clone().into_owned();
-        ClientCertificate { names: names(&der), common_name: common_name(&der), der }
+        ClientCertificate { names: names(&der), common_name: common_name(&der), subject: subject(&der), der }
     });
     TlsInfo {
         sni: connection.server_name().map(str::to_owned),
@@ -127,7 +141,16 @@ fn info(connection: &rustls::ServerConnection) -> TlsInfo {
         certificate,
         end_point: None,
         asks_client: false,
+        version: connection.protocol_version().and_then(version_name),
+        cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
     }
+}
+
+/// There are two that rustls speaks.
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    let known =
+        [(rustls::ProtocolVersion::TLSv1_2, "TLSv1.2"), (rustls::ProtocolVersion::TLSv1_3, "TLSv1.3")];
+    known.into_iter().find_map(|(known, name)| (known == version).then_some(name))
 }
 
 /// The names of a certificate that are of the kinds DNS and URI.

@@ -7,9 +7,11 @@
 )]
 
 mod apps;
+mod auth;
 mod balancing;
 mod clients;
 mod conformance;
+mod edits;
 mod fairness;
 mod faults;
 mod fleet;

@@ -43,6 +43,35 @@ pub enum Error {
     /// The client stopped reading.
     #[error("the client did not take its reply")]
     ClientStuck,
+    /// Its body's type is none that the route takes.
+    #[error("the body's type is not taken here")]
+    MediaType,
+    /// Who sends it is not known.
+    #[error("{way}: {reason}")]
+    Unauthenticated {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What WWW-Authenticate says.
+        challenges: Vec<String>,
+    },
+    /// Who sends it is known, and may not.
+    #[error("{way}: {reason}")]
+    Forbidden {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Who would know the client cannot be reached.
+    #[error("{way}: {reason}")]
+    AuthUnreachable {
+        /// The way to be known that said so.
+        way: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// No app has this host.
     #[error("no app has the host {0:?}")]
     UnknownHost(String),
@@ -101,6 +130,9 @@ impl Error {
         match self {
             Self::Request(malformed) => malformed.status(),
             Self::Expectation => 417,
+            Self::MediaType => 415,
+            Self::Unauthenticated { .. } => 401,
+            Self::Forbidden { .. } => 403,
             Self::Connect => 405,
             Self::Misdirected(_) => 421,
             Self::HeadTimeout | Self::UploadTimeout | Self::TooSlow => 408,
@@ -113,7 +145,8 @@ impl Error {
             | Self::Drained(_)
             | Self::Overloaded
             | Self::QueueFull(_)
-            | Self::QueueTimeout(_) => 503,
+            | Self::QueueTimeout(_)
+            | Self::AuthUnreachable { .. } => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
         }
@@ -122,7 +155,13 @@ impl Error {
     /// The code of what happened, which tells more than the status does.
     pub fn code(&self) -> Code {
         match self {
-            Self::Request(_) | Self::Expectation | Self::Connect => Code::H26,
+            Self::Request(_)
+            | Self::Expectation
+            | Self::Connect
+            | Self::MediaType
+            | Self::Unauthenticated { .. }
+            | Self::Forbidden { .. } => Code::H26,
+            Self::AuthUnreachable { .. } => Code::H99,
             Self::Misdirected(_) => Code::H31,
             Self::UnknownHost(_) => Code::H30,
             Self::Full | Self::Overloaded => Code::H22,
@@ -167,6 +206,10 @@ impl Error {
             | Self::ClientStuck => true,
             Self::Expectation
             | Self::Maintenance(_)
+            | Self::MediaType
+            | Self::Unauthenticated { .. }
+            | Self::Forbidden { .. }
+            | Self::AuthUnreachable { .. }
             | Self::UnknownHost(_)
             | Self::Drained(_)
             | Self::NoServer(_)
@@ -206,8 +249,13 @@ impl Classified for Error {
             Self::Request(Malformed::HeadTooLong | Malformed::TargetTooLong | Malformed::BodyTooLarge) => {
                 (Kind::Limit, Downstream, Never)
             }
-            Self::Request(_) | Self::Expectation | Self::Connect => (Kind::Protocol, Downstream, Never),
-            Self::Misdirected(_) => (Kind::Denied, Downstream, Never),
+            Self::Request(_) | Self::Expectation | Self::Connect | Self::MediaType => {
+                (Kind::Protocol, Downstream, Never)
+            }
+            Self::Misdirected(_) | Self::Unauthenticated { .. } | Self::Forbidden { .. } => {
+                (Kind::Denied, Downstream, Never)
+            }
+            Self::AuthUnreachable { .. } => (Kind::Connect, Internal, Never),
             Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck | Self::TooSlow => {
                 (Kind::Timeout, Downstream, Never)
             }
@@ -239,6 +287,10 @@ impl Classified for Error {
             Self::Misdirected(_) => "this connection was made for another host: use a new one".into(),
             Self::TooSlow => "the request came too slowly".into(),
             Self::Maintenance(_) => "the app is being worked on and will be back".into(),
+            Self::MediaType => "the type of the request's body is not taken here".into(),
+            Self::Unauthenticated { .. } => "who you are has to be shown first".into(),
+            Self::Forbidden { .. } => "you may not do this".into(),
+            Self::AuthUnreachable { .. } => "who you are cannot be found out at the moment".into(),
             Self::Full => "there are too many connections at the moment".into(),
             Self::HeadTimeout => "the request's head did not arrive in time".into(),
             Self::UploadTimeout => "the request's body did not arrive in time".into(),

@@ -8,9 +8,13 @@
 //! ```
 
 pub mod apps;
+pub mod auth;
 pub mod balance;
+pub mod body;
 pub mod config;
+pub mod demands;
 mod demo;
+pub mod edit;
 pub mod error;
 pub mod fair;
 pub mod http2;
@@ -22,6 +26,7 @@ pub mod reply;
 pub mod retry;
 pub mod route;
 pub mod rules;
+pub mod scene;
 pub mod session;
 pub mod signify;
 pub mod table;
@@ -75,7 +80,7 @@ impl Proxy for Http {
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
         let directory = Arc::new(Directory::default());
-        let ground = Ground { runtime: cx.runtime.clone(), registry: Arc::clone(&cx.registry) };
+        let ground = Ground::new(cx.runtime.clone(), Arc::clone(&cx.registry));
         let metrics = Metrics::new(&cx.registry);
         let table = Table::build(&config, None, &cx.registry)?;
         let shared = Shared::new(table, Arc::clone(&directory), metrics, cx.access.clone());

@@ -1,5 +1,7 @@
 //! Errors on the wire: short bodies that say what happened, in the form the client reads best.
 
+use crate::auth::Answer;
+use crate::edit::template::field_value;
 use crate::error::Error;
 use crate::signify::template::{Context, Page, put_escaped};
 use crate::wire::fields::tokens;
@@ -122,6 +124,11 @@ pub fn error(notice: &Notice<'_>, audience: Audience, out: &mut BytesMut) {
     if let Some(seconds) = notice.error.retry_after_s() {
         out.put_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
     }
+    if let Error::Unauthenticated { challenges, .. } = notice.error {
+        for challenge in challenges {
+            out.put_slice(format!("WWW-Authenticate: {challenge}\r\n").as_bytes());
+        }
+    }
     if !notice.request_id.is_empty() {
         out.put_slice(b"X-Request-Id: ");
         out.put_slice(notice.request_id.as_bytes());
@@ -135,6 +142,36 @@ pub fn error(notice: &Notice<'_>, audience: Audience, out: &mut BytesMut) {
     out.put_slice(b"\r\n");
     if !audience.is_head {
         out.put_slice(body.as_bytes());
+    }
+}
+
+/// Writes a whole reply that was made for a request without asking a server of its app.
+pub fn answer(answer: &Answer, audience: Audience, request_id: &[u8], out: &mut BytesMut) {
+    let reason = match answer.status {
+        302 => "Found",
+        status => reason(status),
+    };
+    out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", answer.status).as_bytes());
+    let own: &[(&str, &[u8])] = &[("X-Request-Id", request_id)];
+    let own = own.iter().filter(|(_, value)| !value.is_empty()).copied();
+    let theirs = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    for (name, value) in theirs.chain(own).filter(|(_, value)| field_value(value).is_some()) {
+        out.put_slice(name.as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value);
+        out.put_slice(b"\r\n");
+    }
+    if !matches!(answer.status, 204 | 304) {
+        out.put_slice(format!("Content-Length: {}\r\n", answer.body.len()).as_bytes());
+    }
+    if audience.close {
+        out.put_slice(b"Connection: close\r\n");
+    } else if audience.is_http10 {
+        out.put_slice(b"Connection: keep-alive\r\n");
+    }
+    out.put_slice(b"\r\n");
+    if !audience.is_head && !matches!(answer.status, 204 | 304) {
+        out.put_slice(&answer.body);
     }
 }
 
@@ -175,11 +212,14 @@ fn body(context: &Context<'_>, form: Form) -> String {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",

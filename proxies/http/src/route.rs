@@ -115,7 +115,8 @@ impl PathMatch {
         }
     }
 
-    fn matches(&self, path: &[u8]) -> bool {
+    /// Whether a path as it came is one of these.
+    pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
             Self::Regex(pattern) => pattern.0.is_match(path),

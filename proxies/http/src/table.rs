@@ -2,8 +2,10 @@
 //! itself, swapped without the others.
 
 use crate::apps::Stand;
+use crate::auth::{Auth, Providers};
 use crate::balance::Tenants;
 use crate::config::{self, Config};
+use crate::demands::{AppDemands, Demands};
 use crate::error::Error;
 use crate::fair::{Bounds, Fair};
 use crate::http2;
@@ -84,7 +86,7 @@ pub struct App {
     /// A body on which nothing moves.
     pub body_idle: Duration,
     /// What tells its tenants apart.
-    pub tenants: Option<Tenants>,
+    pub tenants: Option<Box<Tenants>>,
     /// Further tries when connecting fails.
     pub retries: u32,
     /// What an operator says of it.
@@ -132,6 +134,8 @@ pub struct Target {
     pub reply: Edits,
     /// It is closed.
     pub maintenance: Option<Arc<Maintenance>>,
+    /// What is asked of requests beside. Most are asked nothing.
+    pub demands: Option<Arc<Demands>>,
 }
 
 impl Table {
@@ -144,13 +148,7 @@ impl Table {
         let limits = &config.limits;
         let timeouts = &config.timeouts;
         Ok(Self {
-            limits: Limits {
-                head_bytes: limits.head.bytes(),
-                target_bytes: limits.target.bytes(),
-                fields: limits.fields,
-                trailer_bytes: limits.trailers.bytes(),
-                body_bytes: limits.body.map_or(u64::MAX, |size| size.0),
-            },
+            limits: bounds(limits),
             buffer_bytes: limits.buffer.bytes(),
             idle_per_endpoint: limits.idle_per_endpoint,
             http2: http2::Bounds {
@@ -234,24 +232,28 @@ impl App {
     ) -> Result<(Self, Changes), StartError> {
         let (mut upstreams, mut library) = (Upstreams::new(ground, app, before), Library::default());
         let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
-        let request = edits(&app.request_headers);
-        let reply = edits(&app.response_headers);
-        let closed = maintenance(&app.maintenance, &mut library)?;
+        let mut providers = Providers::new(&ground.runtime, &ground.known);
+        let demands = AppDemands::new(name, app, &mut providers)?;
+        let request = edits(app.request_headers.as_deref()).stripping(demands.stripped.clone());
+        let closed = maintenance(app.maintenance.as_deref(), &mut library)?;
         let mut paths = Paths::new(Choice {
             target: Target {
                 maintenance: closed.clone(),
                 action: None,
                 upstream: Arc::clone(&own),
                 request: request.clone(),
-                reply: reply.clone(),
+                reply: replies(&demands, app, None),
+                demands: demands.of(None, &mut providers)?,
             },
             shares: Box::default(),
         });
         for route in &app.routes {
             let closed = match &route.maintenance {
-                Some(own) => maintenance(own, &mut library)?,
+                Some(own) => maintenance(Some(own), &mut library)?,
                 None => closed.clone(),
             };
+            let reply = replies(&demands, app, Some(route));
+            let asked = demands.of(Some(route), &mut providers)?;
             let mut target = |cluster: Option<&String>| {
                 let upstream = match cluster {
                     Some(cluster) => {
@@ -261,7 +263,7 @@ impl App {
                     }
                     None => Arc::clone(&own),
                 };
-                Target::build(route, upstream, &request, &reply, closed.clone())
+                Target::build(route, upstream, &request, &reply, (closed.clone(), asked.clone()))
             };
             let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
             let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
@@ -281,7 +283,7 @@ impl App {
             connect: app.timeouts.connect.unwrap_or(timeouts.connect).get(),
             first_byte: app.timeouts.first_byte.unwrap_or(timeouts.first_byte).get(),
             body_idle: app.timeouts.body_idle.unwrap_or(timeouts.body_idle).get(),
-            tenants: app.tenants.as_ref().map(Tenants::from),
+            tenants: app.tenants.as_deref().map(Tenants::from).map(Box::new),
             retries: app.retries,
             stand: Stand::default(),
             pages: Some(library.pages(&app.pages)?).filter(|own| !own.is_empty()).map(Box::new),
@@ -329,20 +331,41 @@ impl Target {
         upstream: Arc<Upstream>,
         request: &Edits,
         reply: &Edits,
-        maintenance: Option<Arc<Maintenance>>,
+        (maintenance, demands): (Option<Arc<Maintenance>>, Option<Arc<Demands>>),
     ) -> Result<Self, StartError> {
         let matched = path(&route.matches)?.prefix_len();
         let rewrite = route.rewrite.as_ref();
         let host = rewrite.and_then(|it| it.host.as_deref()).map(|host| ("Host", host));
-        let request = request.then(&Edits::new([], host, [])).then(&edits(&route.request_headers));
-        let reply = reply.then(&edits(&route.response_headers));
+        let request = request.then(&Edits::new([], host, [])).then(&edits(route.request_headers.as_deref()));
         let redirect = route.redirect.as_ref().map(|redirect| Answer::redirect(redirect, matched));
         let action = Action {
             rewrite: rewrite.and_then(|it| Place::new(it.path.as_deref(), it.prefix.as_deref(), matched)),
             answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
-            cors: route.cors.as_ref().map(|cors| Cors::new(cors, &reply)),
+            cors: route.cors.as_ref().map(|cors| Cors::new(cors, reply)),
         };
-        Ok(Self { action: action.is_some().then(|| Box::new(action)), upstream, request, reply, maintenance })
+        let action = action.is_some().then(|| Box::new(action));
+        Ok(Self { action, upstream, request, reply: reply.clone(), maintenance, demands })
+    }
+
+    /// Who may ask, where not anybody may.
+    pub fn auth(&self) -> Option<&Auth> {
+        self.demands.as_ref()?.auth.as_deref()
+    }
+
+    /// Whether a request is a browser's question about another, which it asks without showing who it is of.
+    pub fn is_preflight(&self, head: &RequestHead<'_>) -> bool {
+        let cors = self.action.as_ref().and_then(|action| action.cors.as_ref());
+        cors.is_some_and(|cors| cors.is_preflight(head))
+    }
+
+    /// Refuses a request whose body is not taken here.
+    pub fn admit(&self, head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
+        self.demands.as_ref().map_or(Ok(()), |demands| demands.admit(head, limits))
+    }
+
+    /// The limits, with its own bound of bodies.
+    pub fn limits(&self, limits: &Limits) -> Limits {
+        self.demands.as_ref().map_or(*limits, |demands| demands.limits(limits))
     }
 }
 
@@ -355,12 +378,10 @@ fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
 }
 
 fn maintenance(
-    written: &config::signify::Maintenance,
+    written: Option<&config::signify::Maintenance>,
     library: &mut Library,
 ) -> Result<Option<Arc<Maintenance>>, StartError> {
-    if !written.enabled {
-        return Ok(None);
-    }
+    let Some(written) = written.filter(|it| it.enabled) else { return Ok(None) };
     Ok(Some(Arc::new(Maintenance {
         allow: written.allow.clone(),
         page: written.page.as_ref().map(|file| library.page(file)).transpose()?,
@@ -383,6 +404,25 @@ fn fair(
     Some((fair, bounds))
 }
 
-fn edits(headers: &config::Headers) -> Edits {
-    Edits::new(&headers.remove, &headers.set, &headers.add)
+fn bounds(limits: &config::Limits) -> Limits {
+    Limits {
+        head_bytes: limits.head.bytes(),
+        target_bytes: limits.target.bytes(),
+        fields: limits.fields,
+        trailer_bytes: limits.trailers.bytes(),
+        body_bytes: limits.body.map_or(u64::MAX, |size| size.0),
+    }
+}
+
+fn edits(headers: Option<&config::Headers>) -> Edits {
+    headers.map_or_else(Edits::default, |it| Edits::new(&it.remove, &it.set, &it.add))
+}
+
+/// The edits that all replies get; none where they are worked out for each.
+fn replies(demands: &AppDemands<'_>, app: &config::App, route: Option<&config::Route>) -> Edits {
+    if demands.varies_reply(route) {
+        return Edits::default();
+    }
+    let own = route.and_then(|route| route.response_headers.as_deref());
+    edits(app.response_headers.as_deref()).then(&edits(own))
 }

@@ -3,6 +3,7 @@
 //! Connections rest in lists of their worker alone. A shared pool would put a lock and a permit on the way of every
 //! exchange, to bound what the endpoints' own count of exchanges bounds already.
 
+use crate::auth::providers::Known;
 use crate::balance::Plan;
 use crate::config::peers::ProxyProtocol;
 use crate::config::{self, Protocol};
@@ -32,13 +33,22 @@ use tokio::time::Instant;
 /// Makes a cluster or a family of metrics when it is first asked for.
 pub(crate) type Make<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// What the making of clusters and metrics takes.
+/// What the making of apps, clusters and metrics takes.
 #[derive(Debug, Clone)]
 pub struct Ground {
     /// Where probes and discovery run.
     pub runtime: Handle,
     /// Where metrics are made.
     pub registry: Arc<Registry>,
+    /// What is known of those who are asked who a client is.
+    pub known: Arc<Known>,
+}
+
+impl Ground {
+    /// Nothing is known yet.
+    pub fn new(runtime: Handle, registry: Arc<Registry>) -> Self {
+        Self { runtime, registry, known: Arc::default() }
+    }
 }
 
 /// A cluster, and how it is spoken to. One of tens of thousands may never be asked for: what costs memory or time is
@@ -445,7 +455,7 @@ mod tests {
     }
 
     fn roster() -> Roster {
-        let ground = Ground { runtime: Handle::current(), registry: Registry::new(1) };
+        let ground = Ground::new(Handle::current(), Registry::new(1));
         Roster::new(Arc::new(ground), Arc::default())
     }
 

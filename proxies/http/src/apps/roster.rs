@@ -179,7 +179,11 @@ fn is_same(before: &Arc<config::App>, after: &Arc<config::App>) -> bool {
     let reads_files = after.tls.is_some()
         || after.clusters.values().any(|cluster| cluster.tls.is_some())
         || !after.pages.is_empty()
-        || after.maintenance.page.is_some()
-        || after.routes.iter().any(|route| route.maintenance.as_ref().is_some_and(|it| it.page.is_some()));
+        || after.maintenance.as_ref().is_some_and(|it| it.page.is_some())
+        || after.auth.as_ref().is_some_and(|it| it.reads_files())
+        || after.routes.iter().any(|route| {
+            route.maintenance.as_ref().is_some_and(|it| it.page.is_some())
+                || route.auth.as_ref().is_some_and(|it| it.reads_files())
+        });
     !reads_files && (Arc::ptr_eq(before, after) || before == after)
 }

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn roster() -> (Roster, Arc<Directory>) {
-        let ground = Ground { runtime: Handle::current(), registry: Registry::new(1) };
+        let ground = Ground::new(Handle::current(), Registry::new(1));
         let directory = Arc::new(Directory::default());
         (Roster::new(Arc::new(ground), Arc::clone(&directory)), directory)
     }

@@ -107,7 +107,7 @@ impl Plan {
             has_sessions: affinity.is_some(),
             named: affinity.and_then(|affinity| named(&affinity.by)),
             bounds,
-            adaptive: servers.concurrency.as_ref().and_then(config::Concurrency::adaptive),
+            adaptive: servers.concurrency.as_deref().and_then(config::Concurrency::adaptive),
             waits: waits.then(|| Waits {
                 count_max: queue.max,
                 bytes_max: queue.bytes.bytes(),

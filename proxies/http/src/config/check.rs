@@ -1,12 +1,14 @@
 //! What the types cannot say: names that must exist, patterns that must match something, edits that must not break
 //! a message.
 
+use super::auth::Auth;
+use super::body::{self, BodyRules};
 use super::{
-    App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts, peers,
-    routing_check, signify,
+    App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts, auth_check, edits,
+    peers, routing_check, signify,
 };
+use crate::edit::template::Side;
 use crate::route::{Hosts, PathMatch};
-use crate::wire::Name;
 use crate::wire::scan::is_token;
 use groove_common::config::{ClientTls, Duration, Endpoints, Health, Issues, Size};
 
@@ -145,10 +147,10 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
         );
         dispatch(&path, entry, issues);
     }
-    headers(&path, "request_headers", &app.request_headers, issues);
-    headers(&path, "response_headers", &app.response_headers, issues);
+    let edits = [app.request_headers.as_deref(), app.response_headers.as_deref()];
+    demands(&path, edits, app.auth.as_deref(), app.body.as_deref(), issues);
     signify::pages(&path, &app.pages, issues);
-    signify::maintenance(&path, Some(&app.maintenance), issues);
+    signify::maintenance(&path, app.maintenance.as_deref(), issues);
     app_timeouts(name, &app.timeouts, issues);
     let mut seen: Vec<&Match> = Vec::new();
     for (index, entry) in app.routes.iter().enumerate() {
@@ -275,50 +277,29 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
     }
     routing_check::route(path, app, route, issues);
-    headers(path, "request_headers", &route.request_headers, issues);
-    headers(path, "response_headers", &route.response_headers, issues);
-    signify::maintenance(path, route.maintenance.as_ref(), issues);
+    let edits = [route.request_headers.as_deref(), route.response_headers.as_deref()];
+    demands(path, edits, route.auth.as_deref(), route.body.as_deref(), issues);
+    signify::maintenance(path, route.maintenance.as_deref(), issues);
 }
 
-fn headers(path: &[&str], key: &str, headers: &Headers, issues: &mut Issues) {
-    for (verb, lines) in [("set", &headers.set), ("add", &headers.add)] {
-        for (name, value) in lines {
-            let at = [path, &[key, verb, name]].concat();
-            if let Some((message, help)) = header_problem(name, verb) {
-                issues.at_key(&at, message, Some(help));
-            }
-            if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') || value.trim() != value {
-                let help = "write it on one line, without spaces at its ends";
-                issues.at(
-                    &at,
-                    "a header value has no line breaks, control characters or outer spaces",
-                    Some(help),
-                );
-            }
-        }
+/// What an app and a route may both say.
+fn demands(
+    path: &[&str],
+    [request, reply]: [Option<&Headers>; 2],
+    auth: Option<&Auth>,
+    body: Option<&BodyRules>,
+    issues: &mut Issues,
+) {
+    if let Some(request) = request {
+        edits::check(&[path, &["request_headers"]].concat(), request, Side::Request, issues);
     }
-    for (index, name) in headers.remove.iter().enumerate() {
-        let index = index.to_string();
-        if let Some((message, help)) = header_problem(name, "remove") {
-            issues.at(&[path, &[key, "remove", &index]].concat(), message, Some(help));
-        }
+    if let Some(reply) = reply {
+        edits::check(&[path, &["response_headers"]].concat(), reply, Side::Reply, issues);
     }
-}
-
-pub(super) fn header_problem(name: &str, verb: &str) -> Option<(&'static str, &'static str)> {
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Some(("this is no header name", "write letters, digits and `-`, like `X-Team`"));
+    if let Some(auth) = auth {
+        auth_check::check(&[path, &["auth"]].concat(), auth, issues);
     }
-    let known = Name::of(name.as_bytes());
-    let frames = known.is_hop_by_hop() || matches!(known, Name::ContentLength | Name::Trailer | Name::Expect);
-    if frames {
-        return Some((
-            "this header says where messages end or whom they reach: only the proxy writes it",
-            "leave it out",
-        ));
+    if let Some(body) = body {
+        body::check(&[path, &["body"]].concat(), body, issues);
     }
-    if known == Name::Host && verb != "set" {
-        return Some(("a request has exactly one Host", "use `set` to replace it"));
-    }
-    None
 }

@@ -1,7 +1,13 @@
 //! The configuration as written. One block an app; what repeats is left to YAML's anchors.
 
+pub mod auth;
+mod auth_check;
 mod balancing;
+pub mod body;
 mod check;
+#[cfg(test)]
+mod demands_tests;
+pub mod edits;
 mod fairness;
 pub mod forwarded;
 pub mod peers;
@@ -16,6 +22,7 @@ mod tests;
 
 pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
 pub(crate) use check::one as check_app;
+pub use edits::Headers;
 pub use fairness::InFlight;
 use groove_common::config::{
     Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
@@ -189,19 +196,19 @@ pub struct App {
     pub balance: Balance,
     /// Requests of one session reach the endpoint that holds its state.
     #[serde(default)]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     /// How many exchanges each endpoint may have under way.
     #[serde(default)]
-    pub concurrency: Option<Concurrency>,
+    pub concurrency: Option<Box<Concurrency>>,
     /// Requests that find no endpoint free.
     #[serde(default)]
-    pub queue: Option<Queue>,
+    pub queue: Option<Box<Queue>>,
     /// What is sent again after a failure.
     #[serde(default)]
-    pub retry: Option<Retry>,
+    pub retry: Option<Box<Retry>>,
     /// What counts against a server beside connections that fail or break.
     #[serde(default)]
-    pub outlier: Option<Outlier>,
+    pub outlier: Option<Box<Outlier>>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -216,22 +223,28 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Edits to each request.
     #[serde(default)]
-    pub request_headers: Headers,
+    pub request_headers: Option<Box<Headers>>,
     /// Edits to each reply.
     #[serde(default)]
-    pub response_headers: Headers,
+    pub response_headers: Option<Box<Headers>>,
     /// Pages of this app, before those of all apps.
     #[serde(default)]
     pub pages: signify::Pages,
     /// Closes the app for a while.
     #[serde(default)]
-    pub maintenance: signify::Maintenance,
+    pub maintenance: Option<Box<signify::Maintenance>>,
+    /// Who may ask, and how that is known.
+    #[serde(default)]
+    pub auth: Option<Box<auth::Auth>>,
+    /// What request bodies are taken.
+    #[serde(default)]
+    pub body: Option<Box<body::BodyRules>>,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
     /// What tells the app's tenants apart, where the proxy's own bound (`limits.in_flight`) has them take turns.
     #[serde(default)]
-    pub tenants: Option<HashKey>,
+    pub tenants: Option<Box<HashKey>>,
     /// How often a request is tried on another server when a connection cannot be opened.
     #[serde(default = "default_retries")]
     #[schemars(range(max = 10))]
@@ -295,19 +308,19 @@ pub struct Cluster {
     pub balance: Balance,
     /// Requests of one session reach the endpoint that holds its state.
     #[serde(default)]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     /// How many exchanges each endpoint may have under way.
     #[serde(default)]
-    pub concurrency: Option<Concurrency>,
+    pub concurrency: Option<Box<Concurrency>>,
     /// Requests that find no endpoint free.
     #[serde(default)]
-    pub queue: Option<Queue>,
+    pub queue: Option<Box<Queue>>,
     /// What is sent again after a failure.
     #[serde(default)]
-    pub retry: Option<Retry>,
+    pub retry: Option<Box<Retry>>,
     /// What counts against a server beside connections that fail or break.
     #[serde(default)]
-    pub outlier: Option<Outlier>,
+    pub outlier: Option<Box<Outlier>>,
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -343,13 +356,19 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Edits to the request, after the app's.
     #[serde(default)]
-    pub request_headers: Headers,
+    pub request_headers: Option<Box<Headers>>,
     /// Edits to the reply, after the app's.
     #[serde(default)]
-    pub response_headers: Headers,
+    pub response_headers: Option<Box<Headers>>,
     /// Closes the route for a while, or keeps it open while the app is closed.
     #[serde(default)]
-    pub maintenance: Option<signify::Maintenance>,
+    pub maintenance: Option<Box<signify::Maintenance>>,
+    /// Who may ask, instead of the app's.
+    #[serde(default)]
+    pub auth: Option<Box<auth::Auth>>,
+    /// What request bodies are taken; what is left out is the app's.
+    #[serde(default)]
+    pub body: Option<Box<body::BodyRules>>,
 }
 
 /// Which requests a route takes.
@@ -378,18 +397,6 @@ pub struct Match {
 
 fn every_path() -> String {
     "/*".to_owned()
-}
-
-/// Edits to a head: removed first, then set, then added.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Headers {
-    /// Replace every header of that name, or add it.
-    pub set: BTreeMap<String, String>,
-    /// Add beside headers of that name.
-    pub add: BTreeMap<String, String>,
-    /// Remove every header of that name.
-    pub remove: Vec<String>,
 }
 
 /// An app's own timeouts.

@@ -1,6 +1,7 @@
 //! What the types cannot say of a route: expressions that are none, actions that exclude each other, weights of nothing.
 
-use super::check::{header_problem, host_problem};
+use super::check::host_problem;
+use super::edits::header_problem;
 use super::{App, Cors, Redirect, Respond, Rewrite, Route, ValueMatch};
 use crate::rules::pattern;
 use crate::wire::scan::is_token;

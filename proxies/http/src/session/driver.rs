@@ -1,6 +1,8 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
-use super::early::{Answered, Early, skip_body};
+use super::early::{Asking, Early, skip_body};
+use super::letting_in::Question;
+use super::own::Own;
 use super::pace::Pace;
 use super::record::{Record, failed};
 use super::refusal::{About, Refused};
@@ -8,11 +10,13 @@ use super::relay::{Outgoing, Patience, Relay};
 use super::state::{Again, Asked, Exchange};
 use super::tunnel;
 use crate::apps::Seat;
+use crate::auth::Identity;
 use crate::balance::{self, Key};
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Form, Notice};
+use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Target};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
@@ -31,7 +35,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -154,6 +158,8 @@ pub(super) struct Begun<'v> {
     pub(super) failed: Vec<EndpointId>,
     /// After which statuses it is sent again.
     pub(super) again: Option<Again<'v>>,
+    /// What this request has of its own beside its route's; nothing for most.
+    pub(super) own: Option<Box<Own<'v>>>,
 }
 
 impl Begun<'_> {
@@ -200,15 +206,15 @@ impl Session {
         let may_be_http2 = std::mem::take(&mut self.may_be_http2);
         // The exchange ends with the app it began with, whatever changes meanwhile.
         let seat = OnceCell::new();
-        let mut begun = match self.begin(&view, &seat, length) {
+        let mut begun = match self.begin(&view, &seat, length, None) {
             Ok(begun) => begun,
             // What begins so is no request of HTTP/1.1, whatever it is.
             Err(_) if may_be_http2 && self.inbox.starts_with(http2::PREFACE) => return Next::Http2,
-            Err(Early::Refused(refused)) => return Box::pin(self.refuse(&view, *refused)).await,
-            Err(Early::Answered(answered)) => {
-                let Answered { mut out, close, lingers } = *answered;
-                return Box::pin(self.answer(&mut out, close, lingers)).await;
-            }
+            // Boxed: a request that goes on at once does not carry the size of one that does not.
+            Err(early) => match Box::pin(self.early(&view, &seat, length, early)).await {
+                Ok(begun) => begun,
+                Err(next) => return next,
+            },
         };
         let _in_flight = Counted::new(&begun.app.metrics.in_flight);
         let next = match self.serve_one(&view, &mut begun).await {
@@ -286,27 +292,24 @@ impl Session {
     }
 
     /// Reads the head, and makes of it what the server gets.
-    fn begin<'v>(
+    ///
+    /// Where who sends it has to be known, that is what stops it until `identity` says so.
+    pub(super) fn begin<'v>(
         &mut self,
         view: &View,
         place: &'v OnceCell<Rc<Seat>>,
         length: usize,
+        mut identity: Option<Box<Identity>>,
     ) -> Result<Begun<'v>, Early<'v>> {
         let table = &*view.table;
         let raw = self.inbox.get(..length).unwrap_or_default();
         let mut fields = self.worker.fields();
-        let head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
+        let mut head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
             let about = About::unread(&self.inbox, &self.worker.request_id());
             Early::Refused(Refused::unread(Error::Request(error), about))
         })?;
-        let asked = Asked::of(&head);
-        let framing = head.framing;
-        let mut audience = Audience {
-            form: Form::Any,
-            is_head: asked.is_head,
-            is_http10: asked.version == Version::Http10,
-            close: !asked.keeps_alive,
-        };
+        let (asked, framing) = (Asked::of(&head), head.framing);
+        let mut audience = audience(&asked);
         let trusted = table.trusts(&self.conn.peer);
         let client = if trusted { self.client_behind(table, &head) } else { None };
         let mut target = None;
@@ -315,7 +318,34 @@ impl Session {
             target = Some(found);
             self.admit_to(&seat.app, found, client).map(|()| (seat, found))
         });
-        let request_id = self.worker.request_id();
+        let request_id = identity.as_ref().and_then(|identity| identity.request_id);
+        let request_id = request_id.unwrap_or_else(|| self.worker.request_id());
+        if let (Ok((seat, target)), None) = (&routed, &identity)
+            && let Some(auth) = target.auth().filter(|_| !target.is_preflight(&head))
+        {
+            audience.form = Form::accepted(head.value(Name::Accept));
+            let kept = self.kept(&head, (trusted, client), &request_id);
+            let stripped = target.demands.as_ref().and_then(|demands| demands.stripped.as_deref());
+            let question = Question {
+                seat,
+                target,
+                auth,
+                stripped,
+                client,
+                kept,
+                request_id,
+                framing,
+                audience,
+                length,
+            };
+            return Err(Early::Asks(Box::new(question)));
+        }
+        let routed = routed.and_then(|found| found.1.admit(&head, &table.limits).map(|()| found));
+        // Without the credentials that stood in it; and what is logged of it before they are known.
+        let sent = identity.as_mut().and_then(|identity| identity.target.take());
+        let is_unknown = identity.is_none() && target.is_some_and(|target| target.auth().is_some());
+        let shown = if is_unknown { split_target(head.target).0 } else { head.target };
+        let shown = sent.as_deref().unwrap_or(shown);
         let (seat, target) = match routed {
             Ok(found) => found,
             Err(error) => {
@@ -323,30 +353,30 @@ impl Session {
                 let app = place.get().map(Rc::clone).or_else(|| self.worker.seat(head.host));
                 let app = app.map(|seat| &*place.get_or_init(|| seat).app);
                 audience.form = Form::accepted(head.value(Name::Accept));
-                let about = About::of(
-                    &head,
-                    client,
-                    if trusted { head.value(Name::XRequestId) } else { None },
-                    &request_id,
-                );
+                head.target = shown;
+                let given_id = if trusted { head.value(Name::XRequestId) } else { None };
+                let about = About::of(&head, client, given_id, &request_id);
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Early::Refused(Box::new(Refused { error, audience, app, target, about })));
+                return Err(Refused::read(error, audience, (app, target), about));
             }
         };
-        let (mut edits, mut head, rewritten) = (&target.reply, head, OnceCell::new());
+        let (mut edits, rewritten) = (&target.reply, OnceCell::new());
         if let Some(action) = &target.action {
-            if let Some(answered) = self.answered(&head, action, seat, audience.close, client) {
+            let asking = Asking { client, identity: identity.as_deref(), target: shown };
+            if let Some(answered) = self.answered(&head, action, seat, audience.close, &asking) {
                 drop(fields);
                 self.inbox.advance(answered.1);
                 return Err(Early::Answered(Box::new(answered.0)));
             }
             edits = action.cors.as_ref().map_or(edits, |cors| cors.edits(&head));
-            if let Some(place) = &action.rewrite {
-                let target = rewritten.get_or_init(|| place.of(head.target));
-                head = RequestHead { target, ..head };
-            }
+        }
+        head.target = sent.as_deref().unwrap_or(head.target);
+        // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
+        let own = self.own(&head, (trusted, client), &request_id, (seat, target), identity);
+        if let Some(place) = target.action.as_ref().and_then(|action| action.rewrite.as_ref()) {
+            head.target = rewritten.get_or_init(|| place.of(head.target));
         }
         let mut out = self.worker.take_buffer();
         let behind = client.map(|ip| ip.to_string());
@@ -354,8 +384,9 @@ impl Session {
         let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
         let fair = table.fair.as_ref();
         let flow =
-            fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_ref(), &head, address));
-        self.write_head(table, &head, &request_id, (trusted, client), target, &mut out);
+            fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_deref(), &head, address));
+        let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
+        self.write_head(table, &head, &request_id, (trusted, client), request_edits, &mut out);
         drop(fields);
         self.inbox.advance(length);
         // A connection from before the app's restart ends with this reply.
@@ -364,12 +395,12 @@ impl Session {
         let mut exchange = Exchange::new(asked, framing);
         if !exchange.is_uploaded() {
             // What is there of the body goes with the head, in one piece.
-            let taken = exchange.upload(&mut self.inbox, &mut out, &table.limits, &target.request);
+            let limits = target.limits(&table.limits);
+            let taken = exchange.upload(&mut self.inbox, &mut out, &limits, request_edits);
             if let Err(fault) = taken {
                 let about = About::written(&out, client);
                 audience.form = Form::accepted(Record::of(&out).field("accept"));
-                let (error, app, target) = (fault.into(), Some(&*seat.app), Some(target));
-                return Err(Early::Refused(Box::new(Refused { error, audience, app, target, about })));
+                return Err(Refused::read(fault.into(), audience, (Some(&seat.app), Some(target)), about));
             }
         }
         let is_whole = exchange.is_uploaded();
@@ -395,7 +426,35 @@ impl Session {
             is_whole,
             failed: Vec::new(),
             again: None,
+            own,
         })
+    }
+
+    /// What is kept of a request that is looked at after its head.
+    fn kept(&self, head: &RequestHead<'_>, (trusted, behind): (bool, Option<IpAddr>), id: &[u8]) -> Kept {
+        let behind = behind.map(|ip| ip.to_string());
+        let connection = Connection {
+            client: behind.as_deref().unwrap_or(&self.client),
+            scheme: self.scheme,
+            trusted,
+            tls: self.conn.tls.as_deref(),
+        };
+        Kept::new(head, &connection, id, SystemTime::now())
+    }
+
+    /// What a request has of its own, where it is asked for something that is not the same for all.
+    fn own<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        known: (bool, Option<IpAddr>),
+        id: &[u8],
+        (seat, target): (&'v Seat, &'v Target),
+        identity: Option<Box<Identity>>,
+    ) -> Option<Box<Own<'v>>> {
+        let demands = target.demands.as_deref()?;
+        let programs = demands.programs.as_deref()?;
+        let kept = self.kept(head, known, id);
+        Some(Own::new(kept, (&seat.app, demands, programs), identity))
     }
 
     /// Leases and exchanges, as often as the app's rules want it.
@@ -424,7 +483,9 @@ impl Session {
             worker: &self.worker,
             table: &view.table,
             edits: begun.naming.as_deref().unwrap_or(begun.edits),
-            request_edits: &begun.target.request,
+            request_edits: begun.own.as_ref().map_or(&begun.target.request, |own| &own.request),
+            program: begun.own.as_ref().and_then(|own| own.reply.as_ref()),
+            upload_limits: begun.target.limits(&view.table.limits),
             again: begun.again,
             drain: &self.conn.drain,
             patience: Patience { first_byte: begun.app.first_byte, body_idle: begun.app.body_idle },
@@ -489,6 +550,16 @@ impl Session {
         if self.inbox.is_empty() {
             self.worker.put_buffer(std::mem::take(&mut self.inbox));
         }
+    }
+}
+
+/// Whom a request's reply is for, as far as its head says without being asked.
+fn audience(asked: &Asked) -> Audience {
+    Audience {
+        form: Form::Any,
+        is_head: asked.is_head,
+        is_http10: asked.version == Version::Http10,
+        close: !asked.keeps_alive,
     }
 }
 

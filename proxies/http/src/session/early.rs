@@ -1,12 +1,17 @@
 //! Requests that no server gets to see: refused, or answered by their route.
 
-use super::driver::Session;
+use super::driver::{Begun, Next, Session};
+use super::letting_in::Question;
 use super::refusal::Refused;
 use crate::apps::Seat;
+use crate::auth::Identity;
 use crate::rules::{Action, Manner};
 use crate::wire::{Body, Framing, Limits, RequestHead, Version};
+use crate::worker::View;
 use bytes::{Buf, BytesMut};
+use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A request that no server gets to see.
@@ -15,6 +20,19 @@ pub(super) enum Early<'v> {
     Refused(Box<Refused<'v>>),
     /// The route itself is the answer.
     Answered(Box<Answered>),
+    /// Who sends it has to be found out first.
+    Asks(Box<Question<'v>>),
+}
+
+/// Who asks, and for what.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// The client behind all trusted proxies, where that is not the peer.
+    pub(super) client: Option<IpAddr>,
+    /// Who it was found to be.
+    pub(super) identity: Option<&'a Identity>,
+    /// Without what it was known by.
+    pub(super) target: &'a [u8],
 }
 
 /// An answer that no server was asked for.
@@ -26,6 +44,35 @@ pub(super) struct Answered {
 }
 
 impl Session {
+    /// What becomes of a request that does not go to a server at once: it does after all, or it is answered here.
+    pub(super) async fn early<'v>(
+        &mut self,
+        view: &View,
+        place: &'v OnceCell<Rc<Seat>>,
+        length: usize,
+        early: Early<'v>,
+    ) -> Result<Begun<'v>, Next> {
+        let early = match early {
+            Early::Asks(question) => {
+                let identity = self.let_in(view, *question).await?;
+                match self.begin(view, place, length, Some(identity)) {
+                    Ok(begun) => return Ok(begun),
+                    Err(early) => early,
+                }
+            }
+            early @ (Early::Refused(_) | Early::Answered(_)) => early,
+        };
+        Err(match early {
+            Early::Refused(refused) => self.refuse(view, *refused).await,
+            Early::Answered(answered) => {
+                let Answered { mut out, close, lingers } = *answered;
+                self.answer(&mut out, close, lingers).await
+            }
+            // Whom it is of was just found out.
+            Early::Asks(_) => Next::Cut,
+        })
+    }
+
     /// What a route itself answers, if it does, and how much of what came was the request.
     pub(super) fn answered(
         &self,
@@ -33,7 +80,7 @@ impl Session {
         action: &Action,
         seat: &Seat,
         close: bool,
-        client: Option<IpAddr>,
+        asking: &Asking<'_>,
     ) -> Option<(Answered, usize)> {
         let limits = &self.worker.view().table.limits;
         let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
@@ -51,13 +98,17 @@ impl Session {
             }
             (None, answer) => {
                 let answer = answer.as_ref()?;
-                let lines = action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines());
-                answer.write(head, self.scheme, lines, manner, &mut out);
+                let mut lines =
+                    action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines()).to_vec();
+                if let Some(identity) = asking.identity {
+                    identity.put_reply(&mut lines);
+                }
+                answer.write(head, self.scheme, &lines, manner, &mut out);
                 answer.status()
             }
         };
         seat.app.metrics.answered(status, Duration::ZERO);
-        self.record_early(head.raw, seat, client, status);
+        self.record_early(head.raw, seat, asking, status);
         let taken = head.raw.len() + body.unwrap_or_default();
         Some((Answered { out, close, lingers: body.is_none() }, taken))
     }

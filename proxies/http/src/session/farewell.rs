@@ -1,6 +1,7 @@
 //! How a connection ends, or goes on after an exchange that failed.
 
 use super::driver::{Begun, Next, Session};
+use super::early::Asking;
 use super::record::Client;
 use super::record::{Facts, Record};
 use crate::apps::Seat;
@@ -9,7 +10,6 @@ use crate::reply::{self, Form, Notice};
 use crate::upstream::Lease;
 use crate::worker::View;
 use bytes::BytesMut;
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -66,11 +66,19 @@ impl Session {
     }
 
     /// Leaves a line in the access log for an answer that no server was asked for.
-    pub(super) fn record_early(&self, head: &[u8], seat: &Seat, client: Option<IpAddr>, status: u16) {
+    pub(super) fn record_early(&self, head: &[u8], seat: &Seat, asking: &Asking<'_>, status: u16) {
         self.worker.shared.access.record(false, || {
-            let (app, peer) = (&*seat.app.name, &self.conn.peer);
-            let facts =
-                Facts { app, peer, client, endpoint: None, status, took: Duration::ZERO, error: None };
+            let facts = Facts {
+                app: &seat.app.name,
+                peer: &self.conn.peer,
+                client: asking.client,
+                endpoint: None,
+                status,
+                target: Some(asking.target),
+                user: asking.identity.map_or("", |it| &it.user),
+                took: Duration::ZERO,
+                error: None,
+            };
             Record::of(head).event(&facts)
         });
     }
@@ -92,6 +100,8 @@ impl Session {
                 client: begun.client,
                 endpoint: endpoint.as_deref(),
                 status,
+                target: None,
+                user: begun.own.as_ref().and_then(|own| own.identity.as_ref()).map_or("", |it| &it.user),
                 took,
                 error,
             };

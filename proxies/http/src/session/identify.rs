@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::identity::client::forwarded_for;
 use crate::identity::{client, trace};
 use crate::table::{App, Table, Target};
-use crate::wire::{Hop, Name, RequestHead, render};
+use crate::wire::{Edits, Hop, Name, RequestHead, render};
 use bytes::BytesMut;
 use groove_common::ids::Address;
 use groove_common::net::Peer;
@@ -66,7 +66,7 @@ impl Session {
         head: &RequestHead<'_>,
         request_id: &[u8],
         (trusted, behind): (bool, Option<IpAddr>),
-        target: &Target,
+        edits: &Edits,
         out: &mut BytesMut,
     ) {
         let says = &table.says;
@@ -92,6 +92,6 @@ impl Session {
             trace: traced.as_ref().map(|traced| traced.parent.as_slice()),
             trace_continues: traced.is_some_and(|traced| traced.continues),
         };
-        render::request(head, &hop, &target.request, out);
+        render::request(head, &hop, edits, out);
     }
 }

@@ -6,6 +6,8 @@ mod early;
 mod farewell;
 mod identify;
 mod lease;
+mod letting_in;
+mod own;
 pub mod pace;
 mod record;
 mod refusal;

@@ -32,14 +32,15 @@ impl<'a> Record<'a> {
         })
     }
 
-    fn text(bytes: Option<&'a [u8]>) -> Cow<'a, str> {
+    fn text(bytes: Option<&[u8]>) -> Cow<'_, str> {
         String::from_utf8_lossy(bytes.unwrap_or_default())
     }
 
     /// The line of an exchange that is over.
     pub(super) fn event(&self, facts: &Facts<'_>) -> Event {
         let mut first_line = self.head.split(|byte| matches!(byte, b' ' | b'\r'));
-        let (method, target) = (Self::text(first_line.next()), Self::text(first_line.next()));
+        let (method, target) =
+            (Self::text(first_line.next()), Self::text(facts.target.or(first_line.next())));
         let event = Event::new(format!("{method} {target}"))
             .with("app", facts.app)
             .with("host", Self::text(self.field("host")))
@@ -59,6 +60,7 @@ impl<'a> Record<'a> {
             Some(endpoint) => event.with("endpoint", endpoint),
             None => event,
         };
+        let event = if facts.user.is_empty() { event } else { event.with("user", facts.user) };
         match facts.error {
             Some(error) => failed(event, error),
             None => event,
@@ -108,6 +110,10 @@ pub(super) struct Facts<'a> {
     pub(super) client: Option<IpAddr>,
     pub(super) endpoint: Option<&'a str>,
     pub(super) status: u16,
+    /// What was asked for, where that is not the head's: without what a client is known by.
+    pub(super) target: Option<&'a [u8]>,
+    /// Who was found to ask; empty for nobody.
+    pub(super) user: &'a str,
     pub(super) took: Duration,
     pub(super) error: Option<&'a Error>,
 }

@@ -1,9 +1,11 @@
 //! Requests that no server gets to see: what is remembered of them, what their client is told, and the line they leave.
 
 use super::driver::{Next, Session};
+use super::early::Early;
 use super::record::{Client, Record, failed};
 use crate::error::Error;
 use crate::reply::{self, Audience, Notice};
+use crate::scene::Scene;
 use crate::table::{App, Target};
 use crate::wire::RequestHead;
 use crate::worker::View;
@@ -24,12 +26,33 @@ pub(super) struct Refused<'v> {
     pub(super) app: Option<&'v App>,
     pub(super) target: Option<&'v Target>,
     pub(super) about: About,
+    /// How long it took to find out.
+    pub(super) took: Duration,
 }
 
 impl Refused<'_> {
     /// Of which nothing is known: it is no request.
     pub(super) fn unread(error: Error, about: About) -> Box<Self> {
-        Box::new(Self { error, audience: Audience::default(), app: None, target: None, about })
+        Box::new(Self {
+            error,
+            audience: Audience::default(),
+            app: None,
+            target: None,
+            about,
+            took: Duration::ZERO,
+        })
+    }
+}
+
+impl<'v> Refused<'v> {
+    /// Of a request whose head was read.
+    pub(super) fn read(
+        error: Error,
+        audience: Audience,
+        (app, target): (Option<&'v App>, Option<&'v Target>),
+        about: About,
+    ) -> Early<'v> {
+        Early::Refused(Box::new(Self { error, audience, app, target, about, took: Duration::ZERO }))
     }
 }
 
@@ -53,6 +76,16 @@ impl About {
             request: format!("{} {}", text(head.method), text(head.target)),
             host: text(head.host),
             request_id: text(given_id.unwrap_or(own_id)),
+            client,
+        }
+    }
+
+    /// Of a request whose sender was asked for. Without the query: what a client is known by may stand there.
+    pub(super) fn asked(scene: &Scene<'_>, client: Option<IpAddr>) -> Self {
+        Self {
+            request: format!("{} {}", text(scene.method), text(scene.path())),
+            host: text(scene.host),
+            request_id: text(scene.request_id),
             client,
         }
     }
@@ -92,11 +125,11 @@ impl Session {
 
     /// Answers a request that no server gets to see.
     pub(super) async fn refuse(&mut self, view: &View, refused: Refused<'_>) -> Next {
-        let Refused { error, mut audience, app, target, about } = refused;
+        let Refused { error, mut audience, app, target, about, took } = refused;
         debug!(client = %self.conn.peer, %error, "a request was refused");
         let metrics = &self.worker.shared.metrics;
         metrics.failed(&error);
-        app.map_or(&metrics.unrouted, |app| &app.metrics).answered(error.status(), Duration::ZERO);
+        app.map_or(&metrics.unrouted, |app| &app.metrics).answered(error.status(), took);
         audience.close |= error.ends_client() || self.conn.drain.is_draining();
         let name = app.map(|app| &*app.name).unwrap_or_default();
         let client = Client { peer: &self.conn.peer, behind: about.client };

@@ -2,9 +2,10 @@
 
 use super::pace::Pace;
 use super::state::{Again, Exchange, Phase, Rules};
+use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::table::Table;
-use crate::wire::Edits;
+use crate::wire::{Edits, Limits};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
@@ -101,6 +102,10 @@ pub(super) struct Relay<'a> {
     pub(super) request_edits: &'a Edits,
     /// What is sent again after which status.
     pub(super) again: Option<Again<'a>>,
+    /// Edits to the reply that are worked out for it.
+    pub(super) program: Option<&'a ReplyProgram<'a>>,
+    /// Bounds of the request's body.
+    pub(super) upload_limits: Limits,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
     pub(super) timer: &'a mut Timer,
@@ -198,7 +203,7 @@ impl Relay<'_> {
         }
         let mut moved = false;
         // Of a body only a trailer section that is not whole yet is ever left here.
-        let limits = &self.table.limits;
+        let limits = &self.upload_limits;
         let has_room =
             self.inbox.is_empty() || self.inbox.len() < limits.head_bytes.max(limits.trailer_bytes);
         if has_room && !self.client_is_done {
@@ -231,6 +236,7 @@ impl Relay<'_> {
                 let rules = Rules {
                     limits: &self.table.limits,
                     edits: self.edits,
+                    program: self.program,
                     draining: self.drain.is_draining(),
                     again: self.again,
                 };

@@ -8,6 +8,7 @@
 //!                                           Head ──101──> Switched
 //! ```
 
+use crate::edit::ReplyProgram;
 use crate::retry::Retry;
 use crate::wire::scan::HeadScan;
 use crate::wire::{
@@ -58,6 +59,8 @@ pub struct Rules<'a> {
     pub limits: &'a Limits,
     /// Edits to the reply's head; what they remove does not come as a trailer either.
     pub edits: &'a Edits,
+    /// Edits that are worked out for this reply, beside those.
+    pub program: Option<&'a ReplyProgram<'a>>,
     /// Say goodbye with this reply.
     pub draining: bool,
     /// After which statuses the request is sent again, if it may be.
@@ -124,6 +127,8 @@ pub struct Exchange {
     leaving: render::Leaving,
     server_stays: bool,
     client_stays: bool,
+    /// The edits of this reply, where they are its own: its trailers are held against them too.
+    edits: Option<Box<Edits>>,
 }
 
 impl Exchange {
@@ -139,6 +144,7 @@ impl Exchange {
             leaving: render::Leaving::default(),
             server_stays: false,
             client_stays: false,
+            edits: None,
         }
     }
 
@@ -313,7 +319,8 @@ impl Exchange {
             return Err(Fault::Status(head.status));
         } else {
             self.decide(&head, rules.draining);
-            render::reply(&head, &self.leaving, rules.edits, output);
+            self.edits = rules.program.map(|program| Box::new(program.edits(&head, rules.edits)));
+            render::reply(&head, &self.leaving, self.edits.as_deref().unwrap_or(rules.edits), output);
             let body = Body::new(head.framing);
             self.reply = if body.is_done() { Reply::Done } else { Reply::Body(body) };
         }
@@ -355,7 +362,8 @@ impl Exchange {
             output.extend_from_slice(b"\r\n");
             input.advance(taken);
         } else {
-            body.pass(input, output, &limits, rules.edits).map_err(Fault::Reply)?;
+            let edits = self.edits.as_deref().unwrap_or(rules.edits);
+            body.pass(input, output, &limits, edits).map_err(Fault::Reply)?;
         }
         if body.is_done() {
             self.reply = Reply::Done;

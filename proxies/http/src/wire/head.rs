@@ -268,7 +268,7 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> Result<(Option<&'a [u8]>
 }
 
 /// A host name, IPv4 address or bracketed IPv6 address, with an optional port; or nothing at all.
-fn is_host(host: &[u8]) -> bool {
+pub fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };

@@ -17,7 +17,7 @@ pub mod scan;
 pub use body::{Body, Framing};
 pub use edits::Edits;
 pub use fields::{Field, Fields, Span, tokens};
-pub use head::{ReplyHead, RequestHead, Version};
+pub use head::{ReplyHead, RequestHead, Version, is_host};
 pub use hop::{Hop, Node, Says};
 pub use malformed::Malformed;
 pub use name::Name;
