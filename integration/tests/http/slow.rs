@@ -12,7 +12,7 @@ use harness::{App, Kind, Proxy, Scripted, http, paths, run};
 use super::{ONE_APP, read_until, request};
 
 /// What a bystander may wait for one answer: far more than any takes, far less than an attack lasts.
-const UNNOTICED: Duration = Duration::from_secs(2);
+const UNNOTICED: Duration = Duration::from_secs(4);
 
 #[test]
 fn slow_heads_bodies_and_readers_are_noticed_by_nobody() {
