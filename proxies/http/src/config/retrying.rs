@@ -145,8 +145,10 @@ impl JsonSchema for Failure {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "`connect-failure`, `reset`, `timeout`, `5xx`, or a status like `503`.",
-            "type": "string",
-            "format": "failure",
+            "anyOf": [
+                { "type": "string", "format": "failure" },
+                { "type": "integer", "minimum": 400, "maximum": 599 },
+            ],
         })
     }
 }
