@@ -1,6 +1,7 @@
 //! A request's way to a server, and once more where that failed.
 
-use super::driver::{Begun, Session};
+use super::begin::Begun;
+use super::driver::Session;
 use super::lease::{Dial, lease};
 use super::state::Again;
 use crate::error::Error;

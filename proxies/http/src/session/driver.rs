@@ -1,41 +1,29 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
-use super::early::{Asking, Early, skip_body};
-use super::letting_in::Question;
-use super::own::Own;
+use super::begin::Begun;
 use super::pace::Pace;
-use super::record::{Record, failed};
-use super::refusal::{About, Refused};
-use super::relay::{Outgoing, Patience, Relay};
-use super::state::{Again, Asked, Exchange};
+use super::record::failed;
+use super::relay::{Patience, Relay};
 use super::tunnel;
-use crate::apps::Seat;
-use crate::auth::Identity;
-use crate::balance::{self, Key};
 use crate::error::Error;
 use crate::http2;
 use crate::metrics::Counted;
-use crate::reply::{self, Audience, Form, Notice};
-use crate::scene::{Connection, Kept, split_target};
-use crate::table::{App, Target};
+use crate::reply::{self, Audience, Notice};
 use crate::upstream::Lease;
 use crate::wire::scan::HeadScan;
-use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use futures_util::future::Either;
-use groove_common::ids::EndpointId;
 use groove_common::net::Timer;
 use groove_common::net::{Downstream, Reached};
 use groove_common::telemetry::Event;
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -119,55 +107,12 @@ pub(super) struct Session {
     /// Nothing was read yet, and it is not TLS, which would have agreed on a version.
     may_be_http2: bool,
     /// How many restarts of apps there had been when it was opened.
-    restarts: u32,
+    pub(super) restarts: u32,
     /// The drain has been noticed; the next request is the last.
     is_parting: bool,
     /// Read and not yet taken. Holds no memory while nothing comes.
     pub(super) inbox: BytesMut,
     pub(super) timer: Timer,
-}
-
-/// A request that has been read, admitted and routed.
-pub(super) struct Begun<'v> {
-    pub(super) at: Instant,
-    /// When its reply was with the client.
-    pub(super) ended: Instant,
-    pub(super) seat: &'v Seat,
-    pub(super) app: &'v App,
-    /// To the reply.
-    pub(super) edits: &'v Edits,
-    pub(super) target: &'v Target,
-    /// The client behind all trusted proxies, where that is not the peer.
-    pub(super) client: Option<IpAddr>,
-    pub(super) exchange: Exchange,
-    pub(super) outgoing: Outgoing,
-    pub(super) incoming: BytesMut,
-    pub(super) reply: BytesMut,
-    /// The client has had some of the final reply.
-    pub(super) is_heard: bool,
-    pub(super) audience: Audience,
-    /// Where it belongs.
-    pub(super) key: Key,
-    /// Whose turn it takes under the proxy's own bound.
-    pub(super) flow: u64,
-    /// The edits of its reply, where they are not the target's.
-    pub(super) naming: Option<Box<Edits>>,
-    /// All of it is in the head's buffer: it can be sent again.
-    pub(super) is_whole: bool,
-    /// Endpoints that failed it.
-    pub(super) failed: Vec<EndpointId>,
-    /// After which statuses it is sent again.
-    pub(super) again: Option<Again<'v>>,
-    /// What this request has of its own beside its route's; nothing for most.
-    pub(super) own: Option<Box<Own<'v>>>,
-}
-
-impl Begun<'_> {
-    /// What the client was told: the server's word if any of it was sent, or else ours.
-    pub(super) fn status(&self, error: Option<&Error>) -> u16 {
-        let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
-        relayed.or(error.map(Error::status)).unwrap_or_default()
-    }
 }
 
 impl Session {
@@ -291,172 +236,6 @@ impl Session {
         Poll::Ready(Read::Late)
     }
 
-    /// Reads the head, and makes of it what the server gets.
-    ///
-    /// Where who sends it has to be known, that is what stops it until `identity` says so.
-    pub(super) fn begin<'v>(
-        &mut self,
-        view: &View,
-        place: &'v OnceCell<Rc<Seat>>,
-        length: usize,
-        mut identity: Option<Box<Identity>>,
-    ) -> Result<Begun<'v>, Early<'v>> {
-        let table = &*view.table;
-        let raw = self.inbox.get(..length).unwrap_or_default();
-        let mut fields = self.worker.fields();
-        let mut head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
-            let about = About::unread(&self.inbox, &self.worker.request_id());
-            Early::Refused(Refused::unread(Error::Request(error), about))
-        })?;
-        let (asked, framing) = (Asked::of(&head), head.framing);
-        let mut audience = audience(&asked);
-        let trusted = table.trusts(&self.conn.peer);
-        let client = if trusted { self.client_behind(table, &head) } else { None };
-        let mut target = None;
-        let routed = admit(&head, &table.limits).and_then(|()| {
-            let (seat, found) = route(&self.worker, place, &head)?;
-            target = Some(found);
-            self.admit_to(&seat.app, found, client).map(|()| (seat, found))
-        });
-        let request_id = identity.as_ref().and_then(|identity| identity.request_id);
-        let request_id = request_id.unwrap_or_else(|| self.worker.request_id());
-        if let (Ok((seat, target)), None) = (&routed, &identity)
-            && let Some(auth) = target.auth().filter(|_| !target.is_preflight(&head))
-        {
-            audience.form = Form::accepted(head.value(Name::Accept));
-            let kept = self.kept(&head, (trusted, client), &request_id);
-            let stripped = target.demands.as_ref().and_then(|demands| demands.stripped.as_deref());
-            let question = Question {
-                seat,
-                target,
-                auth,
-                stripped,
-                client,
-                kept,
-                request_id,
-                framing,
-                audience,
-                length,
-            };
-            return Err(Early::Asks(Box::new(question)));
-        }
-        let routed = routed.and_then(|found| found.1.admit(&head, &table.limits).map(|()| found));
-        // Without the credentials that stood in it; and what is logged of it before they are known.
-        let sent = identity.as_mut().and_then(|identity| identity.target.take());
-        let is_unknown = identity.is_none() && target.is_some_and(|target| target.auth().is_some());
-        let shown = if is_unknown { split_target(head.target).0 } else { head.target };
-        let shown = sent.as_deref().unwrap_or(shown);
-        let (seat, target) = match routed {
-            Ok(found) => found,
-            Err(error) => {
-                // Whose it would have been, where that was not come to.
-                let app = place.get().map(Rc::clone).or_else(|| self.worker.seat(head.host));
-                let app = app.map(|seat| &*place.get_or_init(|| seat).app);
-                audience.form = Form::accepted(head.value(Name::Accept));
-                head.target = shown;
-                let given_id = if trusted { head.value(Name::XRequestId) } else { None };
-                let about = About::of(&head, client, given_id, &request_id);
-                drop(fields);
-                self.inbox.advance(length);
-                audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused::read(error, audience, (app, target), about));
-            }
-        };
-        let (mut edits, rewritten) = (&target.reply, OnceCell::new());
-        if let Some(action) = &target.action {
-            let asking = Asking { client, identity: identity.as_deref(), target: shown };
-            if let Some(answered) = self.answered(&head, action, seat, audience.close, &asking) {
-                drop(fields);
-                self.inbox.advance(answered.1);
-                return Err(Early::Answered(Box::new(answered.0)));
-            }
-            edits = action.cors.as_ref().map_or(edits, |cors| cors.edits(&head));
-        }
-        head.target = sent.as_deref().unwrap_or(head.target);
-        // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
-        let own = self.own(&head, (trusted, client), &request_id, (seat, target), identity);
-        if let Some(place) = target.action.as_ref().and_then(|action| action.rewrite.as_ref()) {
-            head.target = rewritten.get_or_init(|| place.of(head.target));
-        }
-        let mut out = self.worker.take_buffer();
-        let behind = client.map(|ip| ip.to_string());
-        let address = behind.as_deref().unwrap_or(&self.client).as_bytes();
-        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
-        let fair = table.fair.as_ref();
-        let flow =
-            fair.map_or(0, |_| balance::flow(&seat.app.name, seat.app.tenants.as_deref(), &head, address));
-        let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
-        self.write_head(table, &head, &request_id, (trusted, client), request_edits, &mut out);
-        drop(fields);
-        self.inbox.advance(length);
-        // A connection from before the app's restart ends with this reply.
-        let asked =
-            Asked { keeps_alive: asked.keeps_alive && self.restarts >= seat.app.stand.restarted(), ..asked };
-        let mut exchange = Exchange::new(asked, framing);
-        if !exchange.is_uploaded() {
-            // What is there of the body goes with the head, in one piece.
-            let limits = target.limits(&table.limits);
-            let taken = exchange.upload(&mut self.inbox, &mut out, &limits, request_edits);
-            if let Err(fault) = taken {
-                let about = About::written(&out, client);
-                audience.form = Form::accepted(Record::of(&out).field("accept"));
-                return Err(Refused::read(fault.into(), audience, (Some(&seat.app), Some(target)), about));
-            }
-        }
-        let is_whole = exchange.is_uploaded();
-        let at = Instant::now();
-        Ok(Begun {
-            at,
-            ended: at,
-            seat,
-            app: &seat.app,
-            edits,
-            target,
-            client,
-            exchange,
-            outgoing: Outgoing::new(out),
-            // Lent when there is something to put in: a server may take its time.
-            incoming: BytesMut::new(),
-            reply: BytesMut::new(),
-            is_heard: false,
-            audience,
-            key,
-            flow,
-            naming: None,
-            is_whole,
-            failed: Vec::new(),
-            again: None,
-            own,
-        })
-    }
-
-    /// What is kept of a request that is looked at after its head.
-    fn kept(&self, head: &RequestHead<'_>, (trusted, behind): (bool, Option<IpAddr>), id: &[u8]) -> Kept {
-        let behind = behind.map(|ip| ip.to_string());
-        let connection = Connection {
-            client: behind.as_deref().unwrap_or(&self.client),
-            scheme: self.scheme,
-            trusted,
-            tls: self.conn.tls.as_deref(),
-        };
-        Kept::new(head, &connection, id, SystemTime::now())
-    }
-
-    /// What a request has of its own, where it is asked for something that is not the same for all.
-    fn own<'v>(
-        &self,
-        head: &RequestHead<'_>,
-        known: (bool, Option<IpAddr>),
-        id: &[u8],
-        (seat, target): (&'v Seat, &'v Target),
-        identity: Option<Box<Identity>>,
-    ) -> Option<Box<Own<'v>>> {
-        let demands = target.demands.as_deref()?;
-        let programs = demands.programs.as_deref()?;
-        let kept = self.kept(head, known, id);
-        Some(Own::new(kept, (&seat.app, demands, programs), identity))
-    }
-
     /// Leases and exchanges, as often as the app's rules want it.
     async fn serve_one(&mut self, view: &View, begun: &mut Begun<'_>) -> Result<Lease, Error> {
         match &begun.target.upstream.retry {
@@ -551,44 +330,4 @@ impl Session {
             self.worker.put_buffer(std::mem::take(&mut self.inbox));
         }
     }
-}
-
-/// Whom a request's reply is for, as far as its head says without being asked.
-fn audience(asked: &Asked) -> Audience {
-    Audience {
-        form: Form::Any,
-        is_head: asked.is_head,
-        is_http10: asked.version == Version::Http10,
-        close: !asked.keeps_alive,
-    }
-}
-
-/// What no server needs to see to be refused.
-fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
-    if head.method == b"CONNECT" {
-        return Err(Error::Connect);
-    }
-    if !head.expectation_can_be_met() {
-        return Err(Error::Expectation);
-    }
-    match head.framing {
-        Framing::Length(length) if length > limits.body_bytes => Err(Error::Request(Malformed::BodyTooLarge)),
-        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => Ok(()),
-    }
-}
-
-/// The app that answers for the host, and what of it serves this path and method.
-fn route<'v>(
-    worker: &Rc<Worker>,
-    place: &'v OnceCell<Rc<Seat>>,
-    head: &RequestHead<'_>,
-) -> Result<(&'v Seat, &'v Target), Error> {
-    let Some(seat) = worker.seat(head.host) else {
-        return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
-    };
-    let seat = place.get_or_init(|| seat);
-    if let Some(error) = seat.app.stand.refusal(&seat.app.name) {
-        return Err(error);
-    }
-    Ok((seat, seat.app.target(head, || worker.dice().unit())))
 }

@@ -1,6 +1,7 @@
 //! Requests that no server gets to see: refused, or answered by their route.
 
-use super::driver::{Begun, Next, Session};
+use super::begin::Begun;
+use super::driver::{Next, Session};
 use super::letting_in::Question;
 use super::refusal::Refused;
 use crate::apps::Seat;

@@ -1,6 +1,7 @@
 //! How a connection ends, or goes on after an exchange that failed.
 
-use super::driver::{Begun, Next, Session};
+use super::begin::Begun;
+use super::driver::{Next, Session};
 use super::early::Asking;
 use super::record::Client;
 use super::record::{Facts, Record};

@@ -1,6 +1,7 @@
 //! One client connection: [`state`] decides, `driver` reads and writes.
 
 mod again;
+mod begin;
 pub(crate) mod driver;
 mod early;
 mod farewell;

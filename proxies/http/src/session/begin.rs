@@ -1,0 +1,319 @@
+//! A request's beginning: what was read of it, where it goes, and what the server gets.
+
+use super::driver::Session;
+use super::early::{Answered, Asking, Early, skip_body};
+use super::letting_in::Question;
+use super::own::Own;
+use super::record::Record;
+use super::refusal::{About, Refused};
+use super::relay::Outgoing;
+use super::state::{Again, Asked, Exchange};
+use crate::apps::Seat;
+use crate::auth::Identity;
+use crate::balance::{self, Key};
+use crate::error::Error;
+use crate::reply::{Audience, Form};
+use crate::scene::{Connection, Kept, split_target};
+use crate::table::{App, Table, Target};
+use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
+use crate::worker::{View, Worker};
+use bytes::{Buf, BytesMut};
+use groove_common::ids::EndpointId;
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+/// A request that has been read, admitted and routed.
+pub(super) struct Begun<'v> {
+    pub(super) at: Instant,
+    /// When its reply was with the client.
+    pub(super) ended: Instant,
+    pub(super) seat: &'v Seat,
+    pub(super) app: &'v App,
+    /// To the reply.
+    pub(super) edits: &'v Edits,
+    pub(super) target: &'v Target,
+    /// The client behind all trusted proxies, where that is not the peer.
+    pub(super) client: Option<IpAddr>,
+    pub(super) exchange: Exchange,
+    pub(super) outgoing: Outgoing,
+    pub(super) incoming: BytesMut,
+    pub(super) reply: BytesMut,
+    /// The client has had some of the final reply.
+    pub(super) is_heard: bool,
+    pub(super) audience: Audience,
+    /// Where it belongs.
+    pub(super) key: Key,
+    /// Whose turn it takes under the proxy's own bound.
+    pub(super) flow: u64,
+    /// The edits of its reply, where they are not the target's.
+    pub(super) naming: Option<Box<Edits>>,
+    /// All of it is in the head's buffer: it can be sent again.
+    pub(super) is_whole: bool,
+    /// Endpoints that failed it.
+    pub(super) failed: Vec<EndpointId>,
+    /// After which statuses it is sent again.
+    pub(super) again: Option<Again<'v>>,
+    /// What this request has of its own beside its route's; nothing for most.
+    pub(super) own: Option<Box<Own<'v>>>,
+}
+
+impl Begun<'_> {
+    /// What the client was told: the server's word if any of it was sent, or else ours.
+    pub(super) fn status(&self, error: Option<&Error>) -> u16 {
+        let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
+        relayed.or(error.map(Error::status)).unwrap_or_default()
+    }
+}
+
+/// A request's head for the server, and what was found out on the way.
+struct Written<'v> {
+    out: BytesMut,
+    edits: &'v Edits,
+    key: Key,
+    flow: u64,
+    own: Option<Box<Own<'v>>>,
+}
+
+impl Session {
+    /// Reads the head, and makes of it what the server gets.
+    ///
+    /// Where who sends it has to be known, that is what stops it until `identity` says so.
+    pub(super) fn begin<'v>(
+        &mut self,
+        view: &View,
+        place: &'v OnceCell<Rc<Seat>>,
+        length: usize,
+        mut identity: Option<Box<Identity>>,
+    ) -> Result<Begun<'v>, Early<'v>> {
+        let table = &*view.table;
+        let raw = self.inbox.get(..length).unwrap_or_default();
+        let mut fields = self.worker.fields();
+        let mut head = RequestHead::parse(raw, &table.limits, &mut fields).map_err(|error| {
+            let about = About::unread(&self.inbox, &self.worker.request_id());
+            Early::Refused(Refused::unread(Error::Request(error), about))
+        })?;
+        let (asked, framing) = (Asked::of(&head), head.framing);
+        let mut audience = audience(&asked);
+        let trusted = table.trusts(&self.conn.peer);
+        let client = if trusted { self.client_behind(table, &head) } else { None };
+        let mut target = None;
+        let routed = admit(&head, &table.limits).and_then(|()| {
+            let (seat, found) = route(&self.worker, place, &head)?;
+            target = Some(found);
+            self.admit_to(&seat.app, found, client).map(|()| (seat, found))
+        });
+        let request_id = identity.as_ref().and_then(|identity| identity.request_id);
+        let request_id = request_id.unwrap_or_else(|| self.worker.request_id());
+        if let (Ok((seat, target)), None) = (&routed, &identity)
+            && let Some(auth) = target.auth().filter(|_| !target.is_preflight(&head))
+        {
+            audience.form = Form::accepted(head.value(Name::Accept));
+            let kept = self.kept(&head, (trusted, client), &request_id);
+            let stripped = target.demands.as_ref().and_then(|demands| demands.stripped.as_deref());
+            return Err(Early::Asks(Box::new(Question {
+                seat,
+                target,
+                auth,
+                stripped,
+                client,
+                kept,
+                request_id,
+                framing,
+                audience,
+                length,
+            })));
+        }
+        let routed = routed.and_then(|found| found.1.admit(&head, &table.limits).map(|()| found));
+        // Without the credentials that stood in it; and what is logged of it before they are known.
+        let sent = identity.as_mut().and_then(|identity| identity.target.take());
+        let is_unknown = identity.is_none() && target.is_some_and(|target| target.auth().is_some());
+        let shown = if is_unknown { split_target(head.target).0 } else { head.target };
+        let shown = sent.as_deref().unwrap_or(shown);
+        let (seat, target) = match routed {
+            Ok(found) => found,
+            Err(error) => {
+                // Whose it would have been, where that was not come to.
+                let app = place.get().map(Rc::clone).or_else(|| self.worker.seat(head.host));
+                let app = app.map(|seat| &*place.get_or_init(|| seat).app);
+                audience.form = Form::accepted(head.value(Name::Accept));
+                head.target = shown;
+                let given_id = if trusted { head.value(Name::XRequestId) } else { None };
+                let about = About::of(&head, client, given_id, &request_id);
+                drop(fields);
+                self.inbox.advance(length);
+                audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
+                return Err(Refused::read(error, audience, (app, target), about));
+            }
+        };
+        let asking = Asking { client, identity: identity.as_deref(), target: shown };
+        if let Some((answered, taken)) = self.answers(&head, (seat, target), audience.close, &asking) {
+            drop(fields);
+            self.inbox.advance(taken);
+            return Err(Early::Answered(Box::new(answered)));
+        }
+        head.target = sent.as_deref().unwrap_or(head.target);
+        let written = self.write(table, &head, (seat, target), (trusted, client), &request_id, identity);
+        drop(fields);
+        self.inbox.advance(length);
+        let Written { out, edits, key, flow, own } = written;
+        // A connection from before the app's restart ends with this reply.
+        let asked =
+            Asked { keeps_alive: asked.keeps_alive && self.restarts >= seat.app.stand.restarted(), ..asked };
+        let at = Instant::now();
+        let mut begun = Begun {
+            at,
+            ended: at,
+            seat,
+            app: &seat.app,
+            edits,
+            target,
+            client,
+            exchange: Exchange::new(asked, framing),
+            outgoing: Outgoing::new(out),
+            // Lent when there is something to put in: a server may take its time.
+            incoming: BytesMut::new(),
+            reply: BytesMut::new(),
+            is_heard: false,
+            audience,
+            key,
+            flow,
+            naming: None,
+            is_whole: true,
+            failed: Vec::new(),
+            again: None,
+            own,
+        };
+        self.upload(table, &mut begun)?;
+        Ok(begun)
+    }
+
+    /// What the route itself says to a request, if it does.
+    fn answers(
+        &self,
+        head: &RequestHead<'_>,
+        (seat, target): (&Seat, &Target),
+        close: bool,
+        asking: &Asking<'_>,
+    ) -> Option<(Answered, usize)> {
+        self.answered(head, target.action.as_ref()?, seat, close, asking)
+    }
+
+    /// Writes the head that the server gets, and finds out what else depends on the request's.
+    fn write<'v>(
+        &self,
+        table: &Table,
+        head: &RequestHead<'_>,
+        (seat, target): (&'v Seat, &'v Target),
+        (trusted, client): (bool, Option<IpAddr>),
+        request_id: &[u8],
+        identity: Option<Box<Identity>>,
+    ) -> Written<'v> {
+        let (action, rewritten) = (target.action.as_ref(), OnceCell::new());
+        let cors = action.and_then(|action| action.cors.as_ref());
+        let edits = cors.map_or(&target.reply, |cors| cors.edits(head));
+        // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
+        let own = self.own(head, (trusted, client), request_id, (seat, target), identity);
+        let mut head = RequestHead { ..*head };
+        if let Some(place) = action.and_then(|action| action.rewrite.as_ref()) {
+            head.target = rewritten.get_or_init(|| place.of(head.target));
+        }
+        let behind = client.map(|ip| ip.to_string());
+        let address = behind.as_deref().unwrap_or(&self.client).as_bytes();
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
+        let tenants = seat.app.tenants.as_deref();
+        let fair = table.fair.as_ref();
+        let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, tenants, &head, address));
+        let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
+        let mut out = self.worker.take_buffer();
+        self.write_head(table, &head, request_id, (trusted, client), request_edits, &mut out);
+        Written { out, edits, key, flow, own }
+    }
+
+    /// What is kept of a request that is looked at after its head.
+    fn kept(&self, head: &RequestHead<'_>, (trusted, behind): (bool, Option<IpAddr>), id: &[u8]) -> Kept {
+        let behind = behind.map(|ip| ip.to_string());
+        let connection = Connection {
+            client: behind.as_deref().unwrap_or(&self.client),
+            scheme: self.scheme,
+            trusted,
+            tls: self.conn.tls.as_deref(),
+        };
+        Kept::new(head, &connection, id, SystemTime::now())
+    }
+
+    /// What a request has of its own, where it is asked for something that is not the same for all.
+    fn own<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        known: (bool, Option<IpAddr>),
+        id: &[u8],
+        (seat, target): (&'v Seat, &'v Target),
+        identity: Option<Box<Identity>>,
+    ) -> Option<Box<Own<'v>>> {
+        let demands = target.demands.as_deref()?;
+        let programs = demands.programs.as_deref()?;
+        let kept = self.kept(head, known, id);
+        Some(Own::new(kept, (&seat.app, demands, programs), identity))
+    }
+
+    /// What is there of the body goes with the head, in one piece.
+    fn upload<'v>(&mut self, table: &Table, begun: &mut Begun<'v>) -> Result<(), Early<'v>> {
+        if begun.exchange.is_uploaded() {
+            return Ok(());
+        }
+        let limits = begun.target.limits(&table.limits);
+        let edits = begun.own.as_ref().map_or(&begun.target.request, |own| &own.request);
+        let taken = begun.exchange.upload(&mut self.inbox, &mut begun.outgoing.head, &limits, edits);
+        begun.is_whole = begun.exchange.is_uploaded();
+        taken.map_err(|fault| {
+            let head = &begun.outgoing.head;
+            let (about, mut audience) = (About::written(head, begun.client), begun.audience);
+            audience.form = Form::accepted(Record::of(head).field("accept"));
+            let whose = (Some(begun.app), Some(begun.target));
+            Refused::read(fault.into(), audience, whose, about)
+        })
+    }
+}
+
+/// Whom a request's reply is for, as far as its head says without being asked.
+fn audience(asked: &Asked) -> Audience {
+    Audience {
+        form: Form::Any,
+        is_head: asked.is_head,
+        is_http10: asked.version == Version::Http10,
+        close: !asked.keeps_alive,
+    }
+}
+
+/// What no server needs to see to be refused.
+fn admit(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
+    if head.method == b"CONNECT" {
+        return Err(Error::Connect);
+    }
+    if !head.expectation_can_be_met() {
+        return Err(Error::Expectation);
+    }
+    match head.framing {
+        Framing::Length(length) if length > limits.body_bytes => Err(Error::Request(Malformed::BodyTooLarge)),
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => Ok(()),
+    }
+}
+
+/// The app that answers for the host, and what of it serves this path and method.
+fn route<'v>(
+    worker: &Rc<Worker>,
+    place: &'v OnceCell<Rc<Seat>>,
+    head: &RequestHead<'_>,
+) -> Result<(&'v Seat, &'v Target), Error> {
+    let Some(seat) = worker.seat(head.host) else {
+        return Err(Error::UnknownHost(String::from_utf8_lossy(head.host).into_owned()));
+    };
+    let seat = place.get_or_init(|| seat);
+    if let Some(error) = seat.app.stand.refusal(&seat.app.name) {
+        return Err(error);
+    }
+    Ok((seat, seat.app.target(head, || worker.dice().unit())))
+}
