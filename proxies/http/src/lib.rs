@@ -1,10 +1,11 @@
-//! groove-http: an HTTP sidecar that routes by host and path, edits headers and keeps connections on both sides.
+//! groove-http: an HTTP sidecar that routes for many apps, holds their servers to their bounds, and asks and tells
+//! clients what has to be known.
 //!
 //! ```text
-//!  client ──► session ── read ── admit ── route ── lease ── exchange ── release ──┐
-//!             (one task,   │                │        │         │                  │
-//!              both        wire::head       table    worker's  session::state     next request
-//!              sockets)                     (Arc)    idle list (pure)
+//!  client ──► session ── read ── admit ── route ── ask ── lease ── exchange ── release ──┐
+//!             (one task,   │                │       │       │         │                  │
+//!              both        wire::head       apps    auth    balance,  session::state     next request
+//!              sockets)                     rules           queue     (pure)
 //! ```
 
 pub mod apps;

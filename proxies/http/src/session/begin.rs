@@ -1,7 +1,7 @@
 //! A request's beginning: what was read of it, where it goes, and what the server gets.
 
 use super::driver::Session;
-use super::early::{Answered, Asking, Early, skip_body};
+use super::early::{Asking, Early, skip_body};
 use super::letting_in::Question;
 use super::own::Own;
 use super::record::Record;
@@ -60,7 +60,41 @@ pub(super) struct Begun<'v> {
     pub(super) own: Option<Box<Own<'v>>>,
 }
 
-impl Begun<'_> {
+impl<'v> Begun<'v> {
+    fn new(
+        (seat, target): (&'v Seat, &'v Target),
+        exchange: Exchange,
+        written: Written<'v>,
+        client: Option<IpAddr>,
+        audience: Audience,
+    ) -> Self {
+        let Written { out, edits, key, flow, own } = written;
+        let at = Instant::now();
+        Self {
+            at,
+            ended: at,
+            seat,
+            app: &seat.app,
+            edits,
+            target,
+            client,
+            is_whole: exchange.is_uploaded(),
+            exchange,
+            outgoing: Outgoing::new(out),
+            // Lent when there is something to put in: a server may take its time.
+            incoming: BytesMut::new(),
+            reply: BytesMut::new(),
+            is_heard: false,
+            audience,
+            key,
+            flow,
+            naming: None,
+            failed: Vec::new(),
+            again: None,
+            own,
+        }
+    }
+
     /// What the client was told: the server's word if any of it was sent, or else ours.
     pub(super) fn status(&self, error: Option<&Error>) -> u16 {
         let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
@@ -149,7 +183,9 @@ impl Session {
             }
         };
         let asking = Asking { client, identity: identity.as_deref(), target: shown };
-        if let Some((answered, taken)) = self.answers(&head, (seat, target), audience.close, &asking) {
+        if let Some(action) = &target.action
+            && let Some((answered, taken)) = self.answered(&head, action, seat, audience.close, &asking)
+        {
             drop(fields);
             self.inbox.advance(taken);
             return Err(Early::Answered(Box::new(answered)));
@@ -158,47 +194,13 @@ impl Session {
         let written = self.write(table, &head, (seat, target), (trusted, client), &request_id, identity);
         drop(fields);
         self.inbox.advance(length);
-        let Written { out, edits, key, flow, own } = written;
         // A connection from before the app's restart ends with this reply.
         let asked =
             Asked { keeps_alive: asked.keeps_alive && self.restarts >= seat.app.stand.restarted(), ..asked };
-        let at = Instant::now();
-        let mut begun = Begun {
-            at,
-            ended: at,
-            seat,
-            app: &seat.app,
-            edits,
-            target,
-            client,
-            exchange: Exchange::new(asked, framing),
-            outgoing: Outgoing::new(out),
-            // Lent when there is something to put in: a server may take its time.
-            incoming: BytesMut::new(),
-            reply: BytesMut::new(),
-            is_heard: false,
-            audience,
-            key,
-            flow,
-            naming: None,
-            is_whole: true,
-            failed: Vec::new(),
-            again: None,
-            own,
-        };
+        let exchange = Exchange::new(asked, framing);
+        let mut begun = Begun::new((seat, target), exchange, written, client, audience);
         self.upload(table, &mut begun)?;
         Ok(begun)
-    }
-
-    /// What the route itself says to a request, if it does.
-    fn answers(
-        &self,
-        head: &RequestHead<'_>,
-        (seat, target): (&Seat, &Target),
-        close: bool,
-        asking: &Asking<'_>,
-    ) -> Option<(Answered, usize)> {
-        self.answered(head, target.action.as_ref()?, seat, close, asking)
     }
 
     /// Writes the head that the server gets, and finds out what else depends on the request's.

@@ -47,7 +47,8 @@ struct Asked {
 }
 
 impl Connections {
-    /// A stream of a connection that is there and has room for one, opened since the app's last restart. The calling task hears of what it says.
+    /// A stream of a connection that is there and has room for one, opened since the app's last restart. The calling
+    /// task hears of what it says.
     pub(crate) fn open(
         &self,
         endpoint: EndpointId,
