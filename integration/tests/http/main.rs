@@ -23,6 +23,8 @@ mod peers;
 mod queueing;
 mod refusals;
 mod retries;
+mod mirroring;
+mod outliers;
 mod routing;
 mod sessions;
 mod signify;

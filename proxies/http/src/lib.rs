@@ -22,6 +22,8 @@ pub mod http2;
 pub mod identity;
 pub mod metrics;
 mod probe;
+pub mod mirror;
+pub mod outlier;
 pub mod queue;
 pub mod reply;
 pub mod retry;

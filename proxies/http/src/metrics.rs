@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::queue::Refusal;
+use crate::mirror::Dropped;
 use crate::signify::Code;
 use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
@@ -214,6 +215,88 @@ pub struct FairMetrics {
     /// They waited for too long.
     pub timed_out: Counter,
 }
+/// Counted for each app that compresses replies.
+#[derive(Debug, Clone)]
+pub struct CompressionMetrics {
+    /// Replies that were not compressed, as too many were.
+    pub busy: Counter,
+    finished: [(Coding, Counter); 3],
+    taken: Counter,
+    given: Counter,
+}
+
+impl CompressionMetrics {
+    /// The series of the app of that name.
+    pub fn new(registry: &Registry, app: &str) -> Self {
+        let finished = |coding: Coding| {
+            let labels = [("app", app), ("encoding", coding.name())];
+            (coding, registry.counter("groove_http_compressed", "Replies that were compressed", &labels))
+        };
+        let bytes = |direction| {
+            let labels = [("app", app), ("direction", direction)];
+            let help = "Bytes of replies before compression (in) and after it (out)";
+            registry.counter("groove_http_compression_bytes", help, &labels)
+        };
+        let help = "Replies that were not compressed, as too many were";
+        Self {
+            busy: registry.counter("groove_http_compression_skipped", help, &[("app", app)]),
+            finished: [Coding::Gzip, Coding::Br, Coding::Zstd].map(finished),
+            taken: bytes("in"),
+            given: bytes("out"),
+        }
+    }
+
+    /// Counts a reply that was compressed to its end.
+    pub fn finished(&self, coding: Coding) {
+        self.finished.iter().filter(|(known, _)| *known == coding).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// Counts what went through an encoder.
+    pub fn passed(&self, taken: u64, given: u64) {
+        self.taken.add(taken);
+        self.given.add(given);
+    }
+}
+
+/// Counted for each cluster that gets copies of requests.
+#[derive(Debug, Clone)]
+pub struct MirrorMetrics {
+    /// Copies that were answered.
+    pub sent: Counter,
+    dropped: Vec<(Dropped, Counter)>,
+}
+
+impl MirrorMetrics {
+    /// The series of the cluster of that name.
+    pub fn new(registry: &Registry, cluster: &str) -> Self {
+        let dropped = |why: Dropped| {
+            let labels = [("cluster", cluster), ("reason", why.label())];
+            let help = "Copies of requests that were not sent, or not answered";
+            (why, registry.counter("groove_http_mirror_dropped", help, &labels))
+        };
+        let help = "Copies of requests that were answered";
+        Self {
+            sent: registry.counter("groove_http_mirror_requests", help, &[("cluster", cluster)]),
+            dropped: Dropped::ALL.map(dropped).into(),
+        }
+    }
+
+    /// Counts one that was dropped.
+    pub fn dropped(&self, why: Dropped) {
+        self.dropped.iter().filter(|(known, _)| *known == why).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// How many were dropped for this.
+    pub fn count_of(&self, why: Dropped) -> u64 {
+        self.dropped.iter().filter(|(known, _)| *known == why).map(|(_, counter)| counter.get()).sum()
+    }
+
+    /// How many were dropped so far.
+    pub fn dropped_ever(&self) -> u64 {
+        self.dropped.iter().map(|(_, counter)| counter.get()).sum()
+    }
+}
+
 
 impl FairMetrics {
     /// Makes the series.

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::fair::{Bounds, Fair};
 use crate::http2;
 use crate::identity::Tracing;
-use crate::metrics::{AppMetrics, FairMetrics};
+use crate::metrics::{AppMetrics, FairMetrics, MirrorMetrics};
+use crate::mirror::Mirror;
 use crate::route::{PathMatch, Paths, Pattern};
 use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
 use crate::session::pace::MinRate;
@@ -124,6 +125,9 @@ impl Choice {
 /// What serves a request, and what is edited on its way.
 #[derive(Debug)]
 pub struct Target {
+/// What else a route has to do with: see [`Target`] and [`Action`].
+type More = (Option<Arc<Maintenance>>, Option<Arc<Demands>>, Option<Arc<Mirror>>);
+
     /// What else is done. Most routes do nothing else.
     pub action: Option<Box<Action>>,
     /// The servers.
@@ -258,12 +262,15 @@ impl App {
                 let upstream = match cluster {
                     Some(cluster) => {
                         let servers =
+            let mirror =
+                route.mirror.as_deref().map(|it| mirror(it, name, app, &mut upstreams)).transpose()?;
                             app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
                         upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
                     }
                     None => Arc::clone(&own),
                 };
-                Target::build(route, upstream, &request, &reply, (closed.clone(), asked.clone()))
+                let more = (closed.clone(), asked.clone(), mirror.clone());
+                Target::build(route, upstream, &request, &reply, more)
             };
             let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
             let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
@@ -331,7 +338,7 @@ impl Target {
         upstream: Arc<Upstream>,
         request: &Edits,
         reply: &Edits,
-        (maintenance, demands): (Option<Arc<Maintenance>>, Option<Arc<Demands>>),
+        (maintenance, demands, mirror): More,
     ) -> Result<Self, StartError> {
         let matched = path(&route.matches)?.prefix_len();
         let rewrite = route.rewrite.as_ref();
@@ -353,6 +360,7 @@ impl Target {
     }
 
     /// Whether a request is a browser's question about another, which it asks without showing who it is of.
+            mirror,
     pub fn is_preflight(&self, head: &RequestHead<'_>) -> bool {
         let cors = self.action.as_ref().and_then(|action| action.cors.as_ref());
         cors.is_some_and(|cors| cors.is_preflight(head))
@@ -403,6 +411,20 @@ fn fair(
     );
     Some((fair, bounds))
 }
+/// A route's rule for copies, whose cluster the app has.
+fn mirror(
+    written: &config::Mirror,
+    name: &Arc<str>,
+    app: &config::App,
+    upstreams: &mut Upstreams<'_>,
+) -> Result<Arc<Mirror>, StartError> {
+    let cluster = &written.cluster;
+    let servers = app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
+    let upstream = upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?;
+    let (ground, label) = (upstreams.ground(), Arc::clone(&upstream.name));
+    Ok(Arc::new(Mirror::new(written, upstream, move || MirrorMetrics::new(&ground.registry, &label))))
+}
+
 
 fn bounds(limits: &config::Limits) -> Limits {
     Limits {

@@ -12,6 +12,8 @@ mod fairness;
 pub mod forwarded;
 pub mod peers;
 mod queueing;
+mod http2;
+mod mirroring;
 mod retrying;
 mod routing;
 mod routing_check;
@@ -34,6 +36,7 @@ pub use retrying::{Budget, Failure, Outlier, Retry};
 pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use mirroring::Mirror;
 pub use state::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -372,6 +375,9 @@ pub struct Route {
 }
 
 /// Which requests a route takes.
+    /// Send a copy of the requests elsewhere, too.
+    #[serde(default)]
+    pub mirror: Option<Box<Mirror>>,
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Match {

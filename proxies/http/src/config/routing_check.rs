@@ -44,12 +44,16 @@ pub(super) fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues
     if let Some(cors) = &route.cors {
         shared(&at(&["cors"]), cors, issues);
     }
+    if let Some(mirror) = &route.mirror {
+        mirror.check(&at(&["mirror"]), app, issues);
+    }
     let actions = [
         ("redirect", route.redirect.is_some()),
         ("respond", route.respond.is_some()),
         ("rewrite", route.rewrite.is_some()),
         ("split", !route.split.is_empty()),
         ("cluster", route.cluster.is_some()),
+        ("mirror", route.mirror.is_some()),
     ];
     let mut present = actions.iter().filter(|(_, is_there)| *is_there);
     if let Some((first, _)) = present.next().filter(|(name, _)| matches!(*name, "redirect" | "respond")) {

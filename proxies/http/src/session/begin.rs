@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::reply::{Audience, Form};
 use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Table, Target};
+use crate::mirror::Copy;
 use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
@@ -64,6 +65,8 @@ impl<'v> Begun<'v> {
     fn new(
         (seat, target): (&'v Seat, &'v Target),
         exchange: Exchange,
+    /// Its copy in the making, where its route wants one.
+    pub(super) copy: Option<Box<Copy>>,
         written: Written<'v>,
         client: Option<IpAddr>,
         audience: Audience,
@@ -99,6 +102,7 @@ impl<'v> Begun<'v> {
     pub(super) fn status(&self, error: Option<&Error>) -> u16 {
         let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
         relayed.or(error.map(Error::status)).unwrap_or_default()
+            copy: None,
     }
 }
 
@@ -218,6 +222,7 @@ impl Session {
         let edits = cors.map_or(&target.reply, |cors| cors.edits(head));
         // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
         let own = self.own(head, (trusted, client), request_id, (seat, target), identity);
+        self.mirror(&mut begun);
         let mut head = RequestHead { ..*head };
         if let Some(place) = action.and_then(|action| action.rewrite.as_ref()) {
             head.target = rewritten.get_or_init(|| place.of(head.target));

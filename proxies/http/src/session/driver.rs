@@ -1,6 +1,7 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
 use super::begin::Begun;
+use super::mirroring;
 use super::pace::Pace;
 use super::record::failed;
 use super::relay::{Patience, Relay};
@@ -276,7 +277,15 @@ impl Session {
             reply_is_unflushed: false,
             client_is_done: false,
         };
-        poll_fn(|cx| relay.poll(cx)).await
+            copy: begun.copy.take(),
+        poll_fn(|cx| {
+            let polled = relay.poll(cx);
+            if relay.copy.is_some() && relay.exchange.is_uploaded() {
+                mirroring::finish(&self.worker, &begun.seat.app, relay.copy.take());
+            }
+            polled
+        })
+        .await
     }
 
     /// The reply is with the client: what stays open, and what is told of it.

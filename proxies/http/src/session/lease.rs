@@ -119,7 +119,7 @@ pub(super) async fn lease(
         let restarts = worker.shared.restarts.load(Ordering::Acquire);
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
-        match Box::pin(make(worker, dial, &exchange, restarts)).await {
+        match Box::pin(make(worker, upstream, dial.seat.app.connect, dial.from, &exchange, restarts)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
                 return Ok(Lease {
@@ -204,10 +204,18 @@ fn name(upstream: &Upstream) -> String {
 }
 
 /// A connection to the endpoint, or a stream of one that will carry others beside it.
-async fn make(worker: &Worker, dial: &Dial<'_>, exchange: &Exchange, restarts: u32) -> io::Result<Stream> {
-    let (upstream, endpoint, patience) = (&dial.target.upstream, exchange.endpoint(), dial.seat.app.connect);
+/// `from` are a client's ends of its connection, for a PROXY header.
+pub(super) async fn make(
+    worker: &Worker,
+    upstream: &Upstream,
+    patience: Duration,
+    from: (Option<SocketAddr>, Option<SocketAddr>),
+    exchange: &Exchange,
+    restarts: u32,
+) -> io::Result<Stream> {
+    let endpoint = exchange.endpoint();
     let proxy = upstream.proxy_protocol;
-    let first = proxy.map(|version| header(version.into(), dial.from.0, dial.from.1)).unwrap_or_default();
+    let first = proxy.map(|version| header(version.into(), from.0, from.1)).unwrap_or_default();
     let stream = connect_saying(&endpoint.address, &first, upstream.tls.as_deref(), patience).await?;
     if upstream.protocol.is_http2(&stream) {
         let bounds = Bounds { head_time: patience, ..worker.view().table.http2 };

@@ -5,6 +5,7 @@ use super::state::{Again, Exchange, Phase, Rules};
 use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::table::Table;
+use crate::mirror::Copy;
 use crate::wire::{Edits, Limits};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
@@ -126,6 +127,8 @@ pub(super) struct Relay<'a> {
 impl Relay<'_> {
     /// Moves all that can be moved. Ready when the reply is with the client, or nothing more can be done.
     ///
+    /// The request's copy in the making.
+    pub(super) copy: Option<Box<Copy>>,
     /// One pass is enough for most: it is repeated only where bytes that moved make room, or stand in line, for others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut moved_ever = false;
@@ -230,6 +233,9 @@ impl Relay<'_> {
         if std::mem::take(&mut self.server_is_watched) || self.exchange.is_answered() || is_full {
             return Ok(false);
         }
+            if let Some(copy) = &mut self.copy {
+                copy.take(self.outgoing.body.get(held..).unwrap_or_default());
+            }
         match self.poll_incoming(cx) {
             Poll::Ready(Ok(0)) => self.exchange.server_closed(self.incoming, self.reply)?,
             Poll::Ready(Ok(_)) => {

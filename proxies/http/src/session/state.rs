@@ -291,6 +291,11 @@ impl Exchange {
         input: &mut BytesMut,
         output: &mut BytesMut,
         rules: &Rules<'_>,
+    /// Whether it asks to leave HTTP.
+    pub fn may_switch(&self) -> bool {
+        self.asked.offered.is_some()
+    }
+
         fields: &mut Fields,
     ) -> Result<(), Fault> {
         let raw = input.get(..length).unwrap_or_default();
