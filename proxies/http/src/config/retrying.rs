@@ -83,6 +83,46 @@ pub struct Outlier {
 
 /// A way to fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
+    /// Ejects servers that fail more often than the others.
+    #[serde(default)]
+    pub success_rate: Option<SuccessRate>,
+}
+
+fn server_errors() -> Vec<Failure> {
+    vec![Failure::Status(500..=599)]
+}
+
+/// Every interval the share of exchanges that went well is looked at, server by server: who is far below the others is
+/// ejected, by the times of `health.breaker` (Envoy's success rate).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SuccessRate {
+    /// How often they are looked at.
+    pub interval: Duration,
+    /// With fewer servers that have had `request_volume` nobody is ejected.
+    #[schemars(range(min = 2, max = 65536))]
+    pub minimum_hosts: usize,
+    /// Exchanges in an interval, with fewer of which a server is not judged.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub request_volume: u64,
+    /// How many standard deviations below the mean is too far.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub stdev_factor: f64,
+    /// How many of a hundred servers may be out at once; one always may, the last one never.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub max_ejection_percent: f64,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            minimum_hosts: 5,
+            request_volume: 100,
+            stdev_factor: 1.9,
+            max_ejection_percent: 10.0,
+        }
+    }
 pub enum Failure {
     /// No connection could be opened: nothing was sent.
     Connect,

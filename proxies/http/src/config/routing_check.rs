@@ -3,7 +3,7 @@
 use super::check::host_problem;
 use super::edits::header_problem;
 use super::{App, Cors, Redirect, Respond, Rewrite, Route, ValueMatch};
-use crate::rules::pattern;
+use crate::rules::{Below, pattern};
 use crate::wire::scan::is_token;
 use groove_common::config::Issues;
 use std::collections::BTreeMap;
@@ -202,10 +202,13 @@ fn shared(path: &[&str], cors: &Cors, issues: &mut Issues) {
             !host.is_empty()
                 && host.bytes().all(|it| it.is_ascii_graphic() && !matches!(it, b'/' | b'*' | b'A'..=b'Z'))
         };
+        // Of a pattern that is left which stands behind the star.
+        let below = host.filter(|_| Below::parse(origin).is_some()).and_then(|host| host.strip_prefix("*."));
         if origin == "*" && cors.allow_credentials {
             issues.at(&at, "browsers take no `*` where credentials are allowed", Some("write each origin"));
-        } else if origin != "*" && origin != "null" && !host.is_some_and(valid) {
-            let help = "write one as browsers do, like `https://shop.example.com`, or `*`";
+        } else if origin != "*" && origin != "null" && !below.or(host).is_some_and(valid) {
+            let help =
+                "write one as browsers do, like `https://shop.example.com`, `https://*.example.com`, or `*`";
             issues.at(&at, "this is no origin", Some(help));
         }
     }

@@ -23,6 +23,7 @@ use groove_common::ids::EndpointId;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::borrow::Cow;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ pub(super) struct Begun<'v> {
     pub(super) seat: &'v Seat,
     pub(super) app: &'v App,
     /// To the reply.
-    pub(super) edits: &'v Edits,
+    pub(super) edits: Cow<'v, Edits>,
     pub(super) target: &'v Target,
     /// The client behind all trusted proxies, where that is not the peer.
     pub(super) client: Option<IpAddr>,
@@ -109,7 +110,7 @@ impl<'v> Begun<'v> {
 /// A request's head for the server, and what was found out on the way.
 struct Written<'v> {
     out: BytesMut,
-    edits: &'v Edits,
+    edits: Cow<'v, Edits>,
     key: Key,
     flow: u64,
     own: Option<Box<Own<'v>>>,
@@ -219,7 +220,8 @@ impl Session {
     ) -> Written<'v> {
         let (action, rewritten) = (target.action.as_ref(), OnceCell::new());
         let cors = action.and_then(|action| action.cors.as_ref());
-        let edits = cors.map_or(&target.reply, |cors| cors.edits(head));
+        let edits = cors.map_or(Cow::Borrowed(&target.reply), |cors| cors.edits(head));
+        let compress = target.compression().map(|rules| compress(rules, head, table));
         // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
         let own = self.own(head, (trusted, client), request_id, (seat, target), identity);
         self.mirror(&mut begun);
