@@ -8,7 +8,7 @@ use crate::table::{App, Table, Target};
 use crate::wire::{Edits, Hop, Name, RequestHead, render};
 use bytes::BytesMut;
 use groove_common::ids::Address;
-use groove_common::net::Peer;
+use groove_common::net::{Peer, Transport};
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -95,3 +95,5 @@ impl Session {
         render::request(head, &hop, edits, out);
     }
 }
+            // Its stream is a pipe, behind which is HTTP/2.
+            is_http2: matches!(self.conn.stream.transport(), Transport::Pipe(_)),

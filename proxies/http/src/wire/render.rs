@@ -21,7 +21,12 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
     hop.put(head, edits, out);
     if !hop.via.is_empty() && !edits.removes(b"Via") {
         out.put_slice(b"Via: ");
-        out.put_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
+        // The version in which it came (RFC 9110, 7.6.3).
+        out.put_slice(match head.version {
+            _ if hop.is_http2 => b"2.0 ",
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+        });
         out.put_slice(hop.via);
         out.put_slice(b"\r\n");
     }
