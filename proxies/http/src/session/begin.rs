@@ -1,5 +1,6 @@
 //! A request's beginning: what was read of it, where it goes, and what the server gets.
 
+use super::again::Naming;
 use super::driver::Session;
 use super::early::{Asking, Early, skip_body};
 use super::letting_in::Question;
@@ -50,8 +51,10 @@ pub(super) struct Begun<'v> {
     pub(super) key: Key,
     /// Whose turn it takes under the proxy's own bound.
     pub(super) flow: u64,
-    /// The edits of its reply, where they are not the target's.
-    pub(super) naming: Option<Box<Edits>>,
+    /// What tells its client where its session lives, where that is news.
+    pub(super) naming: Option<Box<Naming>>,
+    /// Whether its reply is compressed, and into what.
+    pub(super) compress: Option<Compress<'v>>,
     /// All of it is in the head's buffer: it can be sent again.
     pub(super) is_whole: bool,
     /// Endpoints that failed it.

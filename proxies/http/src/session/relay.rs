@@ -106,6 +106,10 @@ pub(super) struct Relay<'a> {
     /// Edits to the reply that are worked out for it.
     pub(super) program: Option<&'a ReplyProgram<'a>>,
     /// Bounds of the request's body.
+    /// Lines for a 101.
+    pub(super) session: &'a [u8],
+    /// Whether the reply's body is compressed, and into what.
+    pub(super) compress: Option<Compress<'a>>,
     pub(super) upload_limits: Limits,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
@@ -251,6 +255,8 @@ impl Relay<'_> {
             Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
             Poll::Ready(Err(_)) => return Err(Error::Unanswered),
             Poll::Pending => return Ok(false),
+                    session: self.session,
+                    compress: self.compress,
         }
         Ok(true)
     }

@@ -66,6 +66,17 @@ pub struct Rules<'a> {
     /// After which statuses the request is sent again, if it may be.
     pub again: Option<Again<'a>>,
 }
+    /// Lines for a 101, which has no edits: where the client's session lives.
+    pub session: &'a [u8],
+    /// Whether the reply's body is compressed, and into what.
+    pub compress: Option<Compress<'a>>,
+}
+
+impl<'a> Rules<'a> {
+    /// Limits and edits, and nothing else.
+    pub fn plain(limits: &'a Limits, edits: &'a Edits) -> Self {
+        Self { limits, edits, program: None, draining: false, again: None, session: &[], compress: None }
+    }
 
 /// What is sent again, and the time of the budget for that.
 #[derive(Debug, Clone, Copy)]
@@ -309,14 +320,14 @@ impl Exchange {
             }
             self.status = Some(101);
             self.reply = Reply::Switched;
-            render::interim(&head, output);
+            render::interim(&head, rules.session, output);
         } else if head.is_interim() {
             self.interims += 1;
             if self.interims > INTERIM_MAX {
                 return Err(Fault::Reply(Malformed::InterimMisplaced));
             }
             if self.asked.version == Version::Http11 {
-                render::interim(&head, output);
+                render::interim(&head, &[], output);
             }
         } else if let Some(again) = rules.again.filter(|_| self.interims == 0)
             && again.retry.takes_status(head.status, again.now)

@@ -89,8 +89,8 @@ pub fn reply(head: &ReplyHead<'_>, leaving: &Leaving, edits: &Edits, out: &mut B
     out.put_slice(b"\r\n");
 }
 
-/// Writes the head of an interim reply (1xx), or of the 101 that ends HTTP on this connection.
-pub fn interim(head: &ReplyHead<'_>, out: &mut BytesMut) {
+/// Writes the head of an interim reply (1xx), or of the 101 that ends HTTP on this connection. `lines` come too.
+pub fn interim(head: &ReplyHead<'_>, lines: &[u8], out: &mut BytesMut) {
     status_line(head, out);
     copy_fields(head.raw, head.fields.iter(), out, |field| keeps_in_reply(head, &Edits::default(), field));
     if head.status == 101
