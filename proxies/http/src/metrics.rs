@@ -1,9 +1,9 @@
 //! What is counted. Handles are looked up once, when a table is built; the data path only adds.
 
 use crate::error::Error;
-use crate::queue::Refusal;
 use crate::mirror::Dropped;
 use crate::signify::Code;
+use crate::queue::Refusal;
 use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 use std::time::Duration;
@@ -168,6 +168,7 @@ impl QueueMetrics {
     pub fn new(registry: &Registry, cluster: &str) -> Self {
         let labels = [("cluster", cluster)];
         let refused = |reason| {
+    endpoint: Counter,
             let labels = [("cluster", cluster), ("reason", reason)];
             registry.counter("groove_http_queue_refused", "Requests that got no turn", &labels)
         };
@@ -196,6 +197,7 @@ impl QueueMetrics {
             Refusal::Full => self.full.inc(),
             Refusal::Bytes => self.over_bytes.inc(),
             // Nobody to wait for is an error of another kind.
+            endpoint: refused("endpoint"),
             Refusal::Nobody => {}
         }
     }
@@ -206,6 +208,7 @@ impl QueueMetrics {
 pub struct FairMetrics {
     /// Exchanges under way.
     pub in_flight: Gauge,
+            Refusal::Endpoint => self.endpoint.inc(),
     /// Requests that wait for their turn.
     pub waiting: Gauge,
     /// How long those waited that got it.

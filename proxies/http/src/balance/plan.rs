@@ -27,6 +27,8 @@ pub struct Waits {
     /// So many requests.
     pub count_max: usize,
     /// With so many bytes.
+    /// So many of them that no other endpoint may serve than their session's.
+    pub endpoint_max: usize,
     pub bytes_max: usize,
     /// For so long.
     pub age_max: Duration,
@@ -111,6 +113,7 @@ impl Plan {
             waits: waits.then(|| Waits {
                 count_max: queue.max,
                 bytes_max: queue.bytes.bytes(),
+                endpoint_max: queue.max_per_endpoint.unwrap_or(usize::MAX),
                 age_max: queue.timeout.get(),
             }),
         }))

@@ -236,6 +236,14 @@ fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
     if let Some(outlier) = &servers.outlier {
         outlier.check(&[path, &["outlier"]].concat(), issues);
     }
+        let is_strict = servers.affinity.as_ref().is_some_and(|it| it.mode == AffinityMode::Strict);
+        if queue.max_per_endpoint.is_some() && !is_strict {
+            issues.at_key(
+                &[path, &["queue", "max_per_endpoint"]].concat(),
+                "nobody waits for one endpoint here",
+                Some("leave it out, or write `affinity` with `mode: strict`"),
+            );
+        }
 }
 
 fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {

@@ -5,7 +5,7 @@ use crate::balance::{Ask, Key};
 use crate::error::Error;
 use crate::fair::Permit;
 use crate::http2::Bounds;
-use crate::queue::{Entry, Grant, Place, Queue, Refusal};
+use crate::queue::{Entry, Grant, Place, Queue, Refusal, Refused};
 use crate::table::Target;
 use crate::upstream::{Lease, Upstream};
 use crate::worker::{View, Worker};
@@ -172,8 +172,10 @@ impl InLine {
                 // Boxed, as most never wait.
                 Box::pin(wait(place, queue, self.since, dial)).await.map(Some)
             }
-            Err(Refusal::Nobody) => Ok(None),
-            Err(Refusal::Full | Refusal::Bytes) => Err(Error::QueueFull(name(&dial.target.upstream))),
+            Err(Refused { why: Refusal::Nobody, .. }) => Ok(None),
+            Err(Refused { why: Refusal::Full | Refusal::Bytes | Refusal::Endpoint, retry_after_s }) => {
+                Err(Error::QueueFull { cluster: name(&dial.target.upstream), retry_after_s })
+            }
         }
     }
 }
@@ -194,7 +196,8 @@ async fn wait(mut place: Place, queue: &Queue, since: Instant, dial: &Dial<'_>) 
         }
         () = sleep_until(since + queue.age_max()) => {
             metrics.timed_out.inc();
-            Err(Error::QueueTimeout(name(&dial.target.upstream)))
+            let retry_after_s = queue.retry_after_s();
+            Err(Error::QueueTimeout { cluster: name(&dial.target.upstream), retry_after_s })
         }
     }
 }
