@@ -24,6 +24,7 @@ pub mod mtls;
 pub mod oidc;
 pub mod outbound;
 pub mod password;
+pub mod pem;
 pub mod providers;
 pub mod token;
 
