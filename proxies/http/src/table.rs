@@ -371,6 +371,21 @@ impl Target {
         self.demands.as_ref().map_or(Ok(()), |demands| demands.admit(head, limits))
     }
 
+    /// Whose certificates clients show, where the app has a word of its own on that.
+    pub fn client_authority(&self) -> Option<&Arc<ClientAuthority>> {
+        self.demands.as_ref()?.clients.as_ref()
+    }
+
+    /// Whether clients are known by tokens here, whose claims are then those of a token that was verified.
+    pub fn asks_tokens(&self) -> bool {
+        self.auth().is_some_and(Auth::asks_tokens)
+    }
+
+    /// What of its replies is compressed, if any are.
+    pub fn compression(&self) -> Option<&Compression> {
+        self.demands.as_ref()?.compression.as_ref()
+    }
+
     /// The limits, with its own bound of bodies.
     pub fn limits(&self, limits: &Limits) -> Limits {
         self.demands.as_ref().map_or(*limits, |demands| demands.limits(limits))

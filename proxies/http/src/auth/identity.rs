@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::edit::Draft;
-use crate::edit::template::{claim_text, field_value};
+use crate::edit::template::claim_text;
 use crate::scene::{Scene, split_target};
 use serde_json::{Map, Value};
 

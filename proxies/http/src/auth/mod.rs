@@ -217,6 +217,11 @@ impl Auth {
         }))
     }
 
+    /// Whether one of the ways is a signed token.
+    pub fn asks_tokens(&self) -> bool {
+        self.ways.iter().any(|way| matches!(way, Way::Jwt(_) | Way::Oidc(_)))
+    }
+
     /// How much of a body has to be there before anything can be said; `None` if none of it.
     pub fn body_bytes_max(&self, scene: &Scene<'_>) -> Option<u64> {
         self.ways

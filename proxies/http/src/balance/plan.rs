@@ -127,9 +127,14 @@ impl Plan {
             && one.queue == other.queue
     }
 
-    /// Where a request belongs.
-    pub fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
-        self.source.as_ref().map_or(Key::None, |source| source.key(head, client))
+    /// Where a request belongs. `identity` is who sends it, where that was found out by tokens: of those who show one it
+    /// is the token that was verified which counts.
+    pub fn key(&self, head: &RequestHead<'_>, client: &[u8], identity: Option<&Identity>) -> Key {
+        match (&self.source, identity) {
+            (None, _) => Key::None,
+            (Some(Source::Claim(name)), Some(identity)) => key::of_claim(identity.claim(name)),
+            (Some(source), _) => source.key(head, client),
+        }
     }
 
     /// What the cookie says of an endpoint, where the proxy makes one.

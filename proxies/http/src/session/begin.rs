@@ -234,7 +234,8 @@ impl Session {
         }
         let behind = client.map(|ip| ip.to_string());
         let address = behind.as_deref().unwrap_or(&self.client).as_bytes();
-        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
+        let shown = own.as_ref().and_then(|own| own.identity.as_deref()).filter(|_| target.asks_tokens());
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address, shown));
         let tenants = seat.app.tenants.as_deref();
         let fair = table.fair.as_ref();
         let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, tenants, &head, address));
@@ -285,6 +286,20 @@ impl Session {
             let (about, mut audience) = (About::written(head, begun.client), begun.audience);
             audience.form = Form::accepted(Record::of(head).field("accept"));
             let whose = (Some(begun.app), Some(begun.target));
+    /// How what is answered here is edited.
+    fn local<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        whose: (&'v App, &'v Target),
+        known: (bool, Option<IpAddr>),
+        id: &[u8],
+        identity: Option<&Identity>,
+    ) -> Option<Box<Local<'v>>> {
+        let named = |field: &&Field| field.name.of(head.raw).eq_ignore_ascii_case(b"origin");
+        let origin = head.fields.iter().find(named).map(|field| field.value.of(head.raw));
+        Local::of(whose, origin, identity, || self.kept(head, known, id))
+    }
+
             Refused::read(fault.into(), audience, whose, about)
         })
     }
