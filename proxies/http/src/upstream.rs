@@ -10,6 +10,7 @@ use crate::config::{self, Protocol};
 use crate::fair::Permit;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
 use crate::probe::HttpProber;
+use crate::outlier::Outlier;
 use crate::queue::Queue;
 use crate::retry::{Retry, Statuses};
 use crate::table::App;
@@ -75,8 +76,8 @@ pub struct Upstream {
     is_adaptive: bool,
     /// What is sent again.
     pub retry: Option<Box<Retry>>,
-    /// Statuses that count against a server.
-    pub outlier: Option<Box<Statuses>>,
+    /// What counts against a server.
+    pub outlier: Option<Box<Outlier>>,
     /// The queue of before, which this one has no use for. There may still be somebody in it.
     unused: Option<Arc<Queue>>,
     /// As configured, to know on a reload what changed.
@@ -132,7 +133,7 @@ impl Upstream {
     /// An exchange is over that was answered with this status.
     pub fn answered(&self, endpoint: &Endpoint, status: u16, latency: Duration) {
         let outcome = match &self.outlier {
-            Some(outlier) if outlier.contains(status) => Outcome::Failure,
+            Some(outlier) if outlier.statuses.contains(status) => Outcome::Failure,
             Some(_) | None => Outcome::Success { latency },
         };
         self.cluster.report(endpoint, outcome);
@@ -280,7 +281,11 @@ impl<'a> Upstreams<'a> {
             plan,
             queue,
             retry,
-            outlier: servers.outlier.as_ref().map(|outlier| Box::new(Statuses::of(&outlier.on))),
+        let outlier = servers.outlier.as_ref().map(|outlier| {
+            let known = || Arc::clone(&cluster);
+            Box::new(Outlier::new(outlier, known, &self.ground.registry, &self.ground.runtime))
+        });
+            outlier,
             unused,
             protocol: servers.protocol,
             proxy_protocol: servers.proxy_protocol,
@@ -341,7 +346,8 @@ fn begun(cluster: Arc<Cluster>) -> LazyLock<Arc<Cluster>, Make<Arc<Cluster>>> {
 /// configuration has a word on health: of tens of thousands of apps most are at rest.
 fn waits_for_requests(servers: &config::Cluster) -> bool {
     let is_list = matches!(servers.endpoints, Endpoints::Static(_));
-    is_list && servers.health == Health::default() && servers.health_path.is_none()
+    let is_watched = servers.outlier.as_ref().is_some_and(|outlier| outlier.success_rate.is_some());
+    is_list && !is_watched && servers.health == Health::default() && servers.health_path.is_none()
 }
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {

@@ -229,13 +229,6 @@ fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
     }
     if let Some(queue) = &servers.queue {
         queue.check(&[path, &["queue"]].concat(), issues);
-    }
-    if let Some(retry) = &servers.retry {
-        retry.check(&[path, &["retry"]].concat(), issues);
-    }
-    if let Some(outlier) = &servers.outlier {
-        outlier.check(&[path, &["outlier"]].concat(), issues);
-    }
         let is_strict = servers.affinity.as_ref().is_some_and(|it| it.mode == AffinityMode::Strict);
         if queue.max_per_endpoint.is_some() && !is_strict {
             issues.at_key(
@@ -251,6 +244,13 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         path.iter().chain(below).map(|part| (*part).to_owned()).collect()
     };
     let report = |below: &[&'static str], message: String, help: &str, issues: &mut Issues| {
+    }
+    if let Some(retry) = &servers.retry {
+        retry.check(&[path, &["retry"]].concat(), issues);
+    }
+    if let Some(outlier) = &servers.outlier {
+        outlier.check(&[path, &["outlier"]].concat(), issues);
+    }
         let full = at(below);
         issues.at(&full.iter().map(String::as_str).collect::<Vec<_>>(), message, Some(help));
     };

@@ -32,7 +32,7 @@ use groove_common::config::{
 };
 use ipnet::IpNet;
 pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
-pub use retrying::{Budget, Failure, Outlier, Retry};
+pub use retrying::{Budget, Failure, Outlier, Retry, SuccessRate};
 pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::str::FromStr;
 
+/// The shortest time by which servers are judged.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Requests that failed are sent again, to another server if there is one. Only those that may be: of which nothing was
 /// sent, or that are idempotent and whole; and nothing of a reply has reached the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +80,7 @@ impl Default for Backoff {
 #[serde(deny_unknown_fields)]
 pub struct Outlier {
     /// Replies with these statuses: `health.breaker.consecutive_failures` of them in a row eject the server.
+    #[serde(default = "server_errors")]
     #[schemars(length(min = 1))]
     pub on: Vec<Failure>,
 }
@@ -217,6 +221,11 @@ impl Outlier {
                 let help = "write statuses only, like `[5xx]` or `[502, 503]`";
                 issues.at(&[path, &["on", &index]].concat(), "this counts anyhow", Some(help));
             }
+        }
+        if self.success_rate.as_ref().is_some_and(|rate| rate.interval < INTERVAL_MIN) {
+            let help = "write at least `100ms`: little can be told of less";
+            let at = [path, &["success_rate", "interval"]].concat();
+            issues.at(&at, "this is too short to judge anybody by", Some(help));
         }
     }
 }
