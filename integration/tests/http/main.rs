@@ -29,6 +29,7 @@ mod routing;
 mod sessions;
 mod signify;
 mod slow;
+mod restarts;
 mod traffic;
 
 use std::io::{Read, Write};

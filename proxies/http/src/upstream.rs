@@ -442,6 +442,11 @@ impl Idle {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
+    /// Closes the connections to an endpoint.
+    pub fn close(&mut self, endpoint: EndpointId) {
+        self.lists.remove(&endpoint);
+    }
+
         self.len() == 0
     }
 }

@@ -126,7 +126,7 @@ impl Session {
             scheme: if conn.tls.is_some() { "https" } else { "http" },
             draining: conn.drain.draining(),
             may_be_http2: conn.tls.is_none(),
-            restarts: worker.shared.restarts.load(Ordering::Acquire),
+            restarts: worker.shared.restarts.count(),
             is_parting: false,
             inbox: BytesMut::new(),
             timer,
@@ -297,7 +297,10 @@ impl Session {
         let took = now.saturating_duration_since(begun.at);
         begun.app.metrics.answered(status, took);
         self.record(begun, Some(&lease), took, None);
-        if begun.exchange.keeps_server() && begun.outgoing.is_sent() && !lease.is_private {
+        // One from before the app's restart is not kept either.
+        let is_current = lease.restarts >= begun.app.stand.restarted();
+        let keeps_server = begun.exchange.keeps_server() && begun.outgoing.is_sent();
+        if keeps_server && is_current && !lease.is_private {
             self.worker.put_idle(lease, now, &view.table);
         }
         if !begun.exchange.is_uploaded() {

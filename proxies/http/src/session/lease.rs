@@ -116,7 +116,7 @@ pub(super) async fn lease(
                 });
             }
         }
-        let restarts = worker.shared.restarts.load(Ordering::Acquire);
+        let restarts = worker.shared.restarts.count();
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
         match Box::pin(make(worker, upstream, dial.seat.app.connect, dial.from, &exchange, restarts)).await {
@@ -222,7 +222,8 @@ pub(super) async fn make(
     let stream = connect_saying(&endpoint.address, &first, upstream.tls.as_deref(), patience).await?;
     if upstream.protocol.is_http2(&stream) {
         let bounds = Bounds { head_time: patience, ..worker.view().table.http2 };
-        return worker.http2.begin(endpoint.id, stream, restarts, bounds).await;
+        let lost = &worker.shared.metrics.lost_servers;
+        return worker.http2.begin(endpoint.id, stream, restarts, bounds, lost).await;
     }
     Ok(stream)
 }
