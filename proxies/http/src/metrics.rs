@@ -29,6 +29,10 @@ pub struct Metrics {
     /// Replies to requests that no app got.
     pub unrouted: AppMetrics,
 }
+    /// Clients' connections of HTTP/2 that did not answer to a PING.
+    pub lost_clients: Counter,
+    /// Servers' connections of HTTP/2 that did not.
+    pub lost_servers: Counter,
 
 impl Metrics {
     /// Makes the series.
@@ -45,6 +49,10 @@ impl Metrics {
             registry.counter("groove_http_tunnel_bytes", help, &[("direction", direction)])
         };
         Self {
+        let lost = |peer| {
+            let help = "Connections of HTTP/2 whose peer did not answer to a PING in time";
+            registry.counter("groove_http_http2_ping_timeouts", help, &[("peer", peer)])
+        };
             errors: Kind::ALL.into_iter().map(error).collect(),
             codes: Code::ALL.iter().map(code).collect(),
             retries: registry.counter(
@@ -62,6 +70,8 @@ impl Metrics {
             tunnel_bytes_down: tunnel_bytes("down"),
             unrouted: AppMetrics::new(registry, ""),
         }
+            lost_clients: lost("client"),
+            lost_servers: lost("server"),
     }
 
     /// Counts a failure.

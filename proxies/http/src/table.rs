@@ -165,6 +165,8 @@ impl Table {
             },
             timeouts: Timeouts {
                 head: timeouts.head.get(),
+                ping: config.http2.ping.as_ref().map(http2::KeepAlive::from),
+                server_ping: config.http2.server_ping.as_ref().map(http2::KeepAlive::from),
                 keep_alive: timeouts.keep_alive.get(),
                 tunnel_idle: timeouts.tunnel_idle.get(),
                 server_keep_alive: timeouts.server_keep_alive.get(),

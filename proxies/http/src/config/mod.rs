@@ -34,6 +34,7 @@ use ipnet::IpNet;
 pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
 pub use retrying::{Budget, Failure, Outlier, Retry, SuccessRate};
 pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
+pub use http2::{Http2, Ping};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use mirroring::Mirror;
@@ -91,6 +92,9 @@ pub struct Config {
     pub apps: BTreeMap<String, Arc<App>>,
 }
 
+    /// What is particular to HTTP/2.
+    #[serde(default)]
+    pub http2: Http2,
 fn default_via() -> Option<String> {
     Some("groove".to_owned())
 }
@@ -451,6 +455,7 @@ impl Document for Config {
         }
     }
 
+            http2: self.http2.clone(),
     fn changes(&self, old: &Self) -> Vec<Change> {
         // Of tens of thousands of apps a few differ: the others are not even written out.
         let others = |all: &BTreeMap<String, Arc<App>>, than: &BTreeMap<String, Arc<App>>| {
