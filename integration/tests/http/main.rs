@@ -9,6 +9,7 @@
 mod apps;
 mod auth;
 mod balancing;
+mod client_tls;
 mod clients;
 mod conformance;
 mod edits;

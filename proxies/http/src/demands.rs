@@ -13,6 +13,7 @@ use groove_common::app::StartError;
 use std::sync::Arc;
 
 /// What a route asks, or an app where no route matches.
+use groove_common::net::ClientAuthority;
 #[derive(Debug)]
 pub struct Demands {
     /// Who may ask; anybody if left out.
@@ -24,6 +25,10 @@ pub struct Demands {
     bodies: Option<Bodies>,
 }
 
+    /// What of the replies is compressed.
+    pub compression: Option<Compression>,
+    /// Whose certificates clients show.
+    pub clients: Option<Arc<ClientAuthority>>,
 /// Edits that are worked out for each message.
 #[derive(Debug)]
 pub struct Programs {
@@ -45,6 +50,7 @@ pub struct AppDemands<'a> {
     pub stripped: Option<Arc<Stripped>>,
 }
 
+    clients: Option<Arc<ClientAuthority>>,
 impl<'a> AppDemands<'a> {
     /// Makes ready what the app itself asks.
     pub fn new(name: &'a str, app: &'a config::App, providers: &mut Providers) -> Result<Self, StartError> {
@@ -65,11 +71,16 @@ impl<'a> AppDemands<'a> {
     }
 
     /// What one of its routes asks, or the app of requests that none matches; `None`: nothing.
+        let clients = app.client_tls.as_deref().map(|written| {
+            let is_required = written.auth == config::Demand::Required;
+            ClientAuthority::read(&written.ca, is_required, &ground.client_authorities)
+        });
     pub fn of(
         &self,
         route: Option<&config::Route>,
         providers: &mut Providers,
     ) -> Result<Option<Arc<Demands>>, StartError> {
+            clients: clients.transpose()?.map(Arc::new),
         let auth = match route.and_then(|route| route.auth.as_deref()) {
             Some(auth) => Auth::new(self.name, auth, providers)?.map(Arc::new),
             None => self.auth.clone(),
@@ -93,9 +104,24 @@ impl<'a> AppDemands<'a> {
             None
         };
         let bodies = Bodies::new(self.app.body.as_deref(), route.and_then(|route| route.body.as_deref()));
-        let asks = auth.is_some() || self.stripped.is_some() || programs.is_some() || bodies.is_some();
-        let stripped = self.stripped.clone();
-        Ok(asks.then(|| Arc::new(Demands { auth, stripped, programs, bodies })))
+        let compression = self.compression(route);
+        let asks = auth.is_some()
+            || self.stripped.is_some()
+            || programs.is_some()
+            || compression.is_some()
+            || self.clients.is_some()
+            || bodies.is_some();
+        let (stripped, clients) = (self.stripped.clone(), self.clients.clone());
+        Ok(asks.then(|| Arc::new(Demands { auth, stripped, programs, compression, clients, bodies })))
+    }
+
+    /// A route's own word on compression, or else the app's.
+    fn compression(&self, route: Option<&config::Route>) -> Option<Compression> {
+        let own = route.and_then(|route| route.compression.as_deref());
+        let rules = own.or(self.app.compression.as_deref())?;
+        let (ground, label) = (Arc::clone(self.ground), Arc::clone(self.name));
+        let metrics = move || CompressionMetrics::new(&ground.registry, &label);
+        Compression::new(rules, Arc::clone(&self.ground.encoders), metrics)
     }
 
     /// Whether replies are edited by a program alone.

@@ -38,7 +38,7 @@ pub mod wire;
 pub mod worker;
 
 use crate::apps::verb::Apps;
-use crate::apps::{Control, Directory};
+use crate::apps::{ByName, Control, Directory};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -59,6 +59,8 @@ pub struct Http {
     registry: Arc<Registry>,
 }
 
+    /// How many apps have authorities for clients' certificates of their own.
+    client_authorities: Arc<AtomicUsize>,
 /// Its own verbs.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -86,16 +88,20 @@ impl Proxy for Http {
         let ground = Ground::new(cx.runtime.clone(), Arc::clone(&cx.registry));
         let metrics = Metrics::new(&cx.registry);
         let table = Table::build(&config, None, &cx.registry)?;
+        let client_authorities = Arc::clone(&ground.client_authorities);
         let shared = Shared::new(table, Arc::clone(&directory), metrics, cx.access.clone());
         let restarts = Arc::clone(&shared.restarts);
         let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
         let registry = Arc::clone(&cx.registry);
-        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps), registry }))
+        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps), registry, client_authorities }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
         let shared = Arc::clone(&self.shared);
-        Service::per_core(move |_| Worker::new(Arc::clone(&shared))).alpn(&[b"h2", b"http/1.1"])
+        let (directory, count) = (Arc::clone(&shared.directory), Arc::clone(&self.client_authorities));
+        Service::per_core(move |_| Worker::new(Arc::clone(&shared)))
+            .alpn(&[b"h2", b"http/1.1"])
+            .client_authorities(Arc::new(ByName { directory, count }))
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {

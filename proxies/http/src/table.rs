@@ -19,7 +19,7 @@ use crate::signify::{Library, Maintenance, Page, Pages};
 use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
 use crate::wire::{Edits, Limits, RequestHead, Says};
 use groove_common::app::StartError;
-use groove_common::net::Peer;
+use groove_common::net::{ClientAuthority, Peer};
 use groove_common::telemetry::Registry;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -322,6 +322,11 @@ impl App {
     pub fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
     }
+    /// Whose certificates its clients show, if it has a word of its own on that.
+    pub fn client_authority(&self) -> Option<&Arc<ClientAuthority>> {
+        self.paths.otherwise().target.client_authority()
+    }
+
 
     /// Whether new exchanges should look for it anew.
     pub fn is_retired(&self) -> bool {

@@ -45,10 +45,15 @@ pub struct Ground {
     pub known: Arc<Known>,
 }
 
+    /// Replies that are being compressed.
+    pub encoders: Arc<Encoders>,
+    /// How many apps have authorities for clients' certificates of their own.
+    pub client_authorities: Arc<AtomicUsize>,
 impl Ground {
     /// Nothing is known yet.
     pub fn new(runtime: Handle, registry: Arc<Registry>) -> Self {
-        Self { runtime, registry, known: Arc::default() }
+        let known = Arc::default();
+        Self { runtime, registry, known, encoders: Arc::default(), client_authorities: Arc::default() }
     }
 }
 

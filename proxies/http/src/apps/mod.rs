@@ -18,6 +18,7 @@ mod standing;
 pub mod verb;
 
 pub use control::{Control, Refused};
+pub(crate) use directory::ByName;
 pub use directory::{Directory, Found};
 pub use roster::{Change, Roster};
 pub use restarts::{Restarted, Restarts};

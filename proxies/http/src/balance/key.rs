@@ -79,7 +79,7 @@ impl Source {
         })
     }
 
-    /// The key of a request of a client, whose address is for keys that are not in the head. An empty value is none: clients that do not say who they are do not all belong together.
+    /// The key of a request of a client, whose address is for keys that are not in the head.
     pub(super) fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
         let value: Option<Cow<'_, [u8]>> = match self {
             Self::Header(name) => field(head, name).map(Cow::Borrowed),

@@ -4,8 +4,8 @@
 use super::auth::Auth;
 use super::body::{self, BodyRules};
 use super::{
-    App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts, auth_check, edits,
-    peers, routing_check, signify,
+    AffinityMode, App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts,
+    auth_check, client_tls, compression, edits, peers, routing_check, signify,
 };
 use crate::edit::template::Side;
 use crate::route::{Hosts, PathMatch};
@@ -28,6 +28,9 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
         app_hosts(name, entry, &mut hosts, issues);
         app(name, entry, issues);
     }
+        if entry.client_tls.is_some() {
+            client_tls::check(&["apps", name], &config.listeners, issues);
+        }
 }
 
 /// Checks one app, as if it were the only one.

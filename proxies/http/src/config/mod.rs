@@ -5,6 +5,8 @@ mod auth_check;
 mod balancing;
 pub mod body;
 mod check;
+mod client_tls;
+mod compression;
 #[cfg(test)]
 mod demands_tests;
 pub mod edits;
@@ -24,11 +26,13 @@ mod tests;
 
 pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
 pub(crate) use check::one as check_app;
+pub use client_tls::{ClientTls, Demand};
+pub use compression::{Coding, Compression};
 pub use edits::Headers;
 pub use fairness::InFlight;
 use groove_common::config::{
-    Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
-    Size, default_drain, difference,
+    Admin, Basics, Change, ClientTls as ServersTls, Document, Duration, Endpoints, Health, Issues, Listener,
+    Log, Network, Size, default_drain, difference,
 };
 use ipnet::IpNet;
 pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
@@ -197,7 +201,7 @@ pub struct App {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<Box<ClientTls>>,
+    pub tls: Option<Box<ServersTls>>,
     /// Which endpoint takes a request, where any will do.
     #[serde(default)]
     pub balance: Balance,
@@ -244,6 +248,9 @@ pub struct App {
     #[serde(default)]
     pub auth: Option<Box<auth::Auth>>,
     /// What request bodies are taken.
+    /// Whose certificates its clients show.
+    #[serde(default)]
+    pub client_tls: Option<Box<ClientTls>>,
     #[serde(default)]
     pub body: Option<Box<body::BodyRules>>,
     /// What differs from the timeouts of all apps.
@@ -309,7 +316,7 @@ pub struct Cluster {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<Box<ClientTls>>,
+    pub tls: Option<Box<ServersTls>>,
     /// Which endpoint takes a request, where any will do.
     #[serde(default)]
     pub balance: Balance,

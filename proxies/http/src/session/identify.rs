@@ -48,6 +48,20 @@ impl Session {
         {
             return Err(Error::Maintenance(closed.retry_after_s));
         }
+        let tls = self.conn.tls.as_deref();
+        if let Some(wanted) = target.client_authority() {
+            return match tls {
+                // Another connection could do it: this one was made under another name, or none.
+                Some(tls) if tls.authority.as_ref() != Some(wanted) => {
+                    Err(Error::Misdirected(tls.sni.clone().unwrap_or_default()))
+                }
+                None if wanted.is_required() => {
+                    let reason = "a client certificate is asked for, and this is no TLS";
+                    Err(Error::Forbidden { way: "client_tls", reason })
+                }
+                Some(_) | None => Ok(()),
+            };
+        }
         // A certificate was shown to be let in to the app that the handshake named (RFC 9110, 7.4).
         if let Some(tls) = &self.conn.tls
             && tls.asks_client
