@@ -113,15 +113,6 @@ impl Identity {
         !self.reply.is_empty()
     }
 
-    /// Puts what the client is told behind the lines of a reply that no server gave.
-    pub fn put_reply(&self, lines: &mut Vec<u8>) {
-        for (name, value) in &self.reply {
-            if let Some(value) = field_value(value) {
-                lines.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-            }
-        }
-    }
-
     /// Puts what the client is told into its reply's edits.
     pub fn write_reply(&self, draft: &mut Draft<'_>) {
         for (name, value) in &self.reply {

@@ -4,6 +4,7 @@ use super::again::Naming;
 use super::driver::Session;
 use super::early::{Asking, Early, skip_body};
 use super::letting_in::Question;
+use super::local::Local;
 use super::own::Own;
 use super::record::Record;
 use super::refusal::{About, Refused};
@@ -187,7 +188,12 @@ impl Session {
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused::read(error, audience, (app, target), about));
+                // An operator's word on the app counts before any of its routes is looked at.
+                let whose = app.map(|app| (app, target.unwrap_or_else(|| app.target(&head, || 0.0))));
+                let local = whose.and_then(|whose| {
+                    self.local(&head, whose, (trusted, client), &request_id, identity.as_deref())
+                });
+                return Err(Refused::read(error, audience, (app, target), about, local));
             }
         };
         let asking = Asking { client, identity: identity.as_deref(), target: shown };
@@ -197,7 +203,12 @@ impl Session {
             drop(fields);
             self.inbox.advance(taken);
             return Err(Early::Answered(Box::new(answered)));
+            let whose = (&*seat.app, target);
+            let local = self.local(&head, whose, (trusted, client), &request_id, identity.as_deref());
         }
+            if let Some(local) = local {
+                local.apply(&mut answered.out, &mut self.worker.fields());
+            }
         head.target = sent.as_deref().unwrap_or(head.target);
         let written = self.write(table, &head, (seat, target), (trusted, client), &request_id, identity);
         drop(fields);
@@ -300,7 +311,24 @@ impl Session {
         Local::of(whose, origin, identity, || self.kept(head, known, id))
     }
 
-            Refused::read(fault.into(), audience, whose, about)
+    /// What is there of the body goes with the head, in one piece.
+    fn upload<'v>(&mut self, table: &Table, begun: &mut Begun<'v>) -> Result<(), Early<'v>> {
+        if begun.exchange.is_uploaded() {
+            return Ok(());
+        }
+        let limits = begun.target.limits(&table.limits);
+        let edits = begun.own.as_ref().map_or(&begun.target.request, |own| &own.request);
+        let taken = begun.exchange.upload(&mut self.inbox, &mut begun.outgoing.head, &limits, edits);
+        begun.is_whole = begun.exchange.is_uploaded();
+        taken.map_err(|fault| {
+            let head = &begun.outgoing.head;
+            let (about, mut audience) = (About::written(head, begun.client), begun.audience);
+            audience.form = Form::accepted(Record::of(head).field("accept"));
+            let whose = (Some(begun.app), Some(begun.target));
+            let program = begun.own.take().and_then(|own| own.reply);
+            let edits = std::mem::take(&mut begun.edits);
+            let local = (program.is_some() || !edits.is_empty()).then(|| Box::new(Local { edits, program }));
+            Refused::read(fault.into(), audience, whose, about, local)
         })
     }
 }

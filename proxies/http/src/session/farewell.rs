@@ -50,6 +50,10 @@ impl Session {
             page: view.table.page(Some(begun.app), Some(begun.target), &error),
         };
         reply::error(&notice, audience, &mut begun.reply);
+        let program = begun.own.as_ref().and_then(|own| own.reply.as_ref());
+        if program.is_some() || !begun.edits.is_empty() {
+            reply::edit_failure(&mut begun.reply, &begun.edits, program, &mut self.worker.fields());
+        }
         self.answer(&mut begun.reply, audience.close, !uploaded).await
     }
 

@@ -2,6 +2,7 @@
 
 use super::driver::{Next, Session};
 use super::early::skip_body;
+use super::local::Local;
 use super::record::Client;
 use super::refusal::{About, Refused};
 use crate::apps::Seat;
@@ -40,6 +41,12 @@ impl Question<'_> {
     fn scene(&self) -> Scene<'_> {
         self.kept.scene(&self.seat.app.name, self.stripped, None)
     }
+
+    /// How what it is answered here is edited.
+    fn local(self) -> Option<Box<Local<'v>>> {
+        let origin = self.scene().header("origin").map(<[u8]>::to_vec);
+        Local::of((&self.seat.app, self.target), origin.as_deref(), None, || self.kept)
+    }
 }
 
 impl Session {
@@ -69,7 +76,8 @@ impl Session {
                 audience.close |= self.drops(view, &asked);
                 let about = About::asked(&scene, asked.client);
                 let (app, target) = (Some(&*asked.seat.app), Some(asked.target));
-                let refused = Refused { error, audience, app, target, about, took: at.elapsed() };
+                let local = asked.local();
+                let refused = Refused { error, audience, app, target, about, local, took };
                 Err(self.refuse(view, refused).await)
             }
             Verdict::Answered(answer) => {
@@ -78,6 +86,9 @@ impl Session {
                 reply::answer(&answer, audience, scene.request_id, &mut out);
                 self.note(&asked, at, answer.status, answer.reason);
                 Err(self.answer(&mut out, audience.close, audience.close).await)
+                if let Some(local) = asked.local() {
+                    local.apply(&mut out, &mut self.worker.fields());
+                }
             }
         }
     }
