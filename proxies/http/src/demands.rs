@@ -3,17 +3,20 @@
 
 use crate::auth::{Auth, Identity, Providers};
 use crate::body::Bodies;
+use crate::compress::Compression;
 use crate::config::{self, Headers};
 use crate::edit::Program;
 use crate::edit::template::Side;
 use crate::error::Error;
+use crate::metrics::CompressionMetrics;
+use crate::upstream::Ground;
 use crate::wire::edits::Stripped;
 use crate::wire::{Limits, RequestHead};
 use groove_common::app::StartError;
+use groove_common::net::ClientAuthority;
 use std::sync::Arc;
 
 /// What a route asks, or an app where no route matches.
-use groove_common::net::ClientAuthority;
 #[derive(Debug)]
 pub struct Demands {
     /// Who may ask; anybody if left out.
@@ -22,13 +25,13 @@ pub struct Demands {
     pub stripped: Option<Arc<Stripped>>,
     /// Edits that are worked out for each message, in place of those that are always the same.
     pub programs: Option<Box<Programs>>,
-    bodies: Option<Bodies>,
-}
-
     /// What of the replies is compressed.
     pub compression: Option<Compression>,
     /// Whose certificates clients show.
     pub clients: Option<Arc<ClientAuthority>>,
+    bodies: Option<Bodies>,
+}
+
 /// Edits that are worked out for each message.
 #[derive(Debug)]
 pub struct Programs {
@@ -43,17 +46,23 @@ pub struct Programs {
 /// What the rules of all routes of an app have in common.
 #[derive(Debug)]
 pub struct AppDemands<'a> {
-    name: &'a str,
+    name: &'a Arc<str>,
     app: &'a config::App,
+    ground: &'a Arc<Ground>,
     auth: Option<Arc<Auth>>,
+    clients: Option<Arc<ClientAuthority>>,
     /// See [`Demands::stripped`].
     pub stripped: Option<Arc<Stripped>>,
 }
 
-    clients: Option<Arc<ClientAuthority>>,
 impl<'a> AppDemands<'a> {
     /// Makes ready what the app itself asks.
-    pub fn new(name: &'a str, app: &'a config::App, providers: &mut Providers) -> Result<Self, StartError> {
+    pub fn new(
+        name: &'a Arc<str>,
+        app: &'a config::App,
+        ground: &'a Arc<Ground>,
+        providers: &mut Providers,
+    ) -> Result<Self, StartError> {
         let written = app
             .auth
             .as_deref()
@@ -62,25 +71,26 @@ impl<'a> AppDemands<'a> {
         let names: Vec<String> = written.clone().flat_map(config::auth::Auth::written).collect();
         let stripped = written.count() > 0;
         let auth = app.auth.as_deref().map(|auth| Auth::new(name, auth, providers)).transpose()?.flatten();
+        let clients = app.client_tls.as_deref().map(|written| {
+            let is_required = written.auth == config::Demand::Required;
+            ClientAuthority::read(&written.ca, is_required, &ground.client_authorities)
+        });
         Ok(Self {
             name,
             app,
+            ground,
             auth: auth.map(Arc::new),
+            clients: clients.transpose()?.map(Arc::new),
             stripped: stripped.then(|| Arc::new(Stripped::new(&names))),
         })
     }
 
     /// What one of its routes asks, or the app of requests that none matches; `None`: nothing.
-        let clients = app.client_tls.as_deref().map(|written| {
-            let is_required = written.auth == config::Demand::Required;
-            ClientAuthority::read(&written.ca, is_required, &ground.client_authorities)
-        });
     pub fn of(
         &self,
         route: Option<&config::Route>,
         providers: &mut Providers,
     ) -> Result<Option<Arc<Demands>>, StartError> {
-            clients: clients.transpose()?.map(Arc::new),
         let auth = match route.and_then(|route| route.auth.as_deref()) {
             Some(auth) => Auth::new(self.name, auth, providers)?.map(Arc::new),
             None => self.auth.clone(),

@@ -248,7 +248,8 @@ impl From<Fault> for Error {
             Fault::Request(malformed) => Self::Request(malformed),
             Fault::Reply(malformed) => Self::Reply(malformed),
             Fault::Unanswered => Self::Unanswered,
-            Fault::Cut => Self::Cut,
+            // To its client it is the same.
+            Fault::Cut | Fault::Encoder => Self::Cut,
             Fault::Status(status) => Self::Status(status),
         }
     }

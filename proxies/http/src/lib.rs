@@ -12,6 +12,7 @@ pub mod apps;
 pub mod auth;
 pub mod balance;
 pub mod body;
+pub mod compress;
 pub mod config;
 pub mod demands;
 mod demo;
@@ -21,9 +22,9 @@ pub mod fair;
 pub mod http2;
 pub mod identity;
 pub mod metrics;
-mod probe;
 pub mod mirror;
 pub mod outlier;
+mod probe;
 pub mod queue;
 pub mod reply;
 pub mod retry;
@@ -50,6 +51,7 @@ use groove_common::net::Service;
 use groove_common::telemetry::Registry;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// The HTTP proxy.
 #[derive(Debug)]
@@ -57,10 +59,10 @@ pub struct Http {
     shared: Arc<Shared>,
     apps: Arc<Control>,
     registry: Arc<Registry>,
-}
-
     /// How many apps have authorities for clients' certificates of their own.
     client_authorities: Arc<AtomicUsize>,
+}
+
 /// Its own verbs.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -86,9 +88,9 @@ impl Proxy for Http {
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
         let directory = Arc::new(Directory::default());
         let ground = Ground::new(cx.runtime.clone(), Arc::clone(&cx.registry));
+        let client_authorities = Arc::clone(&ground.client_authorities);
         let metrics = Metrics::new(&cx.registry);
         let table = Table::build(&config, None, &cx.registry)?;
-        let client_authorities = Arc::clone(&ground.client_authorities);
         let shared = Shared::new(table, Arc::clone(&directory), metrics, cx.access.clone());
         let restarts = Arc::clone(&shared.restarts);
         let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;

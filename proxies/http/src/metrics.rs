@@ -1,9 +1,10 @@
 //! What is counted. Handles are looked up once, when a table is built; the data path only adds.
 
+use crate::config::Coding;
 use crate::error::Error;
 use crate::mirror::Dropped;
-use crate::signify::Code;
 use crate::queue::Refusal;
+use crate::signify::Code;
 use groove_common::error::{Classified, Kind};
 use groove_common::telemetry::{Counter, Gauge, Histogram, Registry};
 use std::time::Duration;
@@ -28,11 +29,11 @@ pub struct Metrics {
     pub tunnel_bytes_down: Counter,
     /// Replies to requests that no app got.
     pub unrouted: AppMetrics,
-}
     /// Clients' connections of HTTP/2 that did not answer to a PING.
     pub lost_clients: Counter,
     /// Servers' connections of HTTP/2 that did not.
     pub lost_servers: Counter,
+}
 
 impl Metrics {
     /// Makes the series.
@@ -48,11 +49,11 @@ impl Metrics {
             let help = "Bytes that upgraded connections carried, to servers (up) and clients (down)";
             registry.counter("groove_http_tunnel_bytes", help, &[("direction", direction)])
         };
-        Self {
         let lost = |peer| {
             let help = "Connections of HTTP/2 whose peer did not answer to a PING in time";
             registry.counter("groove_http_http2_ping_timeouts", help, &[("peer", peer)])
         };
+        Self {
             errors: Kind::ALL.into_iter().map(error).collect(),
             codes: Code::ALL.iter().map(code).collect(),
             retries: registry.counter(
@@ -69,9 +70,9 @@ impl Metrics {
             tunnel_bytes_up: tunnel_bytes("up"),
             tunnel_bytes_down: tunnel_bytes("down"),
             unrouted: AppMetrics::new(registry, ""),
-        }
             lost_clients: lost("client"),
             lost_servers: lost("server"),
+        }
     }
 
     /// Counts a failure.
@@ -167,6 +168,7 @@ pub struct QueueMetrics {
     pub seconds: Histogram,
     full: Counter,
     over_bytes: Counter,
+    endpoint: Counter,
     /// They waited for too long.
     pub timed_out: Counter,
     /// Their clients left.
@@ -178,7 +180,6 @@ impl QueueMetrics {
     pub fn new(registry: &Registry, cluster: &str) -> Self {
         let labels = [("cluster", cluster)];
         let refused = |reason| {
-    endpoint: Counter,
             let labels = [("cluster", cluster), ("reason", reason)];
             registry.counter("groove_http_queue_refused", "Requests that got no turn", &labels)
         };
@@ -196,6 +197,7 @@ impl QueueMetrics {
             ),
             full: refused("full"),
             over_bytes: refused("bytes"),
+            endpoint: refused("endpoint"),
             timed_out: refused("timeout"),
             left: refused("left"),
         }
@@ -206,28 +208,13 @@ impl QueueMetrics {
         match refusal {
             Refusal::Full => self.full.inc(),
             Refusal::Bytes => self.over_bytes.inc(),
+            Refusal::Endpoint => self.endpoint.inc(),
             // Nobody to wait for is an error of another kind.
-            endpoint: refused("endpoint"),
             Refusal::Nobody => {}
         }
     }
 }
 
-/// Counted where the proxy has a bound of its own.
-#[derive(Debug, Clone)]
-pub struct FairMetrics {
-    /// Exchanges under way.
-    pub in_flight: Gauge,
-            Refusal::Endpoint => self.endpoint.inc(),
-    /// Requests that wait for their turn.
-    pub waiting: Gauge,
-    /// How long those waited that got it.
-    pub seconds: Histogram,
-    /// Their queues were full.
-    pub full: Counter,
-    /// They waited for too long.
-    pub timed_out: Counter,
-}
 /// Counted for each app that compresses replies.
 #[derive(Debug, Clone)]
 pub struct CompressionMetrics {
@@ -310,6 +297,20 @@ impl MirrorMetrics {
     }
 }
 
+/// Counted where the proxy has a bound of its own.
+#[derive(Debug, Clone)]
+pub struct FairMetrics {
+    /// Exchanges under way.
+    pub in_flight: Gauge,
+    /// Requests that wait for their turn.
+    pub waiting: Gauge,
+    /// How long those waited that got it.
+    pub seconds: Histogram,
+    /// Their queues were full.
+    pub full: Counter,
+    /// They waited for too long.
+    pub timed_out: Counter,
+}
 
 impl FairMetrics {
     /// Makes the series.

@@ -4,6 +4,7 @@
 use crate::apps::Stand;
 use crate::auth::{Auth, Providers};
 use crate::balance::Tenants;
+use crate::compress::Compression;
 use crate::config::{self, Config};
 use crate::demands::{AppDemands, Demands};
 use crate::error::Error;
@@ -51,6 +52,8 @@ pub struct Table {
     pub tracing: Option<Tracing>,
     /// Pages that stand for all apps.
     pages: Pages,
+    /// Replies that may be compressed at once.
+    pub encoders_max: usize,
     /// The proxy's own bound of exchanges under way.
     pub fair: Option<(Arc<Fair>, Bounds)>,
     trusted: Vec<IpNet>,
@@ -122,12 +125,12 @@ impl Choice {
     }
 }
 
-/// What serves a request, and what is edited on its way.
-#[derive(Debug)]
-pub struct Target {
 /// What else a route has to do with: see [`Target`] and [`Action`].
 type More = (Option<Arc<Maintenance>>, Option<Arc<Demands>>, Option<Arc<Mirror>>);
 
+/// What serves a request, and what is edited on its way.
+#[derive(Debug)]
+pub struct Target {
     /// What else is done. Most routes do nothing else.
     pub action: Option<Box<Action>>,
     /// The servers.
@@ -162,11 +165,11 @@ impl Table {
                 head_time: timeouts.head.get(),
                 keep_alive: timeouts.keep_alive.get(),
                 server_keep_alive: timeouts.server_keep_alive.get(),
+                ping: config.http2.ping.as_ref().map(http2::KeepAlive::from),
+                server_ping: config.http2.server_ping.as_ref().map(http2::KeepAlive::from),
             },
             timeouts: Timeouts {
                 head: timeouts.head.get(),
-                ping: config.http2.ping.as_ref().map(http2::KeepAlive::from),
-                server_ping: config.http2.server_ping.as_ref().map(http2::KeepAlive::from),
                 keep_alive: timeouts.keep_alive.get(),
                 tunnel_idle: timeouts.tunnel_idle.get(),
                 server_keep_alive: timeouts.server_keep_alive.get(),
@@ -179,6 +182,7 @@ impl Table {
             says: config.forwarded.says(),
             tracing: config.forwarded.tracing(),
             pages: library.pages(&config.pages)?,
+            encoders_max: limits.compressing,
             trusted: config.trusted.clone(),
             fair: fair(limits.in_flight.as_ref(), before, registry),
         })
@@ -239,7 +243,7 @@ impl App {
         let (mut upstreams, mut library) = (Upstreams::new(ground, app, before), Library::default());
         let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let mut providers = Providers::new(&ground.runtime, &ground.known);
-        let demands = AppDemands::new(name, app, &mut providers)?;
+        let demands = AppDemands::new(name, app, ground, &mut providers)?;
         let request = edits(app.request_headers.as_deref()).stripping(demands.stripped.clone());
         let closed = maintenance(app.maintenance.as_deref(), &mut library)?;
         let mut paths = Paths::new(Choice {
@@ -258,14 +262,14 @@ impl App {
                 Some(own) => maintenance(Some(own), &mut library)?,
                 None => closed.clone(),
             };
+            let mirror =
+                route.mirror.as_deref().map(|it| mirror(it, name, app, &mut upstreams)).transpose()?;
             let reply = replies(&demands, app, Some(route));
             let asked = demands.of(Some(route), &mut providers)?;
             let mut target = |cluster: Option<&String>| {
                 let upstream = match cluster {
                     Some(cluster) => {
                         let servers =
-            let mirror =
-                route.mirror.as_deref().map(|it| mirror(it, name, app, &mut upstreams)).transpose()?;
                             app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
                         upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?
                     }
@@ -318,15 +322,15 @@ impl App {
         })
     }
 
-    /// New exchanges begin with another from now on, or with none.
-    pub fn retire(&self) {
-        self.is_retired.store(true, Ordering::Release);
-    }
     /// Whose certificates its clients show, if it has a word of its own on that.
     pub fn client_authority(&self) -> Option<&Arc<ClientAuthority>> {
         self.paths.otherwise().target.client_authority()
     }
 
+    /// New exchanges begin with another from now on, or with none.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
 
     /// Whether new exchanges should look for it anew.
     pub fn is_retired(&self) -> bool {
@@ -356,6 +360,7 @@ impl Target {
             rewrite: rewrite.and_then(|it| Place::new(it.path.as_deref(), it.prefix.as_deref(), matched)),
             answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
             cors: route.cors.as_ref().map(|cors| Cors::new(cors, reply)),
+            mirror,
         };
         let action = action.is_some().then(|| Box::new(action));
         Ok(Self { action, upstream, request, reply: reply.clone(), maintenance, demands })
@@ -364,18 +369,6 @@ impl Target {
     /// Who may ask, where not anybody may.
     pub fn auth(&self) -> Option<&Auth> {
         self.demands.as_ref()?.auth.as_deref()
-    }
-
-    /// Whether a request is a browser's question about another, which it asks without showing who it is of.
-            mirror,
-    pub fn is_preflight(&self, head: &RequestHead<'_>) -> bool {
-        let cors = self.action.as_ref().and_then(|action| action.cors.as_ref());
-        cors.is_some_and(|cors| cors.is_preflight(head))
-    }
-
-    /// Refuses a request whose body is not taken here.
-    pub fn admit(&self, head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
-        self.demands.as_ref().map_or(Ok(()), |demands| demands.admit(head, limits))
     }
 
     /// Whose certificates clients show, where the app has a word of its own on that.
@@ -393,6 +386,17 @@ impl Target {
         self.demands.as_ref()?.compression.as_ref()
     }
 
+    /// Whether a request is a browser's question about another, which it asks without showing who it is of.
+    pub fn is_preflight(&self, head: &RequestHead<'_>) -> bool {
+        let cors = self.action.as_ref().and_then(|action| action.cors.as_ref());
+        cors.is_some_and(|cors| cors.is_preflight(head))
+    }
+
+    /// Refuses a request whose body is not taken here.
+    pub fn admit(&self, head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
+        self.demands.as_ref().map_or(Ok(()), |demands| demands.admit(head, limits))
+    }
+
     /// The limits, with its own bound of bodies.
     pub fn limits(&self, limits: &Limits) -> Limits {
         self.demands.as_ref().map_or(*limits, |demands| demands.limits(limits))
@@ -405,6 +409,20 @@ fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
         Some(regex) => Ok(PathMatch::Regex(Pattern(pattern(regex)?))),
         None => Ok(PathMatch::parse(&matches.path)?),
     }
+}
+
+/// A route's rule for copies, whose cluster the app has.
+fn mirror(
+    written: &config::Mirror,
+    name: &Arc<str>,
+    app: &config::App,
+    upstreams: &mut Upstreams<'_>,
+) -> Result<Arc<Mirror>, StartError> {
+    let cluster = &written.cluster;
+    let servers = app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
+    let upstream = upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?;
+    let (ground, label) = (upstreams.ground(), Arc::clone(&upstream.name));
+    Ok(Arc::new(Mirror::new(written, upstream, move || MirrorMetrics::new(&ground.registry, &label))))
 }
 
 fn maintenance(
@@ -433,20 +451,6 @@ fn fair(
     );
     Some((fair, bounds))
 }
-/// A route's rule for copies, whose cluster the app has.
-fn mirror(
-    written: &config::Mirror,
-    name: &Arc<str>,
-    app: &config::App,
-    upstreams: &mut Upstreams<'_>,
-) -> Result<Arc<Mirror>, StartError> {
-    let cluster = &written.cluster;
-    let servers = app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
-    let upstream = upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?;
-    let (ground, label) = (upstreams.ground(), Arc::clone(&upstream.name));
-    Ok(Arc::new(Mirror::new(written, upstream, move || MirrorMetrics::new(&ground.registry, &label))))
-}
-
 
 fn bounds(limits: &config::Limits) -> Limits {
     Limits {

@@ -5,14 +5,15 @@
 
 use crate::auth::providers::Known;
 use crate::balance::Plan;
+use crate::compress::Encoders;
 use crate::config::peers::ProxyProtocol;
 use crate::config::{self, Protocol};
 use crate::fair::Permit;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
-use crate::probe::HttpProber;
 use crate::outlier::Outlier;
+use crate::probe::HttpProber;
 use crate::queue::Queue;
-use crate::retry::{Retry, Statuses};
+use crate::retry::Retry;
 use crate::table::App;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
@@ -25,6 +26,7 @@ use groove_common::telemetry::Registry;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
 use std::task::Context;
 use std::time::Duration;
@@ -43,12 +45,12 @@ pub struct Ground {
     pub registry: Arc<Registry>,
     /// What is known of those who are asked who a client is.
     pub known: Arc<Known>,
-}
-
     /// Replies that are being compressed.
     pub encoders: Arc<Encoders>,
     /// How many apps have authorities for clients' certificates of their own.
     pub client_authorities: Arc<AtomicUsize>,
+}
+
 impl Ground {
     /// Nothing is known yet.
     pub fn new(runtime: Handle, registry: Arc<Registry>) -> Self {
@@ -196,6 +198,11 @@ impl<'a> Upstreams<'a> {
         Self { ground, config, before, made: Vec::new(), changes: Changes::default() }
     }
 
+    /// Where they are made.
+    pub fn ground(&self) -> Arc<Ground> {
+        Arc::clone(self.ground)
+    }
+
     /// The upstream of that name. A cluster of the app before keeps its endpoints' state: what is in flight, what is
     /// ejected, which connections are idle.
     pub fn take(
@@ -274,6 +281,10 @@ impl<'a> Upstreams<'a> {
             Box::new(move || Box::new(ClusterMetrics::new(&ground.registry, &label))) as Make<_>,
         );
         let (plan, queue, unused) = self.dispatch(&name, servers, before, &cluster)?;
+        let outlier = servers.outlier.as_ref().map(|outlier| {
+            let known = || Arc::clone(&cluster);
+            Box::new(Outlier::new(outlier, known, &self.ground.registry, &self.ground.runtime))
+        });
         let retry = servers.retry.as_ref().map(|retry| {
             let before = before.and_then(|before| before.retry.as_deref());
             Box::new(Retry::new(retry, before))
@@ -286,10 +297,6 @@ impl<'a> Upstreams<'a> {
             plan,
             queue,
             retry,
-        let outlier = servers.outlier.as_ref().map(|outlier| {
-            let known = || Arc::clone(&cluster);
-            Box::new(Outlier::new(outlier, known, &self.ground.registry, &self.ground.runtime))
-        });
             outlier,
             unused,
             protocol: servers.protocol,
@@ -435,6 +442,11 @@ impl Idle {
         drop(list.put(resting, now));
     }
 
+    /// Closes the connections to an endpoint.
+    pub fn close(&mut self, endpoint: EndpointId) {
+        self.lists.remove(&endpoint);
+    }
+
     /// Closes what has been idle for too long, and forgets endpoints that nobody speaks to.
     pub fn expire(&mut self, now: Instant) {
         self.lists.retain(|_, list| list.expire(now).is_some());
@@ -447,11 +459,6 @@ impl Idle {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-    /// Closes the connections to an endpoint.
-    pub fn close(&mut self, endpoint: EndpointId) {
-        self.lists.remove(&endpoint);
-    }
-
         self.len() == 0
     }
 }

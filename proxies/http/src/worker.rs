@@ -18,9 +18,10 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, interval};
 
 /// Buffers kept for the next exchanges; beyond this they go back to the allocator.
@@ -191,7 +192,6 @@ impl Worker {
         self.tend();
     }
 
-    /// Sees to it that what is no longer wanted goes.
     /// Closes the idle connections of an app that starts anew.
     fn close_idle(&self, restarted: &Restarted) {
         let mut idle = self.idle.borrow_mut();
@@ -201,6 +201,7 @@ impl Worker {
         }
     }
 
+    /// Sees to it that what is no longer wanted goes.
     fn tend(self: &Rc<Self>) {
         if !self.sweeps.replace(true) {
             // Here, so that no restart is missed.
@@ -239,7 +240,7 @@ async fn sweep(worker: Rc<Worker>, mut restarts: broadcast::Receiver<Restarted>)
         if round % SEATS_SWEPT_EVERY == SEATS_SWEPT_EVERY - 1 {
             seats.sweep(&worker.shared.directory);
         }
-        if idle.is_empty() && seats.is_empty() {
+        if idle.is_empty() && seats.is_empty() && worker.http2.is_empty() {
             worker.sweeps.set(false);
             return;
         }

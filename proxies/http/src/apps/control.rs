@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::{error, info};
 
 /// The longest name of an app that is set over the admin API.
@@ -201,7 +200,8 @@ impl Control {
         .await
     }
 
-    /// Lets every connection of the app be a new one: each client's after its next exchange, each server's before.
+    /// Lets every connection of the app be a new one: each client's after its next exchange, each server's before. Those
+    /// to servers that are idle are closed.
     pub fn restart(&self, name: &str) -> Result<Value, Refused> {
         let state = self.state.lock();
         let app = state.roster.get(name).ok_or_else(|| Refused::unknown(name))?;

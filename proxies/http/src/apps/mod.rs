@@ -20,7 +20,7 @@ pub mod verb;
 pub use control::{Control, Refused};
 pub(crate) use directory::ByName;
 pub use directory::{Directory, Found};
-pub use roster::{Change, Roster};
 pub use restarts::{Restarted, Restarts};
+pub use roster::{Change, Roster};
 pub use seats::{Seat, Seats};
 pub use standing::{Stand, Standing};

@@ -5,6 +5,7 @@ use crate::wire::RequestHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use regex::bytes::Regex;
+use serde_json::Value;
 use std::borrow::Cow;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -99,7 +100,6 @@ impl Source {
     }
 }
 
-/// The first field of that name, whatever its case.
 /// An empty value is none: clients that do not say who they are do not all belong together.
 fn of_value(value: Option<&[u8]>) -> Key {
     value.filter(|value| !value.is_empty()).map_or(Key::None, |value| Key::Hash(xxh3_64(value)))
@@ -110,6 +110,7 @@ pub(super) fn of_claim(claim: Option<&Value>) -> Key {
     of_value(claim.and_then(claim_text).as_deref().map(str::as_bytes))
 }
 
+/// The first field of that name, whatever its case.
 fn field<'h>(head: &RequestHead<'h>, name: &[u8]) -> Option<&'h [u8]> {
     let field = head.fields.iter().find(|field| field.name.of(head.raw).eq_ignore_ascii_case(name))?;
     Some(field.value.of(head.raw))

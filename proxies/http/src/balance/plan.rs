@@ -1,7 +1,8 @@
 //! What the configuration says of a cluster's balance, made ready for requests.
 
-use super::key::{Source, token_text};
+use super::key::{self, Source, token_text};
 use super::{Adaptive, Key};
+use crate::auth::Identity;
 use crate::config::{self, AffinityMode, Balance, SessionKey};
 use crate::wire::{Edits, RequestHead};
 use aws_lc_rs::hmac;
@@ -26,9 +27,9 @@ impl Bounds {
 pub struct Waits {
     /// So many requests.
     pub count_max: usize,
-    /// With so many bytes.
     /// So many of them that no other endpoint may serve than their session's.
     pub endpoint_max: usize,
+    /// With so many bytes.
     pub bytes_max: usize,
     /// For so long.
     pub age_max: Duration,
@@ -112,8 +113,8 @@ impl Plan {
             adaptive: servers.concurrency.as_deref().and_then(config::Concurrency::adaptive),
             waits: waits.then(|| Waits {
                 count_max: queue.max,
-                bytes_max: queue.bytes.bytes(),
                 endpoint_max: queue.max_per_endpoint.unwrap_or(usize::MAX),
+                bytes_max: queue.bytes.bytes(),
                 age_max: queue.timeout.get(),
             }),
         }))

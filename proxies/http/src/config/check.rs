@@ -16,6 +16,7 @@ use groove_common::config::{ClientTls, Duration, Endpoints, Health, Issues, Size
 pub(super) fn config(config: &Config, issues: &mut Issues) {
     limits(&config.limits, issues);
     timeouts(&config.timeouts, issues);
+    config.http2.check(issues);
     if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
         issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
     }
@@ -27,10 +28,10 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     for (name, entry) in &config.apps {
         app_hosts(name, entry, &mut hosts, issues);
         app(name, entry, issues);
-    }
         if entry.client_tls.is_some() {
             client_tls::check(&["apps", name], &config.listeners, issues);
         }
+    }
 }
 
 /// Checks one app, as if it were the only one.
@@ -150,6 +151,9 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
         );
         dispatch(&path, entry, issues);
     }
+    if let Some(rules) = &app.compression {
+        compression::check(&[&path[..], &["compression"]].concat(), rules, issues);
+    }
     let edits = [app.request_headers.as_deref(), app.response_headers.as_deref()];
     demands(&path, edits, app.auth.as_deref(), app.body.as_deref(), issues);
     signify::pages(&path, &app.pages, issues);
@@ -240,13 +244,6 @@ fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
                 Some("leave it out, or write `affinity` with `mode: strict`"),
             );
         }
-}
-
-fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
-    let at = |below: &[&'static str]| -> Vec<String> {
-        path.iter().chain(below).map(|part| (*part).to_owned()).collect()
-    };
-    let report = |below: &[&'static str], message: String, help: &str, issues: &mut Issues| {
     }
     if let Some(retry) = &servers.retry {
         retry.check(&[path, &["retry"]].concat(), issues);
@@ -254,6 +251,13 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
     if let Some(outlier) = &servers.outlier {
         outlier.check(&[path, &["outlier"]].concat(), issues);
     }
+}
+
+fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
+    let at = |below: &[&'static str]| -> Vec<String> {
+        path.iter().chain(below).map(|part| (*part).to_owned()).collect()
+    };
+    let report = |below: &[&'static str], message: String, help: &str, issues: &mut Issues| {
         let full = at(below);
         issues.at(&full.iter().map(String::as_str).collect::<Vec<_>>(), message, Some(help));
     };
@@ -288,6 +292,9 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
     }
     routing_check::route(path, app, route, issues);
+    if let Some(rules) = &route.compression {
+        compression::check(&[path, &["compression"]].concat(), rules, issues);
+    }
     let edits = [route.request_headers.as_deref(), route.response_headers.as_deref()];
     demands(path, edits, route.auth.as_deref(), route.body.as_deref(), issues);
     signify::maintenance(path, route.maintenance.as_deref(), issues);

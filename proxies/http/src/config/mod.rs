@@ -12,10 +12,10 @@ mod demands_tests;
 pub mod edits;
 mod fairness;
 pub mod forwarded;
-pub mod peers;
-mod queueing;
 mod http2;
 mod mirroring;
+pub mod peers;
+mod queueing;
 mod retrying;
 mod routing;
 mod routing_check;
@@ -34,14 +34,14 @@ use groove_common::config::{
     Admin, Basics, Change, ClientTls as ServersTls, Document, Duration, Endpoints, Health, Issues, Listener,
     Log, Network, Size, default_drain, difference,
 };
+pub use http2::{Http2, Ping};
 use ipnet::IpNet;
+pub use mirroring::Mirror;
 pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
 pub use retrying::{Budget, Failure, Outlier, Retry, SuccessRate};
 pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
-pub use http2::{Http2, Ping};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub use mirroring::Mirror;
 pub use state::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,13 +92,13 @@ pub struct Config {
     /// How long each phase may take; `first_byte`, `connect` and `body_idle` can be set for each app too.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// What is particular to HTTP/2.
+    #[serde(default)]
+    pub http2: Http2,
     /// The apps by name.
     pub apps: BTreeMap<String, Arc<App>>,
 }
 
-    /// What is particular to HTTP/2.
-    #[serde(default)]
-    pub http2: Http2,
 fn default_via() -> Option<String> {
     Some("groove".to_owned())
 }
@@ -126,6 +126,9 @@ pub struct Limits {
     /// How many exchanges the proxy has under way; left out is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
+    /// Replies that are compressed at once, of all apps: each takes up to a megabyte. More go out as they are.
+    #[schemars(range(max = 1_000_000))]
+    pub compressing: usize,
     /// Requests at once on a client's connection that speaks HTTP/2.
     #[schemars(range(min = 1, max = 65536))]
     pub streams: u32,
@@ -144,6 +147,7 @@ impl Default for Limits {
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
             in_flight: None,
+            compressing: 256,
             streams: 100,
             min_rate: None,
         }
@@ -244,15 +248,18 @@ pub struct App {
     /// Closes the app for a while.
     #[serde(default)]
     pub maintenance: Option<Box<signify::Maintenance>>,
+    /// Whose certificates its clients show.
+    #[serde(default)]
+    pub client_tls: Option<Box<ClientTls>>,
     /// Who may ask, and how that is known.
     #[serde(default)]
     pub auth: Option<Box<auth::Auth>>,
     /// What request bodies are taken.
-    /// Whose certificates its clients show.
-    #[serde(default)]
-    pub client_tls: Option<Box<ClientTls>>,
     #[serde(default)]
     pub body: Option<Box<body::BodyRules>>,
+    /// Which replies are compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Box<Compression>>,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
@@ -368,6 +375,9 @@ pub struct Route {
     /// Which pages of other origins may read the replies.
     #[serde(default)]
     pub cors: Option<Cors>,
+    /// Send a copy of the requests elsewhere, too.
+    #[serde(default)]
+    pub mirror: Option<Box<Mirror>>,
     /// Edits to the request, after the app's.
     #[serde(default)]
     pub request_headers: Option<Box<Headers>>,
@@ -383,12 +393,12 @@ pub struct Route {
     /// What request bodies are taken; what is left out is the app's.
     #[serde(default)]
     pub body: Option<Box<body::BodyRules>>,
+    /// Which replies are compressed, instead of the app's word.
+    #[serde(default)]
+    pub compression: Option<Box<Compression>>,
 }
 
 /// Which requests a route takes.
-    /// Send a copy of the requests elsewhere, too.
-    #[serde(default)]
-    pub mirror: Option<Box<Mirror>>,
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Match {
@@ -445,6 +455,7 @@ impl Config {
             pages: self.pages.clone(),
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
+            http2: self.http2.clone(),
             apps,
         }
     }
@@ -462,7 +473,6 @@ impl Document for Config {
         }
     }
 
-            http2: self.http2.clone(),
     fn changes(&self, old: &Self) -> Vec<Change> {
         // Of tens of thousands of apps a few differ: the others are not even written out.
         let others = |all: &BTreeMap<String, Arc<App>>, than: &BTreeMap<String, Arc<App>>| {

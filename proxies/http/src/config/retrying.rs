@@ -83,10 +83,6 @@ pub struct Outlier {
     #[serde(default = "server_errors")]
     #[schemars(length(min = 1))]
     pub on: Vec<Failure>,
-}
-
-/// A way to fail.
-#[derive(Debug, Clone, PartialEq, Eq)]
     /// Ejects servers that fail more often than the others.
     #[serde(default)]
     pub success_rate: Option<SuccessRate>,
@@ -127,6 +123,10 @@ impl Default for SuccessRate {
             max_ejection_percent: 10.0,
         }
     }
+}
+
+/// A way to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// No connection could be opened: nothing was sent.
     Connect,

@@ -13,19 +13,20 @@ use super::state::{Again, Asked, Exchange};
 use crate::apps::Seat;
 use crate::auth::Identity;
 use crate::balance::{self, Key};
+use crate::compress::{Compress, Compression};
 use crate::error::Error;
+use crate::mirror::Copy;
 use crate::reply::{Audience, Form};
 use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Table, Target};
-use crate::mirror::Copy;
-use crate::wire::{Edits, Framing, Limits, Malformed, Name, RequestHead, Version};
+use crate::wire::{Edits, Field, Framing, Limits, Malformed, Name, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::ids::EndpointId;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::borrow::Cow;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
@@ -64,19 +65,19 @@ pub(super) struct Begun<'v> {
     pub(super) again: Option<Again<'v>>,
     /// What this request has of its own beside its route's; nothing for most.
     pub(super) own: Option<Box<Own<'v>>>,
+    /// Its copy in the making, where its route wants one.
+    pub(super) copy: Option<Box<Copy>>,
 }
 
 impl<'v> Begun<'v> {
     fn new(
         (seat, target): (&'v Seat, &'v Target),
         exchange: Exchange,
-    /// Its copy in the making, where its route wants one.
-    pub(super) copy: Option<Box<Copy>>,
         written: Written<'v>,
         client: Option<IpAddr>,
         audience: Audience,
     ) -> Self {
-        let Written { out, edits, key, flow, own } = written;
+        let Written { out, edits, key, flow, own, compress } = written;
         let at = Instant::now();
         Self {
             at,
@@ -97,9 +98,11 @@ impl<'v> Begun<'v> {
             key,
             flow,
             naming: None,
+            compress,
             failed: Vec::new(),
             again: None,
             own,
+            copy: None,
         }
     }
 
@@ -107,7 +110,6 @@ impl<'v> Begun<'v> {
     pub(super) fn status(&self, error: Option<&Error>) -> u16 {
         let relayed = self.exchange.status().filter(|_| self.is_heard || error.is_none());
         relayed.or(error.map(Error::status)).unwrap_or_default()
-            copy: None,
     }
 }
 
@@ -118,6 +120,7 @@ struct Written<'v> {
     key: Key,
     flow: u64,
     own: Option<Box<Own<'v>>>,
+    compress: Option<Compress<'v>>,
 }
 
 impl Session {
@@ -185,30 +188,30 @@ impl Session {
                 head.target = shown;
                 let given_id = if trusted { head.value(Name::XRequestId) } else { None };
                 let about = About::of(&head, client, given_id, &request_id);
-                drop(fields);
-                self.inbox.advance(length);
-                audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
                 // An operator's word on the app counts before any of its routes is looked at.
                 let whose = app.map(|app| (app, target.unwrap_or_else(|| app.target(&head, || 0.0))));
                 let local = whose.and_then(|whose| {
                     self.local(&head, whose, (trusted, client), &request_id, identity.as_deref())
                 });
+                drop(fields);
+                self.inbox.advance(length);
+                audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
                 return Err(Refused::read(error, audience, (app, target), about, local));
             }
         };
         let asking = Asking { client, identity: identity.as_deref(), target: shown };
         if let Some(action) = &target.action
-            && let Some((answered, taken)) = self.answered(&head, action, seat, audience.close, &asking)
+            && let Some((mut answered, taken)) = self.answered(&head, action, seat, audience.close, &asking)
         {
-            drop(fields);
-            self.inbox.advance(taken);
-            return Err(Early::Answered(Box::new(answered)));
             let whose = (&*seat.app, target);
             let local = self.local(&head, whose, (trusted, client), &request_id, identity.as_deref());
-        }
+            drop(fields);
             if let Some(local) = local {
                 local.apply(&mut answered.out, &mut self.worker.fields());
             }
+            self.inbox.advance(taken);
+            return Err(Early::Answered(Box::new(answered)));
+        }
         head.target = sent.as_deref().unwrap_or(head.target);
         let written = self.write(table, &head, (seat, target), (trusted, client), &request_id, identity);
         drop(fields);
@@ -219,6 +222,7 @@ impl Session {
         let exchange = Exchange::new(asked, framing);
         let mut begun = Begun::new((seat, target), exchange, written, client, audience);
         self.upload(table, &mut begun)?;
+        self.mirror(&mut begun);
         Ok(begun)
     }
 
@@ -238,7 +242,6 @@ impl Session {
         let compress = target.compression().map(|rules| compress(rules, head, table));
         // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
         let own = self.own(head, (trusted, client), request_id, (seat, target), identity);
-        self.mirror(&mut begun);
         let mut head = RequestHead { ..*head };
         if let Some(place) = action.and_then(|action| action.rewrite.as_ref()) {
             head.target = rewritten.get_or_init(|| place.of(head.target));
@@ -253,7 +256,7 @@ impl Session {
         let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
         let mut out = self.worker.take_buffer();
         self.write_head(table, &head, request_id, (trusted, client), request_edits, &mut out);
-        Written { out, edits, key, flow, own }
+        Written { out, edits, key, flow, own, compress }
     }
 
     /// What is kept of a request that is looked at after its head.
@@ -283,20 +286,6 @@ impl Session {
         Some(Own::new(kept, (&seat.app, demands, programs), identity))
     }
 
-    /// What is there of the body goes with the head, in one piece.
-    fn upload<'v>(&mut self, table: &Table, begun: &mut Begun<'v>) -> Result<(), Early<'v>> {
-        if begun.exchange.is_uploaded() {
-            return Ok(());
-        }
-        let limits = begun.target.limits(&table.limits);
-        let edits = begun.own.as_ref().map_or(&begun.target.request, |own| &own.request);
-        let taken = begun.exchange.upload(&mut self.inbox, &mut begun.outgoing.head, &limits, edits);
-        begun.is_whole = begun.exchange.is_uploaded();
-        taken.map_err(|fault| {
-            let head = &begun.outgoing.head;
-            let (about, mut audience) = (About::written(head, begun.client), begun.audience);
-            audience.form = Form::accepted(Record::of(head).field("accept"));
-            let whose = (Some(begun.app), Some(begun.target));
     /// How what is answered here is edited.
     fn local<'v>(
         &self,
@@ -331,6 +320,13 @@ impl Session {
             Refused::read(fault.into(), audience, whose, about, local)
         })
     }
+}
+
+/// What its client makes of the rules for compression.
+fn compress<'v>(rules: &'v Compression, head: &RequestHead<'_>, table: &Table) -> Compress<'v> {
+    let named = |field: &&Field| field.name.of(head.raw).eq_ignore_ascii_case(b"accept-encoding");
+    let accepted = head.fields.iter().filter(named).map(|field| field.value.of(head.raw));
+    Compress { rules, choice: rules.choice(accepted), encoders_max: table.encoders_max }
 }
 
 /// Whom a request's reply is for, as far as its head says without being asked.

@@ -22,7 +22,6 @@ use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -278,8 +277,8 @@ impl Session {
             server_is_deaf: false,
             reply_is_unflushed: false,
             client_is_done: false,
-        };
             copy: begun.copy.take(),
+        };
         poll_fn(|cx| {
             let polled = relay.poll(cx);
             if relay.copy.is_some() && relay.exchange.is_uploaded() {

@@ -63,7 +63,7 @@ impl Session {
             };
         }
         // A certificate was shown to be let in to the app that the handshake named (RFC 9110, 7.4).
-        if let Some(tls) = &self.conn.tls
+        if let Some(tls) = tls
             && tls.asks_client
             && let Some(sni) = &tls.sni
             && self.worker.seat(sni.as_bytes()).is_some_and(|named| !std::ptr::eq(&raw const *named.app, app))
@@ -102,6 +102,8 @@ impl Session {
             },
             trusted,
             via: &table.via,
+            // Its stream is a pipe, behind which is HTTP/2.
+            is_http2: matches!(self.conn.stream.transport(), Transport::Pipe(_)),
             request_id,
             trace: traced.as_ref().map(|traced| traced.parent.as_slice()),
             trace_continues: traced.is_some_and(|traced| traced.continues),
@@ -109,5 +111,3 @@ impl Session {
         render::request(head, &hop, edits, out);
     }
 }
-            // Its stream is a pipe, behind which is HTTP/2.
-            is_http2: matches!(self.conn.stream.transport(), Transport::Pipe(_)),

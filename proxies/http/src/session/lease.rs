@@ -16,8 +16,8 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 

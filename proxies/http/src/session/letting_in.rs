@@ -37,7 +37,7 @@ pub(super) struct Question<'v> {
     pub(super) length: usize,
 }
 
-impl Question<'_> {
+impl<'v> Question<'v> {
     fn scene(&self) -> Scene<'_> {
         self.kept.scene(&self.seat.app.name, self.stripped, None)
     }
@@ -75,6 +75,7 @@ impl Session {
             Verdict::Denied(error) => {
                 audience.close |= self.drops(view, &asked);
                 let about = About::asked(&scene, asked.client);
+                let took = at.elapsed();
                 let (app, target) = (Some(&*asked.seat.app), Some(asked.target));
                 let local = asked.local();
                 let refused = Refused { error, audience, app, target, about, local, took };
@@ -85,10 +86,10 @@ impl Session {
                 audience.close |= self.drops(view, &asked);
                 reply::answer(&answer, audience, scene.request_id, &mut out);
                 self.note(&asked, at, answer.status, answer.reason);
-                Err(self.answer(&mut out, audience.close, audience.close).await)
                 if let Some(local) = asked.local() {
                     local.apply(&mut out, &mut self.worker.fields());
                 }
+                Err(self.answer(&mut out, audience.close, audience.close).await)
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use super::pace::Pace;
 use super::state::{Again, Exchange, Phase, Rules};
+use crate::compress::Compress;
 use crate::edit::ReplyProgram;
 use crate::error::Error;
-use crate::table::Table;
 use crate::mirror::Copy;
+use crate::table::Table;
 use crate::wire::{Edits, Limits};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
@@ -105,11 +106,11 @@ pub(super) struct Relay<'a> {
     pub(super) again: Option<Again<'a>>,
     /// Edits to the reply that are worked out for it.
     pub(super) program: Option<&'a ReplyProgram<'a>>,
-    /// Bounds of the request's body.
     /// Lines for a 101.
     pub(super) session: &'a [u8],
     /// Whether the reply's body is compressed, and into what.
     pub(super) compress: Option<Compress<'a>>,
+    /// Bounds of the request's body.
     pub(super) upload_limits: Limits,
     pub(super) drain: &'a Drain,
     pub(super) patience: Patience,
@@ -126,13 +127,13 @@ pub(super) struct Relay<'a> {
     pub(super) reply_is_unflushed: bool,
     /// The client sends no more. It may have left, or it may wait for its reply.
     pub(super) client_is_done: bool,
+    /// The request's copy in the making.
+    pub(super) copy: Option<Box<Copy>>,
 }
 
 impl Relay<'_> {
     /// Moves all that can be moved. Ready when the reply is with the client, or nothing more can be done.
     ///
-    /// The request's copy in the making.
-    pub(super) copy: Option<Box<Copy>>,
     /// One pass is enough for most: it is repeated only where bytes that moved make room, or stand in line, for others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut moved_ever = false;
@@ -153,6 +154,10 @@ impl Relay<'_> {
             again |= received || replied || uploaded;
             moved_ever |= again || sent;
             if !again {
+                break;
+            }
+            if self.exchange.has_had_its_turn() {
+                cx.waker().wake_by_ref();
                 break;
             }
         }
@@ -226,7 +231,11 @@ impl Relay<'_> {
         }
         if uploading && !self.inbox.is_empty() {
             let before = self.inbox.len();
+            let held = self.outgoing.body.len();
             self.exchange.upload(self.inbox, &mut self.outgoing.body, limits, self.request_edits)?;
+            if let Some(copy) = &mut self.copy {
+                copy.take(self.outgoing.body.get(held..).unwrap_or_default());
+            }
             moved |= self.inbox.len() < before;
         }
         Ok(moved)
@@ -237,9 +246,6 @@ impl Relay<'_> {
         if std::mem::take(&mut self.server_is_watched) || self.exchange.is_answered() || is_full {
             return Ok(false);
         }
-            if let Some(copy) = &mut self.copy {
-                copy.take(self.outgoing.body.get(held..).unwrap_or_default());
-            }
         match self.poll_incoming(cx) {
             Poll::Ready(Ok(0)) => self.exchange.server_closed(self.incoming, self.reply)?,
             Poll::Ready(Ok(_)) => {
@@ -249,14 +255,14 @@ impl Relay<'_> {
                     program: self.program,
                     draining: self.drain.is_draining(),
                     again: self.again,
+                    session: self.session,
+                    compress: self.compress,
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
             }
             Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
             Poll::Ready(Err(_)) => return Err(Error::Unanswered),
-            Poll::Pending => return Ok(false),
-                    session: self.session,
-                    compress: self.compress,
+            Poll::Pending => return Ok(self.exchange.pause(self.reply)?),
         }
         Ok(true)
     }

@@ -99,6 +99,7 @@ pub fn interim(head: &ReplyHead<'_>, lines: &[u8], out: &mut BytesMut) {
         out.put_slice(b"Connection: upgrade\r\n");
         put_line(out, b"Upgrade", protocol.of(head.raw));
     }
+    out.put_slice(lines);
     out.put_slice(b"\r\n");
 }
 
