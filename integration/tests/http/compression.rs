@@ -138,7 +138,7 @@ fn events_arrive_as_they_are_made() {
 
 #[test]
 fn a_slow_reader_holds_its_server_back_and_others_have_their_turn() {
-    // Bytes that do not get fewer: what is compressed is as long as what is not.
+    // Of sixteen letters by chance: hard work for who compresses it, and half of it is left.
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent);
     let app = Scripted::start(move |_, mut stream| {
@@ -149,14 +149,14 @@ fn a_slow_reader_holds_its_server_back_and_others_have_their_turn() {
             let mut part = Vec::with_capacity(64 << 10);
             while part.len() < 64 << 10 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                part.extend_from_slice(&state.to_le_bytes());
+                part.extend(state.to_le_bytes().map(|byte| b'a' + (byte & 15)));
             }
             left = stream.write_all(&[b"10000\r\n", &part[..], b"\r\n"].concat());
             counted.fetch_add(part.len(), Ordering::SeqCst);
         }
     })
     .unwrap();
-    let proxy = compressing(app.address(), "workers: 1\nlimits: {buffer: 64KiB}", "codings: [gzip], gzip: 1");
+    let proxy = compressing(app.address(), "workers: 1\nlimits: {buffer: 64KiB}", "codings: [gzip], gzip: 9");
     let before = proxy.usage().unwrap().resident_bytes;
     let mut slow = TcpStream::connect(proxy.address()).unwrap();
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -186,12 +186,12 @@ fn a_slow_reader_holds_its_server_back_and_others_have_their_turn() {
             count = fast.read(&mut part).unwrap_or_default();
         }
     });
-    // Without turns each would wait for as much as a task may read before others run at all: seconds.
+    // Without turns each would wait for as much as a task may read before others run at all: many seconds.
     let begun = Instant::now();
     for _ in 0..5 {
         assert_eq!(asking(&proxy, "/said", "gzip").status, 200);
     }
-    assert!(begun.elapsed() < Duration::from_secs(3), "five requests took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(12), "five requests took {:?}", begun.elapsed());
     is_over.store(true, Ordering::SeqCst);
     reader.join().unwrap();
 }

@@ -43,6 +43,15 @@ fn counted(proxy: &Proxy, reason: Option<&str>, count: usize) {
     eventually(&format!("{count} mirrors, {reason:?}"), seen).unwrap();
 }
 
+/// Until a request is under way, though its body is still to come.
+fn begun(proxy: &Proxy) {
+    eventually("it is begun", || {
+        let metrics = proxy.metrics().unwrap();
+        (metrics.sum("groove_http_in_flight", &[("app", "shop")]) == Some(1.0)).then_some(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_copy_is_what_the_app_gets_body_and_all() {
     let app = App::saying("main").unwrap();
@@ -56,6 +65,7 @@ fn a_copy_is_what_the_app_gets_body_and_all() {
         // In pieces, so that the body comes after the head.
         let (head, body) = body.split_once("\r\n\r\n").unwrap();
         write!(client, "POST /a?b HTTP/1.1\r\nHost: shop.test\r\n{head}\r\n\r\n").unwrap();
+        begun(&proxy);
         for piece in body.as_bytes().chunks(4) {
             client.write_all(piece).unwrap();
             client.flush().unwrap();
@@ -136,11 +146,7 @@ fn what_fails_of_a_copy_fails_nothing_else() {
     // A client that leaves in the midst of its body has no copy.
     let mut client = TcpStream::connect(proxy.address()).unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
-    eventually("it is begun", || {
-        let metrics = proxy.metrics().unwrap();
-        (metrics.sum("groove_http_in_flight", &[("app", "shop")]) == Some(1.0)).then_some(())
-    })
-    .unwrap();
+    begun(&proxy);
     drop(client);
     counted(&proxy, Some("incomplete"), 1);
 }

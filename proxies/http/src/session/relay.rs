@@ -13,8 +13,11 @@ use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
 use groove_common::net::Stream;
 use groove_common::net::Timer;
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 /// A client that closes its sending side has mostly left, and its request is not worth a server's time; one that only
@@ -157,7 +160,8 @@ impl Relay<'_> {
                 break;
             }
             if self.exchange.has_had_its_turn() {
-                cx.waker().wake_by_ref();
+                // Who only wakes itself would be polled again before the runtime looks at its sockets.
+                let _pending = pin!(yield_now()).poll(cx);
                 break;
             }
         }
