@@ -14,6 +14,8 @@ mod fairness;
 pub mod forwarded;
 mod http2;
 mod mirroring;
+#[cfg(test)]
+mod more_tests;
 pub mod peers;
 mod queueing;
 mod retrying;
