@@ -104,7 +104,7 @@ impl Session {
                 if let Some(identity) = asking.identity {
                     identity.put_reply(&mut lines);
                 }
-                answer.write(head, self.scheme, &lines, manner, &mut out);
+                answer.write(head, self.scheme(), &lines, manner, &mut out);
                 answer.status()
             }
         };
