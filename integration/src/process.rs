@@ -32,11 +32,19 @@ impl Process {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
+    pub fn spawn(name: impl Into<String>, command: Command) -> Result<Self> {
+        Self::spawn_to(name, command, Stdio::piped())
+    }
+
+    /// The same, with its standard output going elsewhere than into the log.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn spawn_to(name: impl Into<String>, mut command: Command, stdout: Stdio) -> Result<Self> {
         let name = name.into();
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {name}: {command:?}"))?;

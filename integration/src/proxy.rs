@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -121,6 +122,7 @@ pub struct ProxyBuilder {
     open_files_max: Option<u64>,
     ready_path: &'static str,
     token: Option<String>,
+    stdout: Option<PathBuf>,
 }
 
 impl ProxyBuilder {
@@ -181,6 +183,13 @@ impl ProxyBuilder {
         self
     }
 
+    /// Has standard output added to a file, rather than to the log that is kept of the process.
+    #[must_use]
+    pub fn stdout(mut self, file: &Path) -> Self {
+        self.stdout = Some(file.to_owned());
+        self
+    }
+
     /// Writes the file, starts the proxy and waits until its admin address says that it is ready. Without
     /// `$ADMIN` in the configuration, until `$LISTEN` accepts.
     ///
@@ -218,7 +227,11 @@ impl ProxyBuilder {
         };
         command.args(["run", "--config"]).arg(file);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        Process::spawn(self.kind.name(), command)
+        let stdout = match &self.stdout {
+            Some(file) => OpenOptions::new().create(true).append(true).open(file)?.into(),
+            None => Stdio::piped(),
+        };
+        Process::spawn_to(self.kind.name(), command, stdout)
     }
 }
 
@@ -254,6 +267,7 @@ impl Proxy {
             open_files_max: None,
             ready_path: "/readyz",
             token: None,
+            stdout: None,
         }
     }
 

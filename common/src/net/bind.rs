@@ -45,6 +45,12 @@ impl Bound {
         listening(socket, address, None, listener)
     }
 
+    /// Has the calling thread's runtime watch the socket, in place of the one that did.
+    pub(super) fn register_here(&mut self) -> io::Result<()> {
+        self.socket = watched(Arc::clone(self.socket.get_ref()))?;
+        Ok(())
+    }
+
     /// From here on a unix socket's file goes with this socket.
     pub(super) fn own_file(&mut self) -> io::Result<()> {
         if let (Address::Unix(path), None) = (&self.address, &self.file) {
@@ -106,12 +112,15 @@ fn listening(
 ) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.listen(backlog(listener.backlog))?;
-    #[allow(
-        deprecated,
-        reason = "its successor is unsafe; what that asks for holds: the socket owns its descriptor"
-    )]
-    let socket = AsyncFd::with_interest(Arc::new(socket), Interest::READABLE)?;
-    Ok(Bound { socket, address, file })
+    Ok(Bound { socket: watched(Arc::new(socket))?, address, file })
+}
+
+#[allow(
+    deprecated,
+    reason = "its successor is unsafe; what that asks for holds: the socket owns its descriptor"
+)]
+fn watched(socket: Arc<Socket>) -> io::Result<AsyncFd<Arc<Socket>>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 /// As listen(2) takes it.

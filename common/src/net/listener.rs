@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::drain::{Drain, Phase};
 use super::listeners::ListenerStatus;
 use super::session::{Resuming, Serving, resumed};
 use super::settings::Settings;
-use super::workers::Workers;
+use super::workers::{Here, Workers};
 use crate::config::Mode;
 use crate::ids::Address;
 use crate::telemetry::{Counter, Registry};
@@ -95,7 +96,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Begins to accept on `bound`, as a task of `runtime`.
+    /// Begins to accept on `bound`, as a task of a worker or of `runtime`.
     pub(super) fn start(
         mut bound: Bound,
         settings: Settings,
@@ -115,7 +116,13 @@ impl Listener {
             socket: Arc::downgrade(bound.socket.get_ref()),
             is_given: AtomicBool::new(false),
         });
-        runtime.spawn(Arc::clone(&listener).accept(bound, Arc::clone(workers)));
+        let acceptor = Acceptor {
+            listener: Arc::clone(&listener),
+            bound: Some(bound),
+            workers: Arc::downgrade(workers),
+            otherwise: Some(runtime.clone()),
+        };
+        workers.accept(acceptor, runtime);
         listener
     }
 
@@ -202,9 +209,8 @@ impl Listener {
         self.closed.is_cancelled() && self.open.count() == 0
     }
 
-    /// Accepts until the drain begins, then closes the socket and takes a unix socket's file away.
-    async fn accept(self: Arc<Self>, mut bound: Bound, workers: Arc<Workers>) {
-        let _closed = self.closed.clone().drop_guard();
+    /// Accepts until the drain begins, or there are no workers any more.
+    async fn accept(&self, bound: &Bound, workers: &Weak<Workers>, place: &impl Place) {
         let mut backoff = Backoff::default();
         let mut stop = self.drain.reached(Phase::HandingOver);
         loop {
@@ -213,8 +219,8 @@ impl Listener {
                 () = &mut stop => break,
                 ready = bound.socket.readable() => ready,
             };
-            let Ok(mut ready) = ready else { break };
-            match self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {
+            let (Ok(mut ready), Some(workers)) = (ready, workers.upgrade()) else { return };
+            match self.accept_burst(bound.socket.get_ref(), &workers, place.here(), &mut backoff) {
                 Burst::MoreMayWait => tokio::task::yield_now().await,
                 Burst::Empty => ready.clear_ready(),
                 Burst::Failed(pause) => tokio::select! {
@@ -223,25 +229,31 @@ impl Listener {
                 },
             }
         }
-        if self.is_given.load(Ordering::Relaxed) {
-            // The other process takes whoever waits.
-            bound.give_up_file();
-            return;
+        // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes. If another
+        // process has the socket, that takes whoever waits.
+        while let (false, Some(workers)) = (self.is_given.load(Ordering::Relaxed), workers.upgrade()) {
+            match self.accept_burst(bound.socket.get_ref(), &workers, place.here(), &mut backoff) {
+                Burst::MoreMayWait => {}
+                Burst::Empty | Burst::Failed(_) => break,
+            }
         }
-        // Clients whose handshake the kernel has finished would see a reset: they are taken before it closes.
-        while let Burst::MoreMayWait = self.accept_burst(bound.socket.get_ref(), &workers, &mut backoff) {}
-        debug!(listener = %self.info().name, "no longer accepting");
     }
 
     /// Takes what waits, at most [`BURST`].
-    fn accept_burst(&self, socket: &Socket, workers: &Workers, backoff: &mut Backoff) -> Burst {
+    fn accept_burst(
+        &self,
+        socket: &Socket,
+        workers: &Workers,
+        here: Option<&Here>,
+        backoff: &mut Backoff,
+    ) -> Burst {
         for _ in 0..BURST {
             match accept_one(socket) {
                 Ok((socket, peer)) => {
                     if backoff.succeeded() {
                         info!(listener = %self.info().name, "accepting again");
                     }
-                    self.hand(socket, peer, workers);
+                    self.hand(socket, peer, workers, here);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Burst::Empty,
                 Err(error) if is_the_peers(&error) => {}
@@ -261,7 +273,7 @@ impl Listener {
         Burst::MoreMayWait
     }
 
-    fn hand(&self, socket: OwnedFd, peer: Peer, workers: &Workers) {
+    fn hand(&self, socket: OwnedFd, peer: Peer, workers: &Workers, here: Option<&Here>) {
         let settings = self.settings.load_full();
         settings.info.counters.accepted.inc();
         let (admitted, among) = if self.open.count() < settings.connections_max {
@@ -273,7 +285,7 @@ impl Listener {
             }
             (Admitted::Refused, &self.refusing)
         };
-        workers.hand(|worker| Handed {
+        workers.hand(here, |worker| Handed {
             socket,
             peer,
             settings,
@@ -281,6 +293,67 @@ impl Listener {
             permit: Permit::new(among, worker),
             admitted,
         });
+    }
+}
+
+/// Where an acceptor runs.
+pub(super) trait Place {
+    /// The worker that it shares a thread with.
+    fn here(&self) -> Option<&Here>;
+}
+
+impl Place for () {
+    fn here(&self) -> Option<&Here> {
+        None
+    }
+}
+
+impl Place for Rc<Here> {
+    fn here(&self) -> Option<&Here> {
+        Some(self)
+    }
+}
+
+/// What accepts for a listener: a task of the thread that runs it.
+pub(super) struct Acceptor {
+    listener: Arc<Listener>,
+    /// Until it has closed the socket.
+    bound: Option<Bound>,
+    workers: Weak<Workers>,
+    /// Where it goes on should that thread die.
+    otherwise: Option<Handle>,
+}
+
+impl Acceptor {
+    /// Accepts until the drain begins, then closes the socket and takes a unix socket's file away.
+    pub(super) async fn run(mut self, place: impl Place) {
+        let Some(bound) = &mut self.bound else { return };
+        // Until here it was watched by the runtime that is the other way.
+        let is_elsewhere = place.here().is_some() || self.otherwise.is_none();
+        match if is_elsewhere { bound.register_here() } else { Ok(()) } {
+            Ok(()) => self.listener.accept(bound, &self.workers, &place).await,
+            Err(error) => warn!(listener = %self.listener.info().name, %error, "cannot accept"),
+        }
+        if let Some(mut bound) = self.bound.take()
+            && self.listener.is_given.load(Ordering::Relaxed)
+        {
+            bound.give_up_file();
+        }
+        debug!(listener = %self.listener.info().name, "no longer accepting");
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        let Some(bound) = self.bound.take() else { return self.listener.closed.cancel() };
+        match (self.otherwise.take(), self.workers.upgrade()) {
+            (Some(runtime), Some(_)) => {
+                let (listener, workers) = (Arc::clone(&self.listener), Weak::clone(&self.workers));
+                let next = Self { listener, bound: Some(bound), workers, otherwise: None };
+                drop(runtime.spawn(next.run(())));
+            }
+            (None, _) | (_, None) => self.listener.closed.cancel(),
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 //!
 //! ```text
 //!  listener ── accept(2) ──► workers ── least loaded ──► session ──► [PROXY header] ──► [TLS] ──► Service
-//!  (control runtime)                                     (worker's runtime)
+//!  (a worker's or the control runtime)                   (worker's runtime)
 //! ```
 //!
-//! The acceptor does nothing but accept; whatever may take a client's time happens on the worker.
+//! The acceptor does nothing but accept; whatever may take a client's time happens in the session.
 
 mod backoff;
 mod bind;

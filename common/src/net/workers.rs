@@ -1,8 +1,8 @@
 //! The threads that serve connections, and which of them gets the next.
 //!
 //! ```text
-//!                        ┌─► worker 0: runtime, sessions, service   (PerCore: one thread each,
-//!  acceptor ─ least ─────┼─► worker 1: runtime, sessions, service    nothing shared)
+//!                        ┌─► worker 0: acceptor, sessions, service  (PerCore: one thread each,
+//!             least ─────┼─► worker 1: runtime, sessions, service    nothing shared)
 //!             loaded     └─► worker 2: ...
 //!
 //!                        ┌─► worker 0: runtime, sessions ─┐
@@ -11,20 +11,26 @@
 //!             the awake  └─► worker 1: runtime, sessions ─┘
 //! ```
 //!
+//! Where workers share nothing, a listener is accepted for on one of them: a connection that stays there needs no other
+//! thread to be woken.
+//!
 //! SO_REUSEPORT would save the hand-off, but the kernel spreads by a hash of the addresses: with few
 //! connections some workers idle while others queue.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
 use tracing::error;
 
 use super::downstream::{Handed, Open};
 use super::gather::{self, Founding, Gathering};
+use super::listener::Acceptor;
 use super::service::{Flavour, LocalSink, Service, WorkerId};
 use crate::telemetry;
 
@@ -37,11 +43,23 @@ pub(super) struct Workers {
     pub(super) gathering: Option<Arc<Gathering>>,
 }
 
+/// What a worker's thread is asked to do.
+enum Errand {
+    Serve(Handed),
+    Accept(Acceptor),
+}
+
+/// The worker whose thread this is.
+pub(super) struct Here {
+    index: usize,
+    sink: Rc<LocalSink>,
+}
+
 struct Worker {
     open: Arc<Open>,
     /// Bounded by the process's descriptors, of which each connection holds one (a listener's cap is below that), and a
     /// worker empties it every turn.
-    queue: UnboundedSender<Handed>,
+    queue: UnboundedSender<Errand>,
     runtime: Handle,
     /// Its death has been logged.
     is_mourned: AtomicBool,
@@ -81,8 +99,11 @@ impl Workers {
     fn within(runtime: &Handle, service: Arc<dyn Fn(Handed) + Send + Sync>) -> Self {
         let (queue, mut handed) = unbounded_channel();
         runtime.spawn(async move {
-            while let Some(handed) = handed.recv().await {
-                service(handed);
+            while let Some(errand) = handed.recv().await {
+                match errand {
+                    Errand::Serve(handed) => service(handed),
+                    Errand::Accept(acceptor) => drop(tokio::spawn(acceptor.run(()))),
+                }
             }
         });
         let worker = Worker {
@@ -94,29 +115,53 @@ impl Workers {
         Self { workers: vec![worker], turn: AtomicUsize::new(0), gathering: None }
     }
 
-    /// Gives the connection to the worker with the fewest. `handed` gets that worker's count for its permit.
-    pub(super) fn hand(&self, handed: impl FnOnce(&Arc<Open>) -> Handed) {
-        let Some(worker) = self.least_loaded() else { return };
-        // A thread that dies in this very moment takes no more: the connection closes with it.
-        drop(worker.queue.send(handed(&worker.open)));
+    /// Has a listener accepted for: on one of the workers if they share nothing, or else on `runtime`.
+    pub(super) fn accept(&self, acceptor: Acceptor, runtime: &Handle) {
+        let hosts = if self.gathering.is_none() { &self.workers[..] } else { &[] };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let Some(host) = hosts.get(turn % hosts.len().max(1)) else {
+            drop(runtime.spawn(acceptor.run(())));
+            return;
+        };
+        // One that is not taken is dropped, and sees to itself.
+        drop(host.queue.send(Errand::Accept(acceptor)));
     }
 
-    /// The one with the fewest connections among the awake, if one of them lives: a dead one has none at all.
-    fn least_loaded(&self) -> Option<&Worker> {
+    /// Gives the connection to the worker with the fewest; if that is the one which accepts, without a detour. `handed`
+    /// gets that worker's count for its permit.
+    pub(super) fn hand(&self, here: Option<&Here>, handed: impl FnOnce(&Arc<Open>) -> Handed) {
+        let Some((index, worker)) = self.least_loaded(here.map(|here| here.index)) else { return };
+        let handed = handed(&worker.open);
+        match here.filter(|here| here.index == index) {
+            Some(here) => (here.sink)(handed),
+            // A thread that dies in this very moment takes no more: the connection closes with it.
+            None => drop(worker.queue.send(Errand::Serve(handed))),
+        }
+    }
+
+    /// The one with the fewest connections among the awake, if one of them lives: a dead one has none at all. Of several
+    /// `first`, or else each in turn.
+    fn least_loaded(&self, first: Option<usize>) -> Option<(usize, &Worker)> {
         let awake = self.gathering.as_ref().and_then(|gathering| self.workers.get(..gathering.awake()));
-        awake.and_then(|awake| self.least_loaded_of(awake)).or_else(|| self.least_loaded_of(&self.workers))
+        let among = |workers| self.least_loaded_of(workers, first);
+        awake.and_then(among).or_else(|| among(&self.workers))
     }
 
-    fn least_loaded_of<'a>(&self, workers: &'a [Worker]) -> Option<&'a Worker> {
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (before, after) = workers.split_at(start % workers.len().max(1));
-        after.iter().chain(before).filter(|worker| worker.lives()).min_by_key(|worker| worker.open.count())
+    fn least_loaded_of<'a>(
+        &self,
+        workers: &'a [Worker],
+        first: Option<usize>,
+    ) -> Option<(usize, &'a Worker)> {
+        let start = first.unwrap_or_else(|| self.turn.fetch_add(1, Ordering::Relaxed));
+        let indexed = workers.iter().enumerate();
+        let (after, before) = (indexed.clone().skip(start % workers.len().max(1)), indexed);
+        after.chain(before).filter(|(_, worker)| worker.lives()).min_by_key(|(_, worker)| worker.open.count())
     }
 
     /// Where a connection goes that comes from another process, and its count: only a shared service takes any.
     pub(super) fn for_resumed(&self) -> Option<(&Handle, Arc<Open>)> {
         self.gathering.as_ref()?;
-        self.least_loaded().map(|worker| (&worker.runtime, Arc::clone(&worker.open)))
+        self.least_loaded(None).map(|(_, worker)| (&worker.runtime, Arc::clone(&worker.open)))
     }
 
     /// Open connections of each worker.
@@ -169,7 +214,7 @@ impl Worker {
                         // The service is made where it lives.
                         let sink = make(id);
                         drop(ready.send(Ok((handle, thread))));
-                        take(handed, sink).await;
+                        take(handed, Here { index: id.0, sink: Rc::new(sink) }).await;
                     });
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -190,9 +235,13 @@ impl Worker {
 }
 
 /// A worker's life: every connection becomes a task of this thread.
-async fn take(mut queue: UnboundedReceiver<Handed>, sink: LocalSink) {
-    while let Some(handed) = queue.recv().await {
-        sink(handed);
+async fn take(mut queue: UnboundedReceiver<Errand>, here: Here) {
+    let here = Rc::new(here);
+    while let Some(errand) = queue.recv().await {
+        match errand {
+            Errand::Serve(handed) => (here.sink)(handed),
+            Errand::Accept(acceptor) => drop(spawn_local(acceptor.run(Rc::clone(&here)))),
+        }
     }
 }
 
@@ -202,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_dead_worker_is_passed_over() -> io::Result<()> {
-        let make = || Worker::start(WorkerId(0), Arc::new(|_| Box::new(drop)));
+        let make = || Worker::start(WorkerId(0), Arc::new(|_| Box::new(drop::<Handed>)));
         let mut workers = (0..3).map(|_| Ok(make()?.0)).collect::<io::Result<Vec<_>>>()?;
         let kill = |workers: &mut Vec<Worker>, index: usize| {
             if let Some(worker) = workers.get_mut(index) {
@@ -211,10 +260,7 @@ mod tests {
         };
         let chosen = |workers: Vec<Worker>| {
             let workers = Workers { workers, turn: AtomicUsize::new(0), gathering: None };
-            let chosen = [(); 3].map(|()| {
-                let found = workers.least_loaded()?;
-                workers.workers.iter().position(|worker| std::ptr::eq(worker, found))
-            });
+            let chosen = [(); 3].map(|()| workers.least_loaded(None).map(|(index, _)| index));
             (workers.workers, chosen)
         };
         kill(&mut workers, 1);

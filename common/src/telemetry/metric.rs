@@ -22,7 +22,7 @@ pub fn become_worker(worker: usize) {
 
 /// The cell of the calling thread among `cells`, and whether others write it too.
 #[inline]
-fn mine<T>(cells: &[T]) -> Option<(&T, bool)> {
+pub(super) fn mine<T>(cells: &[T]) -> Option<(&T, bool)> {
     let shard = SHARD.get();
     match cells.get(shard) {
         Some(cell) => Some((cell, shard == 0)),

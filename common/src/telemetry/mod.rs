@@ -1,6 +1,7 @@
 //! Logs, counters, histograms and the access log.
 
 mod access;
+mod gather;
 mod lines;
 mod log_file;
 mod logs;

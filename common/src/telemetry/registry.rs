@@ -43,6 +43,11 @@ impl Registry {
         Arc::new(Self { workers, families: Mutex::default() })
     }
 
+    /// Worker threads that each metric has a cell for.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// The counter of this name and these labels. `_total` is added to its name when rendered.
     pub fn counter(
         &self,

@@ -1,7 +1,9 @@
 //! HTTP: nginx, HAProxy and ours before one nginx that answers at once.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,6 +39,9 @@ pub(super) struct Balancers {
     candidates: Vec<Candidate>,
     /// Where those that do not tell versions apart are asked in HTTP/2, by name.
     http2: Vec<(String, Port)>,
+    /// Access logs, which are emptied after each measurement.
+    logs: [PathBuf; 2],
+    _reader: LogReader,
     _app: Nginx,
     _files: TempDir,
 }
@@ -55,16 +60,24 @@ impl Balancers {
                  location / {{ default_type text/plain; return 200 'hello from nginx\\n'; }} }}"
             )
         })?;
-        let values = vec![("APP", app.address().to_string()), ("WORKERS", settings.workers.to_string())];
+        let logs = ["nginx.log", "groove-http.log"].map(|name| files.path().join(name));
+        let [nginx_log, our_log] = &logs;
+        let reader = LogReader::start()?;
+        let values = vec![
+            ("APP", app.address().to_string()),
+            ("WORKERS", settings.workers.to_string()),
+            ("NGINX_LOG", nginx_log.display().to_string()),
+            ("HAPROXY_LOG", reader.address.to_string()),
+        ];
         let with = |port: &Port| [&values[..], &[("HTTP2", port.to_string())]].concat();
         let candidates = vec![
             Candidate::direct(app.address()),
             nginx(settings, &with(nginx_http2))?,
             haproxy(with(haproxy_http2))?,
-            Candidate::ours(Kind::Http, &values)?,
+            Candidate::logging(Kind::Http, our_log, &values)?,
         ];
         let http2 = candidates.iter().map(|candidate| candidate.name.clone()).zip(ports).collect();
-        Ok(Self { candidates, http2, _app: app, _files: files })
+        Ok(Self { candidates, http2, logs, _reader: reader, _app: app, _files: files })
     }
 }
 
@@ -106,6 +119,18 @@ impl Suite for Balancers {
         REQUESTS.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
+    fn notes(&self) -> Vec<&'static str> {
+        vec![
+            "Each has its timeouts, an access log and its counters on. The log, as each one's documentation has it for \
+             many requests: nginx `combined` to a file with `buffer=64k flush=1s`, HAProxy `httplog` to a ring that it \
+             sends over TCP to somebody who reads it, ours to a file.",
+        ]
+    }
+
+    fn turns(&self, settings: &Settings) -> (usize, u64) {
+        (usize::try_from(settings.seconds).unwrap_or(1), 1)
+    }
+
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure> {
         let (_, request) = REQUESTS.get(scenario).context("no such scenario")?;
         let mut load = match request {
@@ -129,6 +154,10 @@ impl Suite for Balancers {
         });
         let after = candidate.usage()?;
 
+        for log in &self.logs {
+            // Both are added to, so that they go on from the beginning.
+            File::options().write(true).open(log).and_then(|log| log.set_len(0))?;
+        }
         let (output, probed) = (output?, probed?);
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -173,6 +202,26 @@ impl Balancers {
     fn http2_address(&self, candidate: &Candidate) -> SocketAddr {
         let own = self.http2.iter().find(|(name, _)| *name == candidate.name);
         own.map_or(candidate.address, |(_, port)| port.address())
+    }
+}
+
+/// Reads what HAProxy logs, as a collector would.
+struct LogReader {
+    address: SocketAddr,
+}
+
+impl LogReader {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        // Ends with the program: who may connect again is listened to.
+        std::thread::spawn(move || {
+            let mut lines = vec![0; 1 << 16];
+            for mut stream in listener.incoming().flatten() {
+                while stream.read(&mut lines).is_ok_and(|count| count > 0) {}
+            }
+        });
+        Ok(Self { address })
     }
 }
 

@@ -23,9 +23,12 @@ use tempfile::TempDir;
 
 use crate::load::count;
 use crate::process::{Process, Usage};
-use crate::{Kind, Port, Proxy, paths, template};
+use crate::{Kind, Port, Proxy, ProxyBuilder, paths, template};
 
 pub use report::write;
+
+/// Times that a few connections come, ask and go before idle ones are weighed.
+const WARMING: usize = 250;
 
 /// How long and how often to measure.
 #[derive(Clone, Debug, Serialize)]
@@ -100,7 +103,16 @@ impl Candidate {
 
     /// Ours, with this file of `integration/bench/`.
     fn configured(kind: Kind, file: &str, values: &[(&str, String)]) -> Result<Self> {
-        let mut builder = Proxy::of(kind).config(&template(file)?);
+        Self::built(Proxy::of(kind), kind, file, values)
+    }
+
+    /// The same, its access log added to `log`.
+    fn logging(kind: Kind, log: &Path, values: &[(&str, String)]) -> Result<Self> {
+        Self::built(Proxy::of(kind).stdout(log), kind, &format!("{}.yaml", kind.name()), values)
+    }
+
+    fn built(builder: ProxyBuilder, kind: Kind, file: &str, values: &[(&str, String)]) -> Result<Self> {
+        let mut builder = builder.config(&template(file)?);
         for (name, value) in values {
             builder = builder.set(name, value);
         }
@@ -137,7 +149,7 @@ pub struct Row {
     pub candidate: String,
     /// The median of each figure over the rounds.
     pub median: Measure,
-    /// Each round.
+    /// Each turn of each round.
     pub rounds: Vec<Measure>,
     /// Why it could not be measured.
     pub failure: Option<String>,
@@ -163,6 +175,8 @@ pub struct Comparison {
     pub scenarios: Vec<Scenario>,
     /// Bytes of private memory an idle connection, by candidate.
     pub idle_bytes: BTreeMap<String, f64>,
+    /// How the candidates were set.
+    pub notes: Vec<&'static str>,
 }
 
 /// A protocol's bench: what it compares, and how it measures and fills with idle connections.
@@ -171,7 +185,15 @@ trait Suite {
     fn ours(&self) -> Kind;
     fn candidates(&self) -> &[Candidate];
     fn scenarios(&self) -> Vec<String>;
-    /// Measures one candidate once in the scenario with this index.
+    /// How the candidates were set, where that is not to be taken for granted.
+    fn notes(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+    /// How often the candidates take turns in a round, and for how many seconds at a time.
+    fn turns(&self, settings: &Settings) -> (usize, u64) {
+        (1, settings.seconds)
+    }
+    /// Measures one candidate once, for one turn, in the scenario with this index.
     fn measure(&self, candidate: &Candidate, scenario: usize, settings: &Settings) -> Result<Measure>;
     /// Opens idle connections, calls `weigh` while they are open, and closes them.
     fn idle(
@@ -195,7 +217,8 @@ pub fn compare(kind: Kind, settings: &Settings, told: &mut dyn FnMut(&str)) -> R
     };
     let idle_bytes = weigh_idle(suite.as_ref(), settings, told);
     let scenarios = measure_all(suite.as_ref(), settings, told);
-    Ok(Comparison { title: suite.title(), ours: suite.ours().name(), scenarios, idle_bytes })
+    let notes = suite.notes();
+    Ok(Comparison { title: suite.title(), ours: suite.ours().name(), scenarios, idle_bytes, notes })
 }
 
 /// First of all, while every proxy is fresh: memory that a load has left behind would hide the growth.
@@ -206,7 +229,10 @@ fn weigh_idle(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str)
     }
     for candidate in suite.candidates().iter().filter(|candidate| candidate.usage.is_some()) {
         let weighed = (|| -> Result<f64> {
-            suite.idle(candidate, 8, &mut || Ok(()))?;
+            // Buffers that are there once for all, such as the log's, are not what is weighed.
+            for _ in 0..WARMING {
+                suite.idle(candidate, 8, &mut || Ok(()))?;
+            }
             let before = candidate.usage()?.resident_bytes;
             let mut after = before;
             suite.idle(candidate, settings.idle_connections, &mut || {
@@ -235,21 +261,24 @@ fn measure_all(suite: &dyn Suite, settings: &Settings, told: &mut dyn FnMut(&str
         .filter(|(_, name)| settings.wants(name))
         .map(|(index, name)| (index, Scenario { name, rows: candidates.iter().map(Row::empty).collect() }))
         .collect();
+    let (turns, seconds) = suite.turns(settings);
+    let settings = &Settings { seconds, ..settings.clone() };
     for round in 0..settings.rounds {
         for (index, scenario) in &mut scenarios {
-            // Another one begins each round, so that what warms or tires the machine falls on all alike.
-            for turn in 0..candidates.len() {
-                let at = (turn + round) % candidates.len();
-                let (Some(candidate), Some(row)) = (candidates.get(at), scenario.rows.get_mut(at)) else {
-                    continue;
-                };
-                if row.failure.is_none() {
-                    match suite.measure(candidate, *index, settings) {
-                        Ok(measure) => row.add(measure),
-                        Err(error) => row.failure = Some(format!("{error:#}")),
+            for turn in 0..turns {
+                // Another one begins each turn, so that what warms or tires the machine falls on all alike.
+                let begins = round + turn;
+                for at in (0..candidates.len()).map(|place| (place + begins) % candidates.len()) {
+                    let (Some(candidate), Some(row)) = (candidates.get(at), scenario.rows.get_mut(at)) else {
+                        continue;
+                    };
+                    if row.failure.is_none() {
+                        match suite.measure(candidate, *index, settings) {
+                            Ok(measure) => row.add(measure),
+                            Err(error) => row.failure = Some(format!("{error:#}")),
+                        }
+                        told(&format!("round {} {}: {row}", round + 1, scenario.name));
                     }
-                    let said = row.to_string();
-                    told(&format!("round {} {}: {said}", round + 1, scenario.name));
                 }
             }
         }
@@ -269,13 +298,7 @@ impl Row {
 
     fn add(&mut self, measure: Measure) {
         self.rounds.push(measure);
-        let median = |figure: fn(&Measure) -> f64| {
-            let mut values: Vec<f64> = self.rounds.iter().map(figure).collect();
-            values.sort_by(f64::total_cmp);
-            let upper = values.get(values.len() / 2).copied().unwrap_or_default();
-            let lower = values.get((values.len() - 1) / 2).copied().unwrap_or_default();
-            f64::midpoint(lower, upper)
-        };
+        let median = |figure: fn(&Measure) -> f64| median(self.rounds.iter().map(figure).collect());
         self.median = Measure {
             throughput: median(|m| m.throughput),
             p50_us: median(|m| m.p50_us),
@@ -285,6 +308,14 @@ impl Row {
             left_out_percent: median(|m| m.left_out_percent),
         };
     }
+}
+
+/// The middle one, or what lies between the two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2).copied().unwrap_or_default();
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+    f64::midpoint(lower, upper)
 }
 
 impl std::fmt::Display for Row {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{Comparison, Row, Settings, plot};
+use super::{Comparison, Row, Settings, median, plot};
 
 #[derive(Serialize)]
 struct Whole<'a> {
@@ -42,7 +42,7 @@ fn machine() -> String {
 fn markdown(machine: &str, settings: &Settings, comparisons: &[Comparison]) -> Result<String> {
     let mut text = format!(
         "{machine}. Medians of {} rounds of {} s; CPU is the proxy's own. Ratio: CPU an operation of ours over that \
-         of the row.\n",
+         of the row, the median of those in the same turn.\n",
         settings.rounds, settings.seconds
     );
     for comparison in comparisons {
@@ -54,6 +54,9 @@ fn markdown(machine: &str, settings: &Settings, comparisons: &[Comparison]) -> R
             for row in &scenario.rows {
                 writeln!(text, "| {} | {} | {} |", scenario.name, row.candidate, figures(row, ours))?;
             }
+        }
+        for note in &comparison.notes {
+            writeln!(text, "\n{note}")?;
         }
         if comparison.idle_bytes.is_empty() {
             continue;
@@ -73,8 +76,8 @@ fn figures(row: &Row, ours: Option<&Row>) -> String {
     let m = row.median;
     // The server itself has no proxy whose CPU could be told.
     let (cpu, ratio) = if m.cpu_us > 0.0 {
-        let ours = ours.filter(|ours| ours.failure.is_none()).map_or(0.0, |ours| ours.median.cpu_us);
-        (format!("{:.2}", m.cpu_us), format!("{:.2}", ours / m.cpu_us))
+        let ratio = ours.filter(|ours| ours.failure.is_none()).map_or(0.0, |ours| ratio(ours, row));
+        (format!("{:.2}", m.cpu_us), format!("{ratio:.2}"))
     } else {
         ("–".to_owned(), "–".to_owned())
     };
@@ -82,6 +85,11 @@ fn figures(row: &Row, ours: Option<&Row>) -> String {
     let left_out = m.left_out_percent;
     let left_out = if left_out > 0.0 { format!(" ({left_out:.1} % left out)") } else { String::new() };
     format!("{:.0}{errors} | {:.0} | {:.0}{left_out} | {cpu} | {ratio}", m.throughput, m.p50_us, m.p99_us)
+}
+
+/// Turn by turn, as a machine that slows down slows both.
+fn ratio(ours: &Row, row: &Row) -> f64 {
+    median(ours.rounds.iter().zip(&row.rounds).map(|(ours, row)| ours.cpu_us / row.cpu_us).collect())
 }
 
 #[cfg(test)]
@@ -105,6 +113,7 @@ mod tests {
             ours: "groove-x",
             scenarios: vec![Scenario { name: "get".to_owned(), rows }],
             idle_bytes: BTreeMap::from([("peer".to_owned(), 2048.4)]),
+            notes: vec!["How it was set."],
         };
         let settings = Settings { rounds: 1, seconds: 1, workers: 1, idle_connections: 10, scenario: None };
         let folder = tempfile::tempdir().unwrap();
@@ -113,10 +122,20 @@ mod tests {
         assert!(text.contains("| get | no proxy | 1000 | 10 | 20 | – | – |"), "{text}");
         assert!(text.contains("| get | other | failed: no such thing |"), "{text}");
         assert!(text.contains("| peer | 2048 |"), "{text}");
+        assert!(text.contains("\n\nHow it was set.\n\n"), "{text}");
         let svg = std::fs::read_to_string(folder.path().join("bench.svg")).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("groove-x"), "{svg}");
         let json = std::fs::read(folder.path().join("bench.json")).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["comparisons"][0]["scenarios"][0]["rows"][1]["median"]["cpu_us"], 8.0);
+    }
+
+    #[test]
+    fn a_turn_in_which_all_were_slow_does_not_count_more() {
+        let turns = |cpu: [f64; 3]| Row {
+            rounds: cpu.map(|cpu_us| Measure { cpu_us, ..Measure::default() }).to_vec(),
+            ..row("x", 0.0)
+        };
+        assert!((ratio(&turns([4.0, 40.0, 5.0]), &turns([8.0, 80.0, 8.0])) - 0.5).abs() < 1e-9);
     }
 }

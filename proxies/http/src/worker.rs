@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use groove_common::balance::Dice;
 use groove_common::discovery::fresh_dice;
 use groove_common::ids::EndpointId;
-use groove_common::net::{Downstream, LocalService, Stream};
+use groove_common::net::{Downstream, FILL_BYTES_MAX, LocalService, Stream};
 use groove_common::telemetry::AccessLog;
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
@@ -30,6 +30,10 @@ const BUFFERS_MAX: usize = 256;
 const BUFFER_BYTES: usize = 2 * 1024;
 /// A buffer that has grown larger is not kept.
 const BUFFER_BYTES_KEPT_MAX: usize = 16 * 1024;
+/// What a server says is read into one of these, so that a body goes on from where it was read. A few are kept: it is
+/// lent for as long as there are bytes in it, which is mostly within a turn.
+const LARGE_BYTES: usize = FILL_BYTES_MAX + 2 * BUFFER_BYTES;
+const LARGE_MAX: usize = 8;
 /// How often idle connections are looked through for those that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(1);
 /// So many of these looks for one at the apps: those that nobody asked for since the last are forgotten.
@@ -96,6 +100,7 @@ pub struct Worker {
     dice: RefCell<Dice>,
     fields: RefCell<Fields>,
     buffers: RefCell<Vec<BytesMut>>,
+    large: RefCell<Vec<BytesMut>>,
     sweeps: Cell<bool>,
 }
 
@@ -113,6 +118,7 @@ impl Worker {
             dice: RefCell::new(fresh_dice()),
             fields: RefCell::default(),
             buffers: RefCell::default(),
+            large: RefCell::default(),
             sweeps: Cell::new(false),
         })
     }
@@ -170,6 +176,26 @@ impl Worker {
         let has_room = buffer.capacity() >= BUFFER_BYTES / 2 || buffer.try_reclaim(BUFFER_BYTES);
         if has_room && buffer.capacity() <= BUFFER_BYTES_KEPT_MAX && buffers.len() < BUFFERS_MAX {
             buffers.push(buffer);
+        }
+    }
+
+    /// An empty buffer that takes whatever one reading brings.
+    pub fn take_large(&self) -> BytesMut {
+        self.large.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(LARGE_BYTES))
+    }
+
+    /// Takes a large buffer back, or one that is none; what is in it is lost.
+    pub fn put_large(&self, mut buffer: BytesMut) {
+        if buffer.capacity() == 0 {
+            return;
+        }
+        buffer.clear();
+        if buffer.capacity() < LARGE_BYTES && !buffer.try_reclaim(LARGE_BYTES) {
+            return self.put_buffer(buffer);
+        }
+        let mut large = self.large.borrow_mut();
+        if buffer.capacity() <= 2 * LARGE_BYTES && large.len() < LARGE_MAX {
+            large.push(buffer);
         }
     }
 
@@ -248,8 +274,9 @@ async fn sweep(worker: Rc<Worker>, mut restarts: broadcast::Receiver<Restarted>)
 }
 
 impl LocalService for Worker {
-    async fn serve(self: Rc<Self>, conn: Downstream) {
-        driver::serve(self, conn).await;
+    // No `async fn`, which would keep room for its arguments.
+    fn serve(self: Rc<Self>, conn: Downstream) -> impl Future<Output = ()> {
+        driver::serve(self, conn)
     }
 
     async fn refuse(self: Rc<Self>, conn: Downstream) {

@@ -15,11 +15,12 @@ use crate::auth::Identity;
 use crate::balance::{self, Key};
 use crate::compress::{Compress, Compression};
 use crate::error::Error;
+use crate::identity::IpText;
 use crate::mirror::Copy;
 use crate::reply::{Audience, Form};
 use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Table, Target};
-use crate::wire::{Edits, Field, Framing, Limits, Malformed, Name, RequestHead, Version};
+use crate::wire::{Edits, Field, Framing, Limits, Malformed, Name, Outlet, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::ids::EndpointId;
@@ -45,7 +46,7 @@ pub(super) struct Begun<'v> {
     pub(super) exchange: Exchange,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: BytesMut,
-    pub(super) reply: BytesMut,
+    pub(super) reply: Outlet,
     /// The client has had some of the final reply.
     pub(super) is_heard: bool,
     pub(super) audience: Audience,
@@ -92,7 +93,7 @@ impl<'v> Begun<'v> {
             outgoing: Outgoing::new(out),
             // Lent when there is something to put in: a server may take its time.
             incoming: BytesMut::new(),
-            reply: BytesMut::new(),
+            reply: Outlet::default(),
             is_heard: false,
             audience,
             key,
@@ -246,8 +247,8 @@ impl Session {
         if let Some(place) = action.and_then(|action| action.rewrite.as_ref()) {
             head.target = rewritten.get_or_init(|| place.of(head.target));
         }
-        let behind = client.map(|ip| ip.to_string());
-        let address = behind.as_deref().unwrap_or(&self.client).as_bytes();
+        let (peer, behind) = (self.client(), client.map(|ip| IpText::of(Some(ip))));
+        let address = behind.as_ref().unwrap_or(&peer).bytes();
         let shown = own.as_ref().and_then(|own| own.identity.as_deref()).filter(|_| target.asks_tokens());
         let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address, shown));
         let tenants = seat.app.tenants.as_deref();
@@ -255,16 +256,16 @@ impl Session {
         let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, tenants, &head, address));
         let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
         let mut out = self.worker.take_buffer();
-        self.write_head(table, &head, request_id, (trusted, client), request_edits, &mut out);
+        self.write_head(table, &head, request_id, (&peer, trusted, behind.as_ref()), request_edits, &mut out);
         Written { out, edits, key, flow, own, compress }
     }
 
     /// What is kept of a request that is looked at after its head.
     fn kept(&self, head: &RequestHead<'_>, (trusted, behind): (bool, Option<IpAddr>), id: &[u8]) -> Kept {
-        let behind = behind.map(|ip| ip.to_string());
+        let client = behind.map_or_else(|| self.client(), |ip| IpText::of(Some(ip)));
         let connection = Connection {
-            client: behind.as_deref().unwrap_or(&self.client),
-            scheme: self.scheme,
+            client: client.text(),
+            scheme: self.scheme(),
             trusted,
             tls: self.conn.tls.as_deref(),
         };

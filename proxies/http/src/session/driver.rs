@@ -8,6 +8,7 @@ use super::relay::{Patience, Relay};
 use super::tunnel;
 use crate::error::Error;
 use crate::http2;
+use crate::identity::IpText;
 use crate::metrics::Counted;
 use crate::reply::{self, Audience, Notice};
 use crate::upstream::Lease;
@@ -15,12 +16,11 @@ use crate::wire::scan::HeadScan;
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use futures_util::future::Either;
+use groove_common::net::Downstream;
 use groove_common::net::Timer;
-use groove_common::net::{Downstream, Reached};
 use groove_common::telemetry::Event;
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -40,19 +40,35 @@ pub(crate) fn serve(worker: Rc<Worker>, conn: Downstream) -> impl Future<Output 
     Either::Right(serve_http1(worker, conn))
 }
 
-/// Serves a connection, or a stream of another, that begins with HTTP/1.1.
-pub(crate) async fn serve_http1(worker: Rc<Worker>, conn: Downstream) {
+/// Serves one request, a stream of a connection that carries others beside. `head` has been read of it.
+pub(crate) fn serve_stream(worker: Rc<Worker>, conn: Downstream, head: BytesMut) -> impl Future<Output = ()> {
     let mut session = Session::handshake(worker, conn);
-    loop {
-        match session.turn().await {
-            Next::Request => {}
-            Next::Close => break Box::pin(session.close()).await,
-            Next::Linger => break Box::pin(session.linger()).await,
-            Next::Cut => break,
-            Next::Http2 => {
-                let bounds = session.worker.view().table.http2;
-                let Session { worker, conn, inbox, .. } = session;
-                break Box::pin(http2::serve(worker, conn, inbox, bounds)).await;
+    session.inbox = head;
+    session.may_be_http2 = false;
+    async move {
+        if session.turn().await == Next::Linger {
+            Box::pin(session.linger()).await;
+        }
+    }
+}
+
+/// Serves a connection that begins with HTTP/1.1.
+fn serve_http1(worker: Rc<Worker>, conn: Downstream) -> impl Future<Output = ()> {
+    let mut session = Session::handshake(worker, conn);
+    // The session stays where the block has captured it: an async function would keep room for its arguments beside.
+    async move {
+        loop {
+            match session.turn().await {
+                Next::Request => {}
+                // For TLS a word of its own; for TCP dropping the socket says it.
+                Next::Close if session.conn.stream.is_tls() => break Box::pin(session.close()).await,
+                Next::Linger => break Box::pin(session.linger()).await,
+                Next::Close | Next::Cut => break,
+                Next::Http2 => {
+                    let bounds = session.worker.view().table.http2;
+                    let Session { worker, conn, inbox, .. } = session;
+                    break Box::pin(http2::serve(worker, conn, inbox, bounds)).await;
+                }
             }
         }
     }
@@ -100,10 +116,6 @@ enum Read {
 pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) conn: Downstream,
-    /// The peer's address, as X-Forwarded-For has it.
-    pub(super) client: Box<str>,
-    pub(super) scheme: &'static str,
-    draining: Reached,
     /// Nothing was read yet, and it is not TLS, which would have agreed on a version.
     may_be_http2: bool,
     /// How many restarts of apps there had been when it was opened.
@@ -117,13 +129,8 @@ pub(super) struct Session {
 
 impl Session {
     fn handshake(worker: Rc<Worker>, conn: Downstream) -> Self {
-        let client =
-            conn.peer.ip().map_or_else(|| "unknown".into(), |ip| ip.to_canonical().to_string().into());
         let timer = Timer::new(Instant::now() + worker.view().table.timeouts.keep_alive);
         Self {
-            client,
-            scheme: if conn.tls.is_some() { "https" } else { "http" },
-            draining: conn.drain.draining(),
             may_be_http2: conn.tls.is_none(),
             restarts: worker.shared.restarts.count(),
             is_parting: false,
@@ -132,6 +139,15 @@ impl Session {
             worker,
             conn,
         }
+    }
+
+    /// The peer's address, as X-Forwarded-For has it.
+    pub(super) fn client(&self) -> IpText {
+        IpText::of(self.conn.peer.ip().map(|ip| ip.to_canonical()))
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.conn.tls.is_some() { "https" } else { "http" }
     }
 
     /// One request and its reply.
@@ -229,7 +245,8 @@ impl Session {
             Poll::Ready(Ok(_)) => return Poll::Ready(Read::Some),
             Poll::Pending => {}
         }
-        if !self.is_parting && Pin::new(&mut self.draining).poll(cx).is_ready() {
+        // Whoever polls this task has it woken when the drain moves on.
+        if !self.is_parting && self.conn.drain.is_draining() {
             return Poll::Ready(Read::Draining);
         }
         ready!(self.timer.poll(cx));
@@ -336,11 +353,14 @@ impl Session {
 
     /// Nothing is held by a connection that waits for its next request.
     fn give_back(&mut self, begun: Begun<'_>) {
-        for buffer in [begun.outgoing.head, begun.outgoing.body, begun.incoming, begun.reply] {
+        for buffer in [begun.outgoing.head, begun.reply.head] {
             self.worker.put_buffer(buffer);
         }
+        for buffer in [begun.outgoing.body, begun.incoming, begun.reply.body] {
+            self.worker.put_large(buffer);
+        }
         if self.inbox.is_empty() {
-            self.worker.put_buffer(std::mem::take(&mut self.inbox));
+            self.worker.put_large(std::mem::take(&mut self.inbox));
         }
     }
 }

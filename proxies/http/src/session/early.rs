@@ -99,7 +99,7 @@ impl Session {
             }
             (None, answer) => {
                 let answer = answer.as_ref()?;
-                answer.write(head, self.scheme, manner, &mut out);
+                answer.write(head, self.scheme(), manner, &mut out);
                 answer.status()
             }
         };

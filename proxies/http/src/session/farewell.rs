@@ -9,6 +9,7 @@ use crate::apps::Seat;
 use crate::error::Error;
 use crate::reply::{self, Form, Notice};
 use crate::upstream::Lease;
+use crate::wire::{Outlet, Output};
 use crate::worker::View;
 use bytes::BytesMut;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl Session {
         }
         if begun.exchange.is_begun() {
             // The beginning of a reply that turned out to be none.
-            begun.reply.clear();
+            begun.reply = Outlet::default();
         }
         let request = Record::of(&begun.outgoing.head);
         let mut audience = begun.audience;
@@ -49,12 +50,13 @@ impl Session {
             client: &Client { peer: &self.conn.peer, behind: begun.client }.address(),
             page: view.table.page(Some(begun.app), Some(begun.target), &error),
         };
-        reply::error(&notice, audience, &mut begun.reply);
+        let out = begun.reply.tail();
+        reply::error(&notice, audience, out);
         let program = begun.own.as_ref().and_then(|own| own.reply.as_ref());
         if program.is_some() || !begun.edits.is_empty() {
-            reply::edit_failure(&mut begun.reply, &begun.edits, program, &mut self.worker.fields());
+            reply::edit_failure(out, &begun.edits, program, &mut self.worker.fields());
         }
-        self.answer(&mut begun.reply, audience.close, !uploaded).await
+        self.answer(out, audience.close, !uploaded).await
     }
 
     pub(super) async fn answer(&mut self, out: &mut BytesMut, close: bool, linger: bool) -> Next {
@@ -98,12 +100,11 @@ impl Session {
     ) {
         let status = begun.status(error);
         self.worker.shared.access.record(error.is_some(), || {
-            let endpoint = lease.map(|lease| lease.exchange.endpoint().address.to_string());
             let facts = Facts {
                 app: &begun.app.name,
                 peer: &self.conn.peer,
                 client: begun.client,
-                endpoint: endpoint.as_deref(),
+                endpoint: lease.map(|lease| &lease.exchange.endpoint().address),
                 status,
                 target: None,
                 user: begun.own.as_ref().and_then(|own| own.identity.as_ref()).map_or("", |it| &it.user),
@@ -116,7 +117,7 @@ impl Session {
 
     /// All is said, and heard.
     pub(super) async fn close(mut self) {
-        // For TLS a word of its own, for TCP what dropping the socket would do: a client that left does not hear it.
+        // A client that left does not hear it.
         drop(timeout(LINGER, self.conn.stream.shutdown()).await);
     }
 

@@ -3,7 +3,7 @@
 use super::driver::Session;
 use crate::error::Error;
 use crate::identity::client::forwarded_for;
-use crate::identity::{client, trace};
+use crate::identity::{IpText, client, trace};
 use crate::table::{App, Table, Target};
 use crate::wire::{Edits, Hop, Name, RequestHead, render};
 use bytes::BytesMut;
@@ -79,7 +79,7 @@ impl Session {
         table: &Table,
         head: &RequestHead<'_>,
         request_id: &[u8],
-        (trusted, behind): (bool, Option<IpAddr>),
+        (peer, trusted, behind): (&IpText, bool, Option<&IpText>),
         edits: &Edits,
         out: &mut BytesMut,
     ) {
@@ -90,12 +90,11 @@ impl Session {
             let given = first.filter(|_| parents.next().is_none()).map(|field| field.value.of(head.raw));
             trace::next(given, tracing, &mut self.worker.dice())
         });
-        let real_ip = behind.filter(|_| says.x_real_ip).map(|ip| ip.to_string());
         let hop = Hop {
             says,
-            client: self.client.as_bytes(),
-            real_ip: real_ip.as_deref().unwrap_or(&self.client).as_bytes(),
-            scheme: self.scheme.as_bytes(),
+            client: peer.bytes(),
+            real_ip: behind.unwrap_or(peer).bytes(),
+            scheme: self.scheme().as_bytes(),
             port: match &self.conn.listener.bound {
                 Address::Tcp { port, .. } if says.x_forwarded_port => *port,
                 Address::Tcp { .. } | Address::Unix(_) => 0,

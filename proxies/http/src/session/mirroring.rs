@@ -9,7 +9,7 @@ use crate::mirror::{Copy, Dropped, Ready};
 use crate::queue::{Entry, Grant};
 use crate::table::App;
 use crate::upstream::{Lease, Upstream};
-use crate::wire::{Edits, Framing, Version};
+use crate::wire::{Edits, Framing, Outlet, Version};
 use crate::worker::Worker;
 use bytes::BytesMut;
 use groove_common::balance::Dice;
@@ -167,7 +167,7 @@ fn poll(
         // It may have said why before it hung up; what it said is not waited for.
         bytes.clear();
     }
-    let mut forgotten = BytesMut::new();
+    let mut forgotten = Outlet::default();
     loop {
         let view = worker.view();
         let (edits, limits) = (Edits::default(), &view.table.limits);
@@ -178,7 +178,7 @@ fn poll(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
             Poll::Pending => return Poll::Pending,
         };
-        forgotten.clear();
+        forgotten = Outlet::default();
         match taken {
             Ok(()) if exchange.is_answered() => return Poll::Ready(Ok(())),
             Ok(()) => {}

@@ -7,7 +7,7 @@ use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::mirror::Copy;
 use crate::table::Table;
-use crate::wire::{Edits, Limits};
+use crate::wire::{Edits, Limits, Outlet};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
@@ -97,7 +97,7 @@ pub(super) struct Relay<'a> {
     /// Read of the server and not yet taken.
     pub(super) incoming: &'a mut BytesMut,
     /// For the client.
-    pub(super) reply: &'a mut BytesMut,
+    pub(super) reply: &'a mut Outlet,
     /// The client has had some of the final reply.
     pub(super) is_heard: &'a mut bool,
     pub(super) worker: &'a Worker,
@@ -198,7 +198,10 @@ impl Relay<'_> {
         }
         let before = self.outgoing.left();
         match self.outgoing.poll_send(cx, self.server) {
-            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Ok(())) => {
+                self.worker.put_large(std::mem::take(&mut self.outgoing.body));
+                true
+            }
             // It may have said why before it hung up: the reply is still read.
             Poll::Ready(Err(_)) => {
                 self.server_is_deaf = true;
@@ -219,11 +222,11 @@ impl Relay<'_> {
         }
         let mut moved = false;
         // Of a body only a trailer section that is not whole yet is ever left here.
-        let limits = &self.upload_limits;
+        let limits = self.upload_limits;
         let has_room =
             self.inbox.is_empty() || self.inbox.len() < limits.head_bytes.max(limits.trailer_bytes);
         if has_room && !self.client_is_done {
-            match self.client.poll_fill(cx, self.inbox) {
+            match self.poll_inbox(cx, uploading) {
                 Poll::Ready(Ok(0)) if !uploading => {
                     self.client_is_done = true;
                     moved = true;
@@ -236,13 +239,30 @@ impl Relay<'_> {
         if uploading && !self.inbox.is_empty() {
             let before = self.inbox.len();
             let held = self.outgoing.body.len();
-            self.exchange.upload(self.inbox, &mut self.outgoing.body, limits, self.request_edits)?;
+            self.exchange.upload(self.inbox, &mut self.outgoing.body, &limits, self.request_edits)?;
             if let Some(copy) = &mut self.copy {
                 copy.take(self.outgoing.body.get(held..).unwrap_or_default());
             }
             moved |= self.inbox.len() < before;
+            if self.inbox.is_empty() {
+                self.worker.put_large(std::mem::take(self.inbox));
+            }
         }
         Ok(moved)
+    }
+
+    /// Reads of the client. A body gets a buffer that it can go on in.
+    fn poll_inbox(&mut self, cx: &mut Context<'_>, uploading: bool) -> Poll<std::io::Result<usize>> {
+        if !uploading || !self.inbox.is_empty() {
+            return self.client.poll_fill(cx, self.inbox);
+        }
+        let mut buffer = self.worker.take_large();
+        let filled = self.client.poll_fill(cx, &mut buffer);
+        if filled.is_ready() {
+            std::mem::swap(self.inbox, &mut buffer);
+        }
+        self.worker.put_large(buffer);
+        filled
     }
 
     fn read_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
@@ -250,6 +270,7 @@ impl Relay<'_> {
         if std::mem::take(&mut self.server_is_watched) || self.exchange.is_answered() || is_full {
             return Ok(false);
         }
+        let was_empty = self.incoming.is_empty();
         match self.poll_incoming(cx) {
             Poll::Ready(Ok(0)) => self.exchange.server_closed(self.incoming, self.reply)?,
             Poll::Ready(Ok(_)) => {
@@ -263,6 +284,9 @@ impl Relay<'_> {
                     compress: self.compress,
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
+                if was_empty || self.incoming.is_empty() {
+                    self.give_back_incoming();
+                }
             }
             Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
             Poll::Ready(Err(_)) => return Err(Error::Unanswered),
@@ -271,22 +295,32 @@ impl Relay<'_> {
         Ok(true)
     }
 
-    /// Reads of the server. Until its reply begins, which may take long, a buffer is lent for the attempt only.
+    /// Reads of the server. A buffer is lent only once there is something to put into it.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        if self.exchange.is_begun() || !self.incoming.is_empty() {
+        if !self.incoming.is_empty() {
             return self.server.poll_fill(cx, self.incoming);
         }
-        let mut buffer = self.worker.take_buffer();
+        let mut buffer = self.worker.take_large();
         let filled = self.server.poll_fill(cx, &mut buffer);
         if filled.is_pending() {
-            self.worker.put_buffer(buffer);
+            self.worker.put_large(buffer);
             return filled;
         }
         *self.incoming = buffer;
-        if self.reply.capacity() == 0 {
-            *self.reply = self.worker.take_buffer();
+        if self.reply.head.capacity() == 0 {
+            self.reply.head = self.worker.take_buffer();
         }
         filled
+    }
+
+    /// The buffer goes on with the body, or back. What has yet to be understood, which is little, waits in a small one.
+    fn give_back_incoming(&mut self) {
+        let mut rest = BytesMut::new();
+        if !self.incoming.is_empty() {
+            rest = self.worker.take_buffer();
+            rest.extend_from_slice(self.incoming);
+        }
+        self.worker.put_large(std::mem::replace(self.incoming, rest));
     }
 
     fn send_reply(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
@@ -294,7 +328,15 @@ impl Relay<'_> {
             return Ok(false);
         }
         let before = self.reply.len();
-        let polled = self.client.poll_send(cx, self.reply);
+        let Outlet { head, body } = &mut *self.reply;
+        let polled = match (head.is_empty(), body.is_empty()) {
+            (_, true) => self.client.poll_send(cx, head),
+            (true, false) => self.client.poll_send(cx, body),
+            (false, false) => self.client.poll_send(cx, &mut head.chain(body)),
+        };
+        if self.reply.body.is_empty() && self.reply.body.capacity() > 0 {
+            self.worker.put_large(std::mem::take(&mut self.reply.body));
+        }
         // Half of an interim reply that has gone out is no place to say something else in.
         *self.is_heard |= self.exchange.is_begun() || (polled.is_pending() && self.reply.len() < before);
         self.reply_is_unflushed = polled.is_pending();

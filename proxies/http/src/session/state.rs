@@ -13,7 +13,8 @@ use crate::edit::ReplyProgram;
 use crate::retry::Retry;
 use crate::wire::scan::HeadScan;
 use crate::wire::{
-    Body, Edits, Fields, Framing, Limits, Malformed, ReplyHead, RequestHead, Version, render, tokens,
+    Body, Edits, Fields, Framing, Limits, Malformed, Outlet, Output, ReplyHead, RequestHead, Version, render,
+    tokens,
 };
 use bytes::{Buf, BytesMut};
 use std::time::Duration;
@@ -184,7 +185,7 @@ impl Exchange {
     pub fn download(
         &mut self,
         input: &mut BytesMut,
-        output: &mut BytesMut,
+        output: &mut Outlet,
         rules: &Rules<'_>,
         fields: &mut Fields,
     ) -> Result<(), Fault> {
@@ -218,7 +219,7 @@ impl Exchange {
     }
 
     /// The server has closed its side. `output` gets what ends the reply, if that was its end.
-    pub fn server_closed(&mut self, input: &BytesMut, output: &mut BytesMut) -> Result<(), Fault> {
+    pub fn server_closed(&mut self, input: &BytesMut, output: &mut Outlet) -> Result<(), Fault> {
         self.server_stays = false;
         match &mut self.reply {
             Reply::Head if input.is_empty() && self.interims == 0 => Err(Fault::Unanswered),
@@ -229,10 +230,10 @@ impl Exchange {
                     return Err(Fault::Cut);
                 }
                 if let Some(encoding) = &mut self.encoding {
-                    encoding.finish(output).map_err(|_| Fault::Encoder)?;
+                    encoding.finish(output.tail()).map_err(|_| Fault::Encoder)?;
                 }
                 if self.leaving.chunk {
-                    output.extend_from_slice(b"0\r\n\r\n");
+                    output.tail().extend_from_slice(b"0\r\n\r\n");
                 }
                 self.reply = Reply::Done;
                 Ok(())
@@ -243,10 +244,10 @@ impl Exchange {
 
     /// Nothing more of the reply comes for now: what of it is held back goes on, if its reader can make use of it. Whether
     /// there was anything.
-    pub fn pause(&mut self, output: &mut BytesMut) -> Result<bool, Fault> {
+    pub fn pause(&mut self, output: &mut Outlet) -> Result<bool, Fault> {
         match &mut self.encoding {
             None => Ok(false),
-            Some(encoding) => encoding.pause(output).map_err(|_| Fault::Encoder),
+            Some(encoding) => encoding.pause(output.tail()).map_err(|_| Fault::Encoder),
         }
     }
 
@@ -329,7 +330,7 @@ impl Exchange {
         &mut self,
         length: usize,
         input: &mut BytesMut,
-        output: &mut BytesMut,
+        output: &mut Outlet,
         rules: &Rules<'_>,
         fields: &mut Fields,
     ) -> Result<(), Fault> {
@@ -344,14 +345,14 @@ impl Exchange {
             }
             self.status = Some(101);
             self.reply = Reply::Switched;
-            render::interim(&head, rules.session, output);
+            render::interim(&head, rules.session, output.tail());
         } else if head.is_interim() {
             self.interims += 1;
             if self.interims > INTERIM_MAX {
                 return Err(Fault::Reply(Malformed::InterimMisplaced));
             }
             if self.asked.version == Version::Http11 {
-                render::interim(&head, &[], output);
+                render::interim(&head, &[], output.tail());
             }
         } else if let Some(again) = rules.again.filter(|_| self.interims == 0)
             && again.retry.takes_status(head.status, again.now)
@@ -363,7 +364,8 @@ impl Exchange {
             if let Some(compress) = &rules.compress {
                 self.treat(&head, compress, rules.edits);
             }
-            render::reply(&head, &self.leaving, self.edits.as_deref().unwrap_or(rules.edits), output);
+            let edits = self.edits.as_deref().unwrap_or(rules.edits);
+            render::reply(&head, &self.leaving, edits, output.tail());
             let body = Body::new(head.framing);
             self.reply = if body.is_done() { Reply::Done } else { Reply::Body(body) };
         }
@@ -401,21 +403,23 @@ impl Exchange {
         self.encoding = treatment.encoding;
     }
 
-    fn body(&mut self, input: &mut BytesMut, output: &mut BytesMut, rules: &Rules<'_>) -> Result<(), Fault> {
+    fn body(&mut self, input: &mut BytesMut, output: &mut Outlet, rules: &Rules<'_>) -> Result<(), Fault> {
         let Reply::Body(body) = &mut self.reply else { return Ok(()) };
         let limits = Limits { body_bytes: u64::MAX, ..*rules.limits };
         if let Some(encoding) = &mut self.encoding {
             let edits = self.edits.as_deref().unwrap_or(rules.edits);
-            encode(body, encoding, input, output, (&limits, edits))?;
+            encode(body, encoding, input, output.tail(), (&limits, edits))?;
         } else if self.leaving.unchunk {
+            let tail = output.tail();
             let taken =
-                body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
+                body.advance(input, &limits, |data| tail.extend_from_slice(data)).map_err(Fault::Reply)?;
             input.advance(taken);
         } else if self.leaving.chunk {
-            output.extend_from_slice(format!("{:x}\r\n", input.len()).as_bytes());
+            let tail = output.tail();
+            tail.extend_from_slice(format!("{:x}\r\n", input.len()).as_bytes());
             let taken =
-                body.advance(input, &limits, |data| output.extend_from_slice(data)).map_err(Fault::Reply)?;
-            output.extend_from_slice(b"\r\n");
+                body.advance(input, &limits, |data| tail.extend_from_slice(data)).map_err(Fault::Reply)?;
+            tail.extend_from_slice(b"\r\n");
             input.advance(taken);
         } else {
             let edits = self.edits.as_deref().unwrap_or(rules.edits);

@@ -1,7 +1,7 @@
 //! Where a body ends.
 
 use super::chunked::Chunked;
-use super::{Edits, Limits, Malformed};
+use super::{Edits, Limits, Malformed, Output};
 use bytes::{Buf, BytesMut};
 
 /// How a message's body is delimited (RFC 9112, 6.3).
@@ -84,25 +84,25 @@ impl Body {
     pub fn pass(
         &mut self,
         input: &mut BytesMut,
-        output: &mut BytesMut,
+        output: &mut impl Output,
         limits: &Limits,
         edits: &Edits,
     ) -> Result<(), Malformed> {
         let Self::Chunked(chunked) = self else {
             let taken = self.advance(input, limits, |_| {})?;
-            shift(input, taken, output);
+            output.shift(input, taken);
             return Ok(());
         };
         if edits.removes_something() {
             let taken = chunked.advance_to_trailers(input, limits, |_| {})?;
-            shift(input, taken, output);
+            output.shift(input, taken);
             if let Some(length) = chunked.trailers(input, limits)? {
-                put_trailers(input.get(..length).unwrap_or_default(), edits, output);
+                put_trailers(input.get(..length).unwrap_or_default(), edits, output.tail());
                 input.advance(length);
             }
         } else {
             let taken = chunked.advance(input, limits, |_| {})?;
-            shift(input, taken, output);
+            output.shift(input, taken);
         }
         if chunked.is_done() {
             *self = Self::Done;
@@ -157,17 +157,5 @@ fn put_trailers(section: &[u8], edits: &Edits, output: &mut BytesMut) {
         if !edits.removes(name) {
             output.extend_from_slice(line);
         }
-    }
-}
-
-/// Moves `count` bytes from the front of one buffer to the end of the other. A whole buffer into an empty one is a
-/// swap: a body in transit is not copied here.
-fn shift(from: &mut BytesMut, count: usize, to: &mut BytesMut) {
-    if count == from.len() && to.is_empty() {
-        std::mem::swap(from, to);
-        from.clear();
-    } else {
-        to.extend_from_slice(from.get(..count).unwrap_or_default());
-        from.advance(count);
     }
 }

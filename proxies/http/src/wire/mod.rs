@@ -11,6 +11,7 @@ pub mod head;
 pub mod hop;
 pub mod malformed;
 pub mod name;
+pub mod outlet;
 pub mod render;
 pub mod scan;
 
@@ -21,6 +22,7 @@ pub use head::{ReplyHead, RequestHead, Version, is_host};
 pub use hop::{Hop, Node, Says};
 pub use malformed::Malformed;
 pub use name::Name;
+pub use outlet::{Outlet, Output};
 
 /// The most a peer may make us hold or count for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

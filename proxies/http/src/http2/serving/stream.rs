@@ -29,21 +29,22 @@ pub(super) async fn serve(
     bounds: Bounds,
 ) {
     let (parts, body) = request.into_parts();
-    let mut head = BytesMut::new();
+    let mut head = worker.take_buffer();
     let key = websocket_key(&worker.request_id());
     let Ok(carriage) = head::put_request(&parts, body.is_end_stream(), &key, &mut head) else {
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     };
+    let inbox = worker.take_buffer();
     let (near, far) = duplex(bounds.buffer_bytes);
     // A session that waits for its turn does not read.
     let gone = CancellationToken::new();
-    let session = driver::serve_http1(worker, origin.carrying(Stream::piped(far, gone.clone())));
+    let session = driver::serve_stream(worker, origin.carrying(Stream::piped(far, gone.clone())), head);
     let (from_session, to_session) = split(near);
     let (switched, is_switched) = oneshot::channel();
-    let upload = upload(to_session, head, body, carriage, is_switched);
+    let upload = upload(to_session, body, carriage, is_switched);
     let download = Download {
         pipe: from_session,
-        inbox: BytesMut::new(),
+        inbox,
         to_head: parts.method == Method::HEAD,
         respond,
         switched: Some(switched),
@@ -68,15 +69,13 @@ fn websocket_key(digits: &[u8; 32]) -> [u8; 24] {
     key
 }
 
-/// Writes the request into the pipe, and leaves that open: a client that has said all still wants its reply.
+/// Writes what follows the head into the pipe, and leaves that open: a client that has said all still wants its reply.
 async fn upload(
     mut pipe: WriteHalf<DuplexStream>,
-    mut head: BytesMut,
     mut body: RecvStream,
     carriage: Carriage,
     is_switched: oneshot::Receiver<()>,
 ) -> io::Result<WriteHalf<DuplexStream>> {
-    pipe.write_all_buf(&mut head).await?;
     match carriage {
         Carriage::None => {}
         Carriage::Plain | Carriage::Chunks => {
