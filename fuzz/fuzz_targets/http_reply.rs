@@ -4,14 +4,14 @@
 
 use bytes::BytesMut;
 use groove_http::session::state::{Asked, Exchange, Fault, Rules};
-use groove_http::wire::{Edits, Fields, Framing, Limits, Version};
+use groove_http::wire::{Edits, Fields, Framing, Limits, Outlet, Version};
 use libfuzzer_sys::fuzz_target;
 
 fn outcome(bytes: &[u8], step: usize, asked: Asked) -> (Result<(), Fault>, Vec<u8>, Option<u16>) {
     let (limits, edits, mut fields) = (Limits::default(), Edits::default(), Fields::default());
     let rules = Rules::plain(&limits, &edits);
     let mut exchange = Exchange::new(asked, Framing::None);
-    let (mut incoming, mut out) = (BytesMut::new(), BytesMut::new());
+    let (mut incoming, mut out) = (BytesMut::new(), Outlet::default());
     for part in bytes.chunks(step) {
         incoming.extend_from_slice(part);
         if let Err(fault) = exchange.download(&mut incoming, &mut out, &rules, &mut fields) {
@@ -19,7 +19,7 @@ fn outcome(bytes: &[u8], step: usize, asked: Asked) -> (Result<(), Fault>, Vec<u
         }
     }
     let closed = exchange.server_closed(&incoming, &mut out);
-    (closed, out.to_vec(), exchange.status())
+    (closed, [&out.head[..], &out.body[..]].concat(), exchange.status())
 }
 
 fuzz_target!(|input: (bool, &[u8])| {
