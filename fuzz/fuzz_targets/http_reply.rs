@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fn outcome(bytes: &[u8], step: usize, asked: Asked) -> (Result<(), Fault>, Vec<u8>, Option<u16>) {
     let (limits, edits, mut fields) = (Limits::default(), Edits::default(), Fields::default());
-    let rules = Rules { limits: &limits, edits: &edits, program: None, draining: false, again: None };
+    let rules = Rules::plain(&limits, &edits);
     let mut exchange = Exchange::new(asked, Framing::None);
     let (mut incoming, mut out) = (BytesMut::new(), BytesMut::new());
     for part in bytes.chunks(step) {

@@ -38,6 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
         port: 80,
         trusted: false,
         via: b"groove",
+        is_http2: false,
         request_id: b"1",
         trace: None,
         trace_continues: false,

@@ -299,6 +299,27 @@ impl Cluster {
         self.wake.notify_one();
     }
 
+    /// Ejects an endpoint that fails too often beside the others, as long as no more than this share of them is out. It
+    /// comes back as any that was ejected does. Whether it was.
+    pub fn eject(&self, endpoint: &Endpoint, max_share: f64) -> bool {
+        let now = self.clock.now();
+        let mut registry = self.registry.lock();
+        let Some(Change::Ejected { until }) = registry.on_outlier(endpoint.id, now, max_share) else {
+            return false;
+        };
+        self.publish(&mut registry);
+        drop(registry);
+        let seconds = until.saturating_sub(now).as_secs_f64();
+        warn!(
+            cluster = self.name,
+            endpoint = %endpoint.address,
+            seconds,
+            "ejected: it fails more often than the others"
+        );
+        self.wake.notify_one();
+        true
+    }
+
     /// Everything known, for the admin API.
     pub fn status(&self) -> ClusterStatus {
         ClusterStatus {

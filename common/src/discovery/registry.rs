@@ -159,16 +159,29 @@ impl Registry {
 
     /// An exchange's outcome. `None`: nothing that others must know, or an endpoint that left.
     pub(super) fn on_outcome(&mut self, id: EndpointId, now: Duration, success: bool) -> Option<Change> {
-        // Down by its probes is out as well: the last that may be well is never ejected.
-        let welcomes = self.welcomes;
-        let out = |entry: &&Entry| entry.endpoint.id != id && entry.health(welcomes) != Health::Up;
-        let out = self.entries.iter().filter(out).count();
-        let may_eject = may_eject(out, self.entries.len(), self.rules.breaker.max_share);
+        let max_share = self.rules.breaker.max_share;
+        let may_eject = may_eject(self.out_beside(id), self.entries.len(), max_share);
         let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
         let change =
             if success { entry.breaker.on_success(now) } else { entry.breaker.on_failure(now, may_eject) };
         entry.settle(change, now);
         change
+    }
+
+    /// An endpoint that fails too often beside the others of its set, of which this share may be out at once.
+    pub(super) fn on_outlier(&mut self, id: EndpointId, now: Duration, max_share: f64) -> Option<Change> {
+        let may_eject = may_eject(self.out_beside(id), self.entries.len(), max_share);
+        let entry = self.entries.iter_mut().find(|entry| entry.endpoint.id == id)?;
+        let change = entry.breaker.on_outlier(now, may_eject);
+        entry.settle(change, now);
+        change
+    }
+
+    /// How many are out beside an endpoint. Down by its probes is out as well: the last that may be well is never ejected.
+    fn out_beside(&self, id: EndpointId) -> usize {
+        let welcomes = self.welcomes;
+        let is_out = |entry: &&Entry| entry.endpoint.id != id && entry.health(welcomes) != Health::Up;
+        self.entries.iter().filter(is_out).count()
     }
 
     /// A probe's result. `Some`: others must know that the verdict changed to this.

@@ -128,6 +128,15 @@ impl Breaker {
         }
     }
 
+    /// Beside the others of its set it fails too often, whatever it did last. `may_eject` as for [`Breaker::on_failure`].
+    pub fn on_outlier(&mut self, now: Duration, may_eject: bool) -> Option<Change> {
+        match self.state {
+            State::Healthy | State::Suspect { .. } => may_eject.then(|| self.eject(now)),
+            // It is out already.
+            State::Ejected { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// Lets time pass: opens the door for a trial, and frees a trial that nobody reported.
     pub fn on_time(&mut self, now: Duration) -> Option<Change> {
         match self.state {

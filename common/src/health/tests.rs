@@ -224,3 +224,18 @@ fn what_a_reload_changes_holds_from_then_on() {
     redial.failed(at(0), 1.0);
     assert_eq!(redial.ask(at(0)), Turn::Wait(at(1)));
 }
+
+#[test]
+fn an_outlier_is_out_at_once_and_comes_back_like_any_other() {
+    let mut breaker = Breaker::new(POLICY);
+    assert_eq!(breaker.on_outlier(at(0), false), None, "not where too many are out");
+    assert_eq!(breaker.on_outlier(at(0), true), Some(Change::Ejected { until: at(5) }));
+    assert_eq!(breaker.on_outlier(at(1), true), None, "once is enough");
+    assert_eq!(breaker.on_success(at(1)), None);
+    assert_eq!(breaker.on_time(at(5)), Some(Change::HalfOpened));
+    assert_eq!(breaker.on_outlier(at(5), true), None, "it is on trial");
+    assert!(breaker.claim_trial(at(5)));
+    assert_eq!(breaker.on_success(at(5)), Some(Change::Recovered));
+    // Again, and for longer.
+    assert_eq!(breaker.on_outlier(at(6), true), Some(Change::Ejected { until: at(16) }));
+}

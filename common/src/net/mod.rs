@@ -12,6 +12,7 @@
 mod backoff;
 mod bind;
 mod certificate;
+mod client_authority;
 mod connect;
 mod downstream;
 mod drain;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use socket2::TcpKeepalive;
 
+pub use client_authority::{ClientAuthorities, ClientAuthority};
 pub use connect::{connect, connect_saying};
 pub use downstream::{Downstream, Origin, Peer};
 pub use drain::{Drain, Phase, Reached};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task;
 
+use super::client_authority::ClientAuthorities;
 use super::downstream::{Downstream, Handed};
 use super::gather::Travelling;
 use super::session::session;
@@ -57,6 +58,7 @@ pub struct Service {
     pub(super) flavour: Flavour,
     pub(super) tls_start: TlsStart,
     pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) authorities: Option<Arc<dyn ClientAuthorities>>,
 }
 
 /// Takes connections on the thread it was made on.
@@ -93,13 +95,20 @@ impl Service {
     }
 
     fn new(flavour: Flavour) -> Self {
-        Self { flavour, tls_start: TlsStart::Immediate, alpn: Vec::new() }
+        Self { flavour, tls_start: TlsStart::Immediate, alpn: Vec::new(), authorities: None }
     }
 
     /// When TLS starts; with the first byte unless said otherwise.
     #[must_use]
     pub fn tls_start(mut self, start: TlsStart) -> Self {
         self.tls_start = start;
+        self
+    }
+
+    /// Who knows which names have authorities for clients' certificates of their own.
+    #[must_use]
+    pub fn client_authorities(mut self, authorities: Arc<dyn ClientAuthorities>) -> Self {
+        self.authorities = Some(authorities);
         self
     }
 

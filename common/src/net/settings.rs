@@ -30,7 +30,8 @@ impl Settings {
         info: ListenerInfo,
         service: &Service,
     ) -> Result<Self, tls::TlsError> {
-        let tls = listener.tls.as_ref().map(|tls| Acceptor::new(tls, &service.alpn)).transpose()?;
+        let acceptor = |tls| Acceptor::new(tls, &service.alpn, service.authorities.clone());
+        let tls = listener.tls.as_ref().map(acceptor).transpose()?;
         let trusted = |proxy: &config::ProxyProtocol| TrustedProxies(proxy.trusted.clone());
         Ok(Self {
             info: Arc::new(info),

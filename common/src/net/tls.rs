@@ -16,9 +16,11 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::certificate::{common_name, subject};
+use super::client_authority::{ClientAuthorities, ClientAuthority, Configs};
 use super::sni::Certificates;
 use super::stream::{Stream, Transport};
 use crate::config::{ClientAuth, ServerTls};
@@ -61,6 +63,9 @@ pub struct TlsInfo {
     pub end_point: Option<Arc<[u8]>>,
     /// The client was asked for a certificate, whether it showed one or not.
     pub asks_client: bool,
+    /// The authority of the name that it asked for, if that has one; its certificate was verified against this, and not
+    /// against the listener's.
+    pub authority: Option<Arc<ClientAuthority>>,
     /// The version agreed on, like `TLSv1.3`.
     pub version: Option<&'static str>,
     /// The cipher suite agreed on, by its name at IANA.
@@ -94,34 +99,78 @@ pub(super) struct Acceptor {
     tls: TlsAcceptor,
     certificates: Arc<Certificates>,
     asks_client: bool,
+    alpn: Vec<Vec<u8>>,
+    /// Names with authorities of their own.
+    authorities: Option<Arc<dyn ClientAuthorities>>,
+    configs: Arc<Configs>,
 }
 
 impl Acceptor {
-    pub(super) fn new(tls: &ServerTls, alpn: &[Vec<u8>]) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        tls: &ServerTls,
+        alpn: &[Vec<u8>],
+        authorities: Option<Arc<dyn ClientAuthorities>>,
+    ) -> Result<Self, TlsError> {
         let provider = provider();
         let certificates = Arc::new(Certificates::read(tls, &provider)?);
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(setup)?;
-        let builder = match client_verifier(tls, provider)? {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-            None => builder.with_no_client_auth(),
-        };
-        let mut config = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = alpn.to_vec();
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+        let verifier = client_verifier(tls, provider)?;
+        let config = server_config(&certificates, alpn, verifier)?;
         let asks_client = tls.client_auth() != ClientAuth::None;
-        Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), certificates, asks_client })
+        let (tls, configs) = (TlsAcceptor::from(Arc::new(config)), Arc::default());
+        Ok(Self { tls, certificates, asks_client, alpn: alpn.to_vec(), authorities, configs })
     }
 
     /// The handshake, within [`HANDSHAKE_TIME_MAX`].
     pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
-        let tls = timeout(HANDSHAKE_TIME_MAX, self.tls.accept(plain(stream)?)).await??;
+        let transport = plain(stream)?;
+        let names = self.authorities.as_deref().filter(|names| names.are_there_any());
+        let (tls, authority) = match names {
+            None => (timeout(HANDSHAKE_TIME_MAX, self.tls.accept(transport)).await??, None),
+            Some(names) => timeout(HANDSHAKE_TIME_MAX, self.accept_by_name(transport, names)).await??,
+        };
         let mut info = info(tls.get_ref().1);
         info.end_point = self.certificates.end_point(info.sni.as_deref());
-        info.asks_client = self.asks_client;
+        info.asks_client = authority.is_some() || self.asks_client;
+        info.authority = authority;
         Ok((Stream::ServerTls(Box::new(tls)), info))
     }
+
+    /// A handshake in which the name that is asked for decides whose certificates are taken.
+    async fn accept_by_name(
+        &self,
+        transport: Transport,
+        names: &dyn ClientAuthorities,
+    ) -> io::Result<(TlsStream<Transport>, Option<Arc<ClientAuthority>>)> {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport).await?;
+        let authority = start.client_hello().server_name().and_then(|name| names.find(name));
+        let config = match &authority {
+            Some(authority) => {
+                let make = || server_config(&self.certificates, &self.alpn, Some(authority.verifier()));
+                self.configs.get(authority, make).map_err(io::Error::other)?
+            }
+            None => Arc::clone(self.tls.config()),
+        };
+        Ok((start.into_stream(config).await?, authority))
+    }
+}
+
+fn server_config(
+    certificates: &Arc<Certificates>,
+    alpn: &[Vec<u8>],
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(setup)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(certificates) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = alpn.to_vec();
+    // Of this configuration's own: who was let in by another may not come in by its ticket.
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+    Ok(config)
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -141,6 +190,7 @@ fn info(connection: &rustls::ServerConnection) -> TlsInfo {
         certificate,
         end_point: None,
         asks_client: false,
+        authority: None,
         version: connection.protocol_version().and_then(version_name),
         cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
     }

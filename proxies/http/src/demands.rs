@@ -3,13 +3,17 @@
 
 use crate::auth::{Auth, Identity, Providers};
 use crate::body::Bodies;
+use crate::compress::Compression;
 use crate::config::{self, Headers};
 use crate::edit::Program;
 use crate::edit::template::Side;
 use crate::error::Error;
+use crate::metrics::CompressionMetrics;
+use crate::upstream::Ground;
 use crate::wire::edits::Stripped;
 use crate::wire::{Limits, RequestHead};
 use groove_common::app::StartError;
+use groove_common::net::ClientAuthority;
 use std::sync::Arc;
 
 /// What a route asks, or an app where no route matches.
@@ -21,6 +25,10 @@ pub struct Demands {
     pub stripped: Option<Arc<Stripped>>,
     /// Edits that are worked out for each message, in place of those that are always the same.
     pub programs: Option<Box<Programs>>,
+    /// What of the replies is compressed.
+    pub compression: Option<Compression>,
+    /// Whose certificates clients show.
+    pub clients: Option<Arc<ClientAuthority>>,
     bodies: Option<Bodies>,
 }
 
@@ -38,16 +46,23 @@ pub struct Programs {
 /// What the rules of all routes of an app have in common.
 #[derive(Debug)]
 pub struct AppDemands<'a> {
-    name: &'a str,
+    name: &'a Arc<str>,
     app: &'a config::App,
+    ground: &'a Arc<Ground>,
     auth: Option<Arc<Auth>>,
+    clients: Option<Arc<ClientAuthority>>,
     /// See [`Demands::stripped`].
     pub stripped: Option<Arc<Stripped>>,
 }
 
 impl<'a> AppDemands<'a> {
     /// Makes ready what the app itself asks.
-    pub fn new(name: &'a str, app: &'a config::App, providers: &mut Providers) -> Result<Self, StartError> {
+    pub fn new(
+        name: &'a Arc<str>,
+        app: &'a config::App,
+        ground: &'a Arc<Ground>,
+        providers: &mut Providers,
+    ) -> Result<Self, StartError> {
         let written = app
             .auth
             .as_deref()
@@ -56,10 +71,16 @@ impl<'a> AppDemands<'a> {
         let names: Vec<String> = written.clone().flat_map(config::auth::Auth::written).collect();
         let stripped = written.count() > 0;
         let auth = app.auth.as_deref().map(|auth| Auth::new(name, auth, providers)).transpose()?.flatten();
+        let clients = app.client_tls.as_deref().map(|written| {
+            let is_required = written.auth == config::Demand::Required;
+            ClientAuthority::read(&written.ca, is_required, &ground.client_authorities)
+        });
         Ok(Self {
             name,
             app,
+            ground,
             auth: auth.map(Arc::new),
+            clients: clients.transpose()?.map(Arc::new),
             stripped: stripped.then(|| Arc::new(Stripped::new(&names))),
         })
     }
@@ -93,9 +114,24 @@ impl<'a> AppDemands<'a> {
             None
         };
         let bodies = Bodies::new(self.app.body.as_deref(), route.and_then(|route| route.body.as_deref()));
-        let asks = auth.is_some() || self.stripped.is_some() || programs.is_some() || bodies.is_some();
-        let stripped = self.stripped.clone();
-        Ok(asks.then(|| Arc::new(Demands { auth, stripped, programs, bodies })))
+        let compression = self.compression(route);
+        let asks = auth.is_some()
+            || self.stripped.is_some()
+            || programs.is_some()
+            || compression.is_some()
+            || self.clients.is_some()
+            || bodies.is_some();
+        let (stripped, clients) = (self.stripped.clone(), self.clients.clone());
+        Ok(asks.then(|| Arc::new(Demands { auth, stripped, programs, compression, clients, bodies })))
+    }
+
+    /// A route's own word on compression, or else the app's.
+    fn compression(&self, route: Option<&config::Route>) -> Option<Compression> {
+        let own = route.and_then(|route| route.compression.as_deref());
+        let rules = own.or(self.app.compression.as_deref())?;
+        let (ground, label) = (Arc::clone(self.ground), Arc::clone(self.name));
+        let metrics = move || CompressionMetrics::new(&ground.registry, &label);
+        Compression::new(rules, Arc::clone(&self.ground.encoders), metrics)
     }
 
     /// Whether replies are edited by a program alone.

@@ -88,11 +88,21 @@ pub enum Error {
     #[error("the proxy has as much under way as it may")]
     Overloaded,
     /// As many wait for the app already as may.
-    #[error("the queue of {0} is full")]
-    QueueFull(String),
+    #[error("the queue of {cluster} is full")]
+    QueueFull {
+        /// Whose queue.
+        cluster: String,
+        /// When it may have moved on.
+        retry_after_s: u64,
+    },
     /// No endpoint became free in time.
-    #[error("no endpoint of {0} became free in time")]
-    QueueTimeout(String),
+    #[error("no endpoint of {cluster} became free in time")]
+    QueueTimeout {
+        /// Whose queue.
+        cluster: String,
+        /// When it may have moved on.
+        retry_after_s: u64,
+    },
     /// No endpoint could be connected to.
     #[error("cannot connect to {address}: {reason}")]
     Unreachable {
@@ -144,8 +154,8 @@ impl Error {
             | Self::Maintenance(_)
             | Self::Drained(_)
             | Self::Overloaded
-            | Self::QueueFull(_)
-            | Self::QueueTimeout(_)
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
             | Self::AuthUnreachable { .. } => 503,
             Self::ConnectTimeout(_) | Self::FirstByteTimeout | Self::DownloadTimeout => 504,
             Self::Unreachable { .. } | Self::Status(_) | Self::Unanswered | Self::Cut | Self::Reply(_) => 502,
@@ -165,7 +175,7 @@ impl Error {
             Self::Misdirected(_) => Code::H31,
             Self::UnknownHost(_) => Code::H30,
             Self::Full | Self::Overloaded => Code::H22,
-            Self::QueueFull(_) | Self::QueueTimeout(_) => Code::H11,
+            Self::QueueFull { .. } | Self::QueueTimeout { .. } => Code::H11,
             Self::HeadTimeout | Self::UploadTimeout | Self::ClientStuck | Self::TooSlow => Code::H28,
             Self::ClientGone => Code::H27,
             Self::Maintenance(_) | Self::Drained(_) => Code::H80,
@@ -188,6 +198,9 @@ impl Error {
     pub fn retry_after_s(&self) -> Option<u64> {
         if let Self::Maintenance(seconds) = self {
             return *seconds;
+        }
+        if let Self::QueueFull { retry_after_s, .. } | Self::QueueTimeout { retry_after_s, .. } = self {
+            return Some(*retry_after_s);
         }
         (self.status() == 503).then_some(1)
     }
@@ -215,8 +228,8 @@ impl Error {
             | Self::NoServer(_)
             | Self::NoEndpoint(_)
             | Self::Overloaded
-            | Self::QueueFull(_)
-            | Self::QueueTimeout(_)
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
             | Self::Unreachable { .. }
             | Self::ConnectTimeout(_)
             | Self::FirstByteTimeout
@@ -235,7 +248,8 @@ impl From<Fault> for Error {
             Fault::Request(malformed) => Self::Request(malformed),
             Fault::Reply(malformed) => Self::Reply(malformed),
             Fault::Unanswered => Self::Unanswered,
-            Fault::Cut => Self::Cut,
+            // To its client it is the same.
+            Fault::Cut | Fault::Encoder => Self::Cut,
             Fault::Status(status) => Self::Status(status),
         }
     }
@@ -267,8 +281,8 @@ impl Classified for Error {
             Self::Full => (Kind::Limit, Internal, Never),
             Self::NoServer(_) | Self::NoEndpoint(_) => (Kind::NoEndpoint, Upstream, Never),
             Self::Overloaded => (Kind::Limit, Internal, Never),
-            Self::QueueFull(_) => (Kind::QueueFull, Upstream, Never),
-            Self::QueueTimeout(_) => (Kind::Timeout, Upstream, Never),
+            Self::QueueFull { .. } => (Kind::QueueFull, Upstream, Never),
+            Self::QueueTimeout { .. } => (Kind::Timeout, Upstream, Never),
             Self::Unreachable { .. } => (Kind::Connect, Upstream, Safe),
             Self::ConnectTimeout(_) => (Kind::Timeout, Upstream, Safe),
             Self::FirstByteTimeout | Self::DownloadTimeout => (Kind::Timeout, Upstream, Never),
@@ -300,8 +314,8 @@ impl Classified for Error {
             Self::NoServer(_) => "this app has no server at the moment".into(),
             Self::NoEndpoint(_) => "every server of this app is down at the moment".into(),
             Self::Overloaded => "there is too much under way at the moment".into(),
-            Self::QueueFull(_) => "too many requests wait for this app at the moment".into(),
-            Self::QueueTimeout(_) => "no server of this app became free in time".into(),
+            Self::QueueFull { .. } => "too many requests wait for this app at the moment".into(),
+            Self::QueueTimeout { .. } => "no server of this app became free in time".into(),
             Self::Unreachable { .. } => "no server of this app could be reached".into(),
             Self::ConnectTimeout(_) => "no server of this app could be reached in time".into(),
             Self::FirstByteTimeout => "the app did not answer in time".into(),

@@ -12,6 +12,7 @@ pub mod apps;
 pub mod auth;
 pub mod balance;
 pub mod body;
+pub mod compress;
 pub mod config;
 pub mod demands;
 mod demo;
@@ -21,6 +22,8 @@ pub mod fair;
 pub mod http2;
 pub mod identity;
 pub mod metrics;
+pub mod mirror;
+pub mod outlier;
 mod probe;
 pub mod queue;
 pub mod reply;
@@ -36,7 +39,7 @@ pub mod wire;
 pub mod worker;
 
 use crate::apps::verb::Apps;
-use crate::apps::{Control, Directory};
+use crate::apps::{ByName, Control, Directory};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -48,6 +51,7 @@ use groove_common::net::Service;
 use groove_common::telemetry::Registry;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// The HTTP proxy.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub struct Http {
     shared: Arc<Shared>,
     apps: Arc<Control>,
     registry: Arc<Registry>,
+    /// How many apps have authorities for clients' certificates of their own.
+    client_authorities: Arc<AtomicUsize>,
 }
 
 /// Its own verbs.
@@ -82,18 +88,22 @@ impl Proxy for Http {
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Self>, StartError> {
         let directory = Arc::new(Directory::default());
         let ground = Ground::new(cx.runtime.clone(), Arc::clone(&cx.registry));
+        let client_authorities = Arc::clone(&ground.client_authorities);
         let metrics = Metrics::new(&cx.registry);
         let table = Table::build(&config, None, &cx.registry)?;
         let shared = Shared::new(table, Arc::clone(&directory), metrics, cx.access.clone());
         let restarts = Arc::clone(&shared.restarts);
         let apps = Control::start(&config, Arc::new(ground), directory, restarts)?;
         let registry = Arc::clone(&cx.registry);
-        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps), registry }))
+        Ok(Arc::new(Self { shared: Arc::new(shared), apps: Arc::new(apps), registry, client_authorities }))
     }
 
     fn service(self: &Arc<Self>) -> Service {
         let shared = Arc::clone(&self.shared);
-        Service::per_core(move |_| Worker::new(Arc::clone(&shared))).alpn(&[b"h2", b"http/1.1"])
+        let (directory, count) = (Arc::clone(&shared.directory), Arc::clone(&self.client_authorities));
+        Service::per_core(move |_| Worker::new(Arc::clone(&shared)))
+            .alpn(&[b"h2", b"http/1.1"])
+            .client_authorities(Arc::new(ByName { directory, count }))
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {

@@ -1,6 +1,8 @@
 //! What is counted. Handles are looked up once, when a table is built; the data path only adds.
 
+use crate::config::Coding;
 use crate::error::Error;
+use crate::mirror::Dropped;
 use crate::queue::Refusal;
 use crate::signify::Code;
 use groove_common::error::{Classified, Kind};
@@ -27,6 +29,10 @@ pub struct Metrics {
     pub tunnel_bytes_down: Counter,
     /// Replies to requests that no app got.
     pub unrouted: AppMetrics,
+    /// Clients' connections of HTTP/2 that did not answer to a PING.
+    pub lost_clients: Counter,
+    /// Servers' connections of HTTP/2 that did not.
+    pub lost_servers: Counter,
 }
 
 impl Metrics {
@@ -42,6 +48,10 @@ impl Metrics {
         let tunnel_bytes = |direction| {
             let help = "Bytes that upgraded connections carried, to servers (up) and clients (down)";
             registry.counter("groove_http_tunnel_bytes", help, &[("direction", direction)])
+        };
+        let lost = |peer| {
+            let help = "Connections of HTTP/2 whose peer did not answer to a PING in time";
+            registry.counter("groove_http_http2_ping_timeouts", help, &[("peer", peer)])
         };
         Self {
             errors: Kind::ALL.into_iter().map(error).collect(),
@@ -60,6 +70,8 @@ impl Metrics {
             tunnel_bytes_up: tunnel_bytes("up"),
             tunnel_bytes_down: tunnel_bytes("down"),
             unrouted: AppMetrics::new(registry, ""),
+            lost_clients: lost("client"),
+            lost_servers: lost("server"),
         }
     }
 
@@ -156,6 +168,7 @@ pub struct QueueMetrics {
     pub seconds: Histogram,
     full: Counter,
     over_bytes: Counter,
+    endpoint: Counter,
     /// They waited for too long.
     pub timed_out: Counter,
     /// Their clients left.
@@ -184,6 +197,7 @@ impl QueueMetrics {
             ),
             full: refused("full"),
             over_bytes: refused("bytes"),
+            endpoint: refused("endpoint"),
             timed_out: refused("timeout"),
             left: refused("left"),
         }
@@ -194,9 +208,92 @@ impl QueueMetrics {
         match refusal {
             Refusal::Full => self.full.inc(),
             Refusal::Bytes => self.over_bytes.inc(),
+            Refusal::Endpoint => self.endpoint.inc(),
             // Nobody to wait for is an error of another kind.
             Refusal::Nobody => {}
         }
+    }
+}
+
+/// Counted for each app that compresses replies.
+#[derive(Debug, Clone)]
+pub struct CompressionMetrics {
+    /// Replies that were not compressed, as too many were.
+    pub busy: Counter,
+    finished: [(Coding, Counter); 3],
+    taken: Counter,
+    given: Counter,
+}
+
+impl CompressionMetrics {
+    /// The series of the app of that name.
+    pub fn new(registry: &Registry, app: &str) -> Self {
+        let finished = |coding: Coding| {
+            let labels = [("app", app), ("encoding", coding.name())];
+            (coding, registry.counter("groove_http_compressed", "Replies that were compressed", &labels))
+        };
+        let bytes = |direction| {
+            let labels = [("app", app), ("direction", direction)];
+            let help = "Bytes of replies before compression (in) and after it (out)";
+            registry.counter("groove_http_compression_bytes", help, &labels)
+        };
+        let help = "Replies that were not compressed, as too many were";
+        Self {
+            busy: registry.counter("groove_http_compression_skipped", help, &[("app", app)]),
+            finished: [Coding::Gzip, Coding::Br, Coding::Zstd].map(finished),
+            taken: bytes("in"),
+            given: bytes("out"),
+        }
+    }
+
+    /// Counts a reply that was compressed to its end.
+    pub fn finished(&self, coding: Coding) {
+        self.finished.iter().filter(|(known, _)| *known == coding).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// Counts what went through an encoder.
+    pub fn passed(&self, taken: u64, given: u64) {
+        self.taken.add(taken);
+        self.given.add(given);
+    }
+}
+
+/// Counted for each cluster that gets copies of requests.
+#[derive(Debug, Clone)]
+pub struct MirrorMetrics {
+    /// Copies that were answered.
+    pub sent: Counter,
+    dropped: Vec<(Dropped, Counter)>,
+}
+
+impl MirrorMetrics {
+    /// The series of the cluster of that name.
+    pub fn new(registry: &Registry, cluster: &str) -> Self {
+        let dropped = |why: Dropped| {
+            let labels = [("cluster", cluster), ("reason", why.label())];
+            let help = "Copies of requests that were not sent, or not answered";
+            (why, registry.counter("groove_http_mirror_dropped", help, &labels))
+        };
+        let help = "Copies of requests that were answered";
+        Self {
+            sent: registry.counter("groove_http_mirror_requests", help, &[("cluster", cluster)]),
+            dropped: Dropped::ALL.map(dropped).into(),
+        }
+    }
+
+    /// Counts one that was dropped.
+    pub fn dropped(&self, why: Dropped) {
+        self.dropped.iter().filter(|(known, _)| *known == why).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// How many were dropped for this.
+    pub fn count_of(&self, why: Dropped) -> u64 {
+        self.dropped.iter().filter(|(known, _)| *known == why).map(|(_, counter)| counter.get()).sum()
+    }
+
+    /// How many were dropped so far.
+    pub fn dropped_ever(&self) -> u64 {
+        self.dropped.iter().map(|(_, counter)| counter.get()).sum()
     }
 }
 

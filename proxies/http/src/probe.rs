@@ -23,6 +23,8 @@ const BOUNDS: Bounds = Bounds {
     head_time: CONNECT_TIME_MAX,
     keep_alive: CONNECT_TIME_MAX,
     server_keep_alive: CONNECT_TIME_MAX,
+    ping: None,
+    server_ping: None,
 };
 
 /// GETs a path; a status below 500 is healthy.

@@ -1,10 +1,13 @@
 //! Errors on the wire: short bodies that say what happened, in the form the client reads best.
 
 use crate::auth::Answer;
+use crate::edit::ReplyProgram;
 use crate::edit::template::field_value;
 use crate::error::Error;
 use crate::signify::template::{Context, Page, put_escaped};
-use crate::wire::fields::tokens;
+use crate::wire::fields::{FIELDS_MAX, tokens};
+use crate::wire::render::{self, Leaving};
+use crate::wire::{Edits, Fields, Limits, ReplyHead};
 use bytes::{BufMut, BytesMut};
 use groove_common::error::Classified;
 
@@ -173,6 +176,35 @@ pub fn answer(answer: &Answer, audience: Audience, request_id: &[u8], out: &mut 
     if !audience.is_head && !matches!(answer.status, 204 | 304) {
         out.put_slice(&answer.body);
     }
+}
+
+/// Edits a whole reply of ours as those of servers are edited.
+pub fn edit(out: &mut BytesMut, edits: &Edits, program: Option<&ReplyProgram<'_>>, fields: &mut Fields) {
+    let Some(end) = memchr::memmem::find(out, b"\r\n\r\n").map(|end| end + 4) else { return };
+    let raw = out.get(..end).unwrap_or_default();
+    // What is of ours is within all bounds.
+    let limits = Limits { fields: FIELDS_MAX, ..Limits::default() };
+    let Ok(head) = ReplyHead::parse(raw, true, &limits, fields) else { return };
+    let made = program.map(|program| program.edits(&head, edits));
+    let connection = head.fields.connection;
+    let leaving =
+        Leaving { close: connection.close, say_keep_alive: connection.keep_alive, ..Leaving::default() };
+    let mut edited = BytesMut::new();
+    render::reply(&head, &leaving, made.as_ref().unwrap_or(edits), &mut edited);
+    edited.put_slice(out.get(end..).unwrap_or_default());
+    *out = edited;
+}
+
+/// As [`edit`], for a failure: whatever is said of the app's replies, nobody is to keep it.
+pub fn edit_failure(
+    out: &mut BytesMut,
+    edits: &Edits,
+    program: Option<&ReplyProgram<'_>>,
+    fields: &mut Fields,
+) {
+    edit(out, edits, program, fields);
+    let none = std::iter::empty::<&str>();
+    edit(out, &Edits::new(none, [("Cache-Control", "no-store")], []), None, fields);
 }
 
 fn body(context: &Context<'_>, form: Form) -> String {

@@ -188,6 +188,11 @@ impl<T> Paths<T> {
         self.rules.insert(at, rule);
     }
 
+    /// Where what no rule matches goes.
+    pub fn otherwise(&self) -> &T {
+        &self.otherwise
+    }
+
     /// What serves a request. `hold` says whether it meets a rule's conditions.
     pub fn find(&self, method: &[u8], path: &[u8], hold: impl Fn(&Conditions) -> bool) -> &T {
         self.rules

@@ -4,13 +4,15 @@
 use crate::apps::Stand;
 use crate::auth::{Auth, Providers};
 use crate::balance::Tenants;
+use crate::compress::Compression;
 use crate::config::{self, Config};
 use crate::demands::{AppDemands, Demands};
 use crate::error::Error;
 use crate::fair::{Bounds, Fair};
 use crate::http2;
 use crate::identity::Tracing;
-use crate::metrics::{AppMetrics, FairMetrics};
+use crate::metrics::{AppMetrics, FairMetrics, MirrorMetrics};
+use crate::mirror::Mirror;
 use crate::route::{PathMatch, Paths, Pattern};
 use crate::rules::{Action, Answer, Conditions, Cors, Place, pattern};
 use crate::session::pace::MinRate;
@@ -18,7 +20,7 @@ use crate::signify::{Library, Maintenance, Page, Pages};
 use crate::upstream::{Changes, Ground, Make, Upstream, Upstreams};
 use crate::wire::{Edits, Limits, RequestHead, Says};
 use groove_common::app::StartError;
-use groove_common::net::Peer;
+use groove_common::net::{ClientAuthority, Peer};
 use groove_common::telemetry::Registry;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -50,6 +52,8 @@ pub struct Table {
     pub tracing: Option<Tracing>,
     /// Pages that stand for all apps.
     pages: Pages,
+    /// Replies that may be compressed at once.
+    pub encoders_max: usize,
     /// The proxy's own bound of exchanges under way.
     pub fair: Option<(Arc<Fair>, Bounds)>,
     trusted: Vec<IpNet>,
@@ -121,6 +125,9 @@ impl Choice {
     }
 }
 
+/// What else a route has to do with: see [`Target`] and [`Action`].
+type More = (Option<Arc<Maintenance>>, Option<Arc<Demands>>, Option<Arc<Mirror>>);
+
 /// What serves a request, and what is edited on its way.
 #[derive(Debug)]
 pub struct Target {
@@ -158,6 +165,8 @@ impl Table {
                 head_time: timeouts.head.get(),
                 keep_alive: timeouts.keep_alive.get(),
                 server_keep_alive: timeouts.server_keep_alive.get(),
+                ping: config.http2.ping.as_ref().map(http2::KeepAlive::from),
+                server_ping: config.http2.server_ping.as_ref().map(http2::KeepAlive::from),
             },
             timeouts: Timeouts {
                 head: timeouts.head.get(),
@@ -173,6 +182,7 @@ impl Table {
             says: config.forwarded.says(),
             tracing: config.forwarded.tracing(),
             pages: library.pages(&config.pages)?,
+            encoders_max: limits.compressing,
             trusted: config.trusted.clone(),
             fair: fair(limits.in_flight.as_ref(), before, registry),
         })
@@ -233,7 +243,7 @@ impl App {
         let (mut upstreams, mut library) = (Upstreams::new(ground, app, before), Library::default());
         let own = upstreams.take(Arc::clone(name), None, &app.servers())?;
         let mut providers = Providers::new(&ground.runtime, &ground.known);
-        let demands = AppDemands::new(name, app, &mut providers)?;
+        let demands = AppDemands::new(name, app, ground, &mut providers)?;
         let request = edits(app.request_headers.as_deref()).stripping(demands.stripped.clone());
         let closed = maintenance(app.maintenance.as_deref(), &mut library)?;
         let mut paths = Paths::new(Choice {
@@ -252,6 +262,8 @@ impl App {
                 Some(own) => maintenance(Some(own), &mut library)?,
                 None => closed.clone(),
             };
+            let mirror =
+                route.mirror.as_deref().map(|it| mirror(it, name, app, &mut upstreams)).transpose()?;
             let reply = replies(&demands, app, Some(route));
             let asked = demands.of(Some(route), &mut providers)?;
             let mut target = |cluster: Option<&String>| {
@@ -263,7 +275,8 @@ impl App {
                     }
                     None => Arc::clone(&own),
                 };
-                Target::build(route, upstream, &request, &reply, (closed.clone(), asked.clone()))
+                let more = (closed.clone(), asked.clone(), mirror.clone());
+                Target::build(route, upstream, &request, &reply, more)
             };
             let shares = route.split.iter().map(|share| Ok((share.weight, target(share.cluster.as_ref())?)));
             let shares = shares.collect::<Result<Box<[_]>, StartError>>()?;
@@ -309,6 +322,11 @@ impl App {
         })
     }
 
+    /// Whose certificates its clients show, if it has a word of its own on that.
+    pub fn client_authority(&self) -> Option<&Arc<ClientAuthority>> {
+        self.paths.otherwise().target.client_authority()
+    }
+
     /// New exchanges begin with another from now on, or with none.
     pub fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
@@ -331,7 +349,7 @@ impl Target {
         upstream: Arc<Upstream>,
         request: &Edits,
         reply: &Edits,
-        (maintenance, demands): (Option<Arc<Maintenance>>, Option<Arc<Demands>>),
+        (maintenance, demands, mirror): More,
     ) -> Result<Self, StartError> {
         let matched = path(&route.matches)?.prefix_len();
         let rewrite = route.rewrite.as_ref();
@@ -342,6 +360,7 @@ impl Target {
             rewrite: rewrite.and_then(|it| Place::new(it.path.as_deref(), it.prefix.as_deref(), matched)),
             answer: redirect.or_else(|| route.respond.as_ref().map(Answer::fixed)),
             cors: route.cors.as_ref().map(|cors| Cors::new(cors, reply)),
+            mirror,
         };
         let action = action.is_some().then(|| Box::new(action));
         Ok(Self { action, upstream, request, reply: reply.clone(), maintenance, demands })
@@ -350,6 +369,21 @@ impl Target {
     /// Who may ask, where not anybody may.
     pub fn auth(&self) -> Option<&Auth> {
         self.demands.as_ref()?.auth.as_deref()
+    }
+
+    /// Whose certificates clients show, where the app has a word of its own on that.
+    pub fn client_authority(&self) -> Option<&Arc<ClientAuthority>> {
+        self.demands.as_ref()?.clients.as_ref()
+    }
+
+    /// Whether clients are known by tokens here, whose claims are then those of a token that was verified.
+    pub fn asks_tokens(&self) -> bool {
+        self.auth().is_some_and(Auth::asks_tokens)
+    }
+
+    /// What of its replies is compressed, if any are.
+    pub fn compression(&self) -> Option<&Compression> {
+        self.demands.as_ref()?.compression.as_ref()
     }
 
     /// Whether a request is a browser's question about another, which it asks without showing who it is of.
@@ -375,6 +409,20 @@ fn path(matches: &config::Match) -> Result<PathMatch, StartError> {
         Some(regex) => Ok(PathMatch::Regex(Pattern(pattern(regex)?))),
         None => Ok(PathMatch::parse(&matches.path)?),
     }
+}
+
+/// A route's rule for copies, whose cluster the app has.
+fn mirror(
+    written: &config::Mirror,
+    name: &Arc<str>,
+    app: &config::App,
+    upstreams: &mut Upstreams<'_>,
+) -> Result<Arc<Mirror>, StartError> {
+    let cluster = &written.cluster;
+    let servers = app.clusters.get(cluster).ok_or_else(|| format!("no cluster `{cluster}`"))?;
+    let upstream = upstreams.take(format!("{name}/{cluster}").into(), Some(cluster), servers)?;
+    let (ground, label) = (upstreams.ground(), Arc::clone(&upstream.name));
+    Ok(Arc::new(Mirror::new(written, upstream, move || MirrorMetrics::new(&ground.registry, &label))))
 }
 
 fn maintenance(

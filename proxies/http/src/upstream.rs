@@ -5,13 +5,15 @@
 
 use crate::auth::providers::Known;
 use crate::balance::Plan;
+use crate::compress::Encoders;
 use crate::config::peers::ProxyProtocol;
 use crate::config::{self, Protocol};
 use crate::fair::Permit;
 use crate::metrics::{ClusterMetrics, QueueMetrics};
+use crate::outlier::Outlier;
 use crate::probe::HttpProber;
 use crate::queue::Queue;
-use crate::retry::{Retry, Statuses};
+use crate::retry::Retry;
 use crate::table::App;
 use foldhash::fast::RandomState;
 use groove_common::app::StartError;
@@ -24,6 +26,7 @@ use groove_common::telemetry::Registry;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
 use std::task::Context;
 use std::time::Duration;
@@ -42,12 +45,17 @@ pub struct Ground {
     pub registry: Arc<Registry>,
     /// What is known of those who are asked who a client is.
     pub known: Arc<Known>,
+    /// Replies that are being compressed.
+    pub encoders: Arc<Encoders>,
+    /// How many apps have authorities for clients' certificates of their own.
+    pub client_authorities: Arc<AtomicUsize>,
 }
 
 impl Ground {
     /// Nothing is known yet.
     pub fn new(runtime: Handle, registry: Arc<Registry>) -> Self {
-        Self { runtime, registry, known: Arc::default() }
+        let known = Arc::default();
+        Self { runtime, registry, known, encoders: Arc::default(), client_authorities: Arc::default() }
     }
 }
 
@@ -75,8 +83,8 @@ pub struct Upstream {
     is_adaptive: bool,
     /// What is sent again.
     pub retry: Option<Box<Retry>>,
-    /// Statuses that count against a server.
-    pub outlier: Option<Box<Statuses>>,
+    /// What counts against a server.
+    pub outlier: Option<Box<Outlier>>,
     /// The queue of before, which this one has no use for. There may still be somebody in it.
     unused: Option<Arc<Queue>>,
     /// As configured, to know on a reload what changed.
@@ -132,7 +140,7 @@ impl Upstream {
     /// An exchange is over that was answered with this status.
     pub fn answered(&self, endpoint: &Endpoint, status: u16, latency: Duration) {
         let outcome = match &self.outlier {
-            Some(outlier) if outlier.contains(status) => Outcome::Failure,
+            Some(outlier) if outlier.statuses.contains(status) => Outcome::Failure,
             Some(_) | None => Outcome::Success { latency },
         };
         self.cluster.report(endpoint, outcome);
@@ -188,6 +196,11 @@ impl<'a> Upstreams<'a> {
     /// None yet. Those of the app `before` live on where they are asked for again.
     pub fn new(ground: &'a Arc<Ground>, config: &'a Arc<config::App>, before: Option<&'a App>) -> Self {
         Self { ground, config, before, made: Vec::new(), changes: Changes::default() }
+    }
+
+    /// Where they are made.
+    pub fn ground(&self) -> Arc<Ground> {
+        Arc::clone(self.ground)
     }
 
     /// The upstream of that name. A cluster of the app before keeps its endpoints' state: what is in flight, what is
@@ -268,6 +281,10 @@ impl<'a> Upstreams<'a> {
             Box::new(move || Box::new(ClusterMetrics::new(&ground.registry, &label))) as Make<_>,
         );
         let (plan, queue, unused) = self.dispatch(&name, servers, before, &cluster)?;
+        let outlier = servers.outlier.as_ref().map(|outlier| {
+            let known = || Arc::clone(&cluster);
+            Box::new(Outlier::new(outlier, known, &self.ground.registry, &self.ground.runtime))
+        });
         let retry = servers.retry.as_ref().map(|retry| {
             let before = before.and_then(|before| before.retry.as_deref());
             Box::new(Retry::new(retry, before))
@@ -280,7 +297,7 @@ impl<'a> Upstreams<'a> {
             plan,
             queue,
             retry,
-            outlier: servers.outlier.as_ref().map(|outlier| Box::new(Statuses::of(&outlier.on))),
+            outlier,
             unused,
             protocol: servers.protocol,
             proxy_protocol: servers.proxy_protocol,
@@ -341,7 +358,8 @@ fn begun(cluster: Arc<Cluster>) -> LazyLock<Arc<Cluster>, Make<Arc<Cluster>>> {
 /// configuration has a word on health: of tens of thousands of apps most are at rest.
 fn waits_for_requests(servers: &config::Cluster) -> bool {
     let is_list = matches!(servers.endpoints, Endpoints::Static(_));
-    is_list && servers.health == Health::default() && servers.health_path.is_none()
+    let is_watched = servers.outlier.as_ref().is_some_and(|outlier| outlier.success_rate.is_some());
+    is_list && !is_watched && servers.health == Health::default() && servers.health_path.is_none()
 }
 
 fn prober(servers: &config::Cluster, tls: Option<&Connector>) -> Arc<dyn Prober> {
@@ -422,6 +440,11 @@ impl Idle {
         let list = self.lists.entry(endpoint).or_insert_with(|| IdleList::new(len_max, age_max));
         list.bound(len_max, age_max);
         drop(list.put(resting, now));
+    }
+
+    /// Closes the connections to an endpoint.
+    pub fn close(&mut self, endpoint: EndpointId) {
+        self.lists.remove(&endpoint);
     }
 
     /// Closes what has been idle for too long, and forgets endpoints that nobody speaks to.

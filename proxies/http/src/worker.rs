@@ -1,6 +1,6 @@
 //! What the sessions of one thread share. All of it is this thread's alone: cells, not locks.
 
-use crate::apps::{Directory, Seat, Seats};
+use crate::apps::{Directory, Restarted, Restarts, Seat, Seats};
 use crate::http2;
 use crate::metrics::Metrics;
 use crate::session::driver;
@@ -18,9 +18,10 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, interval};
 
 /// Buffers kept for the next exchanges; beyond this they go back to the allocator.
@@ -46,8 +47,8 @@ pub struct Shared {
     generation: AtomicU64,
     /// The apps by their hosts.
     pub directory: Arc<Directory>,
-    /// Counts the restarts of apps, so that it can be told which connections are older.
-    pub restarts: Arc<AtomicU32>,
+    /// Restarts of apps, by which it can be told which connections are older.
+    pub restarts: Arc<Restarts>,
     /// Counted for the whole proxy.
     pub metrics: Metrics,
     /// Where exchanges are logged.
@@ -217,10 +218,21 @@ impl Worker {
         self.tend();
     }
 
+    /// Closes the idle connections of an app that starts anew.
+    fn close_idle(&self, restarted: &Restarted) {
+        let mut idle = self.idle.borrow_mut();
+        for endpoint in &*restarted.endpoints {
+            idle.close(*endpoint);
+            self.http2.close(*endpoint, restarted.number);
+        }
+    }
+
     /// Sees to it that what is no longer wanted goes.
     fn tend(self: &Rc<Self>) {
         if !self.sweeps.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::clone(self)));
+            // Here, so that no restart is missed.
+            let restarts = self.shared.restarts.listen();
+            tokio::task::spawn_local(sweep(Rc::clone(self), restarts));
         }
     }
 }
@@ -236,18 +248,25 @@ fn digits(bits: u64) -> [u8; 8] {
     (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
 }
 
-/// Closes idle connections when their time is over, and forgets apps that nobody asks for, for as long as there are any.
-async fn sweep(worker: Rc<Worker>) {
+/// Closes idle connections when their time is over or their app starts anew, and forgets apps that nobody asks for, for
+/// as long as there are any.
+async fn sweep(worker: Rc<Worker>, mut restarts: broadcast::Receiver<Restarted>) {
     let mut ticks = interval(SWEEP);
     for round in 0_u64.. {
-        ticks.tick().await;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => break,
+                // It ends with the proxy alone; who falls behind has missed some.
+                Ok(restarted) = restarts.recv() => worker.close_idle(&restarted),
+            }
+        }
         let mut idle = worker.idle.borrow_mut();
         idle.expire(Instant::now());
         let mut seats = worker.seats.borrow_mut();
         if round % SEATS_SWEPT_EVERY == SEATS_SWEPT_EVERY - 1 {
             seats.sweep(&worker.shared.directory);
         }
-        if idle.is_empty() && seats.is_empty() {
+        if idle.is_empty() && seats.is_empty() && worker.http2.is_empty() {
             worker.sweeps.set(false);
             return;
         }

@@ -3,6 +3,7 @@
 
 use super::directory::Directory;
 use super::keeper::{Keeper, Kept, Note, Place};
+use super::restarts::{Restarted, Restarts};
 use super::roster::Roster;
 use super::standing::Standing;
 use crate::config::{self, Config};
@@ -16,7 +17,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::{error, info};
 
 /// The longest name of an app that is set over the admin API.
@@ -30,7 +30,7 @@ pub struct Control {
     directory: Arc<Directory>,
     keeper: Option<Keeper>,
     /// Counts the restarts of apps.
-    restarts: Arc<AtomicU32>,
+    restarts: Arc<Restarts>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Control {
         config: &Arc<Config>,
         ground: Arc<Ground>,
         directory: Arc<Directory>,
-        restarts: Arc<AtomicU32>,
+        restarts: Arc<Restarts>,
     ) -> Result<Self, StartError> {
         let (keeper, kept) = match &config.state {
             Some(state) => {
@@ -200,11 +200,18 @@ impl Control {
         .await
     }
 
-    /// Lets every connection of the app be a new one: each client's after its next exchange, each server's before.
+    /// Lets every connection of the app be a new one: each client's after its next exchange, each server's before. Those
+    /// to servers that are idle are closed.
     pub fn restart(&self, name: &str) -> Result<Value, Refused> {
         let state = self.state.lock();
         let app = state.roster.get(name).ok_or_else(|| Refused::unknown(name))?;
-        app.stand.restart(self.restarts.fetch_add(1, Ordering::AcqRel) + 1);
+        let number = self.restarts.begin();
+        app.stand.restart(number);
+        let begun = app.upstreams.iter().filter_map(|upstream| upstream.begun());
+        let snapshots: Vec<_> = begun.map(|cluster| cluster.snapshot()).collect();
+        let members = snapshots.iter().flat_map(|snapshot| &snapshot.members);
+        let endpoints = members.map(|member| member.endpoint.id).collect();
+        self.restarts.tell(Restarted { number, endpoints });
         info!(app = name, "starts anew");
         Ok(json!({ "name": name }))
     }

@@ -4,6 +4,7 @@ use crate::route::HostName;
 use crate::table::App;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
+use groove_common::net::{ClientAuthorities, ClientAuthority};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -123,6 +124,23 @@ impl<A> Directory<A> {
     fn part(&self, key: &[u8]) -> usize {
         // The maps use the low bits of a hash of their own.
         usize::try_from(self.hasher.hash_one(key) % PARTS as u64).unwrap_or_default()
+    }
+}
+
+/// Which apps have authorities for clients' certificates of their own, for handshakes.
+pub(crate) struct ByName {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) count: Arc<AtomicUsize>,
+}
+
+impl ClientAuthorities for ByName {
+    fn are_there_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<ClientAuthority>> {
+        let app = self.directory.find(HostName::of(name.as_bytes()).as_ref())?.app;
+        app.client_authority().cloned()
     }
 }
 

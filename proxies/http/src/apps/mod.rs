@@ -11,13 +11,16 @@ pub mod api;
 mod control;
 mod directory;
 mod keeper;
+mod restarts;
 mod roster;
 mod seats;
 mod standing;
 pub mod verb;
 
 pub use control::{Control, Refused};
+pub(crate) use directory::ByName;
 pub use directory::{Directory, Found};
+pub use restarts::{Restarted, Restarts};
 pub use roster::{Change, Roster};
 pub use seats::{Seat, Seats};
 pub use standing::{Stand, Standing};

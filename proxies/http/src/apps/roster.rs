@@ -177,6 +177,7 @@ fn tell(app: &App, standing: &Standing, before: bool) {
 fn is_same(before: &Arc<config::App>, after: &Arc<config::App>) -> bool {
     // Files may have changed although the configuration did not.
     let reads_files = after.tls.is_some()
+        || after.client_tls.is_some()
         || after.clusters.values().any(|cluster| cluster.tls.is_some())
         || !after.pages.is_empty()
         || after.maintenance.as_ref().is_some_and(|it| it.page.is_some())

@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::edit::Draft;
-use crate::edit::template::{claim_text, field_value};
+use crate::edit::template::claim_text;
 use crate::scene::{Scene, split_target};
 use serde_json::{Map, Value};
 
@@ -111,15 +111,6 @@ impl Identity {
     /// Whether the client is told something too.
     pub fn has_reply(&self) -> bool {
         !self.reply.is_empty()
-    }
-
-    /// Puts what the client is told behind the lines of a reply that no server gave.
-    pub fn put_reply(&self, lines: &mut Vec<u8>) {
-        for (name, value) in &self.reply {
-            if let Some(value) = field_value(value) {
-                lines.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-            }
-        }
     }
 
     /// Puts what the client is told into its reply's edits.

@@ -31,6 +31,8 @@ const KEYS_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Key {
     id: Option<String>,
+    /// It has no name, and a token may call it by any.
+    is_anybodys: bool,
     algorithms: Vec<Algorithm>,
     /// The key itself.
     pub key: DecodingKey,
@@ -67,7 +69,8 @@ impl Keys {
     /// The keys that a token's header may mean.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
         self.0.iter().filter(move |key| {
-            key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id)
+            let is_meant = id.is_none() || key.is_anybodys || key.id.as_deref() == id;
+            is_meant && key.algorithms.contains(&algorithm)
         })
     }
 }
@@ -93,7 +96,19 @@ impl Key {
             algorithms.retain(|algorithm| KeyAlgorithm::from(*algorithm) == only);
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
-        (!algorithms.is_empty()).then(|| Self { id: jwk.common.key_id.clone(), algorithms, key })
+        let id = jwk.common.key_id.clone();
+        (!algorithms.is_empty()).then(|| Self { id, is_anybodys: false, algorithms, key })
+    }
+
+    /// One that has no name.
+    pub fn of_anybody(algorithms: Vec<Algorithm>, key: DecodingKey) -> Self {
+        Self { id: None, is_anybodys: true, algorithms, key }
+    }
+}
+
+impl From<Vec<Key>> for Keys {
+    fn from(keys: Vec<Key>) -> Self {
+        Self(keys)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::api_key::find;
 use super::jwks::{Jwks, Key, Keys, NoKey};
+use super::pem;
 use super::token::Rules;
 use super::{Denial, Known, Outcome, Providers, Shown};
 use crate::config::auth as written;
@@ -31,7 +32,8 @@ pub struct Jwt {
 
 #[derive(Debug)]
 enum Source {
-    Public(Arc<Jwks>),
+    /// Keys of files, which count first, and a set.
+    Public(Keys, Option<Arc<Jwks>>),
     Secret(DecodingKey),
 }
 
@@ -53,12 +55,17 @@ pub const PUBLIC: [Algorithm; 9] = {
 impl Jwt {
     /// Makes ready what is written.
     pub fn new(jwt: &written::Jwt, providers: &mut Providers) -> Result<Self, StartError> {
-        let (keys, usual) = match (&jwt.jwks, &jwt.secret) {
-            (Some(jwks), _) => (Source::Public(providers.jwks(jwks)?), PUBLIC.to_vec()),
-            (None, Some(secret)) => {
+        let (keys, usual) = match &jwt.secret {
+            Some(secret) => {
                 (Source::Secret(DecodingKey::from_secret(secret.expose().as_bytes())), vec![Algorithm::HS256])
             }
-            (None, None) => return Err("there is no key for tokens".into()),
+            None if jwt.jwks.is_none() && jwt.public_keys.is_empty() => {
+                return Err("there is no key for tokens".into());
+            }
+            None => {
+                let set = jwt.jwks.as_ref().map(|jwks| providers.jwks(jwks)).transpose()?;
+                (Source::Public(pem::read_files(&jwt.public_keys)?, set), PUBLIC.to_vec())
+            }
         };
         let algorithms = if jwt.algorithms.is_empty() {
             usual
@@ -102,7 +109,14 @@ impl Jwt {
 
     async fn claims(&self, token: &[u8]) -> Result<Map<String, Value>, Refused> {
         match &self.keys {
-            Source::Public(jwks) => signed_claims(token, jwks, &self.algorithms).await,
+            Source::Public(own, set) => {
+                let header = header(token, &self.algorithms)?;
+                match (own_claims(token, own, &header), set) {
+                    (Some(claims), _) => Ok(claims),
+                    (None, Some(set)) => signed_claims(token, set, &self.algorithms).await,
+                    (None, None) => Err(Refused::Wrong("no key that is known has signed this token")),
+                }
+            }
             Source::Secret(key) => {
                 let header = header(token, &self.algorithms)?;
                 verify(token, key, header.alg).ok_or(Refused::Wrong("the signature does not match"))
@@ -124,9 +138,13 @@ pub async fn signed_claims(
         NoKey::Unknown => Refused::Wrong("no key of the set could have signed this token"),
         NoKey::Unreachable => Refused::Unreachable,
     })?;
-    let mut candidates = keys.find(id, header.alg).take(TRIES_MAX);
-    let claims = candidates.find_map(|Key { key, .. }| verify(token, key, header.alg));
-    claims.ok_or(Refused::Wrong("the signature does not match"))
+    own_claims(token, &keys, &header).ok_or(Refused::Wrong("the signature does not match"))
+}
+
+/// The claims of a token that one of these keys has signed.
+fn own_claims(token: &[u8], keys: &Keys, header: &Header) -> Option<Map<String, Value>> {
+    let mut candidates = keys.find(header.kid.as_deref(), header.alg).take(TRIES_MAX);
+    candidates.find_map(|Key { key, .. }| verify(token, key, header.alg))
 }
 
 /// A token's header, if its algorithm is allowed and it asks for nothing that is not understood here.

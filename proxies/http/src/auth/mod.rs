@@ -24,6 +24,7 @@ pub mod mtls;
 pub mod oidc;
 pub mod outbound;
 pub mod password;
+pub mod pem;
 pub mod providers;
 pub mod token;
 
@@ -214,6 +215,11 @@ impl Auth {
             headers: auth.headers.iter().map(|(name, claim)| (name.clone(), claim.clone())).collect(),
             forwards_credentials: auth.forward_credentials,
         }))
+    }
+
+    /// Whether one of the ways is a signed token.
+    pub fn asks_tokens(&self) -> bool {
+        self.ways.iter().any(|way| matches!(way, Way::Jwt(_) | Way::Oidc(_)))
     }
 
     /// How much of a body has to be there before anything can be said; `None` if none of it.

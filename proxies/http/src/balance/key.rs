@@ -5,6 +5,7 @@ use crate::wire::RequestHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use regex::bytes::Regex;
+use serde_json::Value;
 use std::borrow::Cow;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -79,7 +80,7 @@ impl Source {
         })
     }
 
-    /// The key of a request of a client, whose address is for keys that are not in the head. An empty value is none: clients that do not say who they are do not all belong together.
+    /// The key of a request of a client, whose address is for keys that are not in the head.
     pub(super) fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
         let value: Option<Cow<'_, [u8]>> = match self {
             Self::Header(name) => field(head, name).map(Cow::Borrowed),
@@ -95,11 +96,18 @@ impl Source {
                 return token.map_or(Key::None, Key::Named);
             }
         };
-        match value {
-            Some(value) if !value.is_empty() => Key::Hash(xxh3_64(&value)),
-            Some(_) | None => Key::None,
-        }
+        of_value(value.as_deref())
     }
+}
+
+/// An empty value is none: clients that do not say who they are do not all belong together.
+fn of_value(value: Option<&[u8]>) -> Key {
+    value.filter(|value| !value.is_empty()).map_or(Key::None, |value| Key::Hash(xxh3_64(value)))
+}
+
+/// The key of a claim.
+pub(super) fn of_claim(claim: Option<&Value>) -> Key {
+    of_value(claim.and_then(claim_text).as_deref().map(str::as_bytes))
 }
 
 /// The first field of that name, whatever its case.
@@ -143,13 +151,14 @@ fn claim(head: &RequestHead<'_>, name: &str) -> Option<String> {
     }
     let payload = token.split(|byte| *byte == b'.').nth(1)?;
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    match serde_json::from_slice::<serde_json::Value>(&payload).ok()?.get(name)? {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => None,
+    claim_text(serde_json::from_slice::<Value>(&payload).ok()?.get(name)?)
+}
+
+fn claim_text(claim: &Value) -> Option<String> {
+    match claim {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the configuration says of a cluster's balance, made ready for requests.
 
-use super::key::{Source, token_text};
+use super::key::{self, Source, token_text};
 use super::{Adaptive, Key};
+use crate::auth::Identity;
 use crate::config::{self, AffinityMode, Balance, SessionKey};
 use crate::wire::{Edits, RequestHead};
 use aws_lc_rs::hmac;
@@ -26,6 +27,8 @@ impl Bounds {
 pub struct Waits {
     /// So many requests.
     pub count_max: usize,
+    /// So many of them that no other endpoint may serve than their session's.
+    pub endpoint_max: usize,
     /// With so many bytes.
     pub bytes_max: usize,
     /// For so long.
@@ -110,6 +113,7 @@ impl Plan {
             adaptive: servers.concurrency.as_deref().and_then(config::Concurrency::adaptive),
             waits: waits.then(|| Waits {
                 count_max: queue.max,
+                endpoint_max: queue.max_per_endpoint.unwrap_or(usize::MAX),
                 bytes_max: queue.bytes.bytes(),
                 age_max: queue.timeout.get(),
             }),
@@ -124,9 +128,14 @@ impl Plan {
             && one.queue == other.queue
     }
 
-    /// Where a request belongs.
-    pub fn key(&self, head: &RequestHead<'_>, client: &[u8]) -> Key {
-        self.source.as_ref().map_or(Key::None, |source| source.key(head, client))
+    /// Where a request belongs. `identity` is who sends it, where that was found out by tokens: of those who show one it
+    /// is the token that was verified which counts.
+    pub fn key(&self, head: &RequestHead<'_>, client: &[u8], identity: Option<&Identity>) -> Key {
+        match (&self.source, identity) {
+            (None, _) => Key::None,
+            (Some(Source::Claim(name)), Some(identity)) => key::of_claim(identity.claim(name)),
+            (Some(source), _) => source.key(head, client),
+        }
     }
 
     /// What the cookie says of an endpoint, where the proxy makes one.

@@ -61,7 +61,7 @@ fn key_of(by: &str, head: &str) -> Key {
     let head = head.replace('\n', "\r\n");
     let mut fields = Fields::default();
     let head = RequestHead::parse(head.as_bytes(), &Limits::default(), &mut fields).expect("a good head");
-    plan(by).key(&head, b"192.0.2.1")
+    plan(by).key(&head, b"192.0.2.1", None)
 }
 
 #[test]

@@ -92,6 +92,8 @@ pub struct Jwt {
     pub places: Places,
     /// Where the public keys are: `{url: ...}` or `{file: ...}`.
     pub jwks: Option<Jwks>,
+    /// PEM files with public keys (RSA, P-256, P-384, Ed25519), beside or in place of `jwks`.
+    pub public_keys: Vec<InputFile>,
     /// A shared secret, for the HS algorithms.
     pub secret: Option<Secret>,
     /// Algorithms that are taken. Left out, all that fit the keys but those with a shared secret; with a secret HS256.
@@ -310,7 +312,9 @@ impl Auth {
     pub fn reads_files(&self) -> bool {
         self.any.iter().chain(&self.all).any(|way| match way {
             Way::Basic(basic) => basic.file.is_some(),
-            Way::Jwt(jwt) => jwt.jwks.as_ref().is_some_and(|jwks| jwks.file.is_some()),
+            Way::Jwt(jwt) => {
+                !jwt.public_keys.is_empty() || jwt.jwks.as_ref().is_some_and(|jwks| jwks.file.is_some())
+            }
             Way::ApiKey(_) | Way::ForwardAuth(_) | Way::Hmac(_) | Way::Mtls(_) | Way::Oidc(_) => false,
         })
     }

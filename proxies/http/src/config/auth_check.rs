@@ -155,8 +155,20 @@ fn digests<'a>(
 
 fn jwt(path: &[&str], jwt: &Jwt, issues: &mut Issues) {
     places(path, &jwt.places, false, issues);
+    for (index, file) in jwt.public_keys.iter().enumerate() {
+        let index = index.to_string();
+        if let Err(problem) = crate::auth::pem::read_file(file) {
+            let help = "write a file as `openssl pkey -pubout` makes it";
+            issues.at(&[path, &["public_keys", &index]].concat(), problem, Some(help));
+        }
+    }
     match (&jwt.jwks, &jwt.secret) {
         (Some(jwks), None) => key_set(&[path, &["jwks"]].concat(), jwks, issues),
+        (None, None) if !jwt.public_keys.is_empty() => {}
+        (None, Some(_)) if !jwt.public_keys.is_empty() => {
+            let help = "leave one of `public_keys` and `secret`";
+            issues.at(path, "public keys and a secret exclude each other", Some(help));
+        }
         (None, Some(secret)) if secret.expose().len() < 32 => {
             let help = "write at least 32 characters: whoever guesses it is everybody";
             issues.at(&[path, &["secret"]].concat(), "this secret is too short", Some(help));
@@ -165,7 +177,7 @@ fn jwt(path: &[&str], jwt: &Jwt, issues: &mut Issues) {
         (None, None) => issues.at(
             path,
             "there is no key",
-            Some("write `jwks: {url: ...}`, `jwks: {file: ...}` or `secret`"),
+            Some("write `jwks: {url: ...}`, `jwks: {file: ...}`, `public_keys` or `secret`"),
         ),
         (Some(_), Some(_)) => {
             issues.at(
@@ -179,7 +191,7 @@ fn jwt(path: &[&str], jwt: &Jwt, issues: &mut Issues) {
         let index = index.to_string();
         let is_shared = matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
         if is_shared != jwt.secret.is_some() {
-            let help = "HS algorithms go with `secret`, all others with `jwks`";
+            let help = "HS algorithms go with `secret`, all others with `jwks` and `public_keys`";
             issues.at(
                 &[path, &["algorithms", &index]].concat(),
                 "this algorithm does not go with the key",

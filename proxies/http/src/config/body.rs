@@ -16,7 +16,12 @@ pub struct BodyRules {
 
 /// Checks the rules under `path`.
 pub(super) fn check(path: &[&str], rules: &BodyRules, issues: &mut Issues) {
-    for (index, text) in rules.types.iter().enumerate() {
+    types(path, &rules.types, issues);
+}
+
+/// Checks `types` under `path`.
+pub(super) fn types(path: &[&str], types: &[String], issues: &mut Issues) {
+    for (index, text) in types.iter().enumerate() {
         let index = index.to_string();
         let is_word = |word: &str| {
             !word.is_empty()

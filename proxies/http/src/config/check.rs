@@ -4,8 +4,8 @@
 use super::auth::Auth;
 use super::body::{self, BodyRules};
 use super::{
-    App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts, auth_check, edits,
-    peers, routing_check, signify,
+    AffinityMode, App, AppTimeouts, Balance, Cluster, Config, Headers, Limits, Match, Route, Timeouts,
+    auth_check, client_tls, compression, edits, peers, routing_check, signify,
 };
 use crate::edit::template::Side;
 use crate::route::{Hosts, PathMatch};
@@ -16,6 +16,7 @@ use groove_common::config::{ClientTls, Duration, Endpoints, Health, Issues, Size
 pub(super) fn config(config: &Config, issues: &mut Issues) {
     limits(&config.limits, issues);
     timeouts(&config.timeouts, issues);
+    config.http2.check(issues);
     if config.via.as_deref().is_some_and(|via| via.is_empty() || !via.bytes().all(is_token)) {
         issues.at(&["via"], "this cannot stand in a Via header", Some("write one word, or `null` for none"));
     }
@@ -27,6 +28,9 @@ pub(super) fn config(config: &Config, issues: &mut Issues) {
     for (name, entry) in &config.apps {
         app_hosts(name, entry, &mut hosts, issues);
         app(name, entry, issues);
+        if entry.client_tls.is_some() {
+            client_tls::check(&["apps", name], &config.listeners, issues);
+        }
     }
 }
 
@@ -147,6 +151,9 @@ fn app(name: &str, app: &App, issues: &mut Issues) {
         );
         dispatch(&path, entry, issues);
     }
+    if let Some(rules) = &app.compression {
+        compression::check(&[&path[..], &["compression"]].concat(), rules, issues);
+    }
     let edits = [app.request_headers.as_deref(), app.response_headers.as_deref()];
     demands(&path, edits, app.auth.as_deref(), app.body.as_deref(), issues);
     signify::pages(&path, &app.pages, issues);
@@ -229,6 +236,14 @@ fn dispatch(path: &[&str], servers: &Cluster, issues: &mut Issues) {
     }
     if let Some(queue) = &servers.queue {
         queue.check(&[path, &["queue"]].concat(), issues);
+        let is_strict = servers.affinity.as_ref().is_some_and(|it| it.mode == AffinityMode::Strict);
+        if queue.max_per_endpoint.is_some() && !is_strict {
+            issues.at_key(
+                &[path, &["queue", "max_per_endpoint"]].concat(),
+                "nobody waits for one endpoint here",
+                Some("leave it out, or write `affinity` with `mode: strict`"),
+            );
+        }
     }
     if let Some(retry) = &servers.retry {
         retry.check(&[path, &["retry"]].concat(), issues);
@@ -277,6 +292,9 @@ fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues) {
         report(&["cluster"], format!("the app has no cluster `{cluster}`"), &help, issues);
     }
     routing_check::route(path, app, route, issues);
+    if let Some(rules) = &route.compression {
+        compression::check(&[path, &["compression"]].concat(), rules, issues);
+    }
     let edits = [route.request_headers.as_deref(), route.response_headers.as_deref()];
     demands(path, edits, route.auth.as_deref(), route.body.as_deref(), issues);
     signify::maintenance(path, route.maintenance.as_deref(), issues);

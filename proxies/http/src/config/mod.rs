@@ -5,11 +5,17 @@ mod auth_check;
 mod balancing;
 pub mod body;
 mod check;
+mod client_tls;
+mod compression;
 #[cfg(test)]
 mod demands_tests;
 pub mod edits;
 mod fairness;
 pub mod forwarded;
+mod http2;
+mod mirroring;
+#[cfg(test)]
+mod more_tests;
 pub mod peers;
 mod queueing;
 mod retrying;
@@ -22,15 +28,19 @@ mod tests;
 
 pub use balancing::{Affinity, AffinityMode, Balance, HashKey, SessionCookie, SessionKey};
 pub(crate) use check::one as check_app;
+pub use client_tls::{ClientTls, Demand};
+pub use compression::{Coding, Compression};
 pub use edits::Headers;
 pub use fairness::InFlight;
 use groove_common::config::{
-    Admin, Basics, Change, ClientTls, Document, Duration, Endpoints, Health, Issues, Listener, Log, Network,
-    Size, default_drain, difference,
+    Admin, Basics, Change, ClientTls as ServersTls, Document, Duration, Endpoints, Health, Issues, Listener,
+    Log, Network, Size, default_drain, difference,
 };
+pub use http2::{Http2, Ping};
 use ipnet::IpNet;
+pub use mirroring::Mirror;
 pub use queueing::{Adaptive, Concurrency, Gradient, Queue};
-pub use retrying::{Budget, Failure, Outlier, Retry};
+pub use retrying::{Budget, Failure, Outlier, Retry, SuccessRate};
 pub use routing::{Cors, Redirect, Respond, Rewrite, Share, ValueMatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,6 +94,9 @@ pub struct Config {
     /// How long each phase may take; `first_byte`, `connect` and `body_idle` can be set for each app too.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// What is particular to HTTP/2.
+    #[serde(default)]
+    pub http2: Http2,
     /// The apps by name.
     pub apps: BTreeMap<String, Arc<App>>,
 }
@@ -115,6 +128,9 @@ pub struct Limits {
     /// How many exchanges the proxy has under way; left out is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
+    /// Replies that are compressed at once, of all apps: each takes up to a megabyte. More go out as they are.
+    #[schemars(range(max = 1_000_000))]
+    pub compressing: usize,
     /// Requests at once on a client's connection that speaks HTTP/2.
     #[schemars(range(min = 1, max = 65536))]
     pub streams: u32,
@@ -133,6 +149,7 @@ impl Default for Limits {
             buffer: Size::kib(64),
             idle_per_endpoint: 256,
             in_flight: None,
+            compressing: 256,
             streams: 100,
             min_rate: None,
         }
@@ -190,7 +207,7 @@ pub struct App {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<Box<ClientTls>>,
+    pub tls: Option<Box<ServersTls>>,
     /// Which endpoint takes a request, where any will do.
     #[serde(default)]
     pub balance: Balance,
@@ -233,12 +250,18 @@ pub struct App {
     /// Closes the app for a while.
     #[serde(default)]
     pub maintenance: Option<Box<signify::Maintenance>>,
+    /// Whose certificates its clients show.
+    #[serde(default)]
+    pub client_tls: Option<Box<ClientTls>>,
     /// Who may ask, and how that is known.
     #[serde(default)]
     pub auth: Option<Box<auth::Auth>>,
     /// What request bodies are taken.
     #[serde(default)]
     pub body: Option<Box<body::BodyRules>>,
+    /// Which replies are compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Box<Compression>>,
     /// What differs from the timeouts of all apps.
     #[serde(default)]
     pub timeouts: AppTimeouts,
@@ -302,7 +325,7 @@ pub struct Cluster {
     pub health_path: Option<String>,
     /// TLS to the servers.
     #[serde(default)]
-    pub tls: Option<Box<ClientTls>>,
+    pub tls: Option<Box<ServersTls>>,
     /// Which endpoint takes a request, where any will do.
     #[serde(default)]
     pub balance: Balance,
@@ -354,6 +377,9 @@ pub struct Route {
     /// Which pages of other origins may read the replies.
     #[serde(default)]
     pub cors: Option<Cors>,
+    /// Send a copy of the requests elsewhere, too.
+    #[serde(default)]
+    pub mirror: Option<Box<Mirror>>,
     /// Edits to the request, after the app's.
     #[serde(default)]
     pub request_headers: Option<Box<Headers>>,
@@ -369,6 +395,9 @@ pub struct Route {
     /// What request bodies are taken; what is left out is the app's.
     #[serde(default)]
     pub body: Option<Box<body::BodyRules>>,
+    /// Which replies are compressed, instead of the app's word.
+    #[serde(default)]
+    pub compression: Option<Box<Compression>>,
 }
 
 /// Which requests a route takes.
@@ -428,6 +457,7 @@ impl Config {
             pages: self.pages.clone(),
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
+            http2: self.http2.clone(),
             apps,
         }
     }

@@ -105,6 +105,10 @@ pub struct Queue {
     /// How many may wait; 0 refuses at once.
     #[schemars(range(max = 1_000_000))]
     pub max: usize,
+    /// How many of them may wait for one endpoint, as sessions of a strict `affinity` do; `max` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_per_endpoint: Option<usize>,
     /// How long one may wait.
     pub timeout: Duration,
     /// How many bytes of them may be held: heads, and what has come of bodies.
@@ -113,7 +117,7 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max: 1000, timeout: Duration::from_secs(30), bytes: Size::mib(16) }
+        Self { max: 1000, max_per_endpoint: None, timeout: Duration::from_secs(30), bytes: Size::mib(16) }
     }
 }
 

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::str::FromStr;
 
+/// The shortest time by which servers are judged.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Requests that failed are sent again, to another server if there is one. Only those that may be: of which nothing was
 /// sent, or that are idempotent and whole; and nothing of a reply has reached the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,8 +80,49 @@ impl Default for Backoff {
 #[serde(deny_unknown_fields)]
 pub struct Outlier {
     /// Replies with these statuses: `health.breaker.consecutive_failures` of them in a row eject the server.
+    #[serde(default = "server_errors")]
     #[schemars(length(min = 1))]
     pub on: Vec<Failure>,
+    /// Ejects servers that fail more often than the others.
+    #[serde(default)]
+    pub success_rate: Option<SuccessRate>,
+}
+
+fn server_errors() -> Vec<Failure> {
+    vec![Failure::Status(500..=599)]
+}
+
+/// Every interval the share of exchanges that went well is looked at, server by server: who is far below the others is
+/// ejected, by the times of `health.breaker` (Envoy's success rate).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SuccessRate {
+    /// How often they are looked at.
+    pub interval: Duration,
+    /// With fewer servers that have had `request_volume` nobody is ejected.
+    #[schemars(range(min = 2, max = 65536))]
+    pub minimum_hosts: usize,
+    /// Exchanges in an interval, with fewer of which a server is not judged.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub request_volume: u64,
+    /// How many standard deviations below the mean is too far.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub stdev_factor: f64,
+    /// How many of a hundred servers may be out at once; one always may, the last one never.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub max_ejection_percent: f64,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            minimum_hosts: 5,
+            request_volume: 100,
+            stdev_factor: 1.9,
+            max_ejection_percent: 10.0,
+        }
+    }
 }
 
 /// A way to fail.
@@ -177,6 +221,11 @@ impl Outlier {
                 let help = "write statuses only, like `[5xx]` or `[502, 503]`";
                 issues.at(&[path, &["on", &index]].concat(), "this counts anyhow", Some(help));
             }
+        }
+        if self.success_rate.as_ref().is_some_and(|rate| rate.interval < INTERVAL_MIN) {
+            let help = "write at least `100ms`: little can be told of less";
+            let at = [path, &["success_rate", "interval"]].concat();
+            issues.at(&at, "this is too short to judge anybody by", Some(help));
         }
     }
 }

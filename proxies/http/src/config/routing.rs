@@ -148,7 +148,7 @@ pub struct Respond {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// Origins as browsers write them, `https://shop.example.com`; `*` for all.
+    /// Origins as browsers write them, `https://shop.example.com`; `https://*.example.com` for all below it; `*` for all.
     #[schemars(length(min = 1))]
     pub allow_origins: Vec<String>,
     /// Methods besides GET, HEAD and POST.

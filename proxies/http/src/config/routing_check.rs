@@ -3,7 +3,7 @@
 use super::check::host_problem;
 use super::edits::header_problem;
 use super::{App, Cors, Redirect, Respond, Rewrite, Route, ValueMatch};
-use crate::rules::pattern;
+use crate::rules::{Below, pattern};
 use crate::wire::scan::is_token;
 use groove_common::config::Issues;
 use std::collections::BTreeMap;
@@ -44,12 +44,16 @@ pub(super) fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues
     if let Some(cors) = &route.cors {
         shared(&at(&["cors"]), cors, issues);
     }
+    if let Some(mirror) = &route.mirror {
+        mirror.check(&at(&["mirror"]), app, issues);
+    }
     let actions = [
         ("redirect", route.redirect.is_some()),
         ("respond", route.respond.is_some()),
         ("rewrite", route.rewrite.is_some()),
         ("split", !route.split.is_empty()),
         ("cluster", route.cluster.is_some()),
+        ("mirror", route.mirror.is_some()),
     ];
     let mut present = actions.iter().filter(|(_, is_there)| *is_there);
     if let Some((first, _)) = present.next().filter(|(name, _)| matches!(*name, "redirect" | "respond")) {
@@ -198,10 +202,13 @@ fn shared(path: &[&str], cors: &Cors, issues: &mut Issues) {
             !host.is_empty()
                 && host.bytes().all(|it| it.is_ascii_graphic() && !matches!(it, b'/' | b'*' | b'A'..=b'Z'))
         };
+        // Of a pattern that is left which stands behind the star.
+        let below = host.filter(|_| Below::parse(origin).is_some()).and_then(|host| host.strip_prefix("*."));
         if origin == "*" && cors.allow_credentials {
             issues.at(&at, "browsers take no `*` where credentials are allowed", Some("write each origin"));
-        } else if origin != "*" && origin != "null" && !host.is_some_and(valid) {
-            let help = "write one as browsers do, like `https://shop.example.com`, or `*`";
+        } else if origin != "*" && origin != "null" && !below.or(host).is_some_and(valid) {
+            let help =
+                "write one as browsers do, like `https://shop.example.com`, `https://*.example.com`, or `*`";
             issues.at(&at, "this is no origin", Some(help));
         }
     }

@@ -12,6 +12,7 @@
 //! into the nearest: a body without a length is chunked, so that trailers go through; a stream that is reset is a peer
 //! that hangs up; an extended CONNECT (RFC 8441) is an Upgrade.
 
+mod alive;
 mod asking;
 mod head;
 mod reading;
@@ -20,6 +21,7 @@ mod serving;
 #[cfg(test)]
 mod tests;
 
+pub use alive::KeepAlive;
 pub(crate) use asking::{Connections, ask};
 pub(crate) use serving::serve;
 
@@ -54,6 +56,10 @@ pub struct Bounds {
     pub keep_alive: Duration,
     /// Between two requests of a server's connection.
     pub server_keep_alive: Duration,
+    /// Whether clients are asked if they are there.
+    pub ping: Option<KeepAlive>,
+    /// Whether servers are.
+    pub server_ping: Option<KeepAlive>,
 }
 
 impl Bounds {

@@ -62,6 +62,11 @@ impl<W> Line<W> {
         self.waiters.len()
     }
 
+    /// How many are at one desk.
+    pub(super) fn len_at(&self, desk: Desk) -> usize {
+        self.desks.get(&desk).map_or(0, BTreeSet::len)
+    }
+
     /// What is held of all requests.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -11,12 +11,14 @@
 //! tell afterwards (see [`Released`]). A grant *is* the exchange that has begun: no room is free while somebody waits
 //! for it, and whoever comes later cannot snatch it.
 
+mod drain;
 mod line;
 #[cfg(test)]
 mod tests;
 
 use crate::balance::{Ask, Choice, Chooser, Home, Key, Plan};
 use crate::metrics::QueueMetrics;
+use drain::Drain;
 use groove_common::balance::Dice;
 use groove_common::discovery::{Cluster, Endpoint, Exchange, Health, Reader, Released, Snapshot, fresh_dice};
 use groove_common::ids::EndpointId;
@@ -45,8 +47,19 @@ pub enum Refusal {
     Full,
     /// As many bytes wait already as may.
     Bytes,
+    /// As many wait for its endpoint already as may.
+    Endpoint,
     /// There is no endpoint left that it was not tried with.
     Nobody,
+}
+
+/// Somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub why: Refusal,
+    /// In how many seconds it is worth to come back, by how fast the line moves.
+    pub retry_after_s: u64,
 }
 
 /// What became of somebody who came.
@@ -76,6 +89,7 @@ struct State {
     chooser: Chooser,
     dice: Dice,
     line: Line<Caller>,
+    drain: Drain,
     /// The next place's number.
     next: u64,
 }
@@ -105,6 +119,7 @@ impl Queue {
             chooser: Chooser::default(),
             dice: fresh_dice(),
             line: Line::default(),
+            drain: Drain::default(),
             next: 0,
         };
         let queue = Arc::new_cyclic(|me| Self {
@@ -141,7 +156,7 @@ impl Queue {
         ask: &Ask<'_>,
         bytes: usize,
         number: Option<u64>,
-    ) -> Result<Entry, Refusal> {
+    ) -> Result<Entry, Refused> {
         let now = self.cluster.now();
         let mut state = self.state.lock();
         let snapshot = state.look(&self.me);
@@ -161,16 +176,20 @@ impl Queue {
         // Whoever has waited longer goes first, and then perhaps this one.
         let given = state.settle(&snapshot, now);
         let refusal = state.line.get(number).and_then(|_| state.refusal(&snapshot, ask, desk));
+        let mut retry_after_s = 0;
         if refusal.is_some() {
+            retry_after_s = state.retry_after_s(now);
             state.line.take(number);
+            let is_waited = !state.line.is_empty();
+            state.drain.observe(now, 0, is_waited);
         }
         self.gauge(&state);
         drop(state);
         hand_over(given);
         match refusal {
-            Some(refusal) => {
-                self.metrics.refused(refusal);
-                Err(refusal)
+            Some(why) => {
+                self.metrics.refused(why);
+                Err(Refused { why, retry_after_s })
             }
             None => Ok(Entry::Waiting(Place { queue: Arc::clone(self), number, arrival })),
         }
@@ -179,6 +198,11 @@ impl Queue {
     /// How long one may wait.
     pub fn age_max(&self) -> Duration {
         self.state.lock().plan.waits.map_or(Duration::ZERO, |waits| waits.age_max)
+    }
+
+    /// In how many seconds it is worth to come back for who has waited for too long.
+    pub fn retry_after_s(&self) -> u64 {
+        self.state.lock().retry_after_s(self.cluster.now())
     }
 
     /// An exchange with an endpoint is over, and took that long.
@@ -212,8 +236,11 @@ impl Queue {
 
     /// Gives a place up.
     fn leave(&self, number: u64) {
+        let now = self.cluster.now();
         let mut state = self.state.lock();
         state.line.take(number);
+        let is_waited = !state.line.is_empty();
+        state.drain.observe(now, 0, is_waited);
         self.gauge(&state);
     }
 
@@ -273,7 +300,13 @@ impl State {
             let Some(waiter) = line.take(number) else { break };
             given.push((waiter.handle, Grant::of(&choice)));
         }
+        self.drain.observe(now, given.len(), !self.line.is_empty());
         given
+    }
+
+    /// In how many seconds the line may be at its end.
+    fn retry_after_s(&mut self, now: Duration) -> u64 {
+        self.drain.seconds_for(now, self.line.len())
     }
 
     /// The first of all who can be served.
@@ -312,6 +345,9 @@ impl State {
         if self.line.len() > waits.count_max {
             let nobody = !snapshot.members.iter().any(|member| is_up(member.health));
             return Some(if nobody { Refusal::Nobody } else { Refusal::Full });
+        }
+        if matches!(desk, Desk::At(_)) && self.line.len_at(desk) > waits.endpoint_max {
+            return Some(Refusal::Endpoint);
         }
         (self.line.bytes() > waits.bytes_max).then_some(Refusal::Bytes)
     }

@@ -22,11 +22,11 @@ fn queue(endpoints: &str, more: &str) -> Arc<Queue> {
     Queue::start(cluster, Arc::new(plan), QueueMetrics::new(&Registry::new(1), "a"), &Handle::current())
 }
 
-fn enter(queue: &Arc<Queue>) -> Result<Entry, Refusal> {
+fn enter(queue: &Arc<Queue>) -> Result<Entry, Refused> {
     queue.enter(&Ask::default(), 100, None)
 }
 
-fn granted(entry: Result<Entry, Refusal>) -> Grant {
+fn granted(entry: Result<Entry, Refused>) -> Grant {
     match entry {
         Ok(Entry::Granted(grant)) => grant,
         // Where others wait, a grant comes by way of the line.
@@ -35,7 +35,7 @@ fn granted(entry: Result<Entry, Refusal>) -> Grant {
     }
 }
 
-fn waiting(entry: Result<Entry, Refusal>) -> Place {
+fn waiting(entry: Result<Entry, Refused>) -> Place {
     match entry {
         Ok(Entry::Waiting(place)) => place,
         other => panic!("not waiting: {other:?}"),
@@ -125,7 +125,10 @@ async fn with_nobody_left_to_try_nobody_waits() {
     let (one, two) = (granted(enter(&queue)), granted(enter(&queue)));
     let failed = [one.exchange.endpoint().id, two.exchange.endpoint().id];
     drop(one);
-    assert!(matches!(queue.enter(&Ask { key: Key::None, failed: &failed }, 0, None), Err(Refusal::Nobody)));
+    assert!(matches!(
+        queue.enter(&Ask { key: Key::None, failed: &failed }, 0, None),
+        Err(Refused { why: Refusal::Nobody, .. })
+    ));
     // One is left, and busy.
     drop(waiting(queue.enter(&Ask { key: Key::None, failed: &failed[..1] }, 0, None)));
 }

@@ -3,8 +3,10 @@
 use super::cors::Cors;
 use super::rewrite::Place;
 use crate::config;
+use crate::mirror::Mirror;
 use crate::wire::RequestHead;
 use bytes::{BufMut, BytesMut};
+use std::sync::Arc;
 
 /// What a route does besides choosing servers.
 #[derive(Debug, Default)]
@@ -15,12 +17,14 @@ pub struct Action {
     pub answer: Option<Answer>,
     /// What pages of other origins may do.
     pub cors: Option<Cors>,
+    /// Who else gets the requests.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 impl Action {
     /// Whether there is anything to do.
     pub fn is_some(&self) -> bool {
-        self.rewrite.is_some() || self.answer.is_some() || self.cors.is_some()
+        self.rewrite.is_some() || self.answer.is_some() || self.cors.is_some() || self.mirror.is_some()
     }
 }
 
@@ -88,15 +92,8 @@ impl Answer {
         }
     }
 
-    /// Writes it. `more` are header lines that come too.
-    pub fn write(
-        &self,
-        head: &RequestHead<'_>,
-        scheme: &str,
-        more: &[u8],
-        manner: Manner,
-        out: &mut BytesMut,
-    ) {
+    /// Writes it.
+    pub fn write(&self, head: &RequestHead<'_>, scheme: &str, manner: Manner, out: &mut BytesMut) {
         let (status, is_head) = (self.status(), head.method == b"HEAD");
         match self {
             Self::Redirect(redirect) => {
@@ -104,12 +101,12 @@ impl Answer {
                 out.put_slice(b"Location: ");
                 redirect.location(head, scheme, out);
                 out.put_slice(b"\r\n");
-                end(status, &[], is_head, more, manner, out);
+                end(status, &[], is_head, manner, out);
             }
             Self::Fixed { lines, body, .. } => {
                 begin(status, out);
                 out.put_slice(lines);
-                end(status, body, is_head, more, manner, out);
+                end(status, body, is_head, manner, out);
             }
         }
     }
@@ -122,12 +119,11 @@ pub(super) fn begin(status: u16, out: &mut BytesMut) {
 }
 
 /// Writes what follows the lines of an answer's own.
-pub(super) fn end(status: u16, body: &[u8], is_head: bool, more: &[u8], manner: Manner, out: &mut BytesMut) {
+pub(super) fn end(status: u16, body: &[u8], is_head: bool, manner: Manner, out: &mut BytesMut) {
     let has_body = !matches!(status, 204 | 304);
     if has_body {
         out.put_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
     }
-    out.put_slice(more);
     if manner.close {
         out.put_slice(b"Connection: close\r\n");
     } else if manner.is_http10 {
@@ -188,7 +184,7 @@ mod tests {
         let (mut fields, mut out) = (Fields::default(), BytesMut::new());
         let head = RequestHead::parse(raw.as_bytes(), &Limits::default(), &mut fields).expect("a good head");
         let manner = Manner { close: false, is_http10: false };
-        Answer::redirect(&redirect, matched.len()).write(&head, "http", b"", manner, &mut out);
+        Answer::redirect(&redirect, matched.len()).write(&head, "http", manner, &mut out);
         let text = String::from_utf8(out.to_vec()).expect("text");
         text.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a location").to_owned()
     }

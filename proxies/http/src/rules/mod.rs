@@ -7,5 +7,5 @@ mod rewrite;
 
 pub use answer::{Action, Answer, Manner};
 pub use conditions::{Conditions, pattern};
-pub use cors::Cors;
+pub use cors::{Below, Cors};
 pub use rewrite::Place;

@@ -112,7 +112,17 @@ impl Session {
     }
 }
 
-/// The edits of a reply that tells its client where its session lives.
-fn naming(begun: &Begun<'_>, identity: &str, is_secure: bool) -> Option<Box<Edits>> {
-    begun.target.upstream.plan.as_ref()?.naming(identity, begun.edits, is_secure).map(Box::new)
+/// What tells a client where its session lives.
+pub(super) struct Naming {
+    /// The edits of its reply.
+    pub(super) edits: Edits,
+    /// The cookie alone, for a 101, which has no edits.
+    pub(super) cookie: Edits,
+}
+
+fn naming(begun: &Begun<'_>, identity: &str, is_secure: bool) -> Option<Box<Naming>> {
+    let plan = begun.target.upstream.plan.as_ref()?;
+    let edits = plan.naming(identity, &begun.edits, is_secure)?;
+    let cookie = plan.naming(identity, &Edits::default(), is_secure)?;
+    Some(Box::new(Naming { edits, cookie }))
 }

@@ -1,8 +1,10 @@
 //! A request's beginning: what was read of it, where it goes, and what the server gets.
 
+use super::again::Naming;
 use super::driver::Session;
 use super::early::{Asking, Early, skip_body};
 use super::letting_in::Question;
+use super::local::Local;
 use super::own::Own;
 use super::record::Record;
 use super::refusal::{About, Refused};
@@ -11,15 +13,18 @@ use super::state::{Again, Asked, Exchange};
 use crate::apps::Seat;
 use crate::auth::Identity;
 use crate::balance::{self, Key};
+use crate::compress::{Compress, Compression};
 use crate::error::Error;
 use crate::identity::IpText;
+use crate::mirror::Copy;
 use crate::reply::{Audience, Form};
 use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Table, Target};
-use crate::wire::{Edits, Framing, Limits, Malformed, Name, Outlet, RequestHead, Version};
+use crate::wire::{Edits, Field, Framing, Limits, Malformed, Name, Outlet, RequestHead, Version};
 use crate::worker::{View, Worker};
 use bytes::{Buf, BytesMut};
 use groove_common::ids::EndpointId;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -34,7 +39,7 @@ pub(super) struct Begun<'v> {
     pub(super) seat: &'v Seat,
     pub(super) app: &'v App,
     /// To the reply.
-    pub(super) edits: &'v Edits,
+    pub(super) edits: Cow<'v, Edits>,
     pub(super) target: &'v Target,
     /// The client behind all trusted proxies, where that is not the peer.
     pub(super) client: Option<IpAddr>,
@@ -49,8 +54,10 @@ pub(super) struct Begun<'v> {
     pub(super) key: Key,
     /// Whose turn it takes under the proxy's own bound.
     pub(super) flow: u64,
-    /// The edits of its reply, where they are not the target's.
-    pub(super) naming: Option<Box<Edits>>,
+    /// What tells its client where its session lives, where that is news.
+    pub(super) naming: Option<Box<Naming>>,
+    /// Whether its reply is compressed, and into what.
+    pub(super) compress: Option<Compress<'v>>,
     /// All of it is in the head's buffer: it can be sent again.
     pub(super) is_whole: bool,
     /// Endpoints that failed it.
@@ -59,6 +66,8 @@ pub(super) struct Begun<'v> {
     pub(super) again: Option<Again<'v>>,
     /// What this request has of its own beside its route's; nothing for most.
     pub(super) own: Option<Box<Own<'v>>>,
+    /// Its copy in the making, where its route wants one.
+    pub(super) copy: Option<Box<Copy>>,
 }
 
 impl<'v> Begun<'v> {
@@ -69,7 +78,7 @@ impl<'v> Begun<'v> {
         client: Option<IpAddr>,
         audience: Audience,
     ) -> Self {
-        let Written { out, edits, key, flow, own } = written;
+        let Written { out, edits, key, flow, own, compress } = written;
         let at = Instant::now();
         Self {
             at,
@@ -90,9 +99,11 @@ impl<'v> Begun<'v> {
             key,
             flow,
             naming: None,
+            compress,
             failed: Vec::new(),
             again: None,
             own,
+            copy: None,
         }
     }
 
@@ -106,10 +117,11 @@ impl<'v> Begun<'v> {
 /// A request's head for the server, and what was found out on the way.
 struct Written<'v> {
     out: BytesMut,
-    edits: &'v Edits,
+    edits: Cow<'v, Edits>,
     key: Key,
     flow: u64,
     own: Option<Box<Own<'v>>>,
+    compress: Option<Compress<'v>>,
 }
 
 impl Session {
@@ -177,17 +189,27 @@ impl Session {
                 head.target = shown;
                 let given_id = if trusted { head.value(Name::XRequestId) } else { None };
                 let about = About::of(&head, client, given_id, &request_id);
+                // An operator's word on the app counts before any of its routes is looked at.
+                let whose = app.map(|app| (app, target.unwrap_or_else(|| app.target(&head, || 0.0))));
+                let local = whose.and_then(|whose| {
+                    self.local(&head, whose, (trusted, client), &request_id, identity.as_deref())
+                });
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused::read(error, audience, (app, target), about));
+                return Err(Refused::read(error, audience, (app, target), about, local));
             }
         };
         let asking = Asking { client, identity: identity.as_deref(), target: shown };
         if let Some(action) = &target.action
-            && let Some((answered, taken)) = self.answered(&head, action, seat, audience.close, &asking)
+            && let Some((mut answered, taken)) = self.answered(&head, action, seat, audience.close, &asking)
         {
+            let whose = (&*seat.app, target);
+            let local = self.local(&head, whose, (trusted, client), &request_id, identity.as_deref());
             drop(fields);
+            if let Some(local) = local {
+                local.apply(&mut answered.out, &mut self.worker.fields());
+            }
             self.inbox.advance(taken);
             return Err(Early::Answered(Box::new(answered)));
         }
@@ -201,6 +223,7 @@ impl Session {
         let exchange = Exchange::new(asked, framing);
         let mut begun = Begun::new((seat, target), exchange, written, client, audience);
         self.upload(table, &mut begun)?;
+        self.mirror(&mut begun);
         Ok(begun)
     }
 
@@ -216,7 +239,8 @@ impl Session {
     ) -> Written<'v> {
         let (action, rewritten) = (target.action.as_ref(), OnceCell::new());
         let cors = action.and_then(|action| action.cors.as_ref());
-        let edits = cors.map_or(&target.reply, |cors| cors.edits(head));
+        let edits = cors.map_or(Cow::Borrowed(&target.reply), |cors| cors.edits(head));
+        let compress = target.compression().map(|rules| compress(rules, head, table));
         // Only where something depends on the request: it is seen as its client asked, before it is rewritten.
         let own = self.own(head, (trusted, client), request_id, (seat, target), identity);
         let mut head = RequestHead { ..*head };
@@ -225,14 +249,15 @@ impl Session {
         }
         let (peer, behind) = (self.client(), client.map(|ip| IpText::of(Some(ip))));
         let address = behind.as_ref().unwrap_or(&peer).bytes();
-        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address));
+        let shown = own.as_ref().and_then(|own| own.identity.as_deref()).filter(|_| target.asks_tokens());
+        let key = target.upstream.plan.as_ref().map_or(Key::None, |plan| plan.key(&head, address, shown));
         let tenants = seat.app.tenants.as_deref();
         let fair = table.fair.as_ref();
         let flow = fair.map_or(0, |_| balance::flow(&seat.app.name, tenants, &head, address));
         let request_edits = own.as_ref().map_or(&target.request, |own| &own.request);
         let mut out = self.worker.take_buffer();
         self.write_head(table, &head, request_id, (&peer, trusted, behind.as_ref()), request_edits, &mut out);
-        Written { out, edits, key, flow, own }
+        Written { out, edits, key, flow, own, compress }
     }
 
     /// What is kept of a request that is looked at after its head.
@@ -262,6 +287,20 @@ impl Session {
         Some(Own::new(kept, (&seat.app, demands, programs), identity))
     }
 
+    /// How what is answered here is edited.
+    fn local<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        whose: (&'v App, &'v Target),
+        known: (bool, Option<IpAddr>),
+        id: &[u8],
+        identity: Option<&Identity>,
+    ) -> Option<Box<Local<'v>>> {
+        let named = |field: &&Field| field.name.of(head.raw).eq_ignore_ascii_case(b"origin");
+        let origin = head.fields.iter().find(named).map(|field| field.value.of(head.raw));
+        Local::of(whose, origin, identity, || self.kept(head, known, id))
+    }
+
     /// What is there of the body goes with the head, in one piece.
     fn upload<'v>(&mut self, table: &Table, begun: &mut Begun<'v>) -> Result<(), Early<'v>> {
         if begun.exchange.is_uploaded() {
@@ -276,9 +315,19 @@ impl Session {
             let (about, mut audience) = (About::written(head, begun.client), begun.audience);
             audience.form = Form::accepted(Record::of(head).field("accept"));
             let whose = (Some(begun.app), Some(begun.target));
-            Refused::read(fault.into(), audience, whose, about)
+            let program = begun.own.take().and_then(|own| own.reply);
+            let edits = std::mem::take(&mut begun.edits);
+            let local = (program.is_some() || !edits.is_empty()).then(|| Box::new(Local { edits, program }));
+            Refused::read(fault.into(), audience, whose, about, local)
         })
     }
+}
+
+/// What its client makes of the rules for compression.
+fn compress<'v>(rules: &'v Compression, head: &RequestHead<'_>, table: &Table) -> Compress<'v> {
+    let named = |field: &&Field| field.name.of(head.raw).eq_ignore_ascii_case(b"accept-encoding");
+    let accepted = head.fields.iter().filter(named).map(|field| field.value.of(head.raw));
+    Compress { rules, choice: rules.choice(accepted), encoders_max: table.encoders_max }
 }
 
 /// Whom a request's reply is for, as far as its head says without being asked.

@@ -1,6 +1,7 @@
 //! The loop of one client's connection: accept, handshake, { read, admit, route, lease, exchange, release }, drain.
 
 use super::begin::Begun;
+use super::mirroring;
 use super::pace::Pace;
 use super::record::failed;
 use super::relay::{Patience, Relay};
@@ -21,7 +22,6 @@ use groove_common::telemetry::Event;
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -132,7 +132,7 @@ impl Session {
         let timer = Timer::new(Instant::now() + worker.view().table.timeouts.keep_alive);
         Self {
             may_be_http2: conn.tls.is_none(),
-            restarts: worker.shared.restarts.load(Ordering::Acquire),
+            restarts: worker.shared.restarts.count(),
             is_parting: false,
             inbox: BytesMut::new(),
             timer,
@@ -278,7 +278,9 @@ impl Session {
             is_heard: &mut begun.is_heard,
             worker: &self.worker,
             table: &view.table,
-            edits: begun.naming.as_deref().unwrap_or(begun.edits),
+            edits: begun.naming.as_ref().map_or(&*begun.edits, |naming| &naming.edits),
+            session: begun.naming.as_ref().map_or(&[], |naming| naming.cookie.lines()),
+            compress: begun.compress,
             request_edits: begun.own.as_ref().map_or(&begun.target.request, |own| &own.request),
             program: begun.own.as_ref().and_then(|own| own.reply.as_ref()),
             upload_limits: begun.target.limits(&view.table.limits),
@@ -292,8 +294,16 @@ impl Session {
             server_is_deaf: false,
             reply_is_unflushed: false,
             client_is_done: false,
+            copy: begun.copy.take(),
         };
-        poll_fn(|cx| relay.poll(cx)).await
+        poll_fn(|cx| {
+            let polled = relay.poll(cx);
+            if relay.copy.is_some() && relay.exchange.is_uploaded() {
+                mirroring::finish(&self.worker, &begun.seat.app, relay.copy.take());
+            }
+            polled
+        })
+        .await
     }
 
     /// The reply is with the client: what stays open, and what is told of it.
@@ -303,7 +313,10 @@ impl Session {
         let took = now.saturating_duration_since(begun.at);
         begun.app.metrics.answered(status, took);
         self.record(begun, Some(&lease), took, None);
-        if begun.exchange.keeps_server() && begun.outgoing.is_sent() && !lease.is_private {
+        // One from before the app's restart is not kept either.
+        let is_current = lease.restarts >= begun.app.stand.restarted();
+        let keeps_server = begun.exchange.keeps_server() && begun.outgoing.is_sent();
+        if keeps_server && is_current && !lease.is_private {
             self.worker.put_idle(lease, now, &view.table);
         }
         if !begun.exchange.is_uploaded() {

@@ -99,12 +99,7 @@ impl Session {
             }
             (None, answer) => {
                 let answer = answer.as_ref()?;
-                let mut lines =
-                    action.cors.as_ref().map_or(&[][..], |cors| cors.edits(head).lines()).to_vec();
-                if let Some(identity) = asking.identity {
-                    identity.put_reply(&mut lines);
-                }
-                answer.write(head, self.scheme(), &lines, manner, &mut out);
+                answer.write(head, self.scheme(), manner, &mut out);
                 answer.status()
             }
         };

@@ -52,6 +52,10 @@ impl Session {
         };
         let out = begun.reply.tail();
         reply::error(&notice, audience, out);
+        let program = begun.own.as_ref().and_then(|own| own.reply.as_ref());
+        if program.is_some() || !begun.edits.is_empty() {
+            reply::edit_failure(out, &begun.edits, program, &mut self.worker.fields());
+        }
         self.answer(out, audience.close, !uploaded).await
     }
 

@@ -8,7 +8,7 @@ use crate::table::{App, Table, Target};
 use crate::wire::{Edits, Hop, Name, RequestHead, render};
 use bytes::BytesMut;
 use groove_common::ids::Address;
-use groove_common::net::Peer;
+use groove_common::net::{Peer, Transport};
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -48,8 +48,22 @@ impl Session {
         {
             return Err(Error::Maintenance(closed.retry_after_s));
         }
+        let tls = self.conn.tls.as_deref();
+        if let Some(wanted) = target.client_authority() {
+            return match tls {
+                // Another connection could do it: this one was made under another name, or none.
+                Some(tls) if tls.authority.as_ref() != Some(wanted) => {
+                    Err(Error::Misdirected(tls.sni.clone().unwrap_or_default()))
+                }
+                None if wanted.is_required() => {
+                    let reason = "a client certificate is asked for, and this is no TLS";
+                    Err(Error::Forbidden { way: "client_tls", reason })
+                }
+                Some(_) | None => Ok(()),
+            };
+        }
         // A certificate was shown to be let in to the app that the handshake named (RFC 9110, 7.4).
-        if let Some(tls) = &self.conn.tls
+        if let Some(tls) = tls
             && tls.asks_client
             && let Some(sni) = &tls.sni
             && self.worker.seat(sni.as_bytes()).is_some_and(|named| !std::ptr::eq(&raw const *named.app, app))
@@ -87,6 +101,8 @@ impl Session {
             },
             trusted,
             via: &table.via,
+            // Its stream is a pipe, behind which is HTTP/2.
+            is_http2: matches!(self.conn.stream.transport(), Transport::Pipe(_)),
             request_id,
             trace: traced.as_ref().map(|traced| traced.parent.as_slice()),
             trace_continues: traced.is_some_and(|traced| traced.continues),

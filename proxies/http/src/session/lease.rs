@@ -5,7 +5,7 @@ use crate::balance::{Ask, Key};
 use crate::error::Error;
 use crate::fair::Permit;
 use crate::http2::Bounds;
-use crate::queue::{Entry, Grant, Place, Queue, Refusal};
+use crate::queue::{Entry, Grant, Place, Queue, Refusal, Refused};
 use crate::table::Target;
 use crate::upstream::{Lease, Upstream};
 use crate::worker::{View, Worker};
@@ -16,8 +16,8 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
@@ -116,10 +116,10 @@ pub(super) async fn lease(
                 });
             }
         }
-        let restarts = worker.shared.restarts.load(Ordering::Acquire);
+        let restarts = worker.shared.restarts.count();
         let address = &exchange.endpoint().address;
         // Boxed: a session does not carry the size of a dial that it seldom makes.
-        match Box::pin(make(worker, dial, &exchange, restarts)).await {
+        match Box::pin(make(worker, upstream, dial.seat.app.connect, dial.from, &exchange, restarts)).await {
             Ok(stream) => {
                 upstream.metrics.connects.inc();
                 return Ok(Lease {
@@ -172,8 +172,10 @@ impl InLine {
                 // Boxed, as most never wait.
                 Box::pin(wait(place, queue, self.since, dial)).await.map(Some)
             }
-            Err(Refusal::Nobody) => Ok(None),
-            Err(Refusal::Full | Refusal::Bytes) => Err(Error::QueueFull(name(&dial.target.upstream))),
+            Err(Refused { why: Refusal::Nobody, .. }) => Ok(None),
+            Err(Refused { why: Refusal::Full | Refusal::Bytes | Refusal::Endpoint, retry_after_s }) => {
+                Err(Error::QueueFull { cluster: name(&dial.target.upstream), retry_after_s })
+            }
         }
     }
 }
@@ -194,7 +196,8 @@ async fn wait(mut place: Place, queue: &Queue, since: Instant, dial: &Dial<'_>) 
         }
         () = sleep_until(since + queue.age_max()) => {
             metrics.timed_out.inc();
-            Err(Error::QueueTimeout(name(&dial.target.upstream)))
+            let retry_after_s = queue.retry_after_s();
+            Err(Error::QueueTimeout { cluster: name(&dial.target.upstream), retry_after_s })
         }
     }
 }
@@ -204,14 +207,23 @@ fn name(upstream: &Upstream) -> String {
 }
 
 /// A connection to the endpoint, or a stream of one that will carry others beside it.
-async fn make(worker: &Worker, dial: &Dial<'_>, exchange: &Exchange, restarts: u32) -> io::Result<Stream> {
-    let (upstream, endpoint, patience) = (&dial.target.upstream, exchange.endpoint(), dial.seat.app.connect);
+/// `from` are a client's ends of its connection, for a PROXY header.
+pub(super) async fn make(
+    worker: &Worker,
+    upstream: &Upstream,
+    patience: Duration,
+    from: (Option<SocketAddr>, Option<SocketAddr>),
+    exchange: &Exchange,
+    restarts: u32,
+) -> io::Result<Stream> {
+    let endpoint = exchange.endpoint();
     let proxy = upstream.proxy_protocol;
-    let first = proxy.map(|version| header(version.into(), dial.from.0, dial.from.1)).unwrap_or_default();
+    let first = proxy.map(|version| header(version.into(), from.0, from.1)).unwrap_or_default();
     let stream = connect_saying(&endpoint.address, &first, upstream.tls.as_deref(), patience).await?;
     if upstream.protocol.is_http2(&stream) {
         let bounds = Bounds { head_time: patience, ..worker.view().table.http2 };
-        return worker.http2.begin(endpoint.id, stream, restarts, bounds).await;
+        let lost = &worker.shared.metrics.lost_servers;
+        return worker.http2.begin(endpoint.id, stream, restarts, bounds, lost).await;
     }
     Ok(stream)
 }

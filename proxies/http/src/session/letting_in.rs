@@ -2,6 +2,7 @@
 
 use super::driver::{Next, Session};
 use super::early::skip_body;
+use super::local::Local;
 use super::record::Client;
 use super::refusal::{About, Refused};
 use crate::apps::Seat;
@@ -36,9 +37,15 @@ pub(super) struct Question<'v> {
     pub(super) length: usize,
 }
 
-impl Question<'_> {
+impl<'v> Question<'v> {
     fn scene(&self) -> Scene<'_> {
         self.kept.scene(&self.seat.app.name, self.stripped, None)
+    }
+
+    /// How what it is answered here is edited.
+    fn local(self) -> Option<Box<Local<'v>>> {
+        let origin = self.scene().header("origin").map(<[u8]>::to_vec);
+        Local::of((&self.seat.app, self.target), origin.as_deref(), None, || self.kept)
     }
 }
 
@@ -68,8 +75,10 @@ impl Session {
             Verdict::Denied(error) => {
                 audience.close |= self.drops(view, &asked);
                 let about = About::asked(&scene, asked.client);
+                let took = at.elapsed();
                 let (app, target) = (Some(&*asked.seat.app), Some(asked.target));
-                let refused = Refused { error, audience, app, target, about, took: at.elapsed() };
+                let local = asked.local();
+                let refused = Refused { error, audience, app, target, about, local, took };
                 Err(self.refuse(view, refused).await)
             }
             Verdict::Answered(answer) => {
@@ -77,6 +86,9 @@ impl Session {
                 audience.close |= self.drops(view, &asked);
                 reply::answer(&answer, audience, scene.request_id, &mut out);
                 self.note(&asked, at, answer.status, answer.reason);
+                if let Some(local) = asked.local() {
+                    local.apply(&mut out, &mut self.worker.fields());
+                }
                 Err(self.answer(&mut out, audience.close, audience.close).await)
             }
         }

@@ -8,6 +8,8 @@ mod farewell;
 mod identify;
 mod lease;
 mod letting_in;
+mod local;
+mod mirroring;
 mod own;
 pub mod pace;
 mod record;

@@ -2,6 +2,7 @@
 
 use super::driver::{Next, Session};
 use super::early::Early;
+use super::local::Local;
 use super::record::{Client, Record, failed};
 use crate::error::Error;
 use crate::reply::{self, Audience, Notice};
@@ -26,6 +27,8 @@ pub(super) struct Refused<'v> {
     pub(super) app: Option<&'v App>,
     pub(super) target: Option<&'v Target>,
     pub(super) about: About,
+    /// How its page is edited.
+    pub(super) local: Option<Box<Local<'v>>>,
     /// How long it took to find out.
     pub(super) took: Duration,
 }
@@ -39,6 +42,7 @@ impl Refused<'_> {
             app: None,
             target: None,
             about,
+            local: None,
             took: Duration::ZERO,
         })
     }
@@ -51,8 +55,9 @@ impl<'v> Refused<'v> {
         audience: Audience,
         (app, target): (Option<&'v App>, Option<&'v Target>),
         about: About,
+        local: Option<Box<Local<'v>>>,
     ) -> Early<'v> {
-        Early::Refused(Box::new(Self { error, audience, app, target, about, took: Duration::ZERO }))
+        Early::Refused(Box::new(Self { error, audience, app, target, about, local, took: Duration::ZERO }))
     }
 }
 
@@ -125,7 +130,7 @@ impl Session {
 
     /// Answers a request that no server gets to see.
     pub(super) async fn refuse(&mut self, view: &View, refused: Refused<'_>) -> Next {
-        let Refused { error, mut audience, app, target, about, took } = refused;
+        let Refused { error, mut audience, app, target, about, local, took } = refused;
         debug!(client = %self.conn.peer, %error, "a request was refused");
         let metrics = &self.worker.shared.metrics;
         metrics.failed(&error);
@@ -152,6 +157,9 @@ impl Session {
         };
         let mut out = BytesMut::new();
         reply::error(&notice, audience, &mut out);
+        if let Some(local) = local {
+            local.apply_to_failure(&mut out, &mut self.worker.fields());
+        }
         self.answer(&mut out, audience.close, audience.close).await
     }
 }

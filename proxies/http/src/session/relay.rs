@@ -2,17 +2,22 @@
 
 use super::pace::Pace;
 use super::state::{Again, Exchange, Phase, Rules};
+use crate::compress::Compress;
 use crate::edit::ReplyProgram;
 use crate::error::Error;
+use crate::mirror::Copy;
 use crate::table::Table;
-use crate::wire::{Edits, Limits, Outlet};
+use crate::wire::{Edits, Limits, Outlet, Output};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
 use groove_common::net::Stream;
 use groove_common::net::Timer;
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 /// A client that closes its sending side has mostly left, and its request is not worth a server's time; one that only
@@ -104,6 +109,10 @@ pub(super) struct Relay<'a> {
     pub(super) again: Option<Again<'a>>,
     /// Edits to the reply that are worked out for it.
     pub(super) program: Option<&'a ReplyProgram<'a>>,
+    /// Lines for a 101.
+    pub(super) session: &'a [u8],
+    /// Whether the reply's body is compressed, and into what.
+    pub(super) compress: Option<Compress<'a>>,
     /// Bounds of the request's body.
     pub(super) upload_limits: Limits,
     pub(super) drain: &'a Drain,
@@ -121,6 +130,8 @@ pub(super) struct Relay<'a> {
     pub(super) reply_is_unflushed: bool,
     /// The client sends no more. It may have left, or it may wait for its reply.
     pub(super) client_is_done: bool,
+    /// The request's copy in the making.
+    pub(super) copy: Option<Box<Copy>>,
 }
 
 impl Relay<'_> {
@@ -146,6 +157,11 @@ impl Relay<'_> {
             again |= received || replied || uploaded;
             moved_ever |= again || sent;
             if !again {
+                break;
+            }
+            if self.exchange.has_had_its_turn() {
+                // Who only wakes itself would be polled again before the runtime looks at its sockets.
+                let _pending = pin!(yield_now()).poll(cx);
                 break;
             }
         }
@@ -222,7 +238,11 @@ impl Relay<'_> {
         }
         if uploading && !self.inbox.is_empty() {
             let before = self.inbox.len();
+            let held = self.outgoing.body.len();
             self.exchange.upload(self.inbox, &mut self.outgoing.body, &limits, self.request_edits)?;
+            if let Some(copy) = &mut self.copy {
+                copy.take(self.outgoing.body.get(held..).unwrap_or_default());
+            }
             moved |= self.inbox.len() < before;
             if self.inbox.is_empty() {
                 self.worker.put_large(std::mem::take(self.inbox));
@@ -260,6 +280,8 @@ impl Relay<'_> {
                     program: self.program,
                     draining: self.drain.is_draining(),
                     again: self.again,
+                    session: self.session,
+                    compress: self.compress,
                 };
                 self.exchange.download(self.incoming, self.reply, &rules, &mut self.worker.fields())?;
                 if was_empty || self.incoming.is_empty() {
@@ -268,7 +290,7 @@ impl Relay<'_> {
             }
             Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
             Poll::Ready(Err(_)) => return Err(Error::Unanswered),
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return Ok(self.exchange.pause(self.reply.tail())?),
         }
         Ok(true)
     }

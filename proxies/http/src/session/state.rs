@@ -8,6 +8,7 @@
 //!                                           Head ──101──> Switched
 //! ```
 
+use crate::compress::{Compress, Encoding};
 use crate::edit::ReplyProgram;
 use crate::retry::Retry;
 use crate::wire::scan::HeadScan;
@@ -66,6 +67,17 @@ pub struct Rules<'a> {
     pub draining: bool,
     /// After which statuses the request is sent again, if it may be.
     pub again: Option<Again<'a>>,
+    /// Lines for a 101, which has no edits: where the client's session lives.
+    pub session: &'a [u8],
+    /// Whether the reply's body is compressed, and into what.
+    pub compress: Option<Compress<'a>>,
+}
+
+impl<'a> Rules<'a> {
+    /// Limits and edits, and nothing else.
+    pub fn plain(limits: &'a Limits, edits: &'a Edits) -> Self {
+        Self { limits, edits, program: None, draining: false, again: None, session: &[], compress: None }
+    }
 }
 
 /// What is sent again, and the time of the budget for that.
@@ -95,6 +107,9 @@ pub enum Fault {
     /// The reply has a status after which the request is sent again. Nothing of it has gone to the client.
     #[error("the server answered {0}, and is asked again")]
     Status(u16),
+    /// The reply's body cannot be compressed: there is no memory for it.
+    #[error("the reply could not be compressed")]
+    Encoder,
 }
 
 /// What an exchange waits for, which decides the time it may take.
@@ -130,6 +145,8 @@ pub struct Exchange {
     client_stays: bool,
     /// The edits of this reply, where they are its own: its trailers are held against them too.
     edits: Option<Box<Edits>>,
+    /// What its body goes through.
+    encoding: Option<Box<Encoding>>,
 }
 
 impl Exchange {
@@ -146,6 +163,7 @@ impl Exchange {
             server_stays: false,
             client_stays: false,
             edits: None,
+            encoding: None,
         }
     }
 
@@ -211,6 +229,9 @@ impl Exchange {
                 if !body.closed() {
                     return Err(Fault::Cut);
                 }
+                if let Some(encoding) = &mut self.encoding {
+                    encoding.finish(output.tail()).map_err(|_| Fault::Encoder)?;
+                }
                 if self.leaving.chunk {
                     output.tail().extend_from_slice(b"0\r\n\r\n");
                 }
@@ -219,6 +240,20 @@ impl Exchange {
             }
             Reply::Done | Reply::Switched => Ok(()),
         }
+    }
+
+    /// Nothing more of the reply comes for now: what of it is held back goes on, if its reader can make use of it. Whether
+    /// there was anything.
+    pub fn pause(&mut self, output: &mut BytesMut) -> Result<bool, Fault> {
+        match &mut self.encoding {
+            None => Ok(false),
+            Some(encoding) => encoding.pause(output).map_err(|_| Fault::Encoder),
+        }
+    }
+
+    /// Whether so much was compressed that others have their turn now.
+    pub fn has_had_its_turn(&mut self) -> bool {
+        self.encoding.as_mut().is_some_and(|encoding| encoding.has_had_its_turn())
     }
 
     /// Starts over with the same request on another connection. Only before anything of the reply has come.
@@ -255,6 +290,11 @@ impl Exchange {
     /// Whether nothing of a reply has come.
     pub fn is_unanswered(&self) -> bool {
         !self.is_begun() && self.interims == 0
+    }
+
+    /// Whether it asks to leave HTTP.
+    pub fn may_switch(&self) -> bool {
+        self.asked.offered.is_some()
     }
 
     /// Whether doing it twice is doing it once.
@@ -305,14 +345,14 @@ impl Exchange {
             }
             self.status = Some(101);
             self.reply = Reply::Switched;
-            render::interim(&head, output.tail());
+            render::interim(&head, rules.session, output.tail());
         } else if head.is_interim() {
             self.interims += 1;
             if self.interims > INTERIM_MAX {
                 return Err(Fault::Reply(Malformed::InterimMisplaced));
             }
             if self.asked.version == Version::Http11 {
-                render::interim(&head, output.tail());
+                render::interim(&head, &[], output.tail());
             }
         } else if let Some(again) = rules.again.filter(|_| self.interims == 0)
             && again.retry.takes_status(head.status, again.now)
@@ -321,6 +361,9 @@ impl Exchange {
         } else {
             self.decide(&head, rules.draining);
             self.edits = rules.program.map(|program| Box::new(program.edits(&head, rules.edits)));
+            if let Some(compress) = &rules.compress {
+                self.treat(&head, compress, rules.edits);
+            }
             let edits = self.edits.as_deref().unwrap_or(rules.edits);
             render::reply(&head, &self.leaving, edits, output.tail());
             let body = Body::new(head.framing);
@@ -350,10 +393,23 @@ impl Exchange {
         self.leaving = render::Leaving { close: !stays, say_keep_alive: stays && !speaks_11, unchunk, chunk };
     }
 
+    /// What compression makes of the reply's head, and of the body that follows.
+    fn treat(&mut self, head: &ReplyHead<'_>, compress: &Compress<'_>, edits: &Edits) {
+        let can_be_chunked = self.asked.version == Version::Http11;
+        let Some(treatment) = compress.treat(head, self.asked.is_head, can_be_chunked) else { return };
+        let edits = self.edits.as_deref().unwrap_or(edits).then(&treatment.edits);
+        self.edits = Some(Box::new(edits));
+        self.leaving.chunk |= treatment.encoding.is_some();
+        self.encoding = treatment.encoding;
+    }
+
     fn body(&mut self, input: &mut BytesMut, output: &mut Outlet, rules: &Rules<'_>) -> Result<(), Fault> {
         let Reply::Body(body) = &mut self.reply else { return Ok(()) };
         let limits = Limits { body_bytes: u64::MAX, ..*rules.limits };
-        if self.leaving.unchunk {
+        if let Some(encoding) = &mut self.encoding {
+            let edits = self.edits.as_deref().unwrap_or(rules.edits);
+            encode(body, encoding, input, output.tail(), (&limits, edits))?;
+        } else if self.leaving.unchunk {
             let tail = output.tail();
             let taken =
                 body.advance(input, &limits, |data| tail.extend_from_slice(data)).map_err(Fault::Reply)?;
@@ -388,6 +444,25 @@ impl Exchange {
         );
         debug_assert!(self.interims <= INTERIM_MAX + 1, "interim replies are counted");
     }
+}
+
+/// Takes what there is of a body, and puts out what its encoder makes of it, in chunks; behind the last the trailers.
+fn encode(
+    body: &mut Body,
+    encoding: &mut Encoding,
+    input: &mut BytesMut,
+    output: &mut BytesMut,
+    (limits, edits): (&Limits, &Edits),
+) -> Result<(), Fault> {
+    let (mut trailers, mut has_failed) = (BytesMut::new(), false);
+    let data = |data: &[u8]| has_failed |= encoding.put(data, output).is_err();
+    body.decode(input, &mut trailers, limits, edits, data).map_err(Fault::Reply)?;
+    if body.is_done() {
+        has_failed |= encoding.finish(output).is_err();
+        output.extend_from_slice(b"0\r\n");
+        output.extend_from_slice(if trailers.is_empty() { b"\r\n" } else { &trailers });
+    }
+    if has_failed { Err(Fault::Encoder) } else { Ok(()) }
 }
 
 /// Whether all that a server switches to was offered (RFC 9110, 7.8), and it is something.

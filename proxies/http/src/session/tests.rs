@@ -98,7 +98,7 @@ fn each_side_gets_what_the_other_sent_in_whatever_order() {
         let (mut incoming, mut to_client) = (BytesMut::new(), Outlet::default());
         let (mut sent_up, mut sent_down) = (0, 0);
         let (edits, mut fields) = (Edits::default(), Fields::default());
-        let rules = Rules { limits: &limits, edits: &edits, program: None, draining: false, again: None };
+        let rules = Rules::plain(&limits, &edits);
         let mut early = false;
         while sent_down < from_server.len() || sent_up < from_client.len() {
             if dice.chance(1, 2) {
@@ -143,7 +143,7 @@ fn a_server_that_leaves_early_is_never_taken_for_done() {
         let mut exchange = Exchange::new(ASKED, Framing::None);
         let (mut incoming, mut to_client) = (BytesMut::from(&from_server[..cut]), Outlet::default());
         let (edits, mut fields) = (Edits::default(), Fields::default());
-        let rules = Rules { limits: &limits, edits: &edits, program: None, draining: false, again: None };
+        let rules = Rules::plain(&limits, &edits);
         exchange.download(&mut incoming, &mut to_client, &rules, &mut fields).expect("good so far");
         let fault = exchange.server_closed(&incoming, &mut to_client);
         assert_eq!(fault, Err(if cut == 0 { Fault::Unanswered } else { Fault::Cut }));
@@ -159,7 +159,7 @@ fn answered(asked: Asked, reply: &str, draining: bool) -> (Result<(), Fault>, Ex
     let mut exchange = Exchange::new(asked, Framing::None);
     let (mut incoming, mut out, mut fields) = (BytesMut::from(reply), Outlet::default(), Fields::default());
     let (limits, edits) = (Limits::default(), Edits::default());
-    let rules = Rules { limits: &limits, edits: &edits, program: None, draining, again: None };
+    let rules = Rules { draining, ..Rules::plain(&limits, &edits) };
     let result = exchange.download(&mut incoming, &mut out, &rules, &mut fields);
     (result, exchange, String::from_utf8_lossy(&whole(&out)).into_owned())
 }

@@ -110,6 +110,33 @@ impl Body {
         Ok(())
     }
 
+    /// Takes what belongs to the body from the front of `input`. `data` is given each run of its data without the coding;
+    /// `trailers` gets the trailer section, blank line included, without what `edits` remove, once all of it is there.
+    pub fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        trailers: &mut BytesMut,
+        limits: &Limits,
+        edits: &Edits,
+        data: impl FnMut(&[u8]),
+    ) -> Result<(), Malformed> {
+        let Self::Chunked(chunked) = self else {
+            let taken = self.advance(input, limits, data)?;
+            input.advance(taken);
+            return Ok(());
+        };
+        let taken = chunked.advance_to_trailers(input, limits, data)?;
+        input.advance(taken);
+        if let Some(length) = chunked.trailers(input, limits)? {
+            put_trailers(input.get(..length).unwrap_or_default(), edits, trailers);
+            input.advance(length);
+        }
+        if chunked.is_done() {
+            *self = Self::Done;
+        }
+        Ok(())
+    }
+
     /// Its sender has closed. Whether that was its end, rather than a loss.
     pub fn closed(&mut self) -> bool {
         match self {

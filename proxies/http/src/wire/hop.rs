@@ -70,6 +70,8 @@ pub struct Hop<'a> {
     pub trusted: bool,
     /// The name in Via, or nothing for no Via.
     pub via: &'a [u8],
+    /// The peer speaks HTTP/2.
+    pub is_http2: bool,
     /// The id of this request, if the peer's is not kept.
     pub request_id: &'a [u8],
     /// The `traceparent` for the server, if it gets one of ours.

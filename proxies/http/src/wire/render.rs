@@ -21,7 +21,12 @@ pub fn request(head: &RequestHead<'_>, hop: &Hop<'_>, edits: &Edits, out: &mut B
     hop.put(head, edits, out);
     if !hop.via.is_empty() && !edits.removes(b"Via") {
         out.put_slice(b"Via: ");
-        out.put_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
+        // The version in which it came (RFC 9110, 7.6.3).
+        out.put_slice(match head.version {
+            _ if hop.is_http2 => b"2.0 ",
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+        });
         out.put_slice(hop.via);
         out.put_slice(b"\r\n");
     }
@@ -84,8 +89,8 @@ pub fn reply(head: &ReplyHead<'_>, leaving: &Leaving, edits: &Edits, out: &mut B
     out.put_slice(b"\r\n");
 }
 
-/// Writes the head of an interim reply (1xx), or of the 101 that ends HTTP on this connection.
-pub fn interim(head: &ReplyHead<'_>, out: &mut BytesMut) {
+/// Writes the head of an interim reply (1xx), or of the 101 that ends HTTP on this connection. `lines` come too.
+pub fn interim(head: &ReplyHead<'_>, lines: &[u8], out: &mut BytesMut) {
     status_line(head, out);
     copy_fields(head.raw, head.fields.iter(), out, |field| keeps_in_reply(head, &Edits::default(), field));
     if head.status == 101
@@ -94,6 +99,7 @@ pub fn interim(head: &ReplyHead<'_>, out: &mut BytesMut) {
         out.put_slice(b"Connection: upgrade\r\n");
         put_line(out, b"Upgrade", protocol.of(head.raw));
     }
+    out.put_slice(lines);
     out.put_slice(b"\r\n");
 }
 

@@ -71,6 +71,7 @@ fn hop(trusted: bool) -> Hop<'static> {
         port: 80,
         trusted,
         via: b"groove",
+        is_http2: false,
         request_id: b"42",
         trace: None,
         trace_continues: false,

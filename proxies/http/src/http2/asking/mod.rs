@@ -3,19 +3,21 @@
 mod exchange;
 
 use super::Bounds;
+use super::alive::Alive;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use futures_util::future::{Either, select};
 use groove_common::ids::EndpointId;
 use groove_common::net::Stream;
+use groove_common::telemetry::Counter;
 use h2::client::{Builder, Connection, SendRequest};
-use h2::{Ping, Reason};
+use h2::{Ping, PingPong, Reason};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,14 +74,23 @@ impl Connections {
         socket: Stream,
         restarts: u32,
         bounds: Bounds,
+        lost: &Counter,
     ) -> io::Result<Stream> {
-        let (mut asked, connection) = handshake(socket, bounds).await?;
+        let (mut asked, connection, pings) = handshake(socket, bounds).await?;
+        let alive = bounds.server_ping.and_then(|rules| pings.map(|pings| Alive::new(pings, rules)));
+        let lost = lost.clone();
         asked.restarts = restarts;
         self.lists.borrow_mut().entry(endpoint).or_default().push(asked.clone());
         let (this, open) = (Rc::downgrade(self), Arc::clone(&asked.open));
         tokio::task::spawn_local(async move {
-            if let Err(error) = until_idle(connection, &open, bounds.server_keep_alive).await {
-                debug!(%error, "a connection of HTTP/2 to a server failed");
+            let driven = pin!(until_idle(connection, &open, bounds.server_keep_alive));
+            match until_lost(driven, alive).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "a connection of HTTP/2 to a server failed"),
+                Err(Lost) => {
+                    debug!("a server of HTTP/2 does not answer to a PING");
+                    lost.inc();
+                }
             }
             if let Some(this) = this.upgrade() {
                 this.forget(endpoint, &open);
@@ -88,6 +99,18 @@ impl Connections {
         let (exchange, stream) = asked.open();
         tokio::task::spawn_local(exchange);
         Ok(stream)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lists.borrow().is_empty()
+    }
+
+    /// Closes those to an endpoint that were opened before the restart of that number, once nothing is under way on them.
+    pub(crate) fn close(&self, endpoint: EndpointId, number: u32) {
+        if let Some(list) = self.lists.borrow_mut().get_mut(&endpoint) {
+            list.retain(|asked| asked.restarts >= number);
+        }
     }
 
     fn forget(&self, endpoint: EndpointId, open: &Arc<AtomicUsize>) {
@@ -106,7 +129,7 @@ pub(crate) async fn ask(
     socket: Stream,
     bounds: Bounds,
 ) -> io::Result<(impl Future<Output = ()> + Send, Stream)> {
-    let (asked, connection) = handshake(socket, bounds).await?;
+    let (asked, connection, _) = handshake(socket, bounds).await?;
     let (exchange, stream) = asked.open();
     drop(asked);
     let both = async {
@@ -118,7 +141,10 @@ pub(crate) async fn ask(
 
 /// A connection whose server has said what it can do: what it answers to a PING comes behind its settings. One that speaks
 /// something else is found out here, before it gets a request.
-async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connection<Stream, Bytes>)> {
+async fn handshake(
+    socket: Stream,
+    bounds: Bounds,
+) -> io::Result<(Asked, Connection<Stream, Bytes>, Option<PingPong>)> {
     let scheme = if socket.is_tls() { "https" } else { "http" };
     let mut builder = Builder::new();
     builder
@@ -129,19 +155,37 @@ async fn handshake(socket: Stream, bounds: Bounds) -> io::Result<(Asked, Connect
         .max_send_buffer_size(bounds.buffer_bytes);
     let handshake = async {
         let (requests, mut connection) = builder.handshake(socket).await?;
-        if let Some(mut pings) = connection.ping_pong() {
+        let mut pings = connection.ping_pong();
+        if let Some(pings) = &mut pings {
             match select(&mut connection, pin!(pings.ping(Ping::opaque()))).await {
                 Either::Left((Ok(()), _)) => return Err(Reason::NO_ERROR.into()),
                 Either::Left((Err(error), _)) | Either::Right((Err(error), _)) => return Err(error),
                 Either::Right((Ok(_), _)) => {}
             }
         }
-        Ok((requests, connection))
+        Ok((requests, connection, pings))
     };
-    let (requests, connection) = timeout(bounds.head_time, handshake).await?.map_err(io::Error::other)?;
+    let made = timeout(bounds.head_time, handshake).await?.map_err(io::Error::other)?;
+    let (requests, connection, pings) = made;
     let asked =
         Asked { requests, open: Arc::default(), scheme, buffer_bytes: bounds.buffer_bytes, restarts: 0 };
-    Ok((asked, connection))
+    Ok((asked, connection, pings))
+}
+
+/// A server that does not answer.
+struct Lost;
+
+/// Drives a connection until it ends, or its server is found to be gone.
+async fn until_lost<F: Future>(
+    mut driven: Pin<&mut F>,
+    alive: Option<Box<Alive>>,
+) -> Result<F::Output, Lost> {
+    let Some(mut alive) = alive else { return Ok(driven.await) };
+    poll_fn(|cx| match alive.poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Err(Lost)),
+        Poll::Pending => driven.as_mut().poll(cx).map(Ok),
+    })
+    .await
 }
 
 /// Drives a connection until it ends, or nothing was under way for so long.

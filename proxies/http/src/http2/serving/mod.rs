@@ -3,6 +3,7 @@
 mod meter;
 mod stream;
 
+use super::alive::Alive;
 use super::{Bounds, CONNECTION_WINDOWS};
 use crate::worker::Worker;
 use bytes::{Buf, Bytes, BytesMut};
@@ -73,17 +74,19 @@ struct Serving {
     is_parting: bool,
     timer: Timer,
     bounds: Bounds,
+    alive: Option<Box<Alive>>,
 }
 
 impl Serving {
     fn new(
         worker: Rc<Worker>,
         origin: Origin,
-        h2: Connection<Metered, Bytes>,
+        mut h2: Connection<Metered, Bytes>,
         is_flood: Rc<Cell<bool>>,
         bounds: Bounds,
     ) -> Self {
         Self {
+            alive: bounds.ping.and_then(|rules| h2.ping_pong().map(|pings| Alive::new(pings, rules))),
             draining: origin.drain.draining(),
             timer: Timer::new(Instant::now() + bounds.keep_alive),
             requests: FuturesUnordered::new(),
@@ -107,6 +110,11 @@ impl Serving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.is_parting && Pin::new(&mut self.draining).poll(cx).is_ready() {
             self.part();
+        }
+        if self.alive.as_mut().is_some_and(|alive| alive.poll(cx).is_ready()) {
+            debug!(peer = %self.origin.peer, "a client of HTTP/2 does not answer to a PING");
+            self.worker.shared.metrics.lost_clients.inc();
+            return Poll::Ready(Ok(()));
         }
         // Requests first: what they say goes out with this turn of the connection.
         while let Poll::Ready(Some(())) = self.requests.poll_next_unpin(cx) {
