@@ -21,7 +21,7 @@ use crate::wire::{Edits, Framing, ReplyHead, tokens};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-/// Encoders at work, of all apps: each holds up to a megabyte.
+/// Encoders at work, of all apps: each holds up to two megabytes.
 #[derive(Debug, Default)]
 pub struct Encoders(AtomicUsize);
 

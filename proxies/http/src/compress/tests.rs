@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::session::state::{Asked, Exchange, Rules};
-use crate::wire::{Fields, Limits, Outlet, Output, Version};
+use crate::wire::{Fields, Limits, Outlet, Version};
 use bytes::BytesMut;
 use groove_common::telemetry::Registry;
 use proptest::prelude::*;
@@ -19,6 +19,10 @@ fn rules(more: &str) -> Compression {
 
 fn asked(is_head: bool, version: Version) -> Asked {
     Asked { version, is_head, keeps_alive: true, may_replay: true, is_idempotent: true, offered: None }
+}
+
+fn bytes(outlet: &Outlet) -> Vec<u8> {
+    [&outlet.head[..], &outlet.body[..]].concat()
 }
 
 /// What a client gets of a reply that comes in these pieces, with a pause behind each.
@@ -80,12 +84,12 @@ fn pass_as(asked: Asked, rules: &Compression, accepted: &str, pieces: &[&[u8]], 
     for piece in pieces {
         input.extend_from_slice(piece);
         exchange.download(&mut input, &mut output, &rules, &mut Fields::default()).expect("a good reply");
-        exchange.pause(output.tail()).expect("memory");
+        exchange.pause(&mut output).expect("memory");
     }
     if closes {
         exchange.server_closed(&input, &mut output).expect("its end");
     }
-    let output = [output.head, output.body].concat();
+    let output = bytes(&output);
     assert!(exchange.is_answered(), "{}", String::from_utf8_lossy(&output));
     let end = memchr::memmem::find(&output, b"\r\n\r\n").expect("a head") + 4;
     let head = String::from_utf8(output[..end].to_vec()).expect("text");
@@ -197,15 +201,15 @@ fn a_stream_goes_on_as_it_comes_and_keeps_its_trailers() {
         for (chunk, so_far) in [("6\r\ndata1\n\r\n", "data1\n"), ("6\r\ndata2\n\r\n", "data1\ndata2\n")] {
             input.extend_from_slice(chunk.as_bytes());
             exchange.download(&mut input, &mut output, &rules, &mut Fields::default()).expect("an event");
-            assert!(exchange.pause(output.tail()).expect("memory"), "{coding}");
-            assert!(!exchange.pause(output.tail()).expect("memory"), "nothing more came");
-            let body = [&output.head[begin..], b"0\r\n\r\n"].concat();
+            assert!(exchange.pause(&mut output).expect("memory"), "{coding}");
+            assert!(!exchange.pause(&mut output).expect("memory"), "nothing more came");
+            let body = [&bytes(&output)[begin..], b"0\r\n\r\n"].concat();
             let data = Got { head: String::new(), body, stays: true }.plain().0;
             assert_eq!(read_so_far(coding, &data), so_far, "{coding}");
         }
         input.extend_from_slice(b"0\r\nX-Sum: 7\r\n\r\n");
         exchange.download(&mut input, &mut output, &rules, &mut Fields::default()).expect("the end");
-        let got = Got { head: String::new(), body: output.head[begin..].to_vec(), stays: true };
+        let got = Got { head: String::new(), body: bytes(&output)[begin..].to_vec(), stays: true };
         let (data, trailers) = got.plain();
         assert_eq!(decoded(coding, &data), b"data1\ndata2\n");
         assert_eq!((trailers.as_str(), exchange.is_answered()), ("X-Sum: 7\r\n\r\n", true));
@@ -251,7 +255,7 @@ fn a_body_that_ends_with_the_connection_ends_well_and_one_that_is_cut_does_not()
     input.truncate(input.len() - 1);
     exchange.download(&mut input, &mut output, &rules, &mut Fields::default()).expect("most of it");
     exchange.server_closed(&input, &mut output).expect_err("some is missing");
-    assert!(!output.tail().ends_with(b"0\r\n\r\n"), "half a body does not look like a whole one");
+    assert!(!bytes(&output).ends_with(b"0\r\n\r\n"), "half a body does not look like a whole one");
 }
 
 #[test]
@@ -266,7 +270,7 @@ fn no_more_are_compressed_at_once_than_may_be_and_each_place_is_given_back() {
         let mut exchange = Exchange::new(asked(false, Version::Http11), Framing::None);
         let (mut input, mut output) = (BytesMut::from(&reply.as_bytes()[..200]), Outlet::default());
         exchange.download(&mut input, &mut output, &rules, &mut Fields::default()).expect("a beginning");
-        (exchange, String::from_utf8_lossy(&output.head).contains("Content-Encoding"))
+        (exchange, String::from_utf8_lossy(&bytes(&output)).contains("Content-Encoding"))
     };
     let (one, two, three) = (begin(), begin(), begin());
     assert_eq!((one.1, two.1, three.1), (true, true, false));

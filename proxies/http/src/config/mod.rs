@@ -128,7 +128,7 @@ pub struct Limits {
     /// How many exchanges the proxy has under way; left out is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
-    /// Replies that are compressed at once, of all apps: each takes up to a megabyte. More go out as they are.
+    /// Replies that are compressed at once, of all apps: each holds up to 2 MiB. More go out as they are.
     #[schemars(range(max = 1_000_000))]
     pub compressing: usize,
     /// Requests at once on a client's connection that speaks HTTP/2.

@@ -178,8 +178,7 @@ fn poll(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
             Poll::Pending => return Poll::Pending,
         };
-        forgotten.head.clear();
-        forgotten.body.clear();
+        forgotten = Outlet::default();
         match taken {
             Ok(()) if exchange.is_answered() => return Poll::Ready(Ok(())),
             Ok(()) => {}

@@ -7,7 +7,7 @@ use crate::edit::ReplyProgram;
 use crate::error::Error;
 use crate::mirror::Copy;
 use crate::table::Table;
-use crate::wire::{Edits, Limits, Outlet, Output};
+use crate::wire::{Edits, Limits, Outlet};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use groove_common::lifecycle::Drain;
@@ -290,7 +290,7 @@ impl Relay<'_> {
             }
             Poll::Ready(Err(_)) if self.exchange.is_begun() => return Err(Error::Cut),
             Poll::Ready(Err(_)) => return Err(Error::Unanswered),
-            Poll::Pending => return Ok(self.exchange.pause(self.reply.tail())?),
+            Poll::Pending => return Ok(self.exchange.pause(self.reply)?),
         }
         Ok(true)
     }

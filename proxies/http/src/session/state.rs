@@ -244,10 +244,10 @@ impl Exchange {
 
     /// Nothing more of the reply comes for now: what of it is held back goes on, if its reader can make use of it. Whether
     /// there was anything.
-    pub fn pause(&mut self, output: &mut BytesMut) -> Result<bool, Fault> {
+    pub fn pause(&mut self, output: &mut Outlet) -> Result<bool, Fault> {
         match &mut self.encoding {
             None => Ok(false),
-            Some(encoding) => encoding.pause(output).map_err(|_| Fault::Encoder),
+            Some(encoding) => encoding.pause(output.tail()).map_err(|_| Fault::Encoder),
         }
     }
 
