@@ -78,12 +78,14 @@ pub struct Notice<'a> {
     pub client: &'a str,
     /// What the operator wants shown.
     pub page: Option<&'a Page>,
+    /// Header lines for pages of other origins.
+    pub shared: &'a [u8],
 }
 
 impl<'a> Notice<'a> {
     /// Of a failure about whose request nothing is known.
     pub fn of(error: &'a Error) -> Self {
-        Self { error, request_id: "", app: "", host: "", client: "", page: None }
+        Self { error, request_id: "", app: "", host: "", client: "", page: None, shared: &[] }
     }
 
     fn context(&self, message: &'a str) -> Context<'a> {
@@ -130,6 +132,7 @@ pub fn error(notice: &Notice<'_>, audience: Audience, out: &mut BytesMut) {
             out.put_slice(format!("WWW-Authenticate: {challenge}\r\n").as_bytes());
         }
     }
+    out.put_slice(notice.shared);
     if !notice.request_id.is_empty() {
         out.put_slice(b"X-Request-Id: ");
         out.put_slice(notice.request_id.as_bytes());

@@ -88,6 +88,14 @@ impl Answer {
         }
     }
 
+    /// Whether it only asks for another scheme: who speaks that already is served, or would go round in circles.
+    pub fn wants_scheme(&self) -> Option<&str> {
+        match self {
+            Self::Redirect(Redirect { scheme, host: None, path: None, .. }) => scheme.as_deref(),
+            Self::Redirect(_) | Self::Fixed { .. } => None,
+        }
+    }
+
     /// Writes it. `more` are header lines that come too.
     pub fn write(
         &self,

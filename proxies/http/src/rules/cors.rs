@@ -15,6 +15,8 @@ pub struct Cors {
     none: Edits,
     /// Header lines of a preflight's answer, for those who may ask.
     preflight: Box<[u8]>,
+    /// Header lines of the proxy's own replies to them, beside the one that names them.
+    own: Box<[u8]>,
 }
 
 impl Cors {
@@ -37,6 +39,13 @@ impl Cors {
         let any = cors.allow_origins.iter().any(|origin| origin == "*").then(|| allow("*"));
         let refused = ["Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"];
         let none = Edits::new(refused, [], [("Vary", "Origin".to_owned())]);
+        let mut own = "Vary: Origin\r\n".to_owned();
+        if cors.allow_credentials {
+            own.push_str("Access-Control-Allow-Credentials: true\r\n");
+        }
+        if !cors.expose_headers.is_empty() {
+            own.push_str(&format!("Access-Control-Expose-Headers: {}\r\n", cors.expose_headers.join(", ")));
+        }
         let mut preflight = format!("Access-Control-Max-Age: {}\r\n", cors.max_age.get().as_secs());
         for (name, list) in [
             ("Access-Control-Allow-Methods", &cors.allow_methods),
@@ -51,6 +60,7 @@ impl Cors {
             any,
             none: reply.then(&none),
             preflight: preflight.into_bytes().into(),
+            own: own.into_bytes().into(),
         }
     }
 
@@ -62,7 +72,7 @@ impl Cors {
     /// Whether a request only asks what may be asked.
     pub fn is_preflight(&self, head: &RequestHead<'_>) -> bool {
         head.method == b"OPTIONS"
-            && field(head, b"origin").is_some()
+            && origin(head).is_some()
             && field(head, b"access-control-request-method").is_some()
     }
 
@@ -78,11 +88,27 @@ impl Cors {
         }
     }
 
+    /// Header lines for a reply of the proxy's own, so that a page that may read the app's can read why there is none.
+    pub fn lines(&self, origin: Option<&[u8]>) -> Vec<u8> {
+        match origin.filter(|origin| self.allows(origin).is_some()) {
+            Some(origin) => [b"Access-Control-Allow-Origin: ", origin, b"\r\n", &self.own].concat(),
+            None => b"Vary: Origin\r\n".to_vec(),
+        }
+    }
+
     fn allowed(&self, head: &RequestHead<'_>) -> Option<&Edits> {
-        let origin = field(head, b"origin")?;
+        self.allows(origin(head)?)
+    }
+
+    fn allows(&self, origin: &[u8]) -> Option<&Edits> {
         let named = self.origins.iter().find(|(allowed, _)| **allowed == *origin);
         named.map(|(_, edits)| edits).or(self.any.as_ref())
     }
+}
+
+/// Whose page asks, as its browser says.
+pub fn origin<'h>(head: &RequestHead<'h>) -> Option<&'h [u8]> {
+    field(head, b"origin")
 }
 
 fn field<'h>(head: &RequestHead<'h>, name: &[u8]) -> Option<&'h [u8]> {

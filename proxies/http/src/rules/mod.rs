@@ -7,5 +7,5 @@ mod rewrite;
 
 pub use answer::{Action, Answer, Manner};
 pub use conditions::{Conditions, pattern};
-pub use cors::Cors;
+pub use cors::{Cors, origin};
 pub use rewrite::Place;

@@ -14,6 +14,7 @@ use crate::balance::{self, Key};
 use crate::error::Error;
 use crate::identity::IpText;
 use crate::reply::{Audience, Form};
+use crate::rules::origin;
 use crate::scene::{Connection, Kept, split_target};
 use crate::table::{App, Table, Target};
 use crate::wire::{Edits, Framing, Limits, Malformed, Name, Outlet, RequestHead, Version};
@@ -143,7 +144,7 @@ impl Session {
         let request_id = identity.as_ref().and_then(|identity| identity.request_id);
         let request_id = request_id.unwrap_or_else(|| self.worker.request_id());
         if let (Ok((seat, target)), None) = (&routed, &identity)
-            && let Some(auth) = target.auth().filter(|_| !target.is_preflight(&head))
+            && let Some(auth) = target.auth().filter(|_| !target.answers_anybody(&head, self.scheme()))
         {
             audience.form = Form::accepted(head.value(Name::Accept));
             let kept = self.kept(&head, (trusted, client), &request_id);
@@ -158,6 +159,7 @@ impl Session {
                 request_id,
                 framing,
                 audience,
+                shared: target.shared(origin(&head)),
                 length,
             })));
         }
@@ -177,10 +179,11 @@ impl Session {
                 head.target = shown;
                 let given_id = if trusted { head.value(Name::XRequestId) } else { None };
                 let about = About::of(&head, client, given_id, &request_id);
+                let shared = target.map(|it| it.shared(origin(&head))).unwrap_or_default();
                 drop(fields);
                 self.inbox.advance(length);
                 audience.close |= !skip_body(framing, &mut self.inbox, &table.limits);
-                return Err(Refused::read(error, audience, (app, target), about));
+                return Err(Refused::read(error, audience, (app, target), about, shared));
             }
         };
         let asking = Asking { client, identity: identity.as_deref(), target: shown };
@@ -276,7 +279,8 @@ impl Session {
             let (about, mut audience) = (About::written(head, begun.client), begun.audience);
             audience.form = Form::accepted(Record::of(head).field("accept"));
             let whose = (Some(begun.app), Some(begun.target));
-            Refused::read(fault.into(), audience, whose, about)
+            let shared = begun.target.shared(Record::of(head).field("origin"));
+            Refused::read(fault.into(), audience, whose, about, shared)
         })
     }
 }

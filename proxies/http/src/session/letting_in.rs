@@ -32,6 +32,8 @@ pub(super) struct Question<'v> {
     pub(super) request_id: [u8; 32],
     pub(super) framing: Framing,
     pub(super) audience: Audience,
+    /// Header lines of a refusal for pages of other origins.
+    pub(super) shared: Vec<u8>,
     /// Of its head.
     pub(super) length: usize,
 }
@@ -69,7 +71,9 @@ impl Session {
                 audience.close |= self.drops(view, &asked);
                 let about = About::asked(&scene, asked.client);
                 let (app, target) = (Some(&*asked.seat.app), Some(asked.target));
-                let refused = Refused { error, audience, app, target, about, took: at.elapsed() };
+                let took = at.elapsed();
+                let shared = asked.shared.clone();
+                let refused = Refused { error, audience, app, target, about, shared, is_read: true, took };
                 Err(self.refuse(view, refused).await)
             }
             Verdict::Answered(answer) => {
@@ -131,6 +135,7 @@ impl Session {
                 .with("host", text(scene.host))
                 .with("request_id", text(scene.request_id))
                 .show("client", Client { peer: &self.conn.peer, behind: asked.client })
+                .with("protocol", self.protocol(asked.audience.is_http10))
                 .with("status", status)
                 .time("took_ms", took)
                 .with("reason", reason)

@@ -26,6 +26,10 @@ pub(super) struct Refused<'v> {
     pub(super) app: Option<&'v App>,
     pub(super) target: Option<&'v Target>,
     pub(super) about: About,
+    /// Header lines for pages of other origins.
+    pub(super) shared: Vec<u8>,
+    /// Its head was one.
+    pub(super) is_read: bool,
     /// How long it took to find out.
     pub(super) took: Duration,
 }
@@ -39,6 +43,8 @@ impl Refused<'_> {
             app: None,
             target: None,
             about,
+            shared: Vec::new(),
+            is_read: false,
             took: Duration::ZERO,
         })
     }
@@ -51,8 +57,10 @@ impl<'v> Refused<'v> {
         audience: Audience,
         (app, target): (Option<&'v App>, Option<&'v Target>),
         about: About,
+        shared: Vec<u8>,
     ) -> Early<'v> {
-        Early::Refused(Box::new(Self { error, audience, app, target, about, took: Duration::ZERO }))
+        let (is_read, took) = (true, Duration::ZERO);
+        Early::Refused(Box::new(Self { error, audience, app, target, about, shared, is_read, took }))
     }
 }
 
@@ -125,7 +133,7 @@ impl Session {
 
     /// Answers a request that no server gets to see.
     pub(super) async fn refuse(&mut self, view: &View, refused: Refused<'_>) -> Next {
-        let Refused { error, mut audience, app, target, about, took } = refused;
+        let Refused { error, mut audience, app, target, about, shared, is_read, took } = refused;
         debug!(client = %self.conn.peer, %error, "a request was refused");
         let metrics = &self.worker.shared.metrics;
         metrics.failed(&error);
@@ -140,6 +148,9 @@ impl Session {
                 .with("request_id", about.request_id.as_str())
                 .show("client", &client)
                 .with("status", error.status());
+            // Of what was no request nobody knows what it was to be.
+            let event =
+                if is_read { event.with("protocol", self.protocol(audience.is_http10)) } else { event };
             failed(event, &error)
         });
         let notice = Notice {
@@ -149,6 +160,7 @@ impl Session {
             host: &about.host,
             client: &client.address(),
             page: view.table.page(app, target, &error),
+            shared: &shared,
         };
         let mut out = BytesMut::new();
         reply::error(&notice, audience, &mut out);
