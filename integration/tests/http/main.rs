@@ -9,6 +9,7 @@
 mod apps;
 mod auth;
 mod balancing;
+mod browser;
 mod clients;
 mod conformance;
 mod edits;
