@@ -20,6 +20,7 @@ mod http2;
 mod identity;
 mod many;
 mod matching;
+mod moving;
 mod peers;
 mod queueing;
 mod refusals;
