@@ -58,7 +58,10 @@ impl<'a> Record<'a> {
             (None, Peer::Ip(address)) => event.socket("client", *address),
             (behind, peer) => event.show("client", Client { peer, behind }),
         };
-        let event = event.text("protocol", facts.protocol.as_bytes()).number("status", facts.status.into()).time("took_ms", facts.took);
+        let event = event
+            .text("protocol", facts.protocol.as_bytes())
+            .number("status", facts.status.into())
+            .time("took_ms", facts.took);
         let event = match facts.client {
             Some(_) => event.show("peer", facts.peer),
             None => event,
