@@ -1,0 +1,65 @@
+//! Connections to servers that a database is about to have, made before it has them: nobody waits for a login then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use groove_common::config::{Endpoints, Health};
+use groove_common::discovery::Cluster;
+use groove_common::ids::Address;
+use tokio::time::timeout;
+
+use super::directory::PoolKey;
+use super::probe::SslRequestProber;
+use super::{Directory, Server, Target};
+
+/// Connections that lie ready, by pool.
+#[derive(Default)]
+pub struct Ahead(HashMap<PoolKey, Vec<Server>>);
+
+impl Ahead {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Takes the others in.
+    pub fn join(&mut self, others: Ahead) {
+        self.0.extend(others.0);
+    }
+}
+
+impl Directory {
+    /// As many connections to the server at `to` as each pool of the database has open. Those that fail are none.
+    pub async fn dial_ahead(&self, database: &str, to: &Address) -> Ahead {
+        let endpoints = Endpoints::Static(vec![to.clone().into()]);
+        let health = Health { probe: None, ..Health::default() };
+        let prober = Arc::new(SslRequestProber);
+        let cluster = Cluster::of_list(database, &endpoints, &health, prober, &self.cx.runtime);
+        let wanted = self.targets(database, &cluster);
+        let dialled = wanted.into_iter().map(|(key, target, count)| async move {
+            let servers = join_all((0..count).map(|_| dial(&target))).await;
+            (key, servers.into_iter().flatten().collect())
+        });
+        Ahead(join_all(dialled).await.into_iter().collect())
+    }
+
+    /// Gives the pools what was made for them. Their servers have to be those by now.
+    pub fn stock(&self, ahead: Ahead) {
+        let pools = self.pools.lock();
+        for (key, mut servers) in ahead.0 {
+            servers.retain_mut(|server| !server.is_stale());
+            if let Some(pooled) = pools.get(&key) {
+                pooled.pool.stock(servers);
+            }
+        }
+    }
+}
+
+async fn dial(target: &Target) -> Option<Server> {
+    let dialled = timeout(target.connect, target.dial(&[])).await.ok()?;
+    let mut server = dialled.ok()?;
+    // It counts among the connections of an endpoint that is gone once it is used.
+    server.counted = None;
+    Some(server)
+}
