@@ -55,7 +55,7 @@ impl Moment {
             Moment::Fence | Moment::Unfence => "ALTER DATABASE shop IS_TEMPLATE false".to_owned(),
             Moment::Beat | Moment::Marker => "SELECT * FROM groove_migration.beat FOR UPDATE".to_owned(),
             Moment::Sequences => {
-                "SET groove.allow_ddl = 'on'; ALTER SEQUENCE public.tickets_id_seq CACHE 1".to_owned()
+                "ALTER SEQUENCE public.tickets_id_seq CACHE 1".to_owned()
             }
             Moment::Switched => {
                 format!("ALTER SUBSCRIPTION groove_forward_{id} SET (synchronous_commit = off)")
@@ -71,6 +71,7 @@ async fn holder(server: &Postgres) -> Result<Client> {
     config.host("127.0.0.1").port(server.address().port()).user("postgres").password("secret").dbname("shop");
     let (client, connection) = config.application_name("groove migration").connect(NoTls).await?;
     tokio::spawn(connection);
+    client.batch_execute("SET groove.allow_ddl = 'on'").await?;
     Ok(client)
 }
 

@@ -28,6 +28,8 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 const MARKER_EVERY: Duration = Duration::from_micros(300);
 /// Between two looks for sessions that end.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// As much of the longest pause may go by until transactions have ended.
+const DRAIN_SHARE: f64 = 0.8;
 /// The gate opens by itself so long after the longest pause.
 const LEASE_EXTRA: Duration = Duration::from_secs(2);
 
@@ -143,8 +145,11 @@ async fn make_ready(
         ))
         .await?;
     // As many as there may be, and then nobody any more: who got in is ours.
-    let bound = seen.iter().map(|seen| seen.processes.len()).sum::<usize>();
-    pair.new.run(&sql::limit(&journal.dbname, i64::try_from(bound).unwrap_or(i64::MAX))).await?;
+    let wanted = seen.iter().map(|seen| seen.processes.len()).sum::<usize>();
+    // Superusers are let in whatever the bound, but count.
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    let bound = pair.new.number(there).await? + i64::try_from(wanted).unwrap_or(i64::MAX);
+    pair.new.run(&sql::limit(&journal.dbname, bound)).await?;
     let ahead = work.proxies.prepare(journal, to).await;
     pair.new.run(&fence).await?;
     let ahead = ahead?;
@@ -237,7 +242,9 @@ async fn move_over(
     sequences: &[String],
     laps: &mut Laps,
 ) -> Outcome<String> {
-    work.proxies.close(journal, terms.max_pause, terms.max_pause + LEASE_EXTRA).await?;
+    // The rest is for what comes after.
+    let budget = terms.max_pause.mul_f64(DRAIN_SHARE);
+    work.proxies.close(journal, budget, terms.max_pause + LEASE_EXTRA).await?;
     laps.lap("drain");
     pair.old.run(&sql::limit(&journal.dbname, 0)).await?;
     pair.old.run(sql::END_OTHERS).await?;

@@ -209,12 +209,6 @@ impl Migrate {
                         to.name()
                     ));
                     settle(work, &mut kept).await?;
-                    // That may be all that was asked for.
-                    if (verb, to) == (Verb::Cutover, Side::Target)
-                        || (verb, to) == (Verb::Rollback, Side::Source)
-                    {
-                        return Ok(());
-                    }
                 }
                 Step::Clear(serving) => {
                     clear::clear(work, kept, serving).await?;
@@ -273,7 +267,10 @@ async fn settle(work: &Work<'_>, kept: &mut Kept) -> Outcome<()> {
         work.proxies.switch(journal, to).await?;
     }
     work.proxies.open(journal).await?;
-    recover::complete(kept, work.migration, None).await?;
+    match recover::complete(kept, work.migration, None).await {
+        Err(Fault::Overtaken) => return Ok(()),
+        completed => completed?,
+    }
     work.say(kept.journal.told());
     Ok(())
 }
