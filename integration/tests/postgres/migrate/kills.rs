@@ -54,9 +54,7 @@ impl Moment {
             Moment::Drain => "SELECT 1".to_owned(),
             Moment::Fence | Moment::Unfence => "ALTER DATABASE shop IS_TEMPLATE false".to_owned(),
             Moment::Beat | Moment::Marker => "SELECT * FROM groove_migration.beat FOR UPDATE".to_owned(),
-            Moment::Sequences => {
-                "ALTER SEQUENCE public.tickets_id_seq CACHE 1".to_owned()
-            }
+            Moment::Sequences => "ALTER SEQUENCE public.tickets_id_seq CACHE 1".to_owned(),
             Moment::Switched => {
                 format!("ALTER SUBSCRIPTION groove_forward_{id} SET (synchronous_commit = off)")
             }

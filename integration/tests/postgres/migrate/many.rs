@@ -1,7 +1,7 @@
 //! The same with pgbench itself, again and again, and how long its clients had to wait.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use harness::{PATIENCE, Process};
@@ -48,7 +48,7 @@ fn many_times(clients: usize) -> Result<()> {
         let tally = ledger.stop().await?;
         ensure!(tally.errors.is_empty(), "{:?}", tally.errors);
         figure(format_args!(
-            "{clients} clients, {RUNS} times there and back: the longest waits were {stalls:?}; the ledger's {:?}",
+            "{clients} clients, {RUNS} times there and back: the longest waits at a gate were {stalls:?}; the ledger's {:?}",
             tally.stall
         ));
         stage.until_same()?;
@@ -72,13 +72,18 @@ fn once(stage: &Stage, clients: usize, run: usize) -> Result<(u64, Duration)> {
     command.arg(format!("--log-prefix={}", prefix.display())).arg("shop").env("PGPASSWORD", "secret");
     let mut bench = Process::spawn("pgbench", command)?;
     bench.log().expect("progress: ")?;
+    let mut gates = Vec::new();
     for action in ["cutover", "rollback"] {
-        let said = stage.done(action, &["--max-pause", "2s"])?;
-        let steps = said.lines().find(|line| line.contains("gate closed for")).unwrap_or_default();
+        let mut command = stage.begin(action, &["--max-pause", "2s"])?;
+        let steps = command.log().expect("gate closed for")?;
+        let opened = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let word = steps.split("gate closed for ").nth(1).and_then(|rest| rest.split(' ').next());
+        let closed = Duration::from_secs_f64(word.context("no time")?.parse::<f64>()? / 1000.0);
+        gates.push((opened.saturating_sub(closed), opened));
         figure(format_args!("{clients} clients, run {run}, {action}: {}", steps.trim()));
-        ensure!(said.contains("are the same on both"), "{said}");
-        let mark = bench.log().mark();
-        bench.log().after(mark, "progress: ")?;
+        let status = command.exit(PATIENCE)?;
+        ensure!(status.success(), "{}", command.log());
+        command.log().expect("are the same on both")?;
     }
     let status = bench.exit(PATIENCE)?;
     let lines = bench.log().lines();
@@ -88,16 +93,25 @@ fn once(stage: &Stage, clients: usize, run: usize) -> Result<(u64, Duration)> {
     };
     let done = number("number of transactions actually processed: ").context("no count")?;
     ensure!(number("number of failed transactions: ") == Some(0), "{}", bench.log());
-    let mut longest = 0;
+    let (mut longest, mut stall) = (Duration::ZERO, Duration::ZERO);
     for entry in std::fs::read_dir(stage.proxy.folder())?.flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with(&format!("pgbench-{run}.")) {
-            let text = std::fs::read_to_string(entry.path())?;
-            let times = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok());
-            longest = times.max().unwrap_or_default().max(longest);
+        if !entry.file_name().to_string_lossy().starts_with(&format!("pgbench-{run}.")) {
+            continue;
+        }
+        // client, transaction, microseconds, script, and when it ended: seconds, microseconds.
+        for line in std::fs::read_to_string(entry.path())?.lines() {
+            let fields: Vec<u64> = line.split(' ').filter_map(|field| field.parse().ok()).collect();
+            let &[_, _, took_us, _, end_s, end_us, ..] = fields.as_slice() else { continue };
+            let (took, end) =
+                (Duration::from_micros(took_us), Duration::from_micros(end_s * 1_000_000 + end_us));
+            longest = longest.max(took);
+            if gates.iter().any(|(closed, opened)| end >= *closed && end.saturating_sub(took) <= *opened) {
+                stall = stall.max(took);
+            }
         }
     }
-    let longest = Duration::from_micros(longest);
-    figure(format_args!("{clients} clients, run {run}: {done} transactions, the longest took {longest:?}"));
-    Ok((done, longest))
+    figure(format_args!(
+        "{clients} clients, run {run}: {done} transactions, the longest took {longest:?}, the longest at a gate {stall:?}"
+    ));
+    Ok((done, stall))
 }

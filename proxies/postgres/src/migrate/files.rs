@@ -6,13 +6,14 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use groove_common::store::{Expect, Files, Presence, Put, Revision, Store};
+use groove_common::store::{Entry, Expect, Files, Presence, Put, Revision, Store};
 
 use super::fault::{Fault, Outcome, refused};
 use super::policy::phase::{Journal, VERSION};
 use super::policy::route::{Route, Routes};
 
 const ROUTES: &str = "route/";
+const JOURNALS: &str = "migration/";
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -53,15 +54,7 @@ impl Folder {
     /// How far the migration of a database is, if there is one.
     pub(crate) async fn journal(&self, database: &str) -> Outcome<Option<Kept>> {
         let Some(entry) = self.files.get(&name("migration", database)).await? else { return Ok(None) };
-        let broken = |reason: String| Fault::Journal { database: database.to_owned(), reason };
-        let journal: Journal =
-            serde_json::from_slice(&entry.value).map_err(|error| broken(error.to_string()))?;
-        if journal.version != VERSION {
-            return Err(broken(format!(
-                "it is of form {}, and this program knows {VERSION}",
-                journal.version
-            )));
-        }
+        let journal = read(database, &entry)?;
         Ok(Some(Kept { folder: self.clone(), journal, revision: entry.revision }))
     }
 
@@ -85,6 +78,16 @@ impl Folder {
                 reason: format!("where it has moved to: {error}"),
             })?;
             routes.0.insert(database, route);
+        }
+        // A migration that is under way knows better.
+        for (name, entry) in self.files.list_now(JOURNALS)? {
+            let journal = read(&decoded(name.strip_prefix(JOURNALS).unwrap_or_default()), &entry)?;
+            let (source, target, serving) =
+                (journal.source.clone(), journal.target.clone(), journal.serving());
+            for name in journal.names {
+                let (source, target) = (source.clone(), target.clone());
+                routes.0.insert(name, Route { source, target, serving });
+            }
         }
         Ok(routes)
     }
@@ -131,6 +134,15 @@ impl Kept {
             Put::Done(_) => Ok(()),
             Put::Conflict => Err(Fault::Overtaken),
         }
+    }
+}
+
+fn read(database: &str, entry: &Entry) -> Outcome<Journal> {
+    let broken = |reason: String| Fault::Journal { database: database.to_owned(), reason };
+    let journal: Journal = serde_json::from_slice(&entry.value).map_err(|error| broken(error.to_string()))?;
+    match journal.version == VERSION {
+        true => Ok(journal),
+        false => Err(broken(format!("it is of form {}, and this program knows {VERSION}", journal.version))),
     }
 }
 

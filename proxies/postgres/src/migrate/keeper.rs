@@ -210,8 +210,20 @@ impl Keeper {
         let Some((folder, _)) = keeper.migration() else {
             return refused("there is no `migration: {folder: …}` in this proxy's configuration");
         };
-        for name in &whose.names {
-            folder.set_route(name, Some(route)).await?;
+        // A journal in the same folder says so already, and clients need not wait for a second word.
+        let is_known = folder
+            .journal(&whose.database)
+            .await?
+            .is_some_and(|kept| kept.journal.id == whose.holder && kept.journal.serving() == route.serving);
+        let keep = keep(folder, whose.names.clone(), route.clone());
+        if is_known {
+            tokio::spawn(async {
+                if let Err(fault) = keep.await {
+                    warn!(%fault, "where a database has moved to is only in the migration's journal");
+                }
+            });
+        } else {
+            keep.await?;
         }
         let mut inner = keeper.0.lock();
         for name in &whose.names {
@@ -298,6 +310,13 @@ fn open(config: &Config) -> Result<(Option<Folder>, Routes), StartError> {
     let folder = Folder::open(&migration.folder)?;
     let routes = folder.routes()?;
     Ok((Some(folder), routes))
+}
+
+async fn keep(folder: Folder, names: Vec<String>, route: Route) -> Outcome<()> {
+    for name in &names {
+        folder.set_route(name, Some(&route)).await?;
+    }
+    Ok(())
 }
 
 /// A gate that is being closed, and opened again unless all goes well.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use groove_common::config::{Endpoints, Health};
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use super::directory::PoolKey;
 use super::probe::SslRequestProber;
 use super::{Directory, Server, Target};
+use crate::error::Error;
 
 /// Connections that lie ready, by pool.
 #[derive(Default)]
@@ -56,9 +58,30 @@ impl Directory {
     }
 }
 
+/// A new session of a server's knows no table, and looks everything up at its first statement: with all of a pool's at once
+/// that takes longer than the login. So each looks at the tables that are written to most, as far as its role may; nothing
+/// is read or changed.
+const WARM: &str = "DO $groove$ DECLARE t record; BEGIN \
+    FOR t IN SELECT s.relid::regclass AS name, a.attname AS field, has_table_privilege(s.relid, 'SELECT') AS may_read, \
+      has_table_privilege(s.relid, 'UPDATE') AND has_table_privilege(s.relid, 'SELECT') AS may_write \
+      FROM pg_stat_user_tables s JOIN pg_attribute a ON a.attrelid = s.relid AND a.attnum = (SELECT min(attnum) \
+      FROM pg_attribute b WHERE b.attrelid = s.relid AND b.attnum > 0 AND NOT b.attisdropped AND b.attgenerated = '' \
+      AND b.attidentity = '') ORDER BY s.n_tup_ins + s.n_tup_upd + s.n_tup_del DESC LIMIT 100 LOOP \
+    BEGIN \
+      IF t.may_read THEN EXECUTE format('SELECT * FROM %s LIMIT 0', t.name); END IF; \
+      IF t.may_write THEN EXECUTE format('EXPLAIN UPDATE %s SET %I = %I', t.name, t.field, t.field); END IF; \
+    EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $groove$";
+/// It has so long for that.
+const WARM_MAX: Duration = Duration::from_secs(5);
+
 async fn dial(target: &Target) -> Option<Server> {
     let dialled = timeout(target.connect, target.dial(&[])).await.ok()?;
     let mut server = dialled.ok()?;
+    match timeout(WARM_MAX, server.run(WARM)).await {
+        // It may have no language for it: then the first statements are slower.
+        Ok(Ok(_) | Err(Error::Refused(_))) => {}
+        Ok(Err(_)) | Err(_) => return None,
+    }
     // It counts among the connections of an endpoint that is gone once it is used.
     server.counted = None;
     Some(server)

@@ -89,11 +89,15 @@ pub(crate) const OTHERS: &str = concat!(
 pub(crate) const END_OTHERS: &str =
     concat!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ", others!());
 
-/// How many are left, and transactions that are prepared.
+/// How many of them may still do something, and transactions that are prepared. Asked once they were told to end: who is
+/// idle then is as good as gone, as it looks for that before it runs anything. Who is about to get in, past the bound on
+/// connections before it was lowered, is not among the sessions yet, but holds the lock of a login.
 pub(crate) const LEFT: &str = concat!(
-    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE ",
+    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE state IS DISTINCT FROM 'idle' AND ",
     others!(),
-    "), (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())"
+    ") + (SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass \
+     AND objid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()), \
+     (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())"
 );
 
 /// How many may connect; 0 is a fence that only superusers get past, and -1 none.
