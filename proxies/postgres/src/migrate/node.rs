@@ -119,13 +119,13 @@ impl Node {
     /// The rows of all statements.
     pub(super) async fn rows(&self, sql: &str) -> Outcome<Vec<Row>> {
         let messages = self.client.simple_query(sql).await.map_err(|error| self.fault(sql, &error))?;
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+        let mut rows = Vec::new();
+        for message in messages {
+            if let SimpleQueryMessage::Row(row) = message {
+                rows.push((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect());
             }
-            _ => None,
-        });
-        Ok(rows.collect())
+        }
+        Ok(rows)
     }
 
     /// The first column of all rows, without nulls.

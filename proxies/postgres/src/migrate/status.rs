@@ -34,7 +34,7 @@ pub(super) async fn show(work: &Work<'_>, database: &str, is_json: bool) -> Outc
     for (side, node) in [(Side::Source, &source), (Side::Target, &target)] {
         match node {
             Ok(node) => facts.extend(of_server(journal, node, side).await?),
-            Err(fault) => facts.push((format!("{}", side.name()), fault.to_string())),
+            Err(fault) => facts.push((side.name().to_owned(), fault.to_string())),
         }
     }
     if let (Phase::Copying, Ok(source), Ok(target)) = (&journal.phase, &source, &target) {
