@@ -119,6 +119,13 @@ impl Stage {
         self.status()?.pointer("/migration/phase").cloned().context("no phase")
     }
 
+    /// The journal itself, which is quicker to have than its status: a line of the store's, and JSON.
+    fn journal(&self) -> Result<serde_json::Value> {
+        let text = std::fs::read_to_string(self.proxy.folder().join("migration/data/migration+shop"))?;
+        let (_, journal) = text.split_once('\n').context("an empty journal")?;
+        Ok(serde_json::from_str(journal)?)
+    }
+
     /// Both servers.
     fn both(&self) -> [&Postgres; 2] {
         [&self.source, &self.target]
