@@ -36,7 +36,7 @@ fn a_database_moves_and_comes_back_under_load() -> Result<()> {
         stage = cut(stage, &load, "cutover", "18").await?;
         let tally = load.stop().await?;
         assert_eq!(tally.errors, Vec::<String>::new());
-        spawn_blocking(move || {
+        let stage = spawn_blocking(move || {
             stage.until_same()?;
             stage.compare(&tally)?;
             // Where it is outlives the proxy, whose file says otherwise.
@@ -47,11 +47,31 @@ fn a_database_moves_and_comes_back_under_load() -> Result<()> {
             Stage::is_clean(&stage.source)?;
             Stage::is_clean(&stage.target)?;
             ensure!(stage.refused("cutover", &[])?.contains("there is no migration"));
-            Ok(stage)
+            stage.proxy.restart()?;
+            Ok::<_, anyhow::Error>(stage)
+        })
+        .await??;
+        assert_eq!(release(&stage).await?, "18");
+        let mut stage = stage;
+        spawn_blocking(move || {
+            ensure!(route(&stage).as_deref() == Some("in effect"), "{:?}", route(&stage));
+            let address = stage.target.address();
+            stage.proxy.set("SOURCE", address);
+            stage.proxy.rewrite(super::CONFIG)?;
+            harness::eventually("it is written by now", || {
+                route(&stage).filter(|route| route == "as written").map(|_| ())
+            })?;
+            Ok::<_, anyhow::Error>(())
         })
         .await??;
         Ok(())
     })
+}
+
+/// What the proxy's status says of where the database has moved to.
+fn route(stage: &Stage) -> Option<String> {
+    let status = stage.proxy.status().ok()?;
+    Some(status.pointer("/migrations/0/route")?.as_str()?.to_owned())
 }
 
 /// Moves it under load, and looks at what was said of it.

@@ -85,7 +85,7 @@ pub(super) async fn cut(work: &Work<'_>, kept: &mut Kept, to: Side, terms: Terms
     let mut laps = Laps::begin();
     let decided = decide(work, kept, &pair, (to, terms), &sequences, &mut laps).await;
     if let Err(fault) = decided {
-        return Err(give_up(work, kept, &laps, fault).await);
+        return Err(give_up(work, kept, (to, &laps), fault).await);
     }
     // Decided. Nothing that comes from the old side is to follow what clients do from now on.
     let journal = &kept.journal;
@@ -129,7 +129,7 @@ async fn make_ready(
         ));
     }
     let seen = work.proxies.seen().await?;
-    let others = plan::others(&pair.old, &seen).await?;
+    let others = plan::others(&pair.old, &work.proxies).await?;
     if !others.is_empty() && !terms.ends_others {
         let others = others.join("; ");
         return refused(format!(
@@ -218,7 +218,7 @@ async fn decide(
     laps: &mut Laps,
 ) -> Outcome<()> {
     let deadline = tokio::time::Instant::from_std(laps.begun) + terms.max_pause;
-    let moving = move_over(work, &kept.journal, pair, terms, sequences, laps);
+    let moving = move_over(work, &kept.journal, pair, (terms, deadline), sequences, laps);
     let moved = timeout_at(deadline, moving).await;
     let lsn = match moved {
         Ok(lsn) => lsn?,
@@ -238,14 +238,20 @@ async fn move_over(
     work: &Work<'_>,
     journal: &Journal,
     pair: &Pair,
-    terms: Terms,
+    (terms, deadline): (Terms, tokio::time::Instant),
     sequences: &[String],
     laps: &mut Laps,
 ) -> Outcome<String> {
+    // A command that stood still itself must not touch what a proxy has brought back since.
+    let in_time = || match tokio::time::Instant::now() < deadline {
+        true => Ok(()),
+        false => Err(Fault::Budget("the command itself stood still".to_owned())),
+    };
     // The rest is for what comes after.
     let budget = terms.max_pause.mul_f64(DRAIN_SHARE);
     work.proxies.close(journal, budget, terms.max_pause + LEASE_EXTRA).await?;
     laps.lap("drain");
+    in_time()?;
     pair.old.run(&sql::limit(&journal.dbname, 0)).await?;
     pair.old.run(sql::END_OTHERS).await?;
     loop {
@@ -274,6 +280,7 @@ async fn move_over(
         old.and(new)?;
         laps.lap("snapshots");
     }
+    in_time()?;
     let set = sql::set_sequences(&values).map(|set| set + "; ").unwrap_or_default();
     pair.new.run(&format!("{set}{}", sql::limit(&journal.dbname, journal.connection_limit))).await?;
     let lsn = pair.new.value("SELECT pg_current_wal_flush_lsn()").await?.unwrap_or_default();
@@ -292,33 +299,31 @@ async fn read_sequences(node: &Node, names: &[String]) -> Outcome<Vec<(String, S
 }
 
 /// Leaves everything as it was, and says why.
-async fn give_up(work: &Work<'_>, kept: &mut Kept, laps: &Laps, fault: Fault) -> Fault {
+async fn give_up(work: &Work<'_>, kept: &mut Kept, (to, laps): (Side, &Laps), fault: Fault) -> Fault {
     work.say(format_args!("not cut over ({}): {fault}", laps.told()));
-    let undone = match work.again(kept).await {
-        Ok(Some(now)) => {
-            *kept = now;
-            recover::settle(kept, work.migration).await
-        }
-        Ok(None) => Err(Fault::Overtaken),
-        Err(fault) => Err(fault),
-    };
-    let is_decided = matches!(kept.journal.phase, Phase::Switched { .. });
-    let opened = match undone {
-        // Written after all, before what failed.
-        Ok(()) if is_decided => {
-            return Fault::Refused(format!("{fault}; the switch is decided: say it again"));
-        }
-        Ok(()) => work.proxies.open(&kept.journal).await,
-        // The proxy opens the gate by itself, and tries the same.
-        Err(fault) => Err(fault),
-    };
-    match opened {
-        Ok(()) => {
-            work.say(format_args!("{} serves as before", kept.journal.address(kept.journal.serving())));
+    match undo(work, kept, to).await {
+        // It was written after all, before what failed.
+        Ok(false) => Fault::Refused(format!("{fault}; the switch is decided all the same: say it again")),
+        Ok(true) => {
+            work.say(format_args!("{} serves as before", kept.journal.address(to.other())));
             fault
         }
+        // The proxy opens the gate by itself, and tries the same.
         Err(more) => Fault::Refused(format!("{fault}; and undoing it: {more}: say any verb again to go on")),
     }
+}
+
+/// Brings both servers back to where they were, and opens the gate; not if it is decided. A proxy may have done the same
+/// meanwhile, and before the last of what was said here.
+async fn undo(work: &Work<'_>, kept: &mut Kept, to: Side) -> Outcome<bool> {
+    *kept = work.again(kept).await?.ok_or(Fault::Overtaken)?;
+    if let Phase::Switched { .. } = kept.journal.phase {
+        return Ok(false);
+    }
+    kept.change(|journal| journal.phase = Phase::Undoing { to }).await?;
+    recover::settle(kept, work.migration).await?;
+    work.proxies.open(&kept.journal).await?;
+    Ok(true)
 }
 
 /// Compares all rows as of the moment of the switch.

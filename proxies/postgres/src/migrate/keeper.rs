@@ -257,18 +257,20 @@ impl Keeper {
         let Some((folder, _)) = self.migration() else { return Ok(Vec::new()) };
         let mut kept = Vec::new();
         for name in names {
-            let is_needed = {
+            let needed = {
                 let inner = self.0.lock();
                 let written = inner.written.databases.get(name);
-                let route = inner.routes.0.get(name);
-                route
-                    .zip(written)
-                    .is_some_and(|(route, written)| route.standing(&written.endpoints) == Standing::InEffect)
+                let route = inner.routes.0.get(name).cloned();
+                let is_needed = |route: &Route| {
+                    written.is_some_and(|written| route.standing(&written.endpoints) == Standing::InEffect)
+                };
+                route.filter(is_needed)
             };
-            if is_needed {
+            // The journal goes: from here on it is known by this alone.
+            folder.set_route(name, needed.as_ref()).await?;
+            if needed.is_some() {
                 kept.push(name.clone());
             } else {
-                folder.set_route(name, None).await?;
                 self.0.lock().routes.0.remove(name);
             }
         }

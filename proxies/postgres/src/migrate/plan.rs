@@ -164,7 +164,7 @@ pub(super) async fn look(ground: &Ground<'_>, proxies: &Proxies) -> Outcome<Plan
         }
     }
     if let Some(source) = &source {
-        look_at_source(ground, source, &seen, &mut plan).await?;
+        look_at_source(ground, source, (proxies, &seen), &mut plan).await?;
         let major = source.version().await? / 10_000;
         look_for_tools(ground.migration.tools.as_deref(), major, &mut plan).await;
     }
@@ -245,7 +245,12 @@ async fn look_at_server(node: &Node, side: Side, plan: &mut Plan) -> Outcome<()>
     Ok(())
 }
 
-async fn look_at_source(ground: &Ground<'_>, node: &Node, seen: &[Seen], plan: &mut Plan) -> Outcome<()> {
+async fn look_at_source(
+    ground: &Ground<'_>,
+    node: &Node,
+    (proxies, seen): (&Proxies, &[Seen]),
+    plan: &mut Plan,
+) -> Outcome<()> {
     for check in findings::CHECKS.iter().filter(|check| check.on == Side::Source) {
         plan.add(check.finding(&node.column(check.sql).await?));
     }
@@ -262,7 +267,8 @@ async fn look_at_source(ground: &Ground<'_>, node: &Node, seen: &[Seen], plan: &
         };
         plan.add(check.finding(&node.column(&sql).await?));
     }
-    let others = others(node, seen).await?;
+    // Where a proxy does not answer, that has been told.
+    let others = others(node, proxies).await.unwrap_or_default();
     let help = "sessions that come past the proxy are ended at the cutover, if it is told --terminate-others";
     let check =
         Check { weight: Weight::Note, name: "sessions past the proxy", on: Side::Source, sql: "", help };
@@ -270,8 +276,19 @@ async fn look_at_source(ground: &Ground<'_>, node: &Node, seen: &[Seen], plan: &
     Ok(())
 }
 
-/// Sessions in the database that are not the proxies'.
-pub(super) async fn others(node: &Node, seen: &[Seen]) -> Outcome<Vec<String>> {
+/// Sessions in the database that are not the proxies'. Connections come and go between two questions, so that only who is
+/// found twice counts.
+pub(super) async fn others(node: &Node, proxies: &Proxies) -> Outcome<Vec<String>> {
+    let first = others_now(node, &proxies.seen().await?).await?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    let mut second = others_now(node, &proxies.seen().await?).await?;
+    second.retain(|who| first.contains(who));
+    Ok(second)
+}
+
+async fn others_now(node: &Node, seen: &[Seen]) -> Outcome<Vec<String>> {
     let known: BTreeSet<String> =
         seen.iter().flat_map(|seen| &seen.processes).map(ToString::to_string).collect();
     let others = node.pairs(OTHERS).await?.into_iter().filter(|(pid, _)| !known.contains(pid));
