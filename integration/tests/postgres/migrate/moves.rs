@@ -198,3 +198,55 @@ fn sessions_go_along() -> Result<()> {
         Ok(())
     })
 }
+
+/// Two proxies before one database move it together, or not at all.
+#[test]
+fn several_proxies_go_together() -> Result<()> {
+    run(async {
+        let stage = Stage::start(8)?;
+        let other = harness::Proxy::of(harness::Kind::Postgres).config(super::CONFIG).set("SIZE", 4);
+        let other = other.set("SOURCE", stage.source.address()).start()?;
+        let sidecar = other.admin().to_string();
+        let with = ["--sidecar", sidecar.as_str(), "--max-pause", "3s"].map(str::to_owned);
+        let with = move |stage: &Stage, action| stage.done(action, &with.each_ref().map(String::as_str));
+        let stage = spawn_blocking({
+            let with = with.clone();
+            move || with(&stage, "start").map(|_| stage)
+        })
+        .await??;
+        // Without it, its sessions come past the proxies.
+        let open = connect(&other, "shop").await?;
+        open.batch_execute("BEGIN; SELECT count(*) FROM tickets").await?;
+        let stage = spawn_blocking(move || {
+            ensure!(stage.refused("cutover", &[])?.contains("sessions come past the proxy"));
+            let said = stage.refused("cutover", &["--sidecar", &sidecar, "--max-pause", "300ms"])?;
+            ensure!(said.contains("serves as before"), "{said}");
+            Ok::<_, anyhow::Error>(stage)
+        })
+        .await??;
+        open.batch_execute("COMMIT").await?;
+        for proxy in [&stage.proxy, &other] {
+            let client = connect(proxy, "shop").await?;
+            assert!(text(&client, "SHOW server_version").await?.starts_with("15"), "and both are open");
+        }
+        let loads = [Load::start(stage.proxy.address(), 3), Load::start(other.address(), 3)];
+        let mut stage = stage;
+        for (action, to) in [("cutover", "18"), ("rollback", "15")] {
+            loads[0].more(20).await?;
+            loads[1].more(20).await?;
+            stage = spawn_blocking({
+                let with = with.clone();
+                move || with(&stage, action).map(|_| stage)
+            })
+            .await??;
+            for proxy in [&stage.proxy, &other] {
+                let client = connect(proxy, "shop").await?;
+                assert!(text(&client, "SHOW server_version").await?.starts_with(to));
+            }
+        }
+        for load in loads {
+            assert_eq!(load.stop().await?.errors, Vec::<String>::new());
+        }
+        Ok(())
+    })
+}

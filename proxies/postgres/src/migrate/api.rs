@@ -99,7 +99,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         move |request| {
             let shared = Arc::clone(&shared);
             answer(request, async move |Prepare { of, to }| {
-                let ahead = shared.migrations.prepare(&shared.directory, &of.into(), &to).await;
+                let ahead = Keeper::prepare(&shared, &of.into(), &to).await;
                 Ok(serde_json::json!({ "connections": ahead }))
             })
         }

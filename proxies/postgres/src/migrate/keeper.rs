@@ -12,6 +12,7 @@ use groove_common::app::StartError;
 use groove_common::ids::Address;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::fault::{Fault, Outcome, refused};
@@ -22,10 +23,12 @@ use super::recover;
 use crate::Shared;
 use crate::config::{Config, Migration};
 use crate::live::State;
-use crate::upstream::{Ahead, Directory};
+use crate::upstream::Ahead;
 
 /// Clients that are named when they hold the gate up.
 const NAMED_MAX: usize = 5;
+/// Connections that were made ahead and not used are closed after so long.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// A proxy that finds the other server dead opens its gate all the same after so long.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
@@ -40,9 +43,17 @@ struct Inner {
     /// Gates that are closed, by database.
     closed: HashMap<String, Closed>,
     /// Connections to where databases are about to go, by who has asked for them.
-    ahead: HashMap<String, (Address, Ahead)>,
+    ahead: HashMap<String, Ready>,
     /// Counts what has closed a gate.
     closings: u64,
+}
+
+/// Connections that were made ahead.
+struct Ready {
+    to: Address,
+    connections: Ahead,
+    /// They are closed if nobody has wanted them by then.
+    _until: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone)]
@@ -138,16 +149,23 @@ impl Keeper {
     }
 
     /// Makes connections to where the databases are about to go.
-    pub(super) async fn prepare(&self, directory: &Directory, whose: &Whose, to: &Address) -> usize {
-        let mut ahead = Ahead::default();
+    pub(super) async fn prepare(shared: &Arc<Shared>, whose: &Whose, to: &Address) -> usize {
+        let directory = &shared.directory;
+        let mut connections = Ahead::default();
         for dialled in join_all(whose.names.iter().map(|name| directory.dial_ahead(name, to))).await {
-            ahead.join(dialled);
+            connections.join(dialled);
         }
-        let count = ahead.count();
-        let mut inner = self.0.lock();
-        // There is one migration of a database: what others have left is of no use any more.
-        inner.ahead.clear();
-        inner.ahead.insert(whose.holder.clone(), (to.clone(), ahead));
+        let count = connections.count();
+        let (keeper, holder) = (Arc::downgrade(shared), whose.holder.clone());
+        let until = tokio::spawn(async move {
+            tokio::time::sleep(AHEAD_MAX).await;
+            if let Some(shared) = keeper.upgrade() {
+                let unused = shared.migrations.0.lock().ahead.remove(&holder);
+                drop(unused);
+            }
+        });
+        let ready = Ready { to: to.clone(), connections, _until: AbortOnDropHandle::new(until) };
+        shared.migrations.0.lock().ahead.insert(whose.holder.clone(), ready);
         count
     }
 
@@ -231,10 +249,10 @@ impl Keeper {
         }
         let config = inner.routes.apply(&inner.written);
         shared.directory.reload(&config).map_err(|error| Fault::Refused(error.to_string()))?;
-        if let Some((to, ahead)) = inner.ahead.remove(&whose.holder)
-            && to == *route.address()
+        if let Some(ready) = inner.ahead.remove(&whose.holder)
+            && ready.to == *route.address()
         {
-            shared.directory.stock(ahead);
+            shared.directory.stock(ready.connections);
         }
         info!(database = whose.database, address = %route.address(), "moved to another server");
         Ok(())

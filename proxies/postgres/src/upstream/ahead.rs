@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use groove_common::config::{Endpoints, Health};
 use groove_common::discovery::Cluster;
 use groove_common::ids::Address;
@@ -14,6 +15,9 @@ use super::directory::PoolKey;
 use super::probe::SslRequestProber;
 use super::{Directory, Server, Target};
 use crate::error::Error;
+
+/// A pool makes so many at once.
+const AT_ONCE: usize = 8;
 
 /// Connections that lie ready, by pool.
 #[derive(Default)]
@@ -40,7 +44,8 @@ impl Directory {
         let cluster = Cluster::of_list(database, &endpoints, &health, prober, &self.cx.runtime);
         let wanted = self.targets(database, &cluster);
         let dialled = wanted.into_iter().map(|(key, target, count)| async move {
-            let servers = join_all((0..count).map(|_| dial(&target))).await;
+            let dials = (0..count).map(|_| dial(&target));
+            let servers: Vec<_> = stream::iter(dials).buffer_unordered(AT_ONCE).collect().await;
             (key, servers.into_iter().flatten().collect())
         });
         Ahead(join_all(dialled).await.into_iter().collect())
