@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # What the compiler needs: aws-lc and libFuzzer are C and C++.
 BUILD_PACKAGES := build-essential ca-certificates
 SERVER_PACKAGES := memcached postgresql-15 nginx
-TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) pgbouncer pgbadger openssl python3-venv curl wrk slowhttptest apache2-utils \
+TEST_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) pgbouncer pgbadger openssl python3-venv curl wrk slowhttptest apache2-utils chromium haproxy \
     ruby ruby-dalli php-cli php-memcached sasl2-bin libsasl2-modules
 SUITE_PACKAGES := $(TEST_PACKAGES) libpq-dev dpkg-dev
 BENCH_PACKAGES := $(BUILD_PACKAGES) $(SERVER_PACKAGES) nutcracker pgbouncer haproxy wrk nghttp2-client

@@ -1,8 +1,8 @@
-// A real OpenID provider for one client, whose accounts are whoever logs in: `node oidc_provider.mjs PORT APP_URL`.
+// A real OpenID provider for one client, whose accounts are whoever logs in: `node oidc_provider.mjs PORT APP_URL...`.
 // Its login pages are the library's own for development. The id_token lasts for as long as ID_TOKEN_SECONDS says.
 import { Provider } from 'oidc-provider';
 
-const [port, app] = process.argv.slice(2);
+const [port, ...apps] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 const seconds = Number(process.env.ID_TOKEN_SECONDS ?? 3600);
 
@@ -10,8 +10,8 @@ const provider = new Provider(issuer, {
   clients: [{
     client_id: 'groove',
     client_secret: 'a secret : of ours',
-    redirect_uris: [`${app}/oauth2/callback`],
-    post_logout_redirect_uris: [`${app}/`],
+    redirect_uris: apps.map((app) => `${app}/oauth2/callback`),
+    post_logout_redirect_uris: apps.map((app) => `${app}/`),
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
   }],

@@ -65,6 +65,17 @@ impl Client {
         Self { address, token, json }
     }
 
+    /// The same for the admin server of another proxy, which has the same token.
+    #[must_use]
+    pub fn at(&self, address: Address) -> Self {
+        Self { address, ..self.clone() }
+    }
+
+    /// Whom it asks.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// GET, the answer as JSON.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.json(Method::GET, path, Bytes::new()).await

@@ -74,6 +74,11 @@ impl Stream {
         Self::Plain(Transport::Pipe(Pipe { end, gone }))
     }
 
+    /// Is it an end of a pipe in memory?
+    pub fn is_piped(&self) -> bool {
+        matches!(self, Self::Plain(Transport::Pipe(_)))
+    }
+
     /// Is the stream encrypted?
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))

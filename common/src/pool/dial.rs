@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -198,18 +199,21 @@ enum DialError<E> {
     TooSlow,
 }
 
+impl<M: Manager> Shared<M> {
+    /// How long a connection lives that is made now.
+    pub(super) fn lifetime(&self) -> Option<Duration> {
+        let max = self.config.lock().max_lifetime;
+        max.map(|lifetime| lifetime.mul_f64(self.dialer.jitter(LIFETIME_SHARE_MIN)))
+    }
+}
+
 /// Dials once; the connection lies among the idle afterwards.
 async fn dial<M: Manager>(pool: &Shared<M>, attempt: Attempt<'_>) -> Result<(), DialError<M::Error>> {
-    let (connect_timeout, max_lifetime) = {
-        let config = pool.config.lock();
-        (config.connect_timeout, config.max_lifetime)
-    };
+    let connect_timeout = pool.config.lock().connect_timeout;
     let manager = &pool.inventory.manager;
     let error = match timeout(connect_timeout, manager.connect()).await {
         Ok(Ok(conn)) => {
-            let lifetime =
-                max_lifetime.map(|lifetime| lifetime.mul_f64(pool.dialer.jitter(LIFETIME_SHARE_MIN)));
-            pool.inventory.add(conn, Instant::now(), lifetime);
+            pool.inventory.add(conn, Instant::now(), pool.lifetime());
             if pool.is_oversized() {
                 // It was on its way when the bound was lowered.
                 pool.shrinking.store(true, Ordering::Relaxed);

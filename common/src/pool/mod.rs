@@ -241,6 +241,20 @@ impl<M: Manager> Pool<M> {
         self.0.wake_keeper.notify_one();
     }
 
+    /// Puts connections in that were made ahead, as far as there is room for them: it is known that they will be wanted.
+    pub fn stock(&self, connections: impl IntoIterator<Item = M::Connection>) {
+        let now = Instant::now();
+        for connection in connections {
+            let size = self.0.config.lock().size;
+            if self.0.inventory.total() >= size {
+                return;
+            }
+            let lifetime = self.0.lifetime();
+            self.0.counts.opened.fetch_add(1, Ordering::Relaxed);
+            self.0.inventory.add(connection, now, lifetime);
+        }
+    }
+
     /// Looks at the idle connections now, and closes those that [`Manager::has_broken`] calls broken:
     /// something has changed that the manager knows of.
     pub fn tend(&self) {

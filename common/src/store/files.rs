@@ -45,6 +45,15 @@ impl Files {
         Ok(Self { folder: Arc::new(Folder::open(root.into())?) })
     }
 
+    /// Every name that begins with `prefix`, as [`Store::list`], for whoever starts and may wait for a disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub fn list_now(&self, prefix: &str) -> Result<Vec<(String, Entry)>, StoreError> {
+        self.folder.list(prefix)
+    }
+
     /// Files answer at once, but a disk may be slow.
     fn run<T: Send + 'static>(
         &self,

@@ -4,8 +4,9 @@
 //! thread's buffer, which has a bound. When the writer cannot keep up, lines are dropped and counted: the log never
 //! slows an exchange down.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,9 +30,32 @@ pub struct Event {
 }
 
 thread_local! {
-    /// The buffer of the thread's latest line.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static CLOCK: Cell<Second> = const { Cell::new(Second::NONE) };
+    static STATE: RefCell<Local> = RefCell::new(Local::new());
+}
+
+/// What a thread keeps from one event to the next.
+struct Local {
+    /// The buffer of its latest line.
+    spare: Vec<u8>,
+    second: Second,
+    /// Of the dice. It must not be zero.
+    seed: u64,
+}
+
+impl Local {
+    fn new() -> Self {
+        Self { spare: Vec::new(), second: Second::NONE, seed: RandomState::new().hash_one(0_u8) | 1 }
+    }
+
+    /// A number below 2^32, each thread its own sequence (xorshift64*): sampling needs no better.
+    fn dice(&mut self) -> u64 {
+        let mut x = self.seed;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.seed = x;
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32
+    }
 }
 
 impl Event {
@@ -52,10 +76,14 @@ impl Event {
     }
 
     fn begin() -> Self {
-        let mut line = SPARE.take();
-        line.clear();
-        line.extend_from_slice(b"{\"time\":\"");
-        put_time(SystemTime::now(), &mut line);
+        let now = SystemTime::now();
+        let mut line = STATE.with_borrow_mut(|state| {
+            let mut line = std::mem::take(&mut state.spare);
+            line.clear();
+            line.extend_from_slice(b"{\"time\":\"");
+            put_time(now, &mut state.second, &mut line);
+            line
+        });
         line.push(b'"');
         Self { line }
     }
@@ -189,12 +217,10 @@ impl Second {
 }
 
 /// A moment as RFC 3339 has it, with microseconds.
-fn put_time(at: SystemTime, line: &mut Vec<u8>) {
+fn put_time(at: SystemTime, second: &mut Second, line: &mut Vec<u8>) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut second = CLOCK.get();
     if second.unix_s != since.as_secs() {
-        second = Second::of(since.as_secs());
-        CLOCK.set(second);
+        *second = Second::of(since.as_secs());
     }
     line.extend_from_slice(&second.text);
     line.push(b'.');
@@ -277,7 +303,7 @@ impl AccessLog {
     #[inline]
     pub fn record(&self, failed: bool, event: impl FnOnce() -> Event) {
         let sample = self.shared.sample.load(Ordering::Relaxed);
-        if sample == 0 || !(failed || dice() < sample - 1) {
+        if sample == 0 || !(failed || STATE.with_borrow_mut(Local::dice) < sample - 1) {
             return;
         }
         let line = event().end();
@@ -286,7 +312,7 @@ impl AccessLog {
             false => self.shared.dropped.inc(),
         }
         if line.capacity() <= LINE_BYTES_KEPT_MAX {
-            SPARE.set(line);
+            STATE.with_borrow_mut(|state| state.spare = line);
         }
     }
 
@@ -304,27 +330,9 @@ impl fmt::Debug for AccessLog {
 
 const ALL: u64 = 1 << 32;
 
-/// A number below 2^32, each thread its own sequence (xorshift64*): sampling needs no better.
-fn dice() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(seed());
-    }
-    let mut x = STATE.get();
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    STATE.set(x);
-    x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32
-}
-
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // The state must not be zero.
-    RandomState::new().hash_one(0_u8) | 1
-}
-
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::mpsc::{Receiver, Sender};
 
     use serde_json::Value;
@@ -396,9 +404,10 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_rfc_3339_has_them() {
-        let text = |unix_us| {
+        let mut second = Second::NONE;
+        let mut text = |unix_us| {
             let mut line = Vec::new();
-            put_time(UNIX_EPOCH + Duration::from_micros(unix_us), &mut line);
+            put_time(UNIX_EPOCH + Duration::from_micros(unix_us), &mut second, &mut line);
             String::from_utf8(line).unwrap()
         };
         for us in [0, 999_999, 1_000_000, 1_767_225_599_000_001, 1_767_225_599_000_002, 1_709_164_800_100_000]

@@ -201,7 +201,7 @@ mod tests {
     fn each_thread_has_its_own_bound_and_what_is_over_it_is_refused() {
         let (stream, _seen, go) = gated();
         let lines = Gatherer::start("test", 1, stream).unwrap();
-        let fill = || (0..2 * SHARD_BYTES_MAX >> 10).filter(|_| lines.put(&[b'x'; 1 << 10])).count() << 10;
+        let fill = || (0..(2 * SHARD_BYTES_MAX) >> 10).filter(|_| lines.put(&[b'x'; 1 << 10])).count() << 10;
         let all = thread::scope(|scope| {
             let other = scope.spawn(|| {
                 crate::telemetry::become_worker(0);

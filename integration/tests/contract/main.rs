@@ -7,6 +7,7 @@
 )]
 
 mod command_line;
+mod documents;
 mod lifecycle;
 mod listeners;
 mod subject;

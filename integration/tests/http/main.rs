@@ -9,6 +9,7 @@
 mod apps;
 mod auth;
 mod balancing;
+mod browser;
 mod client_tls;
 mod clients;
 mod compression;
@@ -24,6 +25,7 @@ mod lines;
 mod many;
 mod matching;
 mod mirroring;
+mod moving;
 mod outliers;
 mod peers;
 mod pings;

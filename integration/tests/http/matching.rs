@@ -75,10 +75,16 @@ fn redirects_answers_and_rewrites_do_what_they_say() {
       - {match: {path: /robots.txt}, respond: {status: 200, headers: {Content-Type: text/plain}, body: 'no'}}
       - {match: {path: /api/*}, rewrite: {prefix: /, host: inner.test}}
       - {match: {path: /one}, rewrite: {path: /two}}
+      - {match: {path: /plain/*}, redirect: {scheme: http}, cluster: other}
+      - {match: {path: /safe/*}, redirect: {scheme: https, port: 8443}, auth: {any: [{api_key: {in: {header: X-Key}, keys: {}}}]}}
 ";
     let proxy = proxy(routes, &app, &other);
     let answer = ask(&proxy, "GET", "/old/x?y=1", &[]);
     assert_eq!((answer.status.as_u16(), answer.header("location")), (301, "https://shop.test/new/x?y=1"));
+    // For those who do not speak it; and for them before they say who they are.
+    assert_eq!(ask(&proxy, "GET", "/plain/x", &[]).text(), "other");
+    let answer = ask(&proxy, "GET", "/safe/x", &[]);
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (302, "https://shop.test:8443/safe/x"));
     let answer = ask(&proxy, "GET", "/robots.txt", &[]);
     assert_eq!((answer.text().as_str(), answer.header("content-type")), ("no", "text/plain"));
     let answer = ask(&proxy, "HEAD", "/robots.txt", &[]);
@@ -102,7 +108,7 @@ fn redirects_answers_and_rewrites_do_what_they_say() {
 
 #[test]
 fn preflights_are_answered_and_replies_say_who_may_read_them() {
-    let app = App::start(|_| async move {
+    let mut app = App::start(|_| async move {
         ::http::Response::builder()
             .header("access-control-allow-origin", "https://own.test")
             .header("access-control-allow-credentials", "true")
@@ -148,4 +154,16 @@ fn preflights_are_answered_and_replies_say_who_may_read_them() {
     assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), ("*", ""));
     // OPTIONS that is no preflight is the app's.
     assert_eq!(ask(&proxy, "OPTIONS", "/api/x", &[]).text(), "ok");
+    // What the proxy itself says is for those who may read what the app says.
+    app.crash();
+    let shown = |path: &str, origin: &str| {
+        let answer = ask(&proxy, "GET", path, &[("origin", origin)]);
+        let header = |name: &str| answer.header(name).to_owned();
+        (answer.status.as_u16(), header("access-control-allow-origin"), header("vary"))
+    };
+    let origin = "Origin".to_owned();
+    assert_eq!(shown("/api/x", "https://shop.test"), (502, "https://shop.test".into(), origin.clone()));
+    assert_eq!(shown("/api/x", "https://evil.test"), (502, String::new(), origin.clone()));
+    assert_eq!(shown("/open/x", "https://evil.test"), (502, "https://evil.test".into(), origin));
+    assert_eq!(shown("/closed", "https://shop.test").1, "");
 }

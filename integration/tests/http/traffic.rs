@@ -226,9 +226,7 @@ fn an_upgraded_connection_is_a_tunnel() {
 #[test]
 fn what_an_edit_removes_is_no_trailer_either() {
     let app = Scripted::start(|_, mut stream| {
-        let asked = read_until(&mut stream, "\r\n\r\n0\r\n").unwrap_or_default()
-            + &read_until(&mut stream, "\r\n\r\n").unwrap_or_default();
-        let asked = asked.to_lowercase();
+        let asked = read_until(&mut stream, "X-Sum: 2\r\n\r\n").unwrap_or_default().to_lowercase();
         let seen = format!("{} {}", asked.contains("x-debug"), asked.contains("x-sum"));
         let reply = format!(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{seen}\r\n0\r\nX-Internal: 1\r\n",

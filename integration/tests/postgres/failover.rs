@@ -112,7 +112,7 @@ fn roles_of(proxy: &Proxy, database: &str) -> Result<Vec<String>> {
 
 /// For whoever runs the tests with `--nocapture`.
 #[allow(clippy::print_stdout, reason = "what was measured is worth more than that it was enough")]
-fn figure(text: impl Display) {
+pub(crate) fn figure(text: impl Display) {
     println!("{text}");
 }
 

@@ -11,6 +11,7 @@ mod handover;
 mod import;
 mod listen;
 mod login;
+mod migrate;
 mod passthrough;
 mod pgbadger;
 mod regress;

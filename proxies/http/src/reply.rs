@@ -4,7 +4,8 @@ use crate::auth::Answer;
 use crate::edit::ReplyProgram;
 use crate::edit::template::field_value;
 use crate::error::Error;
-use crate::signify::template::{Context, Page, put_escaped};
+use crate::signify::own;
+use crate::signify::template::{Context, Page};
 use crate::wire::fields::{FIELDS_MAX, tokens};
 use crate::wire::render::{self, Leaving};
 use crate::wire::{Edits, Fields, Limits, ReplyHead};
@@ -218,25 +219,7 @@ fn body(context: &Context<'_>, form: Form) -> String {
             });
             format!("{object}\n")
         }
-        Form::Html => {
-            let whose = match *owner {
-                "client" => "The request has to change.",
-                "app" => "This is the app's to mend.",
-                _ => "This is for those who run the proxy.",
-            };
-            let escaped = |text| {
-                let mut out = String::new();
-                put_escaped(text, Form::Html, &mut out);
-                out
-            };
-            format!(
-                "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n<title>{status} {title}</title>\n\
-                 <h1>{title}</h1>\n<p>{message}.</p>\n<p>{whose}</p>\n\
-                 <p><small>{status} {reason} &middot; {code} &middot; {request_id}</small></p>\n",
-                message = escaped(message),
-                request_id = escaped(request_id),
-            )
-        }
+        Form::Html => own::page(context),
     }
 }
 

@@ -392,6 +392,14 @@ impl Target {
         cors.is_some_and(|cors| cors.is_preflight(head))
     }
 
+    /// Whether the answer is the same whoever asks, so that nobody need show who they are; least of all over a connection
+    /// that is not the one they are to use.
+    pub fn answers_anybody(&self, head: &RequestHead<'_>, scheme: &str) -> bool {
+        let answer = self.action.as_ref().and_then(|action| action.answer.as_ref());
+        let wanted = answer.and_then(Answer::wants_scheme);
+        wanted.is_some_and(|wanted| wanted != scheme) || self.is_preflight(head)
+    }
+
     /// Refuses a request whose body is not taken here.
     pub fn admit(&self, head: &RequestHead<'_>, limits: &Limits) -> Result<(), Error> {
         self.demands.as_ref().map_or(Ok(()), |demands| demands.admit(head, limits))

@@ -2,6 +2,7 @@
 
 mod console;
 mod login;
+mod migration;
 mod pgbadger;
 mod roles;
 
@@ -19,6 +20,7 @@ use crate::session::state::{Bounds, Mode};
 
 pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
+pub use migration::Migration;
 pub use pgbadger::Pgbadger;
 pub use roles::{Monitor, Replicas, Role, Split};
 
@@ -68,6 +70,9 @@ pub struct Config {
     /// What one client may take.
     #[serde(default)]
     pub limits: Limits,
+    /// For moving databases to other servers; none moves nothing.
+    #[serde(default)]
+    pub migration: Option<Migration>,
 }
 
 /// A database as clients know it.
@@ -283,6 +288,7 @@ impl Document for Config {
         self.console.validate(self, issues);
         self.pgbadger.validate(self, issues);
         self.limits.validate(issues);
+        self.migration.iter().for_each(|migration| migration.validate(issues));
     }
 }
 

@@ -12,6 +12,7 @@ mod import;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod migrate;
 pub mod pgbadger;
 mod proxy;
 pub mod reply;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub access: AccessLog,
     /// Clients that may be logging in at once.
     pub logins: Semaphore,
+    /// Where databases have moved to, and their gates.
+    pub migrations: migrate::Keeper,
     /// The way to the next process, and to the one before.
     pub handover: groove_common::lifecycle::handover::HandOver,
 }

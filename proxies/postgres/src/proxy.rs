@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::import::ImportPgbouncer;
 use crate::live::Live;
 use crate::metrics::LoginMetrics;
+use crate::migrate::{self, Keeper, Migrate};
 use crate::pgbadger::{self, Pgbadger};
 use crate::reply;
 use crate::session::cancel::Cancels;
@@ -42,6 +43,8 @@ pub enum Verb {
     ImportPgbouncer(ImportPgbouncer),
     /// Show what goes through: each statement, or what takes most time; never a literal
     Tap(tap::verb::Tap),
+    /// Move a database to another server while its clients go on
+    Migrate(Migrate),
 }
 
 impl Proxy for Postgres {
@@ -56,6 +59,7 @@ impl Proxy for Postgres {
     type Demo = demo::Args;
 
     fn start(config: Arc<Config>, cx: &Context) -> Result<Arc<Postgres>, StartError> {
+        let (migrations, config) = Keeper::start(&config)?;
         let live = Arc::new(Live::default());
         let pgbadger = Arc::new(Pgbadger::new(&config.pgbadger, &cx.registry)?);
         let slow = config.slow_query.map(groove_common::config::Duration::get);
@@ -70,6 +74,7 @@ impl Proxy for Postgres {
             login_metrics: LoginMetrics::new(&cx.registry),
             access: cx.access.clone(),
             logins: Semaphore::new(config.limits.logins as usize),
+            migrations,
             handover: cx.handover.clone(),
         };
         let shared = Arc::new(shared);
@@ -84,7 +89,7 @@ impl Proxy for Postgres {
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
         let files = self.shared.pgbadger.open(&config.pgbadger)?;
-        self.shared.directory.reload(&config)?;
+        self.shared.migrations.reload(&config, |config| self.shared.directory.reload(config))?;
         self.shared.pgbadger.take(files);
         self.shared.tap.set_slow(config.slow_query.map(groove_common::config::Duration::get));
         Ok(())
@@ -111,11 +116,12 @@ impl Proxy for Postgres {
         let directory = &self.shared.directory;
         let pools: Vec<_> = directory.pools().iter().map(|pool| pool.status()).collect();
         let pools: Vec<_> = directory.auth_query_status().into_iter().chain(pools).collect();
-        json!({ "clusters": directory.cluster_status(), "pools": pools })
+        let migrations = self.shared.migrations.status();
+        json!({ "clusters": directory.cluster_status(), "pools": pools, "migrations": migrations })
     }
 
     fn routes(self: &Arc<Postgres>) -> admin::Routes {
-        tap::api::routes(&self.shared, &self.drain)
+        tap::api::routes(&self.shared, &self.drain).and(migrate::routes(&self.shared))
     }
 
     async fn demo(args: demo::Args) -> Result<Vec<DemoRow>, StartError> {
@@ -127,6 +133,7 @@ impl Proxy for Postgres {
             // A file in, a file out: no running proxy is asked.
             Verb::ImportPgbouncer(import) => import.run(),
             Verb::Tap(tap) => tap.run(admin).await,
+            Verb::Migrate(migrate) => migrate.run(admin).await,
         }
     }
 }

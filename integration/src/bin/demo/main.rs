@@ -5,6 +5,7 @@
 
 mod http;
 mod memcached;
+mod migration;
 mod postgres;
 mod table;
 
@@ -30,6 +31,9 @@ async fn main() -> Result<ExitCode> {
     table.conclude("memcached", shown);
     eprintln!("pgbench with more clients than server connections ...");
     let shown = database.show(&mut table);
+    table.conclude("postgres", shown);
+    eprintln!("a database moves to another server and back under pgbench ...");
+    let shown = migration::show(&mut table);
     table.conclude("postgres", shown);
     eprintln!("requests over two apps, with headers edited ...");
     let shown = web.show(&mut table);

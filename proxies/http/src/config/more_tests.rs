@@ -117,15 +117,3 @@ fn what_is_left_out_is_what_the_field_does() {
     assert!(config.http2.server_ping.is_none() && config.http2.ping.is_some());
     assert!(config.apps["shop"].compression.is_none());
 }
-
-#[test]
-fn what_the_page_for_those_who_move_shows_is_good() {
-    let page = include_str!("../../../../docs/http-moving.md");
-    let mut count = 0;
-    for block in page.split("\n```yaml\n").skip(1) {
-        let text = block.split("\n```\n").next().expect("a block has an end");
-        check_text::<Config>("http.yaml", text).unwrap_or_else(|report| panic!("{report}"));
-        count += 1;
-    }
-    assert_eq!(count, 3);
-}

@@ -96,7 +96,7 @@ pub struct Share {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redirect {
-    /// `http` or `https`.
+    /// `http` or `https`. Where nothing but this and `port` is given, who speaks it already is served.
     pub scheme: Option<String>,
     /// Another host.
     pub host: Option<String>,
@@ -114,6 +114,13 @@ pub struct Redirect {
 impl Default for Redirect {
     fn default() -> Self {
         Self { scheme: None, host: None, port: None, path: None, prefix: None, status: 302 }
+    }
+}
+
+impl Redirect {
+    /// Only another scheme: who speaks it already is served as if there were no redirect.
+    pub(super) fn wants_scheme_alone(&self) -> bool {
+        self.scheme.is_some() && self.host.is_none() && self.path.is_none() && self.prefix.is_none()
     }
 }
 

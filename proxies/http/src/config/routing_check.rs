@@ -48,7 +48,10 @@ pub(super) fn route(path: &[&str], app: &App, route: &Route, issues: &mut Issues
         mirror.check(&at(&["mirror"]), app, issues);
     }
     let actions = [
-        ("redirect", route.redirect.is_some()),
+        (
+            "redirect",
+            route.redirect.as_ref().is_some_and(|it| !it.wants_scheme_alone() || route.respond.is_some()),
+        ),
         ("respond", route.respond.is_some()),
         ("rewrite", route.rewrite.is_some()),
         ("split", !route.split.is_empty()),

@@ -129,7 +129,10 @@ fn broken() -> Vec<Broken> {
             one_app(
                 "    routes:\n      - {match: {path: /a}, redirect: {prefix: /b, status: 200}, rewrite: {path: b}}\n      \
                  - {match: {path: /b}, cors: {allow_origins: ['*', shop.test], allow_credentials: true}}\n      \
-                 - {match: {path: /c, headers: {X: {regex: '['}}}, respond: {status: 204, body: x}}\n",
+                 - {match: {path: /c, headers: {X: {regex: '['}}}, respond: {status: 204, body: x}}\n      \
+                 - {match: {path: /d}, redirect: {scheme: https}, respond: {status: 200}}\n      \
+                 - {match: {path: /e}, redirect: {scheme: https, path: /f}, split: [{weight: 1}]}\n      \
+                 - {match: {path: /f}, redirect: {scheme: https}, split: [{weight: 1}]}\n",
             ),
             &[
                 (7, 40, "the route has no prefix", "let `match.path` end in `/*`"),
@@ -140,6 +143,8 @@ fn broken() -> Vec<Broken> {
                 (8, 57, "this is no origin", "write one as browsers do"),
                 (9, 49, "unclosed character class", "write one like"),
                 (9, 80, "this status has no body", "leave it out"),
+                (10, 56, "`redirect` answers already", "leave one of the two out"),
+                (11, 66, "`redirect` answers already", "leave one of the two out"),
             ],
         ),
         (

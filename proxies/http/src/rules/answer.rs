@@ -92,6 +92,14 @@ impl Answer {
         }
     }
 
+    /// Whether it only asks for another scheme: who speaks that already is served, or would go round in circles.
+    pub fn wants_scheme(&self) -> Option<&str> {
+        match self {
+            Self::Redirect(Redirect { scheme, host: None, path: None, .. }) => scheme.as_deref(),
+            Self::Redirect(_) | Self::Fixed { .. } => None,
+        }
+    }
+
     /// Writes it.
     pub fn write(&self, head: &RequestHead<'_>, scheme: &str, manner: Manner, out: &mut BytesMut) {
         let (status, is_head) = (self.status(), head.method == b"HEAD");

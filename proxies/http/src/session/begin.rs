@@ -155,7 +155,7 @@ impl Session {
         let request_id = identity.as_ref().and_then(|identity| identity.request_id);
         let request_id = request_id.unwrap_or_else(|| self.worker.request_id());
         if let (Ok((seat, target)), None) = (&routed, &identity)
-            && let Some(auth) = target.auth().filter(|_| !target.is_preflight(&head))
+            && let Some(auth) = target.auth().filter(|_| !target.answers_anybody(&head, self.scheme()))
         {
             audience.form = Form::accepted(head.value(Name::Accept));
             let kept = self.kept(&head, (trusted, client), &request_id);

@@ -150,6 +150,16 @@ impl Session {
         if self.conn.tls.is_some() { "https" } else { "http" }
     }
 
+    /// What the client speaks, for the log.
+    pub(super) fn protocol(&self, is_http10: bool) -> &'static str {
+        match (self.conn.stream.is_piped(), is_http10) {
+            // One stream of a connection.
+            (true, _) => "HTTP/2",
+            (false, true) => "HTTP/1.0",
+            (false, false) => "HTTP/1.1",
+        }
+    }
+
     /// One request and its reply.
     async fn turn(&mut self) -> Next {
         let length = match self.read().await {

@@ -85,20 +85,21 @@ impl Session {
     ) -> Option<(Answered, usize)> {
         let limits = &self.worker.view().table.limits;
         let preflight = action.cors.as_ref().filter(|cors| cors.is_preflight(head));
-        if preflight.is_none() && action.answer.is_none() {
+        let answer = action.answer.as_ref().filter(|answer| answer.wants_scheme() != Some(self.scheme()));
+        if preflight.is_none() && answer.is_none() {
             return None;
         }
         let body = whole_body(head.framing, self.inbox.get(head.raw.len()..).unwrap_or_default(), limits);
         let close = close || body.is_none() || self.conn.drain.is_draining();
         let manner = Manner { close, is_http10: head.version == Version::Http10 };
         let mut out = BytesMut::new();
-        let status = match (preflight, &action.answer) {
+        let status = match (preflight, answer) {
             (Some(cors), _) => {
                 cors.write(head, manner, &mut out);
                 204
             }
             (None, answer) => {
-                let answer = answer.as_ref()?;
+                let answer = answer?;
                 answer.write(head, self.scheme(), manner, &mut out);
                 answer.status()
             }

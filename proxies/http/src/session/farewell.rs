@@ -75,11 +75,13 @@ impl Session {
     /// Leaves a line in the access log for an answer that no server was asked for.
     pub(super) fn record_early(&self, head: &[u8], seat: &Seat, asking: &Asking<'_>, status: u16) {
         self.worker.shared.access.record(false, || {
+            let is_http10 = head.split(|byte| *byte == b'\r').next().is_some_and(|it| it.ends_with(b"/1.0"));
             let facts = Facts {
                 app: &seat.app.name,
                 peer: &self.conn.peer,
                 client: asking.client,
                 endpoint: None,
+                protocol: self.protocol(is_http10),
                 status,
                 target: Some(asking.target),
                 user: asking.identity.map_or("", |it| &it.user),
@@ -105,6 +107,7 @@ impl Session {
                 peer: &self.conn.peer,
                 client: begun.client,
                 endpoint: lease.map(|lease| &lease.exchange.endpoint().address),
+                protocol: self.protocol(begun.audience.is_http10),
                 status,
                 target: None,
                 user: begun.own.as_ref().and_then(|own| own.identity.as_ref()).map_or("", |it| &it.user),

@@ -78,7 +78,7 @@ impl Session {
                 let took = at.elapsed();
                 let (app, target) = (Some(&*asked.seat.app), Some(asked.target));
                 let local = asked.local();
-                let refused = Refused { error, audience, app, target, about, local, took };
+                let refused = Refused { error, audience, app, target, about, local, is_read: true, took };
                 Err(self.refuse(view, refused).await)
             }
             Verdict::Answered(answer) => {
@@ -143,6 +143,7 @@ impl Session {
                 .with("host", text(scene.host))
                 .with("request_id", text(scene.request_id))
                 .show("client", Client { peer: &self.conn.peer, behind: asked.client })
+                .with("protocol", self.protocol(asked.audience.is_http10))
                 .with("status", status)
                 .time("took_ms", took)
                 .with("reason", reason)

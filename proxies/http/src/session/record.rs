@@ -58,7 +58,10 @@ impl<'a> Record<'a> {
             (None, Peer::Ip(address)) => event.socket("client", *address),
             (behind, peer) => event.show("client", Client { peer, behind }),
         };
-        let event = event.number("status", facts.status.into()).time("took_ms", facts.took);
+        let event = event
+            .text("protocol", facts.protocol.as_bytes())
+            .number("status", facts.status.into())
+            .time("took_ms", facts.took);
         let event = match facts.client {
             Some(_) => event.show("peer", facts.peer),
             None => event,
@@ -147,6 +150,8 @@ pub(super) struct Facts<'a> {
     /// The client behind all trusted proxies, where that is not the peer.
     pub(super) client: Option<IpAddr>,
     pub(super) endpoint: Option<&'a Address>,
+    /// What the client speaks, as `HTTP/2`.
+    pub(super) protocol: &'static str,
     pub(super) status: u16,
     /// What was asked for, where that is not the head's: without what a client is known by.
     pub(super) target: Option<&'a [u8]>,

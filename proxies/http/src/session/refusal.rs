@@ -29,6 +29,8 @@ pub(super) struct Refused<'v> {
     pub(super) about: About,
     /// How its page is edited.
     pub(super) local: Option<Box<Local<'v>>>,
+    /// Its head was one.
+    pub(super) is_read: bool,
     /// How long it took to find out.
     pub(super) took: Duration,
 }
@@ -43,6 +45,7 @@ impl Refused<'_> {
             target: None,
             about,
             local: None,
+            is_read: false,
             took: Duration::ZERO,
         })
     }
@@ -57,7 +60,8 @@ impl<'v> Refused<'v> {
         about: About,
         local: Option<Box<Local<'v>>>,
     ) -> Early<'v> {
-        Early::Refused(Box::new(Self { error, audience, app, target, about, local, took: Duration::ZERO }))
+        let (is_read, took) = (true, Duration::ZERO);
+        Early::Refused(Box::new(Self { error, audience, app, target, about, local, is_read, took }))
     }
 }
 
@@ -130,7 +134,7 @@ impl Session {
 
     /// Answers a request that no server gets to see.
     pub(super) async fn refuse(&mut self, view: &View, refused: Refused<'_>) -> Next {
-        let Refused { error, mut audience, app, target, about, local, took } = refused;
+        let Refused { error, mut audience, app, target, about, local, is_read, took } = refused;
         debug!(client = %self.conn.peer, %error, "a request was refused");
         let metrics = &self.worker.shared.metrics;
         metrics.failed(&error);
@@ -145,6 +149,9 @@ impl Session {
                 .with("request_id", about.request_id.as_str())
                 .show("client", &client)
                 .with("status", error.status());
+            // Of what was no request nobody knows what it was to be.
+            let event =
+                if is_read { event.with("protocol", self.protocol(audience.is_http10)) } else { event };
             failed(event, &error)
         });
         let notice = Notice {

@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod maintenance;
+pub mod own;
 pub mod pages;
 pub mod template;
 

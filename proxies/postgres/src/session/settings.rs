@@ -150,6 +150,32 @@ impl Settings {
         Some(format!("SELECT {}", calls.join(",")))
     }
 
+    /// Whether the server that these were reported by is of another release than the one that has reported `other`.
+    pub fn is_of_another_release(&self, other: &Settings) -> bool {
+        self.get("server_version") != other.get("server_version")
+    }
+
+    /// These, as a server reports them that came with `initial` and is of another release: what it does not report is asked
+    /// for, what it reports besides is as it came unless it was asked for.
+    pub fn translated(&self, initial: &Settings) -> Settings {
+        let mut settings = self.clone();
+        settings.reported.retain(|name, value| {
+            let is_known = FIXED.contains(&name.as_ref()) || initial.reported.contains_key(name);
+            // PostgreSQL 15 knows nothing of it.
+            if !is_known && name.as_ref() != "scram_iterations" {
+                settings.asked.insert(name.to_ascii_lowercase().into(), value.clone());
+            }
+            is_known
+        });
+        for (name, value) in &initial.reported {
+            if !settings.reported.contains_key(name) {
+                let asked = settings.asked.remove(name.to_ascii_lowercase().as_str());
+                settings.reported.insert(name.clone(), asked.unwrap_or_else(|| value.clone()));
+            }
+        }
+        settings
+    }
+
     /// Whether the same was asked for, as far as it is not reported.
     pub fn asks_like(&self, other: &Settings) -> bool {
         self.asked == other.asked
@@ -273,6 +299,39 @@ mod tests {
             Some("SELECT pg_catalog.set_config(E'TimeZone',E'Etc/UTC',false)")
         );
         assert_eq!(server.news_for(&client).collect::<Vec<_>>(), [("server_version", "15")]);
+    }
+
+    /// PostgreSQL 18 reports two settings more than 15, one of which 15 does not have.
+    #[test]
+    fn a_server_of_another_release_reports_other_settings() {
+        let (old, new) = (
+            settings(&[("TimeZone", "UTC"), ("server_version", "15")], &[]),
+            settings(
+                &[
+                    ("TimeZone", "UTC"),
+                    ("scram_iterations", "4096"),
+                    ("search_path", "public"),
+                    ("server_version", "18"),
+                ],
+                &[],
+            ),
+        );
+        assert!(old.is_of_another_release(&new) && !old.is_of_another_release(&old.clone()));
+        let before = settings(
+            &[("TimeZone", "UTC"), ("server_version", "15")],
+            &[("search_path", "mine"), ("a.b", "1")],
+        );
+        let after = before.translated(&new);
+        assert_eq!(calls(&new, &after), ["E'search_path',E'mine'", "E'a.b',E'1'"]);
+        assert_eq!(after.get("server_version"), Some("15"), "which the client is told");
+        assert_eq!(new.query_to(&old.translated(&new)), None);
+        // The other way round, and on a connection that another session has used.
+        let back = after.translated(&old);
+        assert_eq!(back.asked("search_path"), Some("mine"));
+        assert_eq!(calls(&old, &back), ["E'a.b',E'1'", "E'search_path',E'mine'"]);
+        let mut used = new.clone();
+        used.report("search_path", "theirs");
+        assert_eq!(calls(&used, &old.translated(&new)), ["E'search_path',E'public'"]);
     }
 
     #[test]

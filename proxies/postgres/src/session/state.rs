@@ -308,6 +308,10 @@ impl Machine {
             self.settings = least;
             return;
         }
+        if self.settings.is_of_another_release(&backend.initial) {
+            let translated = |settings: &Settings| Arc::new(settings.translated(&backend.initial));
+            (self.settings, self.startup) = (translated(&self.settings), translated(&self.startup));
+        }
         match backend.settings.query_to(&self.settings) {
             Some(query) => {
                 frontend::put_query(to_server, &or_nothing(&query));

@@ -214,6 +214,14 @@ impl Dial {
         format!("{}.{}", self.names.0, self.names.1)
     }
 
+    /// Makes a new connection one of the pool's.
+    pub(super) fn adopt(&self, mut server: Server) -> Server {
+        self.metrics.connects.inc();
+        self.welcome.learn(&server.backend.settings);
+        server.seen = Some(self.live.server(&self.names.0, &self.names.1, &server.cancel));
+        server
+    }
+
     /// A connection that hears for the pool's sessions. It is none of those that are lent.
     pub async fn listener(&self) -> Result<Server, Error> {
         let target = self.target.load_full();
@@ -235,11 +243,8 @@ impl Manager for Dial {
 
     async fn connect(&self) -> Result<Box<Server>, Error> {
         let target = self.target.load_full();
-        let mut server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
-        self.metrics.connects.inc();
-        self.welcome.learn(&server.backend.settings);
-        server.seen = Some(self.live.server(&self.names.0, &self.names.1, &server.cancel));
-        Ok(Box::new(server))
+        let server = target.dial(&[]).await.inspect_err(|error| self.metrics.failed(error))?;
+        Ok(Box::new(self.adopt(server)))
     }
 
     fn has_broken(&self, server: &mut Box<Server>) -> bool {

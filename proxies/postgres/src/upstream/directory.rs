@@ -224,7 +224,7 @@ impl Directory {
         let pool = Arc::new(self.start_pool(&known, (key.clone(), key.0.clone()), target, options));
         roles.iter().for_each(|roles| roles.enroll(&pool));
         self.split(&known, &pool, login.as_deref(), false);
-        if gate.is_paused {
+        if gate.is_held() {
             pool.each(UserPool::hold);
         }
         pools.insert(key, Pooled { pool: Arc::clone(&pool), login, unused_since: None });
@@ -287,6 +287,24 @@ impl Directory {
         let known = self.current.load();
         let shortest = known.config.databases.values().map(|database| database.pool.idle.get()).min();
         (shortest.unwrap_or(ROUND_MAX) / 4).clamp(ROUND_MIN, ROUND_MAX)
+    }
+
+    /// For each pool of a database whom it logs in as on these servers, and how many connections it has open.
+    pub(super) fn targets(&self, database: &str, cluster: &Arc<Cluster>) -> Vec<(PoolKey, Target, usize)> {
+        let (known, pools) = (self.current.load(), self.pools.lock());
+        let of_database = pools.iter().filter(|((name, _), _)| name == database);
+        let targets = of_database.filter_map(|(key, Pooled { pool, login, .. })| {
+            let (target, _) = known.target(&key.0, &key.1, login.as_deref())?;
+            let status = pool.status();
+            // What a client's proof has told is of use where the servers keep the same verifier.
+            pool.learnt().into_iter().for_each(|keys| target.learn(keys));
+            Some((
+                key.clone(),
+                Target { cluster: Arc::clone(cluster), ..target },
+                status.leased + status.idle,
+            ))
+        });
+        targets.collect()
     }
 
     /// A database's servers.

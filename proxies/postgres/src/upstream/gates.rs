@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::directory::{PoolKey, Pooled};
 use super::{Directory, UserPool};
 
 /// The databases that are not as usual.
@@ -25,6 +26,15 @@ pub struct Gate {
     pub is_paused: bool,
     /// Nobody new is let in.
     pub is_disabled: bool,
+    /// The same as a pause, while a migration changes the servers: no operator's word opens it.
+    pub is_migrating: bool,
+}
+
+impl Gate {
+    /// Whether clients wait.
+    pub fn is_held(self) -> bool {
+        self.is_paused || self.is_migrating
+    }
 }
 
 impl Gates {
@@ -58,11 +68,29 @@ impl Directory {
             return false;
         }
         self.gates.set(database, |gate| gate.is_paused = true);
-        pools
-            .values()
-            .filter(|known| known.pool.database == database)
-            .for_each(|known| known.pool.each(UserPool::hold));
+        hold(&pools, database);
         true
+    }
+
+    /// Holds new leases back while a migration is at its cutover. False if another one is.
+    pub fn shut(&self, database: &str) -> bool {
+        let pools = self.pools.lock();
+        if self.gates.of(database).is_migrating {
+            return false;
+        }
+        self.gates.set(database, |gate| gate.is_migrating = true);
+        hold(&pools, database);
+        true
+    }
+
+    /// Ends that. A pause goes on.
+    pub fn reopen(&self, database: &str) {
+        let pools = self.pools.lock();
+        let gate = self.gates.of(database);
+        self.gates.set(database, |gate| gate.is_migrating = false);
+        if gate.is_migrating && !gate.is_paused {
+            release(&pools, database);
+        }
     }
 
     /// Lends connections of a database again. False if it did all the time.
@@ -72,10 +100,9 @@ impl Directory {
             return false;
         }
         self.gates.set(database, |gate| gate.is_paused = false);
-        pools
-            .values()
-            .filter(|known| known.pool.database == database)
-            .for_each(|known| known.pool.each(UserPool::resume));
+        if !self.gates.of(database).is_migrating {
+            release(&pools, database);
+        }
         self.gates.resumed.notify_waiters();
         true
     }
@@ -101,4 +128,19 @@ impl Directory {
     pub fn pools_of(&self, database: &str) -> Vec<Arc<UserPool>> {
         self.pools().into_iter().filter(|pool| pool.database == database).collect()
     }
+}
+
+fn of<'a>(
+    pools: &'a HashMap<PoolKey, Pooled>,
+    database: &'a str,
+) -> impl Iterator<Item = &'a Arc<UserPool>> + 'a {
+    pools.values().map(|known| &known.pool).filter(move |pool| pool.database == database)
+}
+
+fn hold(pools: &HashMap<PoolKey, Pooled>, database: &str) {
+    of(pools, database).for_each(|pool| pool.each(UserPool::hold));
+}
+
+fn release(pools: &HashMap<PoolKey, Pooled>, database: &str) {
+    of(pools, database).for_each(|pool| pool.each(UserPool::resume));
 }

@@ -1,5 +1,6 @@
 //! The servers' side: who is logged in where, and the pools of those connections.
 
+mod ahead;
 mod auth_query;
 mod cancel;
 mod connect;
@@ -18,6 +19,7 @@ mod split;
 mod watched;
 mod welcome;
 
+pub use ahead::Ahead;
 pub use cancel::CancelTarget;
 pub use connect::connect;
 pub use dial::{Dial, Target};

@@ -125,6 +125,12 @@ impl UserPool {
         }
     }
 
+    /// Takes over connections to its servers that were made ahead.
+    pub(super) fn stock(&self, connections: Vec<Server>) {
+        let connections = connections.into_iter().map(|server| Box::new(self.dial.adopt(server)));
+        self.connections.stock(connections);
+    }
+
     /// Remembers what a client's proof told.
     pub(super) fn learn(&self, keys: SaltedKeys) {
         self.dial.target.load().learn(keys);
