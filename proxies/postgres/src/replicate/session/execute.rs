@@ -53,7 +53,8 @@ impl Session {
                 self.complete(&answer.tag);
             }
             Statement::Write(write) => Box::pin(self.write(call, write, describes)).await?,
-            Statement::Definition => Box::pin(self.define(call)).await?,
+            Statement::Definition => Box::pin(self.define(call, &[])).await?,
+            Statement::Truncate(tables) => Box::pin(self.define(call, tables)).await?,
             Statement::Lock(tables) => self.lock_tables(call, tables).await?,
         }
         Ok(())
@@ -472,11 +473,20 @@ impl Session {
         Ok(())
     }
 
-    async fn define(&mut self, call: Call<'_>) -> Result<(), Trouble> {
+    async fn define(&mut self, call: Call<'_>, emptied: &[Name]) -> Result<(), Trouble> {
         if self.connections.transaction.is_none() {
             self.connections.begin(Modes::default(), true).await?;
         }
         self.connections.lock(Wants::everything()).await?;
+        if !emptied.is_empty() {
+            let (_, schema) = self.schema().await?;
+            for oid in self.resolve(emptied).await?.into_iter().flatten() {
+                if let Some(why) = schema.tables.get(&oid).and_then(|table| table.refused) {
+                    let message = format!("the table is not replicated: {why}");
+                    return Err(Refusal::new(message, "Have the application do what the table does by itself.").into());
+                }
+            }
+        }
         self.connections.join().await?;
         if let Some(open) = &mut self.connections.transaction {
             open.has_defined = true;

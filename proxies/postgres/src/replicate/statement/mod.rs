@@ -40,6 +40,8 @@ pub enum Statement {
     Write(Box<Write>),
     /// It changes what there is: replicated as it is written, beside no other.
     Definition,
+    /// TRUNCATE of these.
+    Truncate(Vec<Name>),
     /// BEGIN.
     Begin(Modes),
     /// SET TRANSACTION.
@@ -184,11 +186,15 @@ fn parse(text: &str, spans: &[Span]) -> Result<Statement, Refusal> {
         return Err(refusal);
     }
     match statement {
+        // In WITH: the leader alone would carry it out.
+        ast::Statement::Query(_) if seen.writes => Err(plain()),
         ast::Statement::Query(query) => {
             let locks = seen.locks || !query.locks.is_empty();
             Ok(Statement::Read(Read { seen, locks }))
         }
-        ast::Statement::Explain { analyze, .. } if !analyze || !seen.writes => {
+        ast::Statement::Explain { analyze, options, .. }
+            if !seen.writes || (!analyze && options.is_none()) =>
+        {
             Ok(Statement::Read(Read { seen, locks: false }))
         }
         ast::Statement::ShowVariable { .. } => Ok(Statement::Read(Read::default())),
@@ -372,9 +378,10 @@ fn definition(
                 false => Ok(Statement::Definition),
             }
         }
+        S::Truncate(_) if !seen.relations.is_empty() => Ok(Statement::Truncate(seen.relations.clone())),
         S::CreateTable(_) | S::CreateIndex(_) | S::CreateView(_) | S::CreateSequence { .. }
         | S::CreateSchema { .. } | S::CreateType { .. } | S::CreateDomain(_) | S::CreateFunction(_)
-        | S::Drop { .. } | S::DropFunction(_) | S::DropDomain(_) | S::Truncate(_) | S::Comment { .. }
+        | S::Drop { .. } | S::DropFunction(_) | S::DropDomain(_) | S::Comment { .. }
         | S::Grant(_) | S::Revoke(_) | S::AlterIndex { .. } | S::AlterType(_) | S::AlterSchema(_)
             if !has("database") && !has("materialized") =>
         {
