@@ -37,7 +37,7 @@ fn statement(dice: &mut u64) -> String {
         5 => format!("DELETE FROM tags WHERE word = 'w{a}' AND seen > 3"),
         6 => format!("INSERT INTO bag VALUES ({a}, 'x' || {b}), ({b}, now()::text)"),
         7 => format!("DELETE FROM bag WHERE a = {a}"),
-        8 => format!("UPDATE bag SET b = b || {b} WHERE a < {a} AND length(b) < 40"),
+        8 => format!("UPDATE bag SET b = 'y' || {b} WHERE a < {a}"),
         9 => format!("DELETE FROM events WHERE account = {a} AND id % 3 = 0"),
         10 => format!("INSERT INTO bag (a, b) SELECT id, 'copied' FROM accounts WHERE id < {}", a / 4),
         11 => format!("UPDATE accounts SET balance = (SELECT count(*) FROM events WHERE account = {a}) WHERE id = {a}"),
@@ -203,7 +203,7 @@ fn storm(wanted: usize, clients: usize, seed: u64) -> Result<()> {
 
 #[test]
 fn members_and_proxies_die_and_nothing_is_lost_or_differs() {
-    storm(1500, 8, 20_261_128).unwrap();
+    storm(500, 8, 20_261_128).unwrap();
 }
 
 /// The long form: `cargo test --test postgres replicate::random -- --ignored --nocapture`.

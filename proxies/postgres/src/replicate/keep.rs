@@ -307,7 +307,7 @@ impl Keeper<'_> {
             Err(Replay::Fault(fault)) if fault.code() == Some(b"23505") => {
                 let rows = link.rows(&state).await.map_err(aside)?;
                 let has_it = rows.first().and_then(|row| row.first()) == Some(&Some("t".to_owned()));
-                if has_it { Ok(()) } else { Err(aside(fault)) }
+                if has_it { Ok(()) } else { Err(State::Diverged(fault.text())) }
             }
             Err(Replay::Fault(fault)) => match fault.code() {
                 // A lock that somebody has still, a shutdown, no room: it may pass.

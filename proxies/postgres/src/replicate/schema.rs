@@ -27,7 +27,8 @@ pub struct Column {
     pub default: Option<String>,
     /// GENERATED AS IDENTITY.
     pub is_identity: bool,
-    is_fixed: bool,
+    /// Whether that is the same everywhere.
+    pub is_fixed: bool,
 }
 
 impl Column {
@@ -50,6 +51,8 @@ pub struct Table {
     pub primary: Vec<String>,
     /// A view, or anything else that is not rows of its own.
     pub is_derived: bool,
+    /// A view that calls something nobody knows.
+    pub is_odd: bool,
     /// Why it is not written to.
     pub refused: Option<&'static str>,
 }
@@ -66,6 +69,8 @@ impl Table {
 pub struct Schema {
     /// By oid on the leader.
     pub tables: HashMap<u32, Table>,
+    /// Whether one of them is a view that calls something nobody knows.
+    pub has_odd_views: bool,
     /// Functions that do nothing but give a value, and whether that depends on their arguments alone.
     functions: HashMap<String, bool>,
 }
@@ -96,6 +101,10 @@ const COLUMNS: &str = "SELECT a.attrelid::text, a.attname, pg_catalog.format_typ
     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
     WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p') \
     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY a.attrelid, a.attnum";
+
+const VIEWS: &str = "SELECT c.oid::text, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
 const FUNCTIONS: &str = "SELECT p.proname, pg_catalog.bool_and(p.provolatile = 'i') FROM pg_catalog.pg_proc p \
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY p.proname \
@@ -128,6 +137,7 @@ impl Schema {
                 columns: Vec::new(),
                 primary: primary.as_ref().map(split).unwrap_or_default(),
                 is_derived: matches!(kind.as_str(), "v" | "m"),
+                is_odd: false,
                 refused,
             });
         }
@@ -149,6 +159,18 @@ impl Schema {
             _ => None,
         }));
         schema.refuse_untold();
+        for row in link.rows(VIEWS).await? {
+            let [Some(oid), Some(definition)] = &row[..] else { continue };
+            let is_known = match super::statement::understand(definition.trim_end_matches(';')) {
+                Ok(super::statement::Statement::Read(read)) => !read.locks && schema.only_reads(&read.seen),
+                Ok(_) | Err(_) => false,
+            };
+            let table = oid.parse().ok().and_then(|oid: u32| schema.tables.get_mut(&oid));
+            if let (false, Some(table)) = (is_known, table) {
+                table.is_odd = true;
+                schema.has_odd_views = true;
+            }
+        }
         Ok(schema)
     }
 

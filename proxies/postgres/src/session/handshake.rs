@@ -253,7 +253,7 @@ impl Handshake {
     /// The session of a client of a replicated database.
     pub fn into_replicated(self, welcome: Welcome) -> Box<replicate::session::Session> {
         let Handshake { shared, conn, input, .. } = self;
-        replicate::session::Session::new(shared, conn, input, welcome)
+        replicate::session::Session::new(&shared, conn, input, welcome)
     }
 
     /// The console of an operator who is logged in.

@@ -14,6 +14,7 @@ use super::super::log::{Commit, Log, LogError, Record};
 use super::super::trouble::Trouble;
 use super::super::verify;
 use super::super::waiting::Held;
+use super::transaction::is_passing;
 
 /// A member's connection, which is in the transaction.
 pub struct Part {
@@ -66,6 +67,8 @@ pub async fn commit(job: Job) -> (Vec<Part>, Result<(), Trouble>) {
                 }
             }
             Err(Fault::Said(body)) if is_leader => why = Some(Trouble::Said(body)),
+            // No room, a shutdown: it says nothing of the transaction.
+            Err(fault) if is_passing(&fault) => group.set_aside(part.index, part.round, &fault.text()),
             Err(fault) => {
                 let name = group.now().members.get(part.index).map(|member| member.address.to_string());
                 let name = name.unwrap_or_default();

@@ -203,7 +203,13 @@ impl Session {
         let draws = read.seen.has_call("nextval");
         if self.connections.transaction.is_none() {
             if !draws && !read.locks {
-                return self.read_anywhere(call, describes).await;
+                if self.reads_only(read).await? {
+                    return self.read_anywhere(call, describes).await;
+                }
+                // The server sees to it that what nobody knows does not write.
+                let modes = Modes { is_read_only: Some(true), level: None };
+                self.connections.begin(modes, true).await?;
+                return self.read_in(call, describes).await;
             }
             self.connections.begin(Modes::default(), true).await?;
         }
@@ -215,6 +221,9 @@ impl Session {
                 "Call it outside of a transaction, or in one that is READ ONLY.",
             )
             .into());
+        }
+        if schema.has_odd_views && let Some(refusal) = self.odd_view(&schema, &read.seen.relations).await? {
+            return Err(refusal.into());
         }
         if draws {
             return self.draw_numbers(call, describes).await;
@@ -232,6 +241,28 @@ impl Session {
             self.connections.lock(Wants::everything()).await?;
         }
         self.read_in(call, describes).await
+    }
+
+    /// Whether a read calls nothing that could write.
+    async fn reads_only(&mut self, read: &Read) -> Result<bool, Trouble> {
+        if read.seen.is_quiet() && read.seen.relations.is_empty() {
+            return Ok(true);
+        }
+        let (_, schema) = self.schema().await?;
+        // What a view calls is not looked up here.
+        Ok(schema.only_reads(&read.seen) && !(schema.has_odd_views && !read.seen.relations.is_empty()))
+    }
+
+    /// Why a view is not read where something may be written.
+    async fn odd_view(&mut self, schema: &Schema, names: &[Name]) -> Result<Option<Refusal>, Trouble> {
+        let oids = self.resolve(names).await?;
+        let odd = oids.into_iter().flatten().filter_map(|oid| schema.tables.get(&oid)).find(|table| table.is_odd);
+        Ok(odd.map(|table| {
+            Refusal::new(
+                format!("the view {} calls what is not known, so that it is not read in a transaction that may write", table.name),
+                "Read it outside of a transaction, or in one that is READ ONLY.",
+            )
+        }))
     }
 
     /// Reads within the transaction, where it runs.
@@ -272,7 +303,7 @@ impl Session {
             let Session { connections, conn, out, doubtful, registered, .. } = self;
             let mut sent = 0;
             let flushes = doubtful.is_none();
-            let link = match connections.link(index).await {
+            let link = match connections.idle_link(index).await {
                 Ok(link) => link,
                 Err(Fault::Said(body)) if !is_about_member(&body) => return Err(Trouble::Said(body)),
                 Err(fault) => {
@@ -377,6 +408,11 @@ impl Session {
             let table = table(&schema, oid, write)?;
             if let Some(refusal) = schema.refuse(write, table) {
                 return Err(refusal.into());
+            }
+            let is_odd = |oid: &Option<u32>| oid.and_then(|oid| schema.tables.get(&oid)).is_some_and(|table| table.is_odd);
+            if relations.iter().any(is_odd) {
+                let message = "a view that calls what is not known is not read by a write";
+                return Err(Refusal::new(message, "SELECT first, and write the values.").into());
             }
             let plan = rewrite::plan(text, write, table)?;
             let sequences: Vec<u32> = self.sequences(&plan.sequences).await?;

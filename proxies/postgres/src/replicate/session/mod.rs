@@ -118,7 +118,6 @@ fn reported(link: &super::link::Link) -> Vec<(String, String)> {
 
 /// A client of a replicated database.
 pub struct Session {
-    shared: Arc<Shared>,
     conn: Downstream,
     draining: Reached,
     registered: Registered,
@@ -138,13 +137,12 @@ pub struct Session {
 
 impl Session {
     /// A session whose client has been greeted.
-    pub fn new(shared: Arc<Shared>, conn: Downstream, input: BytesMut, welcome: Welcome) -> Box<Session> {
+    pub fn new(shared: &Shared, conn: Downstream, input: BytesMut, welcome: Welcome) -> Box<Session> {
         let limits = &shared.directory.config().limits;
         let (message, statements_max) = (limits.message.bytes().max(8 << 20), limits.statements as usize);
         let Welcome { connections, registered, permit, .. } = welcome;
         Box::new(Session {
             draining: conn.drain.draining(),
-            shared,
             conn,
             registered,
             input,

@@ -104,6 +104,14 @@ impl Connections {
         self.links.get_mut(&index).map(|(_, link)| link).ok_or_else(gone)
     }
 
+    /// The same for a transaction that begins: one that is in the midst of something is of no use.
+    pub async fn idle_link(&mut self, index: Index) -> Result<&mut Link, Fault> {
+        if self.links.get(&index).is_some_and(|(_, link)| link.status != Status::Idle) {
+            self.links.remove(&index);
+        }
+        self.link(index).await
+    }
+
     /// Closes all connections but one: they are opened anew with the settings of then.
     pub fn keep_only(&mut self, index: Index) {
         self.links.retain(|kept, _| *kept == index);
@@ -191,6 +199,8 @@ impl Connections {
             let view = self.group.now();
             leader = self.group.reader(&view).unwrap_or(leader);
         }
+        // One that is in the midst of something is opened anew.
+        self.links.retain(|_, (_, link)| link.status == Status::Idle);
         let level = modes.level.unwrap_or(Level::Committed);
         let text = begin_text(level, is_read_only);
         self.on_leader(leader, |link| run(link, &text)).await?;
@@ -252,7 +262,7 @@ impl Connections {
         for index in view.ins().filter(|index| *index != leader) {
             let wait = self.group.options.member_wait.get();
             let joined = timeout(wait, async {
-                let link = self.link(index).await?;
+                let link = self.idle_link(index).await?;
                 link.run(&text).await?;
                 for entry in &entries {
                     link.apply(entry).await?;
@@ -417,8 +427,17 @@ impl Connections {
         let part = |links: &mut BTreeMap<Index, (u64, Link)>, index: Index| {
             links.remove(&index).map(|(round, link)| Part { index, round, link })
         };
-        let leader = part(&mut self.links, open.leader).ok_or_else(Trouble::leader_lost)?;
-        let others = writing.others.iter().filter_map(|index| part(&mut self.links, *index)).collect();
+        let Some(leader) = part(&mut self.links, open.leader) else {
+            self.links.clear();
+            return Err(Trouble::leader_lost());
+        };
+        let mut others = Vec::new();
+        for index in &writing.others {
+            match part(&mut self.links, *index) {
+                Some(part) => others.push(part),
+                None => self.lost(*index, "its connection has gone in the midst of a transaction"),
+            }
+        }
         let log = self.group.log().ok_or_else(Trouble::leader_lost)?;
         let commit = Commit {
             number: writing.number,
@@ -458,7 +477,7 @@ fn begin_text(level: Level, is_read_only: bool) -> String {
 }
 
 /// Whether what a member says is about the member and not about the statement.
-fn is_passing(fault: &Fault) -> bool {
+pub fn is_passing(fault: &Fault) -> bool {
     fault.code().is_some_and(|code| code.starts_with(b"57") || code.starts_with(b"53") || code == b"55P03" || code == b"40P01")
 }
 
