@@ -55,7 +55,9 @@ fn what_would_differ_is_refused_before_anything_is_done() {
     run(async {
         let group = Group::start(TABLES)?;
         let client = connect_as(&group.proxy, "user=app dbname=shop").await?;
-        client.batch_execute("INSERT INTO loose VALUES (1, 1), (2, 2); INSERT INTO items (name) VALUES ('a')").await?;
+        client
+            .batch_execute("INSERT INTO loose VALUES (1, 1), (2, 2); INSERT INTO items (name) VALUES ('a')")
+            .await?;
         for refused in [
             "UPDATE items SET luck = random()",
             "INSERT INTO items (name) SELECT name FROM items",
@@ -80,11 +82,19 @@ fn what_would_differ_is_refused_before_anything_is_done() {
             ensure!(seen == SqlState::FEATURE_NOT_SUPPORTED, "{refused}: {seen:?}");
         }
         // A function that writes, in what looks like a read: the server itself says no.
-        ensure!(code(client.batch_execute("SELECT setval('items_id_seq', 9)").await) == SqlState::FEATURE_NOT_SUPPORTED);
+        ensure!(
+            code(client.batch_execute("SELECT setval('items_id_seq', 9)").await)
+                == SqlState::FEATURE_NOT_SUPPORTED
+        );
         ensure!(group.agreed("SELECT count(*), sum(a) FROM loose")? == "2|3");
         ensure!(group.agreed("SELECT count(*) FROM items")? == "1");
-        ensure!(code(client.batch_execute("INSERT INTO nowhere VALUES (1)").await) == SqlState::UNDEFINED_TABLE);
-        ensure!(code(client.batch_execute("INSERT INTO items (id, name) VALUES (1, 'a')").await) == SqlState::UNIQUE_VIOLATION);
+        ensure!(
+            code(client.batch_execute("INSERT INTO nowhere VALUES (1)").await) == SqlState::UNDEFINED_TABLE
+        );
+        ensure!(
+            code(client.batch_execute("INSERT INTO items (id, name) VALUES (1, 'a')").await)
+                == SqlState::UNIQUE_VIOLATION
+        );
         group.nothing_prepared()
     })
     .unwrap();

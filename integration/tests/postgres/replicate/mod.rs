@@ -68,7 +68,11 @@ impl Group {
             if ins == count && status["served"] == Value::Bool(true) {
                 return Ok(());
             }
-            ensure!(Instant::now() < late, "not {count} in: {status:#}\n{}", self.proxy.log().lines().join("\n"));
+            ensure!(
+                Instant::now() < late,
+                "not {count} in: {status:#}\n{}",
+                self.proxy.log().lines().join("\n")
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

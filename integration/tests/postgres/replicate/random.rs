@@ -33,14 +33,18 @@ fn statement(dice: &mut u64) -> String {
         1 => format!("UPDATE accounts SET balance = balance - {b} WHERE id IN ({a}, {b}) RETURNING balance"),
         2 => format!("INSERT INTO events (account) VALUES ({a}), ({b})"),
         3 => format!("INSERT INTO events (account, luck) VALUES ({a}, random() * {b}) RETURNING id, token"),
-        4 => format!("INSERT INTO tags (word) VALUES ('w{a}') ON CONFLICT (word) DO UPDATE SET seen = tags.seen + 1"),
+        4 => format!(
+            "INSERT INTO tags (word) VALUES ('w{a}') ON CONFLICT (word) DO UPDATE SET seen = tags.seen + 1"
+        ),
         5 => format!("DELETE FROM tags WHERE word = 'w{a}' AND seen > 3"),
         6 => format!("INSERT INTO bag VALUES ({a}, 'x' || {b}), ({b}, now()::text)"),
         7 => format!("DELETE FROM bag WHERE a = {a}"),
         8 => format!("UPDATE bag SET b = 'y' || {b} WHERE a < {a}"),
         9 => format!("DELETE FROM events WHERE account = {a} AND id % 3 = 0"),
         10 => format!("INSERT INTO bag (a, b) SELECT id, 'copied' FROM accounts WHERE id < {}", a / 4),
-        11 => format!("UPDATE accounts SET balance = (SELECT count(*) FROM events WHERE account = {a}) WHERE id = {a}"),
+        11 => format!(
+            "UPDATE accounts SET balance = (SELECT count(*) FROM events WHERE account = {a}) WHERE id = {a}"
+        ),
         12 => format!("SELECT count(*) FROM events WHERE account = {a}"),
         _ => "SELECT nextval('events_id_seq')".to_owned(),
     }
@@ -118,7 +122,9 @@ impl Load {
             if let Err(error) = done {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 // A member or the proxy has gone, two waited for each other, or a key was there.
-                let is_expected = ["", "40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300", "23505"].contains(&code.as_str());
+                let is_expected =
+                    ["", "40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300", "23505"]
+                        .contains(&code.as_str());
                 if !is_expected {
                     let mut odd = self.odd.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if odd.len() < 20 {
@@ -148,7 +154,9 @@ fn storm(wanted: usize, clients: usize, seed: u64) -> Result<()> {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let tasks: Vec<_> = (0..clients)
-        .map(|number| runtime.spawn(Arc::clone(&load).client(number, seed.wrapping_mul(2 * number as u64 + 3))))
+        .map(|number| {
+            runtime.spawn(Arc::clone(&load).client(number, seed.wrapping_mul(2 * number as u64 + 3)))
+        })
         .collect();
     let mut dice = seed | 1;
     let (mut killed, mut restarted, began) = (0, 0, Instant::now());
@@ -156,7 +164,11 @@ fn storm(wanted: usize, clients: usize, seed: u64) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200 + roll(&mut dice, 600) as u64));
         if roll(&mut dice, 2) == 0 {
             let member = &mut group.members[roll(&mut dice, 3)];
-            if roll(&mut dice, 2) == 0 { member.kill()? } else { member.crash()? }
+            if roll(&mut dice, 2) == 0 {
+                member.kill()?
+            } else {
+                member.crash()?
+            }
             std::thread::sleep(Duration::from_millis(roll(&mut dice, 800) as u64));
             member.restart()?;
             killed += 1;
@@ -177,7 +189,9 @@ fn storm(wanted: usize, clients: usize, seed: u64) -> Result<()> {
     group.until_in(3)?;
     println!(
         "seed {seed}: {} statements in {:.0?}, {} acknowledged commits, {killed} members and {restarted} proxies killed",
-        load.done.load(Ordering::Relaxed), began.elapsed(), acknowledged.len()
+        load.done.load(Ordering::Relaxed),
+        began.elapsed(),
+        acknowledged.len()
     );
     let odd = load.odd.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     ensure!(odd.is_empty(), "{odd:#?}\n{}", group.proxy.log().lines().join("\n"));
@@ -186,10 +200,15 @@ fn storm(wanted: usize, clients: usize, seed: u64) -> Result<()> {
         let sums = format!("SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} t");
         if let Err(error) = group.agreed(&sums) {
             let all = format!("SELECT t::text FROM {name} t ORDER BY 1");
-            let rows: Vec<BTreeSet<String>> = group.members.iter()
+            let rows: Vec<BTreeSet<String>> = group
+                .members
+                .iter()
                 .map(|member| Ok(member.sql("shop", &all)?.lines().map(str::to_owned).collect()))
                 .collect::<Result<_>>()?;
-            let differs: Vec<_> = rows[1..].iter().map(|other| rows[0].symmetric_difference(other).take(6).cloned().collect::<Vec<_>>()).collect();
+            let differs: Vec<_> = rows[1..]
+                .iter()
+                .map(|other| rows[0].symmetric_difference(other).take(6).cloned().collect::<Vec<_>>())
+                .collect();
             anyhow::bail!("{error}: {differs:?}\n{}", group.proxy.log().lines().join("\n"));
         }
     }

@@ -61,7 +61,7 @@ pub fn routes(shared: &Arc<Shared>) -> Routes {
                         Ok(findings) => json(&findings),
                         Err(error) => plain(StatusCode::CONFLICT, error),
                     },
-                    Err(response) => response,
+                    Err(response) => *response,
                 }
             }
         })
@@ -73,16 +73,19 @@ pub fn routes(shared: &Arc<Shared>) -> Routes {
                 async move {
                     match group {
                         Ok(group) => json(&rejoin(&group)),
-                        Err(response) => response,
+                        Err(response) => *response,
                     }
                 }
             },
         )
 }
 
-fn named(shared: &Shared, request: &Request) -> Result<Arc<Group>, Response> {
+fn named(shared: &Shared, request: &Request) -> Result<Arc<Group>, Box<Response>> {
     let name = segment(request, 3).unwrap_or_default();
-    let missing = || plain(StatusCode::NOT_FOUND, format!("database `{name}` is not replicated"));
+    let missing = || {
+        let why = format!("database `{name}` is not replicated");
+        Box::new(plain(StatusCode::NOT_FOUND, why))
+    };
     shared.groups.get(&name).cloned().ok_or_else(missing)
 }
 

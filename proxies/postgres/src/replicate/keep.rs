@@ -21,7 +21,7 @@ const AGAIN_MIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Keeps a member to the end of the process.
-pub async fn keep(group: Arc<Group>, log: Arc<Log>, index: Index) {
+pub(super) async fn keep(group: Arc<Group>, log: Arc<Log>, index: Index) {
     let (mut again, mut is_first) = (AGAIN_MIN, true);
     loop {
         let mut keeper = Keeper { group: &group, log: &log, index, is_new: is_first, fed: 0 };
@@ -33,8 +33,7 @@ pub async fn keep(group: Arc<Group>, log: Arc<Log>, index: Index) {
         }
         note(&group, index, state);
         let mut view = group.view.subscribe();
-        let is_diverged =
-            |state: Option<&State>| matches!(state, Some(State::Diverged(_)));
+        let is_diverged = |state: Option<&State>| matches!(state, Some(State::Diverged(_)));
         let pause = tokio::time::sleep(again);
         tokio::pin!(pause);
         loop {
@@ -120,7 +119,8 @@ impl Keeper<'_> {
         if rows != [[Some("t".to_owned())]] {
             return Err(State::Refused("another proxy leads a group with it".to_owned()));
         }
-        let known = link.rows("SELECT to_regclass('groove_replicate.state') IS NOT NULL").await.map_err(aside)?;
+        let known =
+            link.rows("SELECT to_regclass('groove_replicate.state') IS NOT NULL").await.map_err(aside)?;
         let unknown = "it does not belong to the group: copy a member's data to it (pg_basebackup)";
         if known != [[Some("t".to_owned())]] {
             return Err(State::Refused(unknown.to_owned()));
@@ -142,7 +142,8 @@ impl Keeper<'_> {
         let rows = link.rows("SELECT number FROM groove_replicate.applied").await.map_err(aside)?;
         let applied: HashSet<u64> = rows.iter().filter_map(|row| number(row.first())).collect();
         if applied.iter().any(|number| *number >= base && !self.log.has(*number)) {
-            let why = "it has transactions that are not in the log: the log is not the one it was written with";
+            let why =
+                "it has transactions that are not in the log: the log is not the one it was written with";
             return Err(State::Refused(why.to_owned()));
         }
         Ok(applied)
@@ -165,7 +166,12 @@ impl Keeper<'_> {
                 continue;
             }
             let verb = if self.log.has(number) { "COMMIT" } else { "ROLLBACK" };
-            tracing::info!(group = self.group.name, gid, verb, "a transaction that was left prepared is ended");
+            tracing::info!(
+                group = self.group.name,
+                gid,
+                verb,
+                "a transaction that was left prepared is ended"
+            );
             match link.run_within(&format!("{verb} PREPARED '{gid}'"), wait).await {
                 Ok(()) => {}
                 // Ended by another meanwhile.
@@ -180,7 +186,9 @@ impl Keeper<'_> {
         let held = self.group.locks.owner();
         match held.take(Wants::everything(), BARRIER_MAX).await {
             Ok(()) => Ok(held),
-            Err(_) => Err(State::Aside("transactions under way do not end, so that it cannot come in".to_owned())),
+            Err(_) => {
+                Err(State::Aside("transactions under way do not end, so that it cannot come in".to_owned()))
+            }
         }
     }
 
@@ -203,7 +211,10 @@ impl Keeper<'_> {
             let address = view.members.get(self.index).map(|member| member.address.clone());
             let Some(address) = address else { return Err(State::Aside(String::new())) };
             let snapshots = async {
-                Ok((verify::snapshot(self.group, leader).await?, verify::snapshot(self.group, &address).await?))
+                Ok((
+                    verify::snapshot(self.group, leader).await?,
+                    verify::snapshot(self.group, &address).await?,
+                ))
             };
             let (mut reference, mut own) = snapshots.await.map_err(failed)?;
             drop(barrier.take());
@@ -254,10 +265,12 @@ impl Keeper<'_> {
             }
             let Some(number) = self.log.number_at(*position) else { return Ok(()) };
             if !applied.contains(&number) {
-                let commit = self.log.commit_at(*position).map_err(|error| State::Aside(error.to_string()))?;
+                let commit =
+                    self.log.commit_at(*position).map_err(|error| State::Aside(error.to_string()))?;
                 let Some(commit) = commit else { return Ok(()) };
                 if own.is_none() {
-                    let address = self.group.now().members.get(self.index).map(|member| member.address.clone());
+                    let address =
+                        self.group.now().members.get(self.index).map(|member| member.address.clone());
                     let Some(address) = address else { return Ok(()) };
                     let opened = self.group.feeder_link(&address).await;
                     own = Some(opened.map_err(|fault| State::Aside(fault.text()))?);
@@ -312,7 +325,11 @@ impl Keeper<'_> {
             Err(Replay::Fault(fault)) => match fault.code() {
                 // A lock that somebody has still, a shutdown, no room: it may pass.
                 None | Some(b"55P03" | b"40P01" | b"40001") => Err(aside(fault)),
-                Some(code) if code.starts_with(b"57") || code.starts_with(b"53") || code.starts_with(b"0A") => Err(aside(fault)),
+                Some(code)
+                    if code.starts_with(b"57") || code.starts_with(b"53") || code.starts_with(b"0A") =>
+                {
+                    Err(aside(fault))
+                }
                 Some(_) => Err(State::Diverged(format!("a statement of the log fails: {}", fault.text()))),
             },
             Err(Replay::Differs(what)) => Err(State::Diverged(what)),

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::group::{Group, State};
 use super::keep::{self, FENCE};
 use super::link::{Fault, Link};
+use super::locks::Wants;
 use super::log::{Log, LogError, Record};
 use super::verify::{self, Sums};
-use super::locks::Wants;
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -32,7 +32,7 @@ const INSTALL: &str = "CREATE SCHEMA IF NOT EXISTS groove_replicate; \
     GRANT USAGE ON SCHEMA groove_replicate TO PUBLIC";
 
 /// Leads a group to the end of the process.
-pub async fn lead(group: Arc<Group>) {
+pub(super) async fn lead(group: Arc<Group>) {
     let close = |why: String| {
         if group.now().closed.as_deref() != Some(&why) {
             tracing::warn!(group = group.name, why, "a group is not served");
@@ -73,10 +73,10 @@ pub async fn lead(group: Arc<Group>) {
         tokio::time::sleep(TIDY).await;
         let all_in = group.now().members.iter().all(|member| member.state == State::In);
         let max = group.options.log_max.bytes() as u64;
-        if log.bytes() > max || (all_in && log.bytes() > max / 16) {
-            if let Err(error) = tidy(&group, &log).await {
-                tracing::warn!(group = group.name, error, "the replication log is not begun anew");
-            }
+        if (log.bytes() > max || (all_in && log.bytes() > max / 16))
+            && let Err(error) = tidy(&group, &log).await
+        {
+            tracing::warn!(group = group.name, error, "the replication log is not begun anew");
         }
     }
 }
@@ -86,7 +86,8 @@ async fn found(group: &Arc<Group>, log: &Log) -> Result<(), String> {
     let mut links: Vec<(String, Link)> = Vec::new();
     for member in &group.now().members {
         let name = member.address.to_string();
-        let failed = |fault: Fault| format!("member {name} is not there to found the group: {}", fault.text());
+        let failed =
+            |fault: Fault| format!("member {name} is not there to found the group: {}", fault.text());
         let mut link = group.control_link(&member.address).await.map_err(failed)?;
         check(&mut link, log).await.map_err(|why| format!("member {name}: {why}"))?;
         links.push((name, link));
@@ -98,7 +99,9 @@ async fn found(group: &Arc<Group>, log: &Log) -> Result<(), String> {
             None => first = Some((name.clone(), sums)),
             Some((other, reference)) => {
                 if let Some(what) = verify::difference(reference, &sums) {
-                    return Err(format!("members {other} and {name} differ: {what}; copy one to the other first"));
+                    return Err(format!(
+                        "members {other} and {name} differ: {what}; copy one to the other first"
+                    ));
                 }
             }
         }
@@ -128,7 +131,9 @@ async fn check(link: &mut Link, log: &Log) -> Result<(), String> {
         (SELECT count(*) FROM pg_largeobject_metadata), to_regclass('groove_replicate.state') IS NOT NULL \
         FROM pg_database WHERE datname = current_database()";
     let rows = link.rows(question).await.map_err(said)?;
-    let Some([prepared, superuser, recovery, encoding, left, large, known]) = rows.first().map(|row| &row[..]) else {
+    let Some([prepared, superuser, recovery, encoding, left, large, known]) =
+        rows.first().map(|row| &row[..])
+    else {
         return Err("it does not say what it is".to_owned());
     };
     let is = |value: &Option<String>, text: &str| value.as_deref() == Some(text);
@@ -154,7 +159,9 @@ async fn check(link: &mut Link, log: &Log) -> Result<(), String> {
     if is(known, "t") {
         let rows = link.rows("SELECT log FROM groove_replicate.state").await.map_err(said)?;
         if rows.first().is_some_and(|row| row.first().is_some_and(|id| !is(id, &log.id.to_string()))) {
-            reasons.push("it belongs to a group with another log: use that log, or drop its schema groove_replicate");
+            reasons.push(
+                "it belongs to a group with another log: use that log, or drop its schema groove_replicate",
+            );
         }
     }
     if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }

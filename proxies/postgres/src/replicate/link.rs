@@ -171,7 +171,11 @@ impl Link {
     }
 
     /// The same within a time.
-    pub async fn rows_within(&mut self, text: &str, time_max: Duration) -> Result<Vec<Vec<Option<String>>>, Fault> {
+    pub async fn rows_within(
+        &mut self,
+        text: &str,
+        time_max: Duration,
+    ) -> Result<Vec<Vec<Option<String>>>, Fault> {
         timeout(time_max, self.rows(text)).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -228,7 +232,10 @@ impl Link {
         })
         .await?;
         match too_large {
-            true => Err(Fault::Lost(Error::Protocol(crate::wire::DecodeError::TooLarge { bytes, max: ANSWER_MAX }))),
+            true => Err(Fault::Lost(Error::Protocol(crate::wire::DecodeError::TooLarge {
+                bytes,
+                max: ANSWER_MAX,
+            }))),
             false => Ok(answer),
         }
     }

@@ -190,8 +190,11 @@ mod tests {
 
     fn any_wants() -> impl Strategy<Value = Wants> {
         let keys = || proptest::collection::btree_set(0u32..4, 0..3);
-        (proptest::bool::weighted(0.1), keys(), keys())
-            .prop_map(|(all, writes, reads)| Wants { all, writes, reads })
+        (proptest::bool::weighted(0.1), keys(), keys()).prop_map(|(all, writes, reads)| Wants {
+            all,
+            writes,
+            reads,
+        })
     }
 
     proptest! {

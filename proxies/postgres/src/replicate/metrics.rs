@@ -30,7 +30,10 @@ impl GroupMetrics {
         let labels = [("database", database)];
         let counter = |name, help| registry.counter(name, help, &labels);
         GroupMetrics {
-            commits: counter("groove_postgres_replicated_commits", "Transactions committed on a group's members"),
+            commits: counter(
+                "groove_postgres_replicated_commits",
+                "Transactions committed on a group's members",
+            ),
             aborts: counter(
                 "groove_postgres_replicated_aborts",
                 "Transactions with writes that were to be committed and were rolled back",
@@ -44,7 +47,10 @@ impl GroupMetrics {
                 "Statements that did something else on a member than on the leader",
             ),
             set_aside: counter("groove_postgres_members_set_aside", "Times a member was set aside"),
-            fed: counter("groove_postgres_replicated_catch_ups", "Transactions that members were fed from the log"),
+            fed: counter(
+                "groove_postgres_replicated_catch_ups",
+                "Transactions that members were fed from the log",
+            ),
             members_in: registry.gauge("groove_postgres_members_in", "Members that are in", &labels),
             commit_seconds: registry.histogram(
                 "groove_postgres_replicated_commit_seconds",

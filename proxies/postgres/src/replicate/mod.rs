@@ -50,11 +50,13 @@ impl Groups {
     pub fn start(config: &Config, directory: &Directory, cx: &Context) -> Groups {
         let mut groups = BTreeMap::new();
         for (name, database) in &config.databases {
-            let (Some(options), Endpoints::Static(members)) = (&database.replicate, &database.endpoints) else {
+            let (Some(options), Endpoints::Static(members)) = (&database.replicate, &database.endpoints)
+            else {
                 continue;
             };
             let options = (**options).clone();
-            let Some(control) = directory.control_target(name, &options.user, options.password.as_ref()) else {
+            let Some(control) = directory.control_target(name, &options.user, options.password.as_ref())
+            else {
                 continue;
             };
             let addresses = members.iter().map(|member| member.address.clone()).collect();
@@ -85,7 +87,9 @@ impl Groups {
         };
         let names = before.databases.keys().chain(after.databases.keys());
         match names.into_iter().find(|name| group(before, name) != group(after, name)) {
-            Some(name) => Err(format!("databases.{name}: a replicated group changes with a restart only").into()),
+            Some(name) => {
+                Err(format!("databases.{name}: a replicated group changes with a restart only").into())
+            }
             None => Ok(()),
         }
     }

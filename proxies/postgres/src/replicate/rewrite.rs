@@ -132,7 +132,8 @@ fn call(text: &str, spans: &[Span], at: usize) -> Option<(Call, usize)> {
     let mut begin = name.at.start;
     if at > 0 && mark(at - 1, b'.') {
         let schema = at.checked_sub(2).and_then(|at| spans.get(at))?;
-        let is_own = schema.name(text)? == "pg_catalog" && !at.checked_sub(3).is_some_and(|at| mark(at, b'.'));
+        let is_own =
+            schema.name(text)? == "pg_catalog" && !at.checked_sub(3).is_some_and(|at| mark(at, b'.'));
         is_own.then_some(())?;
         begin = schema.at.start;
     }
@@ -192,7 +193,8 @@ pub fn as_text(expression: &str, kind: &str) -> String {
 
 /// Plans how a write is made the same for all members.
 pub fn plan(text: &str, write: &Write, table: &Table) -> Result<Plan, Refusal> {
-    let calls = calls(text).ok_or_else(|| Refusal::new("the statement is not understood", "Write it in another way."))?;
+    let calls = calls(text)
+        .ok_or_else(|| Refusal::new("the statement is not understood", "Write it in another way."))?;
     // What the parser has found and what the edit finds have to be the same.
     let found = write.seen.calls.iter().filter(|(_, name)| is_drawn(name)).count();
     if found != calls.len() {
@@ -224,14 +226,19 @@ pub fn plan(text: &str, write: &Write, table: &Table) -> Result<Plan, Refusal> {
         let expression = text.get(call.at.clone()).unwrap_or_default().to_owned();
         plan.draws.push(Draw { expression, kind: call.kind.to_owned(), place: Place::Instead(call.at) });
     }
-    if write.verb == Verb::Insert && let Some(insert) = &write.insert {
+    if write.verb == Verb::Insert
+        && let Some(insert) = &write.insert
+    {
         fill(insert, table, &mut plan)?;
     }
     Ok(plan)
 }
 
 fn odd_sequence() -> Refusal {
-    Refusal::new("nextval() of what is not a sequence's plain name cannot be replicated", "Write the name as a string.")
+    Refusal::new(
+        "nextval() of what is not a sequence's plain name cannot be replicated",
+        "Write the name as a string.",
+    )
 }
 
 /// The image of a row, by which members are compared.
@@ -265,7 +272,8 @@ fn fill(insert: &Insert, table: &Table, plan: &mut Plan) -> Result<(), Refusal> 
         .collect();
     let is_identity = |column: &&Column| column.is_identity;
     let replaced = named.iter().filter_map(|name| table.column(name)).any(|column| {
-        column.is_identity && insert.rows.iter().any(|row| row.values.iter().any(|(_, is_default)| *is_default))
+        column.is_identity
+            && insert.rows.iter().any(|row| row.values.iter().any(|(_, is_default)| *is_default))
     });
     if (missing.iter().any(is_identity) || replaced) && !insert.overrides {
         plan.inserts.push((insert.source, "OVERRIDING SYSTEM VALUE ".to_owned()));
@@ -275,8 +283,10 @@ fn fill(insert: &Insert, table: &Table, plan: &mut Plan) -> Result<(), Refusal> 
     }
     if insert.rows.is_empty() && insert.defaults.is_none() {
         return Err(Refusal::new(
-            format!("INSERT ... SELECT without the column \"{}\", whose default differs from row to row, cannot be replicated",
-                missing.first().map(|column| column.name.as_str()).unwrap_or_default()),
+            format!(
+                "INSERT ... SELECT without the column \"{}\", whose default differs from row to row, cannot be replicated",
+                missing.first().map(|column| column.name.as_str()).unwrap_or_default()
+            ),
             "SELECT the rows first, and INSERT them with VALUES.",
         ));
     }
@@ -290,12 +300,16 @@ fn fill(insert: &Insert, table: &Table, plan: &mut Plan) -> Result<(), Refusal> 
         }
         (columns, Some(defaults)) => {
             if columns.is_some() {
-                return Err(Refusal::new("DEFAULT VALUES with columns is not understood", "Leave the columns out."));
+                return Err(Refusal::new(
+                    "DEFAULT VALUES with columns is not understood",
+                    "Leave the columns out.",
+                ));
             }
             plan.inserts.push((insert.after_table, format!(" ({})", added.join(", "))));
             for (index, column) in missing.iter().enumerate() {
                 let sequence = plan_sequences(plan, column)?;
-                let place = Place::Instead(defaults.start..if index == 0 { defaults.end } else { defaults.start });
+                let place =
+                    Place::Instead(defaults.start..if index == 0 { defaults.end } else { defaults.start });
                 plan.draws.push(draw(column, place, sequence));
             }
             return Ok(());
@@ -338,7 +352,9 @@ pub fn edit(text: &str, plan: &Plan, values: &[Option<String>]) -> String {
         };
         match &draw.place {
             Place::AtEnd(at) => edits.push((*at..*at, format!(", {value}"))),
-            Place::Instead(at) if is_default_values(text, at) || defaults_at.is_some_and(|start| start == at.start) => {
+            Place::Instead(at)
+                if is_default_values(text, at) || defaults_at.is_some_and(|start| start == at.start) =>
+            {
                 if defaults_at.is_none() {
                     defaults_at = Some(at.start);
                     edits.push((at.clone(), String::new()));

@@ -11,9 +11,28 @@ use super::statement::{Refusal, Seen, Verb, Write};
 
 /// What looks like a call and is the grammar's own, or says who the session is, which is the same everywhere.
 const GRAMMAR: [&str; 22] = [
-    "array", "coalesce", "current_catalog", "current_role", "current_schema", "current_user", "exists", "greatest",
-    "grouping", "least", "nullif", "position", "row", "session_user", "user", "json_array", "json_object", "any",
-    "all", "overlay", "xmlelement", "xmlforest",
+    "array",
+    "coalesce",
+    "current_catalog",
+    "current_role",
+    "current_schema",
+    "current_user",
+    "exists",
+    "greatest",
+    "grouping",
+    "least",
+    "nullif",
+    "position",
+    "row",
+    "session_user",
+    "user",
+    "json_array",
+    "json_object",
+    "any",
+    "all",
+    "overlay",
+    "xmlelement",
+    "xmlforest",
 ];
 
 /// A column.
@@ -131,27 +150,32 @@ impl Schema {
                 None => None,
             };
             let split = |text: &String| text.split('\u{1}').map(str::to_owned).collect();
-            schema.tables.insert(oid, Table {
-                name: name.clone(),
-                key: oid,
-                columns: Vec::new(),
-                primary: primary.as_ref().map(split).unwrap_or_default(),
-                is_derived: matches!(kind.as_str(), "v" | "m"),
-                is_odd: false,
-                refused,
-            });
+            schema.tables.insert(
+                oid,
+                Table {
+                    name: name.clone(),
+                    key: oid,
+                    columns: Vec::new(),
+                    primary: primary.as_ref().map(split).unwrap_or_default(),
+                    is_derived: matches!(kind.as_str(), "v" | "m"),
+                    is_odd: false,
+                    refused,
+                },
+            );
         }
         for row in link.rows(COLUMNS).await? {
             let [Some(oid), Some(name), Some(kind), default, identity] = &row[..] else { continue };
             let table = oid.parse().ok().and_then(|oid: u32| schema.tables.get_mut(&oid));
             let is_fixed = default.as_deref().is_none_or(is_fixed);
-            table.into_iter().for_each(|table| table.columns.push(Column {
-                name: name.clone(),
-                kind: kind.clone(),
-                default: default.clone(),
-                is_identity: identity.as_deref() == Some("t"),
-                is_fixed,
-            }));
+            table.into_iter().for_each(|table| {
+                table.columns.push(Column {
+                    name: name.clone(),
+                    kind: kind.clone(),
+                    default: default.clone(),
+                    is_identity: identity.as_deref() == Some("t"),
+                    is_fixed,
+                })
+            });
         }
         let ties = link.rows(TIES).await?;
         schema.tie(ties.iter().filter_map(|row| match &row[..] {
@@ -211,7 +235,8 @@ impl Schema {
         }
         for oid in untold {
             if let Some(table) = self.tables.get_mut(&oid) {
-                table.refused = table.refused.or(Some("a column's default calls a function that is not known"));
+                table.refused =
+                    table.refused.or(Some("a column's default calls a function that is not known"));
             }
         }
     }
@@ -234,7 +259,9 @@ impl Schema {
 
     /// Whether what reads calls nothing but such functions.
     pub fn only_reads(&self, seen: &Seen) -> bool {
-        seen.calls.iter().all(|(_, name)| self.is_pure(name) || (rewrite::is_drawn(name) && name != "nextval"))
+        seen.calls
+            .iter()
+            .all(|(_, name)| self.is_pure(name) || (rewrite::is_drawn(name) && name != "nextval"))
     }
 
     /// Why a write is not carried out, before anything is asked of anybody.
@@ -244,7 +271,10 @@ impl Schema {
             return Some(Refusal::new(message, "Have the application do what the table does by itself."));
         }
         if table.is_derived {
-            return Some(Refusal::new("a view is not written to where it is replicated", "Write to its table."));
+            return Some(Refusal::new(
+                "a view is not written to where it is replicated",
+                "Write to its table.",
+            ));
         }
         if let Some(refusal) = write.seen.not_written() {
             return Some(refusal);
@@ -252,15 +282,20 @@ impl Schema {
         let unknown = |(_, name): &&(Option<String>, String)| !self.is_pure(name) && !rewrite::is_drawn(name);
         if let Some((_, name)) = write.seen.calls.iter().find(unknown) {
             return Some(Refusal::new(
-                format!("what the function {name}() does is not known, so that the write cannot be replicated"),
+                format!(
+                    "what the function {name}() does is not known, so that the write cannot be replicated"
+                ),
                 "Declare it IMMUTABLE if it is, or call it in a SELECT of its own, and use the value.",
             ));
         }
         // What an UPDATE gives does not tell which row it was before, if its key is not in it.
-        let keyless = table.primary.is_empty() || write.assigned.iter().any(|name| table.primary.contains(name));
+        let keyless =
+            table.primary.is_empty() || write.assigned.iter().any(|name| table.primary.contains(name));
         let changes = write.verb == Verb::Update || !write.assigned.is_empty();
         let depends = |(_, name): &(Option<String>, String)| {
-            !rewrite::is_drawn(name) && !GRAMMAR.contains(&name.as_str()) && self.functions.get(name) != Some(&true)
+            !rewrite::is_drawn(name)
+                && !GRAMMAR.contains(&name.as_str())
+                && self.functions.get(name) != Some(&true)
         };
         if changes && keyless && (write.seen.is_loose || write.seen.calls.iter().any(depends)) {
             return Some(Refusal::new(
@@ -273,7 +308,8 @@ impl Schema {
 
     /// Keys of tables, for locks; `None` if something is not an ordinary table.
     pub fn keys(&self, oids: impl Iterator<Item = u32>) -> Option<Vec<u32>> {
-        oids.map(|oid| self.tables.get(&oid).filter(|table| !table.is_derived).map(|table| table.key)).collect()
+        oids.map(|oid| self.tables.get(&oid).filter(|table| !table.is_derived).map(|table| table.key))
+            .collect()
     }
 }
 
@@ -281,7 +317,9 @@ impl Schema {
 fn is_fixed(default: &str) -> bool {
     let Some(spans) = crate::sql::spans(default) else { return false };
     let calls = spans.windows(2).any(|pair| match pair {
-        [name, open] => name.name(default).is_some() && open.is(b'(') && !is_type(&name.name(default).unwrap_or_default()),
+        [name, open] => {
+            name.name(default).is_some() && open.is(b'(') && !is_type(&name.name(default).unwrap_or_default())
+        }
         _ => false,
     });
     let words = spans.iter().filter_map(|span| span.name(default));
@@ -290,7 +328,18 @@ fn is_fixed(default: &str) -> bool {
 
 /// Types that are written with parentheses.
 fn is_type(name: &str) -> bool {
-    matches!(name, "varying" | "character" | "numeric" | "bit" | "timestamp" | "time" | "interval" | "varchar" | "bpchar")
+    matches!(
+        name,
+        "varying"
+            | "character"
+            | "numeric"
+            | "bit"
+            | "timestamp"
+            | "time"
+            | "interval"
+            | "varchar"
+            | "bpchar"
+    )
 }
 
 #[cfg(test)]
@@ -299,10 +348,24 @@ mod tests {
 
     #[test]
     fn defaults_that_say_the_same_everywhere() {
-        for fixed in ["0", "'a'::text", "'now(), later'::text", "ARRAY[]::text[]", "'1.5'::numeric(5,2)", "'x'::character varying(20)"] {
+        for fixed in [
+            "0",
+            "'a'::text",
+            "'now(), later'::text",
+            "ARRAY[]::text[]",
+            "'1.5'::numeric(5,2)",
+            "'x'::character varying(20)",
+        ] {
             assert!(is_fixed(fixed), "{fixed}");
         }
-        for made_up in ["now()", "CURRENT_TIMESTAMP", "nextval('s'::regclass)", "gen_random_uuid()", "public.f(1)", "(random() * 5)"] {
+        for made_up in [
+            "now()",
+            "CURRENT_TIMESTAMP",
+            "nextval('s'::regclass)",
+            "gen_random_uuid()",
+            "public.f(1)",
+            "(random() * 5)",
+        ] {
             assert!(!is_fixed(made_up), "{made_up}");
         }
     }

@@ -56,7 +56,8 @@ impl Replicate {
             }
             What::Rejoin { database } => {
                 let again = admin.post(&path(&database, "rejoin"), &json!({})).await?;
-                let names: Vec<&str> = again.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let names: Vec<&str> =
+                    again.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 let line = match names.is_empty() {
                     true => "no member is out for good".to_owned(),
                     false => format!("to come in again: {}", names.join(", ")),
@@ -98,7 +99,8 @@ fn text(value: &Value, key: &str) -> String {
 fn statuses(groups: &Value) -> String {
     let mut parts = Vec::new();
     for group in groups.as_array().into_iter().flatten() {
-        let served = if group.get("served").and_then(Value::as_bool) == Some(true) { "served" } else { "not served" };
+        let served =
+            if group.get("served").and_then(Value::as_bool) == Some(true) { "served" } else { "not served" };
         let mut head = format!(
             "{}: {served}, {} transactions in the log ({} bytes)",
             text(group, "database"),

@@ -24,7 +24,8 @@ const SEQUENCES: &str = "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog
 /// A connection that sees what there is now, and nothing that comes.
 pub async fn snapshot(group: &Group, address: &Address) -> Result<Link, Fault> {
     let mut link = group.control_link(address).await?;
-    link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM pg_catalog.pg_class").await?;
+    link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM pg_catalog.pg_class")
+        .await?;
     Ok(link)
 }
 
@@ -38,7 +39,8 @@ pub async fn sums(link: &mut Link) -> Result<BTreeMap<String, Sums>, Fault> {
         };
         let question = format!("SELECT count(*), {}, {} FROM ONLY {table} AS groove_row", hash(0), hash(1));
         let rows = link.rows(&question).await?;
-        let mut values = rows.into_iter().next().unwrap_or_default().into_iter().map(Option::unwrap_or_default);
+        let mut values =
+            rows.into_iter().next().unwrap_or_default().into_iter().map(Option::unwrap_or_default);
         let mut next = || values.next().unwrap_or_default();
         sums.insert(table, [next(), next(), next()]);
     }
@@ -65,7 +67,8 @@ pub fn difference(reference: &BTreeMap<String, Sums>, other: &BTreeMap<String, S
 
 /// Sets a member's sequences to where the leader's are. Nothing may be under way.
 pub async fn copy_sequences(leader: &mut Link, member: &mut Link) -> Result<(), Fault> {
-    let sequences: Vec<String> = leader.rows(SEQUENCES).await?.into_iter().filter_map(|row| row.into_iter().next()?).collect();
+    let sequences: Vec<String> =
+        leader.rows(SEQUENCES).await?.into_iter().filter_map(|row| row.into_iter().next()?).collect();
     if sequences.is_empty() {
         return Ok(());
     }

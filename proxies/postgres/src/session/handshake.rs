@@ -19,9 +19,9 @@ use crate::config::Auth;
 use crate::console::{self, Access, Console};
 use crate::error::Error;
 use crate::pgbadger::Who;
+use crate::replicate;
 use crate::replicate::group::Group;
 use crate::replicate::session::Welcome;
-use crate::replicate;
 use crate::route::{Route, negotiate, route};
 use crate::upstream::Credentials;
 use crate::wire::DecodeError;
@@ -234,7 +234,8 @@ impl Handshake {
         long_key: bool,
     ) -> Result<Admitted, Error> {
         if route.replication.is_some() {
-            let message = "a walsender's connection is to one server, and this database is several".to_owned();
+            let message =
+                "a walsender's connection is to one server, and this database is several".to_owned();
             return Err(Error::Group { code: "0A000", message });
         }
         let target = self.shared.directory.member_target(&route.database, &route.user, credentials)?;

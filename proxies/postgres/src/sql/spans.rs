@@ -47,7 +47,9 @@ impl Span {
         let written = self.of(text);
         match self.part {
             Part::Word => Some(written.to_ascii_lowercase()),
-            Part::Quoted => written.strip_prefix('"')?.strip_suffix('"').map(|name| name.replace("\"\"", "\"")),
+            Part::Quoted => {
+                written.strip_prefix('"')?.strip_suffix('"').map(|name| name.replace("\"\"", "\""))
+            }
             Part::Text | Part::Other(_) => None,
         }
     }

@@ -2,9 +2,9 @@
 
 use groove_common::config::Secret;
 
+use super::Target;
 use super::directory::Directory;
 use super::login::{Credentials, Login};
-use super::Target;
 use crate::error::Error;
 use crate::roles::Wish;
 
@@ -17,7 +17,12 @@ impl Directory {
     }
 
     /// For those of a client that has proven who it is.
-    pub fn member_target(&self, database: &str, user: &str, credentials: Credentials) -> Result<Target, Error> {
+    pub fn member_target(
+        &self,
+        database: &str,
+        user: &str,
+        credentials: Credentials,
+    ) -> Result<Target, Error> {
         if self.gates.of(database).is_disabled {
             return Err(Error::Disabled(database.to_owned()));
         }

@@ -16,7 +16,7 @@ const FILE_MAGIC: [u8; 8] = *b"groovedl";
 const RECORD_MAGIC: [u8; 4] = *b"GRVR";
 const VERSION: u32 = 1;
 /// Bytes of a file's header.
-pub const HEADER: usize = 36;
+pub(super) const HEADER: usize = 36;
 /// Bytes before a record's payload.
 const PREFIX: usize = 24;
 /// The largest payload.
@@ -97,7 +97,7 @@ pub enum Damage {
 }
 
 /// A header's bytes.
-pub fn put_header(header: Header) -> Vec<u8> {
+pub(super) fn put_header(header: Header) -> Vec<u8> {
     let mut bytes = FILE_MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_be_bytes());
     bytes.extend_from_slice(&header.id.to_be_bytes());
@@ -108,7 +108,7 @@ pub fn put_header(header: Header) -> Vec<u8> {
 }
 
 /// Reads a header.
-pub fn header(bytes: &[u8]) -> Result<Header, Damage> {
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Damage> {
     let mut rest = bytes;
     let magic = take::<8>(&mut rest).ok_or(Damage::Header)?;
     let version = take::<4>(&mut rest).map(u32::from_be_bytes).ok_or(Damage::Header)?;
@@ -125,7 +125,7 @@ pub fn header(bytes: &[u8]) -> Result<Header, Damage> {
 }
 
 /// A record's bytes. `durable` is the end of what is on the disk.
-pub fn put_record(out: &mut Vec<u8>, payload: &[u8], durable: u64) {
+pub(super) fn put_record(out: &mut Vec<u8>, payload: &[u8], durable: u64) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&RECORD_MAGIC);
     out.extend_from_slice(&length.to_be_bytes());
@@ -136,7 +136,7 @@ pub fn put_record(out: &mut Vec<u8>, payload: &[u8], durable: u64) {
 
 /// One record in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// Where its payload begins.
     pub at: u64,
     /// Its payload's length.
@@ -146,7 +146,7 @@ pub struct Found {
 }
 
 /// Reads a whole file: its header, its records, and where they end. What is behind that was never acknowledged.
-pub fn read(bytes: &[u8]) -> Result<(Header, Vec<Found>, u64), Damage> {
+pub(super) fn read(bytes: &[u8]) -> Result<(Header, Vec<Found>, u64), Damage> {
     let header = header(bytes)?;
     let (mut at, mut found) = (HEADER, Vec::new());
     while let Some((_, payload)) = bytes.get(at..).and_then(record) {
@@ -158,9 +158,8 @@ pub fn read(bytes: &[u8]) -> Result<(Header, Vec<Found>, u64), Damage> {
     // A record behind what does not read, that was written when this was durable already?
     let tail = bytes.get(at..).unwrap_or_default();
     let later = memchr::memmem::find_iter(tail, &RECORD_MAGIC);
-    let is_damaged = later
-        .filter_map(|offset| record(tail.get(offset..)?))
-        .any(|(durable, _)| durable > at as u64);
+    let is_damaged =
+        later.filter_map(|offset| record(tail.get(offset..)?)).any(|(durable, _)| durable > at as u64);
     if is_damaged {
         return Err(Damage::Record { at: at as u64 });
     }

@@ -79,8 +79,7 @@ impl Log {
     /// Opens the log in a folder, or begins one. Nobody else has it meanwhile.
     pub fn open(folder: &Path) -> Result<Arc<Log>, LogError> {
         std::fs::create_dir_all(folder)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Err(LogError::Held),

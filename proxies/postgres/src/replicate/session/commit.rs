@@ -17,7 +17,7 @@ use super::super::waiting::Held;
 use super::transaction::is_passing;
 
 /// A member's connection, which is in the transaction.
-pub struct Part {
+pub(super) struct Part {
     /// The member.
     pub index: Index,
     /// How often it had come in when it was opened.
@@ -27,7 +27,7 @@ pub struct Part {
 }
 
 /// Everything a commit needs. It goes on to its end, whatever becomes of the client.
-pub struct Job {
+pub(super) struct Job {
     /// The group.
     pub group: Arc<Group>,
     /// Its log.
@@ -43,16 +43,14 @@ pub struct Job {
 }
 
 /// Commits. Gives back the connections that are fit for more.
-pub async fn commit(job: Job) -> (Vec<Part>, Result<(), Trouble>) {
+pub(super) async fn commit(job: Job) -> (Vec<Part>, Result<(), Trouble>) {
     let Job { group, log, leader, others, commit, held } = job;
     let number = commit.number;
     let gid = group.gid(&log, number);
     let in_flight = group.begin_commit(number);
     let wait = group.options.member_wait.get();
-    let prepare = format!(
-        "SELECT groove_replicate.mark({number}, {}); PREPARE TRANSACTION '{gid}'",
-        group.epoch()
-    );
+    let prepare =
+        format!("SELECT groove_replicate.mark({number}, {}); PREPARE TRANSACTION '{gid}'", group.epoch());
     let (leader_index, leader_round) = (leader.index, leader.round);
     let all = join_all(std::iter::once(leader).chain(others).map(|part| ask(part, &prepare, wait))).await;
     let (mut parts, mut why) = (Vec::new(), None);
@@ -125,9 +123,14 @@ async fn ask(mut part: Part, text: &str, wait: Duration) -> (Part, Result<(), Fa
 }
 
 /// A member did something else than the leader: nothing of it is committed, and all members are compared.
-pub fn mismatch(group: &Arc<Group>, member: &str, what: &str) -> Trouble {
+pub(super) fn mismatch(group: &Arc<Group>, member: &str, what: &str) -> Trouble {
     group.metrics.mismatches.inc();
-    tracing::error!(group = group.name, member, what, "a statement did something else on a member than on the leader");
+    tracing::error!(
+        group = group.name,
+        member,
+        what,
+        "a statement did something else on a member than on the leader"
+    );
     let group = Arc::clone(group);
     tokio::spawn(async move {
         if let Err(error) = verify::verify(&group).await {
@@ -136,7 +139,9 @@ pub fn mismatch(group: &Arc<Group>, member: &str, what: &str) -> Trouble {
     });
     Trouble::own(
         "0A000",
-        format!("the statement did something else on member {member} than on the leader ({what}): the transaction is rolled back"),
+        format!(
+            "the statement did something else on member {member} than on the leader ({what}): the transaction is rolled back"
+        ),
         "Write it so that it does the same wherever it runs; the members are being compared.",
     )
 }

@@ -146,10 +146,13 @@ impl Session {
             return Ok(());
         }
         let leader = self.connections.leader()?;
-        let answer = self.connections.on_leader(leader, |mut link| async move {
+        let answer = self
+            .connections
+            .on_leader(leader, |mut link| async move {
                 let done = link.call(call).await;
                 (link, done)
-            }).await?;
+            })
+            .await?;
         self.learn(name).await?;
         self.connections.keep_only(leader);
         self.complete(&answer.tag);
@@ -222,7 +225,9 @@ impl Session {
             )
             .into());
         }
-        if schema.has_odd_views && let Some(refusal) = self.odd_view(&schema, &read.seen.relations).await? {
+        if schema.has_odd_views
+            && let Some(refusal) = self.odd_view(&schema, &read.seen.relations).await?
+        {
             return Err(refusal.into());
         }
         if draws {
@@ -250,13 +255,15 @@ impl Session {
         }
         let (_, schema) = self.schema().await?;
         // What a view calls is not looked up here.
-        Ok(schema.only_reads(&read.seen) && !(schema.has_odd_views && !read.seen.relations.is_empty()))
+        let knows_views = !schema.has_odd_views || read.seen.relations.is_empty();
+        Ok(schema.only_reads(&read.seen) && knows_views)
     }
 
     /// Why a view is not read where something may be written.
     async fn odd_view(&mut self, schema: &Schema, names: &[Name]) -> Result<Option<Refusal>, Trouble> {
         let oids = self.resolve(names).await?;
-        let odd = oids.into_iter().flatten().filter_map(|oid| schema.tables.get(&oid)).find(|table| table.is_odd);
+        let odd =
+            oids.into_iter().flatten().filter_map(|oid| schema.tables.get(&oid)).find(|table| table.is_odd);
         Ok(odd.map(|table| {
             Refusal::new(
                 format!("the view {} calls what is not known, so that it is not read in a transaction that may write", table.name),
@@ -267,7 +274,9 @@ impl Session {
 
     /// Reads within the transaction, where it runs.
     async fn read_in(&mut self, call: Call<'_>, describes: bool) -> Result<(), Trouble> {
-        let Some(index) = self.connections.transaction.as_ref().map(|open| open.leader) else { return Ok(()) };
+        let Some(index) = self.connections.transaction.as_ref().map(|open| open.leader) else {
+            return Ok(());
+        };
         let Session { connections, conn, out, doubtful, .. } = self;
         let flushes = doubtful.is_none();
         let work = |mut link: Link| async move {
@@ -299,7 +308,9 @@ impl Session {
         loop {
             self.connections.leader()?;
             let view = self.connections.group.now();
-            let Some(index) = self.connections.group.reader(&view) else { return Err(Trouble::leader_lost()) };
+            let Some(index) = self.connections.group.reader(&view) else {
+                return Err(Trouble::leader_lost());
+            };
             let Session { connections, conn, out, doubtful, registered, .. } = self;
             let mut sent = 0;
             let flushes = doubtful.is_none();
@@ -336,7 +347,11 @@ impl Session {
                 Err(fault) => {
                     connections.lost(index, &fault.text());
                     if sent > 0 {
-                        return Err(Trouble::own("40001", "the member that was read from is lost", "Read again."));
+                        return Err(Trouble::own(
+                            "40001",
+                            "the member that was read from is lost",
+                            "Read again.",
+                        ));
                     }
                 }
             }
@@ -347,10 +362,13 @@ impl Session {
     async fn schema(&mut self) -> Result<(u64, Arc<Schema>), Trouble> {
         if let Some(open) = self.connections.transaction.as_ref().filter(|open| open.has_defined) {
             let leader = open.leader;
-            let schema = self.connections.on_leader(leader, |mut link| async move {
-                let done = Schema::load(&mut link).await;
-                (link, done)
-            }).await?;
+            let schema = self
+                .connections
+                .on_leader(leader, |mut link| async move {
+                    let done = Schema::load(&mut link).await;
+                    (link, done)
+                })
+                .await?;
             return Ok((self.connections.group.known_schema().0, Arc::new(schema)));
         }
         self.connections.group.schema().await.map_err(|fault| {
@@ -381,7 +399,8 @@ impl Session {
         let (plan, rewritten) = self.make_same(call.text, write).await?;
         let texts = rewrite::with_image(&rewritten, write, &plan);
         let formats = with_text(call.formats, write.returning);
-        let answer = self.connections.call(Call { text: &texts, formats: &formats, rows_max: 0, ..call }).await?;
+        let answer =
+            self.connections.call(Call { text: &texts, formats: &formats, rows_max: 0, ..call }).await?;
         let effect = effect(&answer, true);
         self.copy_numbers(&plan.sequences).await?;
         self.connections.spread(entry(Call { text: &texts, ..call }, &answer, Some(effect))).await?;
@@ -409,7 +428,9 @@ impl Session {
             if let Some(refusal) = schema.refuse(write, table) {
                 return Err(refusal.into());
             }
-            let is_odd = |oid: &Option<u32>| oid.and_then(|oid| schema.tables.get(&oid)).is_some_and(|table| table.is_odd);
+            let is_odd = |oid: &Option<u32>| {
+                oid.and_then(|oid| schema.tables.get(&oid)).is_some_and(|table| table.is_odd)
+            };
             if relations.iter().any(is_odd) {
                 let message = "a view that calls what is not known is not read by a write";
                 return Err(Refusal::new(message, "SELECT first, and write the values.").into());
@@ -464,11 +485,8 @@ impl Session {
         if plan.draws.is_empty() {
             return Ok(Vec::new());
         }
-        let all: Vec<String> = plan
-            .draws
-            .iter()
-            .map(|draw| rewrite::as_text(&draw.expression, &draw.kind))
-            .collect();
+        let all: Vec<String> =
+            plan.draws.iter().map(|draw| rewrite::as_text(&draw.expression, &draw.kind)).collect();
         let rows = self.connections.ask(&format!("SELECT {}", all.join(","))).await?;
         rows.into_iter().next().ok_or_else(Trouble::leader_lost)
     }
@@ -480,7 +498,8 @@ impl Session {
             let place = format!("SELECT {}::pg_catalog.regclass::text", quote(name));
             let written = first(self.connections.ask(&place).await?);
             let Some(written) = written else { continue };
-            let value = first(self.connections.ask(&format!("SELECT last_value::text FROM {written}")).await?);
+            let value =
+                first(self.connections.ask(&format!("SELECT last_value::text FROM {written}")).await?);
             let Some(value) = value else { continue };
             let text = format!("SELECT pg_catalog.setval({}::pg_catalog.regclass, {value})", quote(&written));
             self.connections.spread(Entry { text, ..Entry::default() }).await?;
@@ -494,7 +513,10 @@ impl Session {
         let names: Option<Vec<String>> =
             calls.into_iter().filter(|call| call.name == "nextval").map(|call| call.text).collect();
         let names = names.filter(|names| !names.is_empty()).ok_or_else(|| {
-            Refusal::new("nextval() of what is not a sequence's plain name cannot be replicated", "Write the name as a string.")
+            Refusal::new(
+                "nextval() of what is not a sequence's plain name cannot be replicated",
+                "Write the name as a string.",
+            )
         })?;
         let sequences = self.sequences(&names).await?;
         self.connections.lock(Wants { writes: sequences.into_iter().collect(), ..Wants::default() }).await?;
@@ -519,7 +541,11 @@ impl Session {
             for oid in self.resolve(emptied).await?.into_iter().flatten() {
                 if let Some(why) = schema.tables.get(&oid).and_then(|table| table.refused) {
                     let message = format!("the table is not replicated: {why}");
-                    return Err(Refusal::new(message, "Have the application do what the table does by itself.").into());
+                    return Err(Refusal::new(
+                        message,
+                        "Have the application do what the table does by itself.",
+                    )
+                    .into());
                 }
             }
         }
@@ -536,7 +562,11 @@ impl Session {
 
     async fn lock_tables(&mut self, call: Call<'_>, tables: &[Name]) -> Result<(), Trouble> {
         if self.connections.transaction.as_ref().is_none_or(|open| open.is_implicit) {
-            return Err(Trouble::own("25P01", "LOCK TABLE can only be used in transaction blocks", "BEGIN first."));
+            return Err(Trouble::own(
+                "25P01",
+                "LOCK TABLE can only be used in transaction blocks",
+                "BEGIN first.",
+            ));
         }
         let (_, schema) = self.schema().await?;
         let oids = self.resolve(tables).await?;
@@ -561,7 +591,12 @@ fn table<'a>(schema: &'a Schema, oid: u32, write: &Write) -> Result<&'a Table, R
 }
 
 fn entry(call: Call<'_>, _answer: &Answer, effect: Option<Effect>) -> Entry {
-    Entry { text: call.text.to_owned(), types: call.types.to_vec(), parameters: call.parameters.to_vec(), effect }
+    Entry {
+        text: call.text.to_owned(),
+        types: call.types.to_vec(),
+        parameters: call.parameters.to_vec(),
+        effect,
+    }
 }
 
 fn first(rows: Vec<Vec<Option<String>>>) -> Option<String> {

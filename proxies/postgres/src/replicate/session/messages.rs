@@ -17,7 +17,7 @@ const OWN_TYPES: u32 = 16_384;
 
 /// A prepared statement.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// Its text.
     pub text: String,
     /// What it is.
@@ -31,7 +31,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// One without parameters.
-    pub fn plain(text: &str, statement: Statement) -> Prepared {
+    pub(super) fn plain(text: &str, statement: Statement) -> Prepared {
         let text = text.to_owned();
         Prepared { text, statement, types: Vec::new(), has_own_types: false, parameters: None, rows: None }
     }
@@ -39,7 +39,7 @@ impl Prepared {
 
 /// A statement with its parameters.
 #[derive(Debug, Clone)]
-pub struct Portal {
+pub(super) struct Portal {
     prepared: Arc<Prepared>,
     /// Formats and values, as in a Bind.
     parameters: Bytes,
@@ -56,15 +56,17 @@ impl Session {
     pub(super) async fn parse(&mut self, frame: &Frame) -> Result<(), Trouble> {
         let parse = Parse::read(&frame.raw).map_err(|error| Trouble::Fatal(error.into()))?;
         if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
-            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(parse.name));
+            let message =
+                format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(parse.name));
             return Err(Trouble::own("42P05", message, "Close it first."));
         }
         if self.statements.len() >= self.statements_max {
             let message = Error::TooManyStatements { max: self.statements_max }.to_string();
             return Err(Trouble::own("54000", message, "Close statements, or raise \"limits.statements\"."));
         }
-        let text = std::str::from_utf8(parse.text)
-            .map_err(|_| Trouble::own("22021", "invalid byte sequence for encoding \"UTF8\"", "Send UTF-8."))?;
+        let text = std::str::from_utf8(parse.text).map_err(|_| {
+            Trouble::own("22021", "invalid byte sequence for encoding \"UTF8\"", "Send UTF-8.")
+        })?;
         let mut given = parse.content.get(parse.text.len() + 3..).unwrap_or_default();
         let mut types = Vec::new();
         while given.len() >= 4 {
@@ -79,11 +81,13 @@ impl Session {
                 None => self.connections.leader()?,
             };
             let types = &types;
-            let described =
-                self.connections.on_leader(leader, |mut link| async move {
+            let described = self
+                .connections
+                .on_leader(leader, |mut link| async move {
                     let done = link.describe(text, types).await;
                     (link, done)
-                }).await;
+                })
+                .await;
             let (parameters, rows) = described?;
             let mut kinds = parameters.raw.slice(HEADER + 2..);
             while kinds.len() >= 4 {

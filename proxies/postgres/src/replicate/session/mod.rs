@@ -82,10 +82,13 @@ impl Welcome {
         let same = "SELECT name, setting FROM pg_catalog.pg_settings WHERE lower(name) IN ('datestyle', 'intervalstyle', \
             'timezone', 'extra_float_digits', 'bytea_output', 'lc_monetary', 'lc_numeric', 'lc_time', 'search_path', \
             'default_text_search_config', 'xmlbinary', 'xmloption', 'array_nulls', 'transform_null_equals')";
-        let rows = connections.on_leader(leader, |mut link| async move {
-            let done = link.rows(same).await;
-            (link, done)
-        }).await.map_err(login)?;
+        let rows = connections
+            .on_leader(leader, |mut link| async move {
+                let done = link.rows(same).await;
+                (link, done)
+            })
+            .await
+            .map_err(login)?;
         for row in rows {
             if let [Some(name), Some(value)] = &row[..]
                 && !connections.settings.keys().any(|asked| asked.eq_ignore_ascii_case(name))
@@ -93,10 +96,13 @@ impl Welcome {
                 connections.settings.insert(name.clone(), value.clone());
             }
         }
-        let mut told = connections.on_leader(leader, |link| async move {
-            let told = reported(&link);
-            (link, Ok(told))
-        }).await.map_err(login)?;
+        let mut told = connections
+            .on_leader(leader, |link| async move {
+                let told = reported(&link);
+                (link, Ok(told))
+            })
+            .await
+            .map_err(login)?;
         for (name, value) in &mut told {
             let asked = connections.settings.iter().find(|(asked, _)| asked.eq_ignore_ascii_case(name));
             asked.into_iter().for_each(|(_, asked)| value.clone_from(asked));
@@ -107,7 +113,10 @@ impl Welcome {
 }
 
 fn is_utf8(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().trim_matches('\'').replace(['-', '_'], "").as_str(), "utf8" | "unicode")
+    matches!(
+        value.to_ascii_lowercase().trim_matches('\'').replace(['-', '_'], "").as_str(),
+        "utf8" | "unicode"
+    )
 }
 
 fn reported(link: &super::link::Link) -> Vec<(String, String)> {
@@ -240,7 +249,8 @@ impl Session {
             backend::put_empty_query(&mut self.out);
         }
         for text in statements {
-            let understood = statement::understand(text).inspect_err(|_| self.connections.group.metrics.refused.inc())?;
+            let understood =
+                statement::understand(text).inspect_err(|_| self.connections.group.metrics.refused.inc())?;
             let prepared = Prepared::plain(text, understood);
             Box::pin(self.execute(&prepared, &[], &[], 0, true)).await?;
         }

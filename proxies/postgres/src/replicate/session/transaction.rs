@@ -25,7 +25,7 @@ use crate::wire::backend::Status;
 const ENTRIES_MAX: usize = 64 << 20;
 
 /// A transaction that is open.
-pub struct Transaction {
+pub(super) struct Transaction {
     /// It ends with the client's message, as nobody has said BEGIN.
     pub is_implicit: bool,
     /// Nothing of it may write.
@@ -54,7 +54,7 @@ struct Writing {
 }
 
 /// The connections of one client, and its transaction.
-pub struct Connections {
+pub(super) struct Connections {
     /// The group.
     pub group: Arc<Group>,
     /// Whom the client is logged in as.
@@ -68,24 +68,28 @@ pub struct Connections {
 
 impl Connections {
     /// None yet.
-    pub fn new(group: Arc<Group>, target: Target) -> Connections {
+    pub(super) fn new(group: Arc<Group>, target: Target) -> Connections {
         Connections { group, target, settings: BTreeMap::new(), transaction: None, links: BTreeMap::new() }
     }
 
     /// The member that leads now.
-    pub fn leader(&self) -> Result<Index, Trouble> {
+    pub(super) fn leader(&self) -> Result<Index, Trouble> {
         let view = self.group.now();
         if let Some(why) = &view.closed {
             let message = format!("the group of database \"{}\" is not served: {why}", self.group.name);
             return Err(Trouble::own("57P03", message, "groove-postgres replicate status tells more."));
         }
         view.leader.ok_or_else(|| {
-            Trouble::own("57P03", "no member of this database's group is in", "Try again: members come in by themselves.")
+            Trouble::own(
+                "57P03",
+                "no member of this database's group is in",
+                "Try again: members come in by themselves.",
+            )
         })
     }
 
     /// The connection to a member; opened if there is none of its present round.
-    pub async fn link(&mut self, index: Index) -> Result<&mut Link, Fault> {
+    pub(super) async fn link(&mut self, index: Index) -> Result<&mut Link, Fault> {
         let view = self.group.now();
         let gone = || Fault::Lost(Error::NoEndpoint);
         let member = view.members.get(index).ok_or_else(gone)?;
@@ -96,7 +100,11 @@ impl Connections {
             let mut link = Link::open(&self.target, &member.address, &extra, time_max).await?;
             let mut text = String::from("SET default_transaction_read_only = on");
             for (name, value) in &self.settings {
-                text.push_str(&format!(";SELECT pg_catalog.set_config({},{},false)", quote(name), quote(value)));
+                text.push_str(&format!(
+                    ";SELECT pg_catalog.set_config({},{},false)",
+                    quote(name),
+                    quote(value)
+                ));
             }
             link.run_within(&text, time_max).await?;
             self.links.insert(index, (member.round, link));
@@ -105,7 +113,7 @@ impl Connections {
     }
 
     /// The same for a transaction that begins: one that is in the midst of something is of no use.
-    pub async fn idle_link(&mut self, index: Index) -> Result<&mut Link, Fault> {
+    pub(super) async fn idle_link(&mut self, index: Index) -> Result<&mut Link, Fault> {
         if self.links.get(&index).is_some_and(|(_, link)| link.status != Status::Idle) {
             self.links.remove(&index);
         }
@@ -113,24 +121,28 @@ impl Connections {
     }
 
     /// Closes all connections but one: they are opened anew with the settings of then.
-    pub fn keep_only(&mut self, index: Index) {
+    pub(super) fn keep_only(&mut self, index: Index) {
         self.links.retain(|kept, _| *kept == index);
     }
 
     /// Closes a connection.
-    pub fn forget(&mut self, index: Index) {
+    pub(super) fn forget(&mut self, index: Index) {
         self.links.remove(&index);
     }
 
     /// A member's connection has failed.
-    pub fn lost(&mut self, index: Index, why: &str) {
+    pub(super) fn lost(&mut self, index: Index, why: &str) {
         let round = self.links.remove(&index).map(|(round, _)| round);
         let round = round.or_else(|| self.group.now().members.get(index).map(|member| member.round));
         self.group.set_aside(index, round.unwrap_or_default(), why);
     }
 
     /// Has the transaction's leader do something. If it fails, or leads no longer, the transaction is gone.
-    pub async fn on_leader<T, F>(&mut self, index: Index, work: impl FnOnce(Link) -> F) -> Result<T, Trouble>
+    pub(super) async fn on_leader<T, F>(
+        &mut self,
+        index: Index,
+        work: impl FnOnce(Link) -> F,
+    ) -> Result<T, Trouble>
     where
         F: Future<Output = (Link, Result<T, Fault>)>,
     {
@@ -192,7 +204,7 @@ impl Connections {
     }
 
     /// BEGIN, said by the client or not.
-    pub async fn begin(&mut self, modes: Modes, is_implicit: bool) -> Result<(), Trouble> {
+    pub(super) async fn begin(&mut self, modes: Modes, is_implicit: bool) -> Result<(), Trouble> {
         let is_read_only = modes.is_read_only.unwrap_or(false);
         let mut leader = self.leader()?;
         if is_read_only {
@@ -222,7 +234,7 @@ impl Connections {
     }
 
     /// Locks more for the open transaction.
-    pub async fn lock(&mut self, wants: Wants) -> Result<(), Trouble> {
+    pub(super) async fn lock(&mut self, wants: Wants) -> Result<(), Trouble> {
         let Some(open) = &mut self.transaction else { return Ok(()) };
         let held = open.held.get_or_insert_with(|| self.group.locks.owner());
         let wants = if open.level == Level::Committed { wants } else { Wants::everything() };
@@ -247,7 +259,7 @@ impl Connections {
     }
 
     /// From here on the transaction is on every member that is in. What it wants has to be locked.
-    pub async fn join(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn join(&mut self) -> Result<(), Trouble> {
         let Some(open) = &self.transaction else { return Ok(()) };
         if open.writing.is_some() {
             return Ok(());
@@ -283,18 +295,19 @@ impl Connections {
     }
 
     /// Runs on the leader.
-    pub async fn call(&mut self, call: Call<'_>) -> Result<Answer, Trouble> {
+    pub(super) async fn call(&mut self, call: Call<'_>) -> Result<Answer, Trouble> {
         let Some(leader) = self.transaction.as_ref().map(|open| open.leader) else {
             return Err(Trouble::leader_lost());
         };
         self.on_leader(leader, |mut link| async move {
             let done = link.call(call).await;
             (link, done)
-        }).await
+        })
+        .await
     }
 
     /// Asks the leader something of ours.
-    pub async fn ask(&mut self, text: &str) -> Result<Vec<Vec<Option<String>>>, Trouble> {
+    pub(super) async fn ask(&mut self, text: &str) -> Result<Vec<Vec<Option<String>>>, Trouble> {
         let leader = match &self.transaction {
             Some(open) => open.leader,
             None => self.leader()?,
@@ -302,21 +315,27 @@ impl Connections {
         self.on_leader(leader, |mut link| async move {
             let done = link.rows(text).await;
             (link, done)
-        }).await
+        })
+        .await
     }
 
     /// Notes what the leader has done, and has the others do it.
-    pub async fn spread(&mut self, entry: Entry) -> Result<(), Trouble> {
+    pub(super) async fn spread(&mut self, entry: Entry) -> Result<(), Trouble> {
         let Some(open) = &mut self.transaction else { return Ok(()) };
         open.bytes += entry.text.len() + entry.parameters.len() + 64;
         if open.bytes > ENTRIES_MAX {
             self.undo().await;
-            return Err(Trouble::own("54000", "the transaction writes more than is kept", "Write less in one transaction."));
+            return Err(Trouble::own(
+                "54000",
+                "the transaction writes more than is kept",
+                "Write less in one transaction.",
+            ));
         }
         let others = open.writing.as_ref().map(|writing| writing.others.clone()).unwrap_or_default();
         let wait = self.group.options.member_wait.get();
         let view = self.group.now();
-        let taken: Vec<_> = others.iter().filter_map(|index| Some((*index, self.links.remove(index)?))).collect();
+        let taken: Vec<_> =
+            others.iter().filter_map(|index| Some((*index, self.links.remove(index)?))).collect();
         let applied = taken.into_iter().map(|(index, (round, mut link))| {
             let entry = &entry;
             async move {
@@ -330,7 +349,8 @@ impl Connections {
             let fault = match done {
                 Ok(Ok(effect)) => {
                     if let Some(expected) = entry.effect.as_ref().filter(|expected| **expected != effect) {
-                        differs = Some((index, format!("{} with other rows, not {}", effect.tag, expected.tag)));
+                        differs =
+                            Some((index, format!("{} with other rows, not {}", effect.tag, expected.tag)));
                     }
                     kept.push(index);
                     self.links.insert(index, (round, link));
@@ -366,7 +386,7 @@ impl Connections {
     }
 
     /// Rolls everything back now; the client still has to say so.
-    pub async fn undo(&mut self) {
+    pub(super) async fn undo(&mut self) {
         let Some(open) = &mut self.transaction else { return };
         if open.is_gone {
             return;
@@ -394,7 +414,7 @@ impl Connections {
     }
 
     /// ROLLBACK.
-    pub async fn rollback(&mut self) {
+    pub(super) async fn rollback(&mut self) {
         self.undo().await;
         let defined = self.transaction.take().is_some_and(|open| open.has_defined);
         if defined {
@@ -403,7 +423,7 @@ impl Connections {
     }
 
     /// COMMIT; true if it was one, false if there was nothing left to commit.
-    pub async fn commit(&mut self) -> Result<bool, Trouble> {
+    pub(super) async fn commit(&mut self) -> Result<bool, Trouble> {
         let Some(open) = &self.transaction else { return Ok(true) };
         if open.has_failed {
             self.rollback().await;
@@ -477,9 +497,11 @@ fn begin_text(level: Level, is_read_only: bool) -> String {
 }
 
 /// Whether what a member says is about the member and not about the statement.
-pub fn is_passing(fault: &Fault) -> bool {
-    fault.code().is_some_and(|code| code.starts_with(b"57") || code.starts_with(b"53") || code == b"55P03" || code == b"40P01")
+pub(super) fn is_passing(fault: &Fault) -> bool {
+    fault.code().is_some_and(|code| {
+        code.starts_with(b"57") || code.starts_with(b"53") || code == b"55P03" || code == b"40P01"
+    })
 }
 
 /// How long a client may take to hear why its session ends.
-pub const GOODBYE_MAX: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE_MAX: Duration = Duration::from_secs(1);

@@ -70,8 +70,9 @@ pub(super) fn read(text: &str, spans: &[Span]) -> Result<Option<Statement>, Refu
                 "Prepare statements by the protocol, as drivers do.",
             ));
         }
-        "listen" | "notify" | "unlisten" | "declare" | "fetch" | "move" | "close" | "call" | "do" | "merge"
-        | "vacuum" | "analyze" | "checkpoint" | "cluster" | "reindex" | "load" | "refresh" | "import" => {
+        "listen" | "notify" | "unlisten" | "declare" | "fetch" | "move" | "close" | "call" | "do"
+        | "merge" | "vacuum" | "analyze" | "checkpoint" | "cluster" | "reindex" | "load" | "refresh"
+        | "import" => {
             return refuse(&word(0).to_uppercase());
         }
         "lock" => return lock(text, &spans).map(Some),

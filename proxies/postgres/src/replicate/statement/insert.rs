@@ -47,7 +47,11 @@ pub(super) fn read(text: &str, spans: &[Span]) -> Option<Insert> {
     }
     let after_table = spans.get(at - 1)?.at.end;
     let mut insert = Insert { after_table, ..Insert::default() };
-    if is_mark(at, b'(') && !is(at + 1, "select") && !is(at + 1, "with") && !is(at + 1, "values") && !is_mark(at + 1, b'(')
+    if is_mark(at, b'(')
+        && !is(at + 1, "select")
+        && !is(at + 1, "with")
+        && !is(at + 1, "values")
+        && !is_mark(at + 1, b'(')
     {
         let mut columns = Vec::new();
         at += 1;
@@ -103,7 +107,8 @@ fn row(text: &str, spans: &[Span], open: usize) -> Option<(Row, usize)> {
                 return Some((row, at + 1));
             }
         }
-        depth += i32::from(span.is(b'(') || span.is(b'[')) - i32::from(!is_end && (span.is(b')') || span.is(b']')));
+        depth += i32::from(span.is(b'(') || span.is(b'['))
+            - i32::from(!is_end && (span.is(b')') || span.is(b']')));
         at += 1;
     }
 }

@@ -4,13 +4,15 @@
 
 mod control;
 mod insert;
-mod walk;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::thread;
 
-use sqlparser::ast::{self, AssignmentTarget, FromTable, ObjectName, OnConflictAction, OnInsert, SetExpr, TableFactor};
+use sqlparser::ast::{
+    self, AssignmentTarget, FromTable, ObjectName, OnConflictAction, OnInsert, SetExpr, TableFactor,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
@@ -177,6 +179,7 @@ fn unreadable() -> Refusal {
     )
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others are looked at as definitions")]
 fn parse(text: &str, spans: &[Span]) -> Result<Statement, Refusal> {
     let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX).try_with_sql(text);
     let statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(|_| unreadable())?;
@@ -223,16 +226,16 @@ fn name(object: &ObjectName) -> Result<Name, Refusal> {
     folded(object).ok_or_else(plain)
 }
 
-fn write_insert(
-    insert: &ast::Insert,
-    seen: Seen,
-    text: &str,
-    spans: &[Span],
-) -> Result<Statement, Refusal> {
+fn write_insert(insert: &ast::Insert, seen: Seen, text: &str, spans: &[Span]) -> Result<Statement, Refusal> {
     let ast::TableObject::TableName(object) = &insert.table else { return Err(plain()) };
     let has_with = insert.source.as_ref().is_some_and(|source| source.with.is_some());
-    let is_odd = insert.or.is_some() || insert.ignore || insert.overwrite || insert.replace_into
-        || insert.partitioned.is_some() || insert.insert_alias.is_some() || has_with;
+    let is_odd = insert.or.is_some()
+        || insert.ignore
+        || insert.overwrite
+        || insert.replace_into
+        || insert.partitioned.is_some()
+        || insert.insert_alias.is_some()
+        || has_with;
     if is_odd || seen.writes_beside(1) {
         return Err(plain());
     }
@@ -343,6 +346,7 @@ fn columns(assignments: &[ast::Assignment]) -> Result<Vec<String>, Refusal> {
 }
 
 /// Statements that change what there is. Of the forms of these that do not say the same to every member each is refused.
+#[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is refused")]
 fn definition(
     statement: &ast::Statement,
     seen: &Seen,
@@ -351,25 +355,33 @@ fn definition(
 ) -> Result<Statement, Refusal> {
     use ast::Statement as S;
     let has = |word: &str| spans.iter().any(|span| span.is_word(text, word));
-    let refuse = |what: &str, hint: &'static str| Err(Refusal::new(format!("{what} cannot be replicated"), hint));
+    let refuse =
+        |what: &str, hint: &'static str| Err(Refusal::new(format!("{what} cannot be replicated"), hint));
     let alone = "Run it on each member while the proxy is down.";
     if has("concurrently") {
         return refuse("CONCURRENTLY", "Leave it out: it cannot be in a transaction.");
     }
     if has("unlogged") {
-        return refuse("an unlogged table", "A member that crashes would have it empty; use an ordinary table.");
+        return refuse(
+            "an unlogged table",
+            "A member that crashes would have it empty; use an ordinary table.",
+        );
     }
     if has("temp") || has("temporary") {
-        return refuse("a temporary table", "A transaction that uses one cannot be prepared; use an ordinary table.");
+        return refuse(
+            "a temporary table",
+            "A transaction that uses one cannot be prepared; use an ordinary table.",
+        );
     }
     match statement {
         S::CreateTable(table) if table.query.is_some() => {
             refuse("CREATE TABLE AS", "Create the table, and INSERT ... SELECT.")
         }
         S::AlterTable(_) => {
-            let draws = !seen.is_quiet() || ["serial", "bigserial", "smallserial", "identity", "trigger", "rule"]
-                .iter()
-                .any(|word| has(word));
+            let draws = !seen.is_quiet()
+                || ["serial", "bigserial", "smallserial", "identity", "trigger", "rule"]
+                    .iter()
+                    .any(|word| has(word));
             match draws {
                 true => refuse(
                     "an ALTER TABLE that calls functions, numbers rows or is about triggers",
@@ -379,10 +391,23 @@ fn definition(
             }
         }
         S::Truncate(_) if !seen.relations.is_empty() => Ok(Statement::Truncate(seen.relations.clone())),
-        S::CreateTable(_) | S::CreateIndex(_) | S::CreateView(_) | S::CreateSequence { .. }
-        | S::CreateSchema { .. } | S::CreateType { .. } | S::CreateDomain(_) | S::CreateFunction(_)
-        | S::Drop { .. } | S::DropFunction(_) | S::DropDomain(_) | S::Comment { .. }
-        | S::Grant(_) | S::Revoke(_) | S::AlterIndex { .. } | S::AlterType(_) | S::AlterSchema(_)
+        S::CreateTable(_)
+        | S::CreateIndex(_)
+        | S::CreateView(_)
+        | S::CreateSequence { .. }
+        | S::CreateSchema { .. }
+        | S::CreateType { .. }
+        | S::CreateDomain(_)
+        | S::CreateFunction(_)
+        | S::Drop { .. }
+        | S::DropFunction(_)
+        | S::DropDomain(_)
+        | S::Comment { .. }
+        | S::Grant(_)
+        | S::Revoke(_)
+        | S::AlterIndex { .. }
+        | S::AlterType(_)
+        | S::AlterSchema(_)
             if !has("database") && !has("materialized") =>
         {
             Ok(Statement::Definition)

@@ -14,13 +14,22 @@ fn write(text: &str) -> Write {
 }
 
 fn made_up(name: &str, kind: &str, default: &str) -> Column {
-    Column { name: name.to_owned(), kind: kind.to_owned(), default: Some(default.to_owned()), ..Column::default() }
+    Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        default: Some(default.to_owned()),
+        ..Column::default()
+    }
 }
 
 fn table() -> Table {
     let plain = Column { name: "name".to_owned(), kind: "text".to_owned(), ..Column::default() };
     Table {
-        columns: vec![made_up("id", "bigint", "nextval('s'::regclass)"), plain, made_up("at", "timestamptz", "now()")],
+        columns: vec![
+            made_up("id", "bigint", "nextval('s'::regclass)"),
+            plain,
+            made_up("at", "timestamptz", "now()"),
+        ],
         primary: vec!["id".to_owned()],
         ..Table::default()
     }
@@ -37,12 +46,30 @@ fn rewritten(text: &str) -> Result<String, Refusal> {
 #[test]
 fn what_members_would_make_up_is_written_into_the_text() {
     for (text, expected) in [
-        ("INSERT INTO t (name) VALUES ('now()'), ($1)", "INSERT INTO t (name, \"id\", \"at\") VALUES ('now()', (E'1'::bigint), (E'2'::timestamptz)), ($1, (E'3'::bigint), (E'4'::timestamptz))"),
-        ("INSERT INTO t VALUES (5, 'a')", "INSERT INTO t (\"id\", \"name\", \"at\") VALUES (5, 'a', (E'1'::timestamptz))"),
-        ("insert into t as x (id, name, at) values (default, f(1, 2), current_timestamp(3))", "insert into t as x (id, name, at) values ((E'2'::bigint), f(1, 2), (E'1'::timestamptz))"),
-        ("INSERT INTO t DEFAULT VALUES", "INSERT INTO t (\"id\", \"at\") VALUES ((E'1'::bigint), (E'2'::timestamptz))"),
-        ("UPDATE t SET at = pg_catalog.now() -- now()\n WHERE id = 3", "UPDATE t SET at = (E'1'::timestamptz) -- now()\n WHERE id = 3"),
-        ("DELETE FROM t WHERE at < now() - interval '1 day'", "DELETE FROM t WHERE at < (E'1'::timestamptz) - interval '1 day'"),
+        (
+            "INSERT INTO t (name) VALUES ('now()'), ($1)",
+            "INSERT INTO t (name, \"id\", \"at\") VALUES ('now()', (E'1'::bigint), (E'2'::timestamptz)), ($1, (E'3'::bigint), (E'4'::timestamptz))",
+        ),
+        (
+            "INSERT INTO t VALUES (5, 'a')",
+            "INSERT INTO t (\"id\", \"name\", \"at\") VALUES (5, 'a', (E'1'::timestamptz))",
+        ),
+        (
+            "insert into t as x (id, name, at) values (default, f(1, 2), current_timestamp(3))",
+            "insert into t as x (id, name, at) values ((E'2'::bigint), f(1, 2), (E'1'::timestamptz))",
+        ),
+        (
+            "INSERT INTO t DEFAULT VALUES",
+            "INSERT INTO t (\"id\", \"at\") VALUES ((E'1'::bigint), (E'2'::timestamptz))",
+        ),
+        (
+            "UPDATE t SET at = pg_catalog.now() -- now()\n WHERE id = 3",
+            "UPDATE t SET at = (E'1'::timestamptz) -- now()\n WHERE id = 3",
+        ),
+        (
+            "DELETE FROM t WHERE at < now() - interval '1 day'",
+            "DELETE FROM t WHERE at < (E'1'::timestamptz) - interval '1 day'",
+        ),
     ] {
         assert_eq!(rewritten(text).as_deref(), Ok(expected), "{text}");
     }
@@ -95,10 +122,19 @@ fn what_is_not_understood_is_refused() {
 
 #[test]
 fn statements_are_cut_where_they_end() {
-    assert_eq!(split("a; b ;; -- c;\n ';' ; \"d;\" $x$;$x$").unwrap(), ["a", " b ", " -- c;\n ';' ", " \"d;\" $x$;$x$"]);
+    assert_eq!(
+        split("a; b ;; -- c;\n ';' ; \"d;\" $x$;$x$").unwrap(),
+        ["a", " b ", " -- c;\n ';' ", " \"d;\" $x$;$x$"]
+    );
     assert!(split("SELECT 'open").is_err());
-    assert_eq!(understand("begin isolation level repeatable read, read only"), Ok(Statement::Begin(Modes { is_read_only: Some(true), level: Some(Level::Repeatable) })));
-    assert_eq!(understand("set local time zone 'UTC'"), Ok(Statement::Set { name: "timezone".to_owned(), is_local: true }));
+    assert_eq!(
+        understand("begin isolation level repeatable read, read only"),
+        Ok(Statement::Begin(Modes { is_read_only: Some(true), level: Some(Level::Repeatable) }))
+    );
+    assert_eq!(
+        understand("set local time zone 'UTC'"),
+        Ok(Statement::Set { name: "timezone".to_owned(), is_local: true })
+    );
     assert_eq!(understand("ROLLBACK TO SAVEPOINT a"), Ok(Statement::RollbackTo));
 }
 

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Distinct, Expr, Function, LockClause, NonBlock, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement,
-    TableFactor, Visit, Visitor,
+    Distinct, Expr, Function, LockClause, NonBlock, ObjectName, ObjectNamePart, Query, Select, SetExpr,
+    Statement, TableFactor, Visit, Visitor,
 };
 
 use super::{Name, Refusal};
@@ -14,8 +14,18 @@ use crate::sql::Span;
 const OF_THE_ROW: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 /// Types whose values are numbers that each server gives out for itself.
 const OF_THE_SERVER: [&str; 12] = [
-    "oid", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator",
-    "regproc", "regprocedure", "regrole", "regtype",
+    "oid",
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
 ];
 /// Aggregates that give the same whatever order the rows come in.
 const IN_ANY_ORDER: [&str; 6] = ["count", "min", "max", "bool_and", "bool_or", "every"];
@@ -56,7 +66,10 @@ impl Seen {
     pub fn never(&self) -> Option<Refusal> {
         let because = |what: &str, hint| Some(Refusal::new(format!("{what} cannot be replicated"), hint));
         if self.skips_locked {
-            return because("SKIP LOCKED", "Which rows are locked differs from member to member; leave it out.");
+            return because(
+                "SKIP LOCKED",
+                "Which rows are locked differs from member to member; leave it out.",
+            );
         }
         if self.into {
             return because("SELECT INTO", "Create the table, and INSERT ... SELECT.");
@@ -66,23 +79,33 @@ impl Seen {
             return because("set_config", "Use SET.");
         }
         if calls("setval") {
-            return because("setval", "Use nextval, or set the sequence on each member while the proxy is down.");
+            return because(
+                "setval",
+                "Use nextval, or set the sequence on each member while the proxy is down.",
+            );
         }
         let advisory = self.calls.iter().any(|(_, name)| name.contains("_advisory_") || name == "pg_notify");
         if advisory {
-            return because("an advisory lock or notification", "A lock would be one member's; LOCK TABLE is the group's.");
+            return because(
+                "an advisory lock or notification",
+                "A lock would be one member's; LOCK TABLE is the group's.",
+            );
         }
         None
     }
 
     /// Why a write with this in it is not carried out.
     pub fn not_written(&self) -> Option<Refusal> {
-        let because = |what: &str, hint| Some(Refusal::new(format!("{what} in a write cannot be replicated"), hint));
+        let because =
+            |what: &str, hint| Some(Refusal::new(format!("{what} in a write cannot be replicated"), hint));
         if self.limit_without_order {
             return because("LIMIT without ORDER BY", "Say which rows: add an ORDER BY that decides.");
         }
         if self.of_the_row {
-            return because("a system column", "Where a row lies differs from member to member; use its key.");
+            return because(
+                "a system column",
+                "Where a row lies differs from member to member; use its key.",
+            );
         }
         if self.samples {
             return because("TABLESAMPLE", "Each member would take another sample; SELECT first.");
@@ -117,16 +140,39 @@ impl Seen {
     fn function(&mut self, call: &Function) {
         self.call(&call.name);
         let name = self.calls.last().map(|(_, name)| name.clone()).unwrap_or_default();
-        let may_be_aggregate = IS_AGGREGATE.contains(&name.as_str()) && !IN_ANY_ORDER.contains(&name.as_str());
+        let may_be_aggregate =
+            IS_AGGREGATE.contains(&name.as_str()) && !IN_ANY_ORDER.contains(&name.as_str());
         self.is_loose |= call.over.is_some() || may_be_aggregate;
     }
 }
 
 /// Aggregates of PostgreSQL's own whose result may depend on the order of rows, floating point included.
 const IS_AGGREGATE: [&str; 25] = [
-    "any_value", "array_agg", "avg", "corr", "covar_pop", "covar_samp", "json_agg", "json_object_agg", "jsonb_agg",
-    "jsonb_object_agg", "mode", "percentile_cont", "percentile_disc", "range_agg", "regr_slope", "stddev",
-    "stddev_pop", "stddev_samp", "string_agg", "sum", "var_pop", "var_samp", "variance", "xmlagg", "json_arrayagg",
+    "any_value",
+    "array_agg",
+    "avg",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "json_agg",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "mode",
+    "percentile_cont",
+    "percentile_disc",
+    "range_agg",
+    "regr_slope",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var_pop",
+    "var_samp",
+    "variance",
+    "xmlagg",
+    "json_arrayagg",
 ];
 
 impl Visitor for Seen {
@@ -165,6 +211,7 @@ impl Visitor for Seen {
         ControlFlow::Continue(())
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is rare, or new, is not known")]
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { name, args, sample, .. } => {
@@ -181,6 +228,7 @@ impl Visitor for Seen {
         ControlFlow::Continue(())
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "there are sixty, and three matter")]
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let is_of_the_row = |name: &str| OF_THE_ROW.iter().any(|of| name.eq_ignore_ascii_case(of));
         match expr {
