@@ -1,5 +1,6 @@
 //! Databases whose servers each carry out every write: what clients see, and what is left on the members.
 
+mod faults;
 mod first;
 mod random;
 
@@ -17,7 +18,6 @@ drain: 2s
 databases:
   shop:
     endpoints: [$A, $B, $C]
-    health: {probe: {interval: 1s}}
     replicate: {log: $DIR/log, user: postgres, password: secret, interval: 100ms, member_wait: 2s, lock_wait: 10s}
 users: {app: {server_password: secret}}
 ";
@@ -37,7 +37,7 @@ impl Group {
             member.sql("shop", &format!("SET ROLE app; {tables}"))?;
         }
         let proxy = Proxy::of(Kind::Postgres)
-            .config(&CONFIG.replace("    health: {probe: {interval: 1s}}\n", ""))
+            .config(CONFIG)
             .set("A", members[0].address())
             .set("B", members[1].address())
             .set("C", members[2].address())

@@ -126,3 +126,62 @@ impl Database {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use groove_common::config::check_text;
+
+    use super::*;
+
+    fn told(database: &str, rest: &str) -> String {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:6432}}]\ndatabases: {{shop: {database}{rest}}}\nusers: {{app: {{password: secret}}}}\n"
+        );
+        match check_text::<Config>("test", &text) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_is_refused_with_every_reason() {
+        let good = "{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {log: /var/lib/g, user: postgres}}";
+        assert_eq!(told(good, ""), "");
+        for (database, expected) in [
+            (
+                "{endpoints: [127.0.0.1:1], replicate: {log: /g, user: p}}",
+                "a group has two members at the least",
+            ),
+            (
+                "{endpoints: {dns: a.test:1}, replicate: {log: /g, user: p}}",
+                "do not come and go by themselves",
+            ),
+            (
+                "{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {log: g, user: p}}",
+                "would depend on where the proxy is started",
+            ),
+            (
+                "{endpoints: [127.0.0.1:1, 127.0.0.1:2], role: primary, replicate: {log: /g, user: p}}",
+                "none is another's replica",
+            ),
+            (
+                "{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {log: /g, user: p, lock_wait: 0s}}",
+                "no time at all",
+            ),
+            (
+                "{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {log: /g, user: p, log_max: 1KiB}}",
+                "too short to catch up from",
+            ),
+            ("{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {user: p}}", "log"),
+            (
+                "{endpoints: [127.0.0.1:1, 127.0.0.1:2], replicate: {log: /g, user: p, mode: asynchronous}}",
+                "asynchronous",
+            ),
+        ] {
+            let told = told(database, "");
+            assert!(told.contains(expected), "{database}: {told}");
+        }
+        let two = format!(", other: {good}");
+        assert!(told(good, &two).contains("another group has its log there"));
+    }
+}
