@@ -225,9 +225,13 @@ fn members_and_proxies_die_and_nothing_is_lost_or_differs() {
     storm(500, 8, 20_261_128).unwrap();
 }
 
-/// The long form: `cargo test --test postgres replicate::random -- --ignored --nocapture`.
+/// The long form: `cargo test --test postgres replicate::random -- --ignored --nocapture`. GROOVE_STATEMENTS and
+/// GROOVE_SEED make it another.
 #[test]
 #[ignore = "takes an hour"]
 fn two_hundred_thousand_statements_through_deaths() {
-    storm(200_000, 16, 4711).unwrap();
+    let number =
+        |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let wanted = usize::try_from(number("GROOVE_STATEMENTS", 200_000)).unwrap();
+    storm(wanted, 16, number("GROOVE_SEED", 4711)).unwrap();
 }
