@@ -1,6 +1,6 @@
 //! One client: what is written is on every member, the same, or it is refused and on none.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use tokio_postgres::error::SqlState;
 
 use super::Group;

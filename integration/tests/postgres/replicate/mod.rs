@@ -1,5 +1,11 @@
 //! Databases whose servers each carry out every write: what clients see, and what is left on the members.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "in helpers of tests too, a panic is the report"
+)]
+
 mod faults;
 mod first;
 mod random;
