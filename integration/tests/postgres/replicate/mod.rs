@@ -24,7 +24,7 @@ drain: 2s
 databases:
   shop:
     endpoints: [$A, $B, $C]
-    replicate: {log: $DIR/log, user: postgres, password: secret, interval: 100ms, member_wait: 2s, lock_wait: 10s}
+    replicate: {log: $DIR/log, log_max: 1MiB, user: postgres, password: secret, interval: 100ms, member_wait: 2s, lock_wait: 10s}
 users: {app: {server_password: secret}}
 ";
 
