@@ -15,6 +15,7 @@ mod migrate;
 mod passthrough;
 mod pgbadger;
 mod regress;
+mod replicate;
 mod replication;
 mod roles;
 mod scram;

@@ -4,6 +4,7 @@ mod console;
 mod login;
 mod migration;
 mod pgbadger;
+mod replicate;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use console::Console;
 pub use login::{Auth, AuthQuery, User};
 pub use migration::Migration;
 pub use pgbadger::Pgbadger;
+pub use replicate::{Replicate, ReplicateMode};
 pub use roles::{Monitor, Replicas, Role, Split};
 
 /// groove-postgres.
@@ -93,6 +95,9 @@ pub struct Database {
     /// How reads and writes are told apart, for `role: split`.
     #[serde(default)]
     pub split: Split,
+    /// Every write on every server.
+    #[serde(default)]
+    pub replicate: Option<Box<Replicate>>,
     /// What the servers call it; the same name if left out.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -287,6 +292,7 @@ impl Document for Config {
         }
         self.console.validate(self, issues);
         self.pgbadger.validate(self, issues);
+        self.validate_replicate(issues);
         self.limits.validate(issues);
         self.migration.iter().for_each(|migration| migration.validate(issues));
     }

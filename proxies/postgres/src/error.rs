@@ -162,6 +162,14 @@ pub enum Error {
     /// A user of databases only.
     #[error("user \"{0}\" may not use the console")]
     NotOperator(String),
+    /// A replicated database does not let the client in.
+    #[error("{message}")]
+    Group {
+        /// SQLSTATE.
+        code: &'static str,
+        /// Why.
+        message: String,
+    },
     /// The proxy is going down.
     #[error("terminating connection due to administrator command")]
     Draining,
@@ -204,6 +212,7 @@ impl Error {
             Error::DuplicateStatement(_) => "42P05",
             Error::Draining | Error::Killed | Error::ListenerReplaced | Error::Deposed => "57P01",
             Error::NotOperator(_) => "42501",
+            Error::Group { code, .. } => code,
         }
     }
 
@@ -265,6 +274,7 @@ impl Error {
             | Error::DuplicateStatement(_)
             | Error::Disabled(_)
             | Error::Killed
+            | Error::Group { .. }
             | Error::Draining => None,
         }
     }
@@ -306,7 +316,9 @@ impl Classified for Error {
             Error::Setup => (Kind::Internal, Internal, Never),
             Error::Draining | Error::Killed | Error::ListenerReplaced => (Kind::Draining, Internal, Safe),
             Error::Disabled(_) => (Kind::Denied, Internal, Never),
-            Error::NoEndpoint | Error::NoServerOfRole => (Kind::NoEndpoint, Upstream, Safe),
+            Error::NoEndpoint | Error::NoServerOfRole | Error::Group { .. } => {
+                (Kind::NoEndpoint, Upstream, Safe)
+            }
             Error::Deposed => (Kind::Hangup, Upstream, IfIdempotent),
             Error::Connect(_) | Error::AuthQuery(_) => (Kind::Connect, Upstream, Safe),
             Error::Refused(_) | Error::ServerAuth(_) | Error::ServerScram(_) | Error::Unproven => {
@@ -365,6 +377,7 @@ impl Classified for Error {
             | Error::Disabled(_)
             | Error::Killed
             | Error::NotOperator(_)
+            | Error::Group { .. }
             | Error::Draining => self.to_string().into(),
         }
     }

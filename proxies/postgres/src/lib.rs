@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod pgbadger;
 mod proxy;
+pub mod replicate;
 pub mod reply;
 pub mod roles;
 pub mod route;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub control: groove_common::app::Control,
     /// Who is told of statements.
     pub tap: tap::Tap,
+    /// Databases whose servers each carry out every write.
+    pub groups: replicate::Groups,
     /// Logs that pgbadger reads.
     pub pgbadger: Arc<pgbadger::Pgbadger>,
     /// Where exchanges are logged.

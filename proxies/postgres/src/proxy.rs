@@ -21,6 +21,7 @@ use crate::live::Live;
 use crate::metrics::LoginMetrics;
 use crate::migrate::{self, Keeper, Migrate};
 use crate::pgbadger::{self, Pgbadger};
+use crate::replicate::{self, Groups};
 use crate::reply;
 use crate::session::cancel::Cancels;
 use crate::session::driver::Session;
@@ -45,6 +46,8 @@ pub enum Verb {
     Tap(tap::verb::Tap),
     /// Move a database to another server while its clients go on
     Migrate(Migrate),
+    /// Look after replicated databases: how their members are, compare them, let them in again
+    Replicate(replicate::verb::Replicate),
 }
 
 impl Proxy for Postgres {
@@ -63,8 +66,10 @@ impl Proxy for Postgres {
         let live = Arc::new(Live::default());
         let pgbadger = Arc::new(Pgbadger::new(&config.pgbadger, &cx.registry)?);
         let slow = config.slow_query.map(groove_common::config::Duration::get);
+        let directory = Directory::start(&config, cx, &live)?;
         let shared = Shared {
-            directory: Directory::start(&config, cx, &live)?,
+            groups: Groups::start(&config, &directory, cx),
+            directory,
             live,
             tap: Tap::new(&cx.registry, slow, Arc::clone(&pgbadger)),
             pgbadger,
@@ -88,6 +93,7 @@ impl Proxy for Postgres {
     }
 
     fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
+        self.shared.groups.check(&self.shared.directory.config(), &config)?;
         let files = self.shared.pgbadger.open(&config.pgbadger)?;
         self.shared.migrations.reload(&config, |config| self.shared.directory.reload(config))?;
         self.shared.pgbadger.take(files);
@@ -117,11 +123,18 @@ impl Proxy for Postgres {
         let pools: Vec<_> = directory.pools().iter().map(|pool| pool.status()).collect();
         let pools: Vec<_> = directory.auth_query_status().into_iter().chain(pools).collect();
         let migrations = self.shared.migrations.status();
-        json!({ "clusters": directory.cluster_status(), "pools": pools, "migrations": migrations })
+        let clusters = directory.cluster_status();
+        let mut status = json!({ "clusters": clusters, "pools": pools, "migrations": migrations });
+        let groups: Vec<_> = self.shared.groups.all().map(|group| replicate::api::status(group)).collect();
+        if let (false, Some(status)) = (groups.is_empty(), status.as_object_mut()) {
+            status.insert("groups".to_owned(), json!(groups));
+        }
+        status
     }
 
     fn routes(self: &Arc<Postgres>) -> admin::Routes {
-        tap::api::routes(&self.shared, &self.drain).and(migrate::routes(&self.shared))
+        let routes = tap::api::routes(&self.shared, &self.drain).and(migrate::routes(&self.shared));
+        routes.and(replicate::api::routes(&self.shared))
     }
 
     async fn demo(args: demo::Args) -> Result<Vec<DemoRow>, StartError> {
@@ -134,6 +147,7 @@ impl Proxy for Postgres {
             Verb::ImportPgbouncer(import) => import.run(),
             Verb::Tap(tap) => tap.run(admin).await,
             Verb::Migrate(migrate) => migrate.run(admin).await,
+            Verb::Replicate(replicate) => replicate.run(admin).await,
         }
     }
 }
@@ -142,6 +156,7 @@ impl Proxy for Postgres {
 enum Served {
     Session(Box<Session>),
     Console(Box<Console>),
+    Replicated(Box<replicate::session::Session>),
 }
 
 impl SharedService for Postgres {
@@ -152,6 +167,7 @@ impl SharedService for Postgres {
             match admitted.await {
                 Some(Served::Session(session)) => session.run().await,
                 Some(Served::Console(console)) => Box::pin(console.run()).await,
+                Some(Served::Replicated(session)) => Box::pin(session.run()).await,
                 None => {}
             }
         }
@@ -197,6 +213,9 @@ impl Postgres {
         let logged_in = timeout(time_max, handshake.log_in(&startup)).await;
         match logged_in.unwrap_or(Err(Error::LoginTimeout)) {
             Ok(Admitted::Session(logged_in)) => Some(Served::Session(handshake.into_session(logged_in))),
+            Ok(Admitted::Replicated(welcome)) => {
+                Some(Served::Replicated(handshake.into_replicated(*welcome)))
+            }
             Ok(Admitted::Console(access, registered)) => {
                 Some(Served::Console(handshake.into_console(access, registered)))
             }

@@ -79,6 +79,10 @@ impl<'a> Ground<'a> {
                 "leave `role` out (or `any`) with the primary's address alone until the migration is over";
             wrong.push(Finding::blocker("role", "the proxy looks for roles among several servers", help));
         }
+        if database.replicate.is_some() {
+            let help = "found a group with the new servers among its members instead";
+            wrong.push(Finding::blocker("replicate", "each of its servers carries out every write", help));
+        }
         if database.tls.is_some() {
             let help = "moving a database speaks to its servers without TLS: leave `tls` out on a trusted network, or do it by hand";
             wrong.push(Finding::blocker("tls", "the servers are spoken to over TLS", help));

@@ -19,6 +19,9 @@ use crate::config::Auth;
 use crate::console::{self, Access, Console};
 use crate::error::Error;
 use crate::pgbadger::Who;
+use crate::replicate;
+use crate::replicate::group::Group;
+use crate::replicate::session::Welcome;
 use crate::route::{Route, negotiate, route};
 use crate::upstream::Credentials;
 use crate::wire::DecodeError;
@@ -171,6 +174,10 @@ impl Handshake {
             self.flush().await?;
             return Ok(Admitted::Console(access, registered));
         }
+        if let Some(group) = self.shared.groups.get(&route.database) {
+            let group = Arc::clone(group);
+            return Box::pin(self.enter_group(group, route, credentials, startup, long_key)).await;
+        }
         let logged_in = Box::pin(self.enter(route, credentials, startup, long_key)).await?;
         backend::put_authentication(&mut self.out, &Authentication::Ok);
         for (name, value) in logged_in.settings.reported() {
@@ -215,6 +222,39 @@ impl Handshake {
         };
         let registered = self.shared.cancels.register(pid, long_key).map_err(Error::Client)?;
         Ok(LoggedIn { pool, mode, settings, registered, lease })
+    }
+
+    /// Logs a client of a replicated database in on the group's leader, and greets it.
+    async fn enter_group(
+        &mut self,
+        group: Arc<Group>,
+        route: Route,
+        credentials: Credentials,
+        startup: &Startup,
+        long_key: bool,
+    ) -> Result<Admitted, Error> {
+        if route.replication.is_some() {
+            let message =
+                "a walsender's connection is to one server, and this database is several".to_owned();
+            return Err(Error::Group { code: "0A000", message });
+        }
+        let target = self.shared.directory.member_target(&route.database, &route.user, credentials)?;
+        let welcome = Welcome::new(&self.shared, group, target, &startup.parameters, long_key).await?;
+        backend::put_authentication(&mut self.out, &Authentication::Ok);
+        for (name, value) in &welcome.reported {
+            backend::put_parameter_status(&mut self.out, name, value);
+        }
+        let key = &welcome.registered().key;
+        backend::put_key(&mut self.out, key.pid, &key.secret);
+        backend::put_ready(&mut self.out, Status::Idle);
+        self.flush().await?;
+        Ok(Admitted::Replicated(Box::new(welcome)))
+    }
+
+    /// The session of a client of a replicated database.
+    pub fn into_replicated(self, welcome: Welcome) -> Box<replicate::session::Session> {
+        let Handshake { shared, conn, input, .. } = self;
+        replicate::session::Session::new(&shared, conn, input, welcome)
     }
 
     /// The console of an operator who is logged in.
@@ -294,6 +334,8 @@ pub enum Admitted {
     Session(LoggedIn),
     /// An operator, who talks to us.
     Console(Access, Registered),
+    /// A client of a replicated database.
+    Replicated(Box<Welcome>),
 }
 
 /// Who a client is, and what it begins with.

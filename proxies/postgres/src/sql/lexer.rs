@@ -55,7 +55,8 @@ impl<'a> Lexer<'a> {
         self.take(end.unwrap_or(self.rest.len()))
     }
 
-    fn skip_space(&mut self) {
+    /// Steps over spaces and comments, to where the next token begins.
+    pub(super) fn skip_space(&mut self) {
         loop {
             match self.rest {
                 [first, ..] if is(*first, SPACE) => _ = self.take_while(SPACE),

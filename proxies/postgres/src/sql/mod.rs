@@ -10,6 +10,7 @@ mod prepared;
 mod reading;
 mod recent;
 mod set;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -17,3 +18,4 @@ pub use listen::Unlisten;
 pub use mask::{Masked, TEXT_MAX, mask};
 pub use reading::{Block, Kinds, Prepared, Reading, read};
 pub use recent::Recent;
+pub use spans::{Part, Span, spans};

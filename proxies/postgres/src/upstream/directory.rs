@@ -175,6 +175,11 @@ impl Directory {
         Box::pin(known.passthrough.prove(claim, login, target)).await
     }
 
+    /// The configuration in force, resolved.
+    pub(super) fn known(&self) -> Arc<Known> {
+        self.current.load_full()
+    }
+
     fn auth_query(&self) -> Option<Arc<AuthQuery>> {
         self.current.load().auth_query.clone()
     }
@@ -325,7 +330,7 @@ impl Directory {
 
 impl Known {
     /// As whom a user is let in that was known as `login` until now: the configuration has the last word.
-    fn settled(&self, user: &str, login: Option<Arc<Login>>) -> Option<Arc<Login>> {
+    pub(super) fn settled(&self, user: &str, login: Option<Arc<Login>>) -> Option<Arc<Login>> {
         let found = login.filter(|login| login.is_found);
         match (self.users.get(user), self.config.auth) {
             (Some(login), Auth::Passthrough) if login.password.is_none() => {

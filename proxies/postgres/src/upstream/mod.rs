@@ -10,6 +10,7 @@ mod gates;
 mod heard;
 mod inherit;
 mod login;
+mod members;
 mod passthrough;
 mod pool;
 mod probe;
