@@ -74,7 +74,7 @@ pub(super) async fn lead(group: Arc<Group>) {
         let all_in = group.now().members.iter().all(|member| member.state == State::In);
         let max = group.options.log_max.bytes() as u64;
         if (log.bytes() > max || (all_in && log.bytes() > max / 16))
-            && let Err(error) = tidy(&group, &log).await
+            && let Err(error) = tidy(&group, &log, log.bytes() > max).await
         {
             tracing::warn!(group = group.name, error, "the replication log is not begun anew");
         }
@@ -167,8 +167,9 @@ async fn check(link: &mut Link, log: &Log) -> Result<(), String> {
     if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
 }
 
-/// Begins the log anew, at a moment when nothing is under way. Who has not caught up by then is left behind.
-async fn tidy(group: &Arc<Group>, log: &Log) -> Result<(), String> {
+/// Begins the log anew, at a moment when nothing is under way. Who has not caught up by then is left behind: only where
+/// the log is too long.
+async fn tidy(group: &Arc<Group>, log: &Log, is_too_long: bool) -> Result<(), String> {
     let barrier = group.locks.owner();
     let taken = barrier.take(Wants::everything(), group.options.lock_wait.get()).await;
     taken.map_err(|_| "transactions do not end".to_owned())?;
@@ -189,6 +190,10 @@ async fn tidy(group: &Arc<Group>, log: &Log) -> Result<(), String> {
     }
     if links.is_empty() {
         return Err("no member is in".to_owned());
+    }
+    if links.len() < view.members.len() && !is_too_long {
+        // One has gone since: the log is what brings it back. That others note a later base takes nothing from them.
+        return Ok(());
     }
     log.begin_anew(base).map_err(|error| error.to_string())?;
     drop(barrier);
