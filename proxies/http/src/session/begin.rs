@@ -11,7 +11,7 @@ use super::refusal::{About, Refused};
 use super::relay::Outgoing;
 use super::state::{Again, Asked, Exchange};
 use crate::apps::Seat;
-use crate::auth::Identity;
+use crate::auth::{Auth, Identity};
 use crate::balance::{self, Key};
 use crate::compress::{Compress, Compression};
 use crate::error::Error;
@@ -157,21 +157,8 @@ impl Session {
         if let (Ok((seat, target)), None) = (&routed, &identity)
             && let Some(auth) = target.auth().filter(|_| !target.answers_anybody(&head, self.scheme()))
         {
-            audience.form = Form::accepted(head.value(Name::Accept));
-            let kept = self.kept(&head, (trusted, client), &request_id);
-            let stripped = target.demands.as_ref().and_then(|demands| demands.stripped.as_deref());
-            return Err(Early::Asks(Box::new(Question {
-                seat,
-                target,
-                auth,
-                stripped,
-                client,
-                kept,
-                request_id,
-                framing,
-                audience,
-                length,
-            })));
+            let found = (&**seat, *target, auth);
+            return Err(self.question(&head, found, (trusted, client), request_id, audience));
         }
         let routed = routed.and_then(|found| found.1.admit(&head, &table.limits).map(|()| found));
         // Without the credentials that stood in it; and what is logged of it before they are known.
@@ -285,6 +272,30 @@ impl Session {
         let programs = demands.programs.as_deref()?;
         let kept = self.kept(head, known, id);
         Some(Own::new(kept, (&seat.app, demands, programs), identity))
+    }
+
+    /// What its app's authentication is asked.
+    fn question<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        (seat, target, auth): (&'v Seat, &'v Target, &'v Auth),
+        known: (bool, Option<IpAddr>),
+        request_id: [u8; 32],
+        mut audience: Audience,
+    ) -> Early<'v> {
+        audience.form = Form::accepted(head.value(Name::Accept));
+        Early::Asks(Box::new(Question {
+            seat,
+            target,
+            auth,
+            stripped: target.demands.as_ref().and_then(|demands| demands.stripped.as_deref()),
+            client: known.1,
+            kept: self.kept(head, known, &request_id),
+            request_id,
+            framing: head.framing,
+            audience,
+            length: head.raw.len(),
+        }))
     }
 
     /// How what is answered here is edited.

@@ -6,7 +6,9 @@
 mod commit;
 mod execute;
 mod messages;
+mod reading;
 mod transaction;
+mod writing;
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
