@@ -52,6 +52,20 @@ fn a_member_that_differs_is_found_let_out_and_comes_in_once_repaired() {
             "{found}"
         );
         ensure!(group.states()?[1] == "diverged");
+        group.members[1].sql("shop", "INSERT INTO t VALUES (2, 3)")?;
+        post(&group, "rejoin")?;
+        until("it does not come in", || Ok(group.states()? == ["in", "in", "in"])).await?;
+        // Where the leader differs from all others it is the one that is let out.
+        let leader = group.leader()?;
+        group.members[leader].sql("shop", "UPDATE t SET a = 50 WHERE id = 2")?;
+        post(&group, "verify")?;
+        ensure!(group.states()?.iter().filter(|state| *state == "in").count() == 2);
+        ensure!(group.states()?[leader] == "diverged" && group.leader()? != leader);
+        until("the next one does not lead", || Ok(group.status()?["served"] == true)).await?;
+        connect_as(&group.proxy, "user=app dbname=shop")
+            .await?
+            .batch_execute("UPDATE t SET a = a + 1")
+            .await?;
         group.nothing_prepared()
     })
     .unwrap();

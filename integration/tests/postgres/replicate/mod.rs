@@ -65,6 +65,13 @@ impl Group {
         Ok(members.iter().map(|member| member["state"].as_str().unwrap_or_default().to_owned()).collect())
     }
 
+    /// Which member leads.
+    fn leader(&self) -> Result<usize> {
+        let status = self.status()?;
+        let members = status["members"].as_array().context("members")?;
+        members.iter().position(|member| member["is_leader"] == true).context("nobody leads")
+    }
+
     /// Waits until so many members are in.
     fn until_in(&self, count: usize) -> Result<()> {
         let late = Instant::now() + Duration::from_secs(40);

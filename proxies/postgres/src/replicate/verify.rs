@@ -90,14 +90,20 @@ pub async fn copy_sequences(leader: &mut Link, member: &mut Link) -> Result<(), 
 pub struct Finding {
     /// Where it answers.
     pub member: String,
-    /// Whether it has the same in it as the leader.
+    /// Whether it has the same in it as most have.
     pub is_equal: bool,
     /// What is not the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<String>,
 }
 
-/// Compares all members that are in with the leader. One that differs is let out.
+/// Where what most have in them is; where no more agree on something else, that is the leader.
+fn reference<T: PartialEq>(all: &[T], leader: usize) -> usize {
+    let agree = |at: usize| all.iter().filter(|other| all.get(at) == Some(*other)).count();
+    (0..all.len()).rev().fold(leader, |best, at| if agree(at) > agree(best) { at } else { best })
+}
+
+/// Compares all members that are in. One that differs from most of them, or else from the leader, is let out.
 pub async fn verify(group: &Arc<Group>) -> Result<Vec<Finding>, String> {
     let barrier = group.locks.owner();
     let taken = barrier.take(Wants::everything(), group.options.lock_wait.get()).await;
@@ -117,8 +123,12 @@ pub async fn verify(group: &Arc<Group>) -> Result<Vec<Finding>, String> {
         let failed = |fault: Fault| format!("member {}: {}", member.address, fault.text());
         all.push((index, member.address.to_string(), sums(&mut link).await.map_err(failed)?));
     }
-    let Some((_, _, reference)) = all.iter().find(|(index, ..)| *index == leader).cloned() else {
+    let Some(leads) = all.iter().position(|(index, ..)| *index == leader) else {
         return Err("the leader has changed meanwhile".to_owned());
+    };
+    let held: Vec<&BTreeMap<String, Sums>> = all.iter().map(|(_, _, sums)| sums).collect();
+    let Some(reference) = held.get(reference(&held, leads)).map(|sums| BTreeMap::clone(sums)) else {
+        return Err("nobody is there to be compared with".to_owned());
     };
     let mut findings = Vec::new();
     for (index, member, sums) in all {
@@ -131,4 +141,24 @@ pub async fn verify(group: &Arc<Group>) -> Result<Vec<Finding>, String> {
         findings.push(Finding { member, is_equal: difference.is_none(), difference });
     }
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_are_right_and_of_as_many_the_leader() {
+        for (held, leader, right) in [
+            (&[1, 1, 2][..], 0, 1),
+            (&[1, 1, 2], 2, 1),
+            (&[2, 1, 1], 0, 1),
+            (&[1, 2], 1, 2),
+            (&[1, 2, 3], 1, 2),
+            (&[1, 1, 2, 2], 3, 2),
+            (&[7], 0, 7),
+        ] {
+            assert_eq!(held[reference(held, leader)], right, "{held:?}, {leader} leads");
+        }
+    }
 }
