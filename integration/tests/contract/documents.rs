@@ -108,7 +108,7 @@ fn every_option_is_named() {
     for (kind, names) in [
         (Kind::Http, &["http.md"][..]),
         (Kind::Memcached, &["memcached.md", "operating.md"]),
-        (Kind::Postgres, &["postgres.md", "migration.md", "operating.md"]),
+        (Kind::Postgres, &["postgres.md", "migration.md", "replication.md", "operating.md"]),
     ] {
         let pages: String = names.iter().map(|name| page(name).unwrap()).collect();
         let missing = unnamed(kind, &pages).unwrap().join("\n");

@@ -84,10 +84,7 @@ fn a_member_that_hangs_is_set_aside_and_the_leaders_death_is_a_retry() {
         tokio::task::block_in_place(|| group.until_in(3))?;
         ensure!(group.agreed("SELECT a FROM t WHERE id = 1")? == "11");
         client.batch_execute("BEGIN; UPDATE t SET a = 12 WHERE id = 1").await?;
-        let status = group.status()?;
-        let leader =
-            status["members"].as_array().and_then(|all| all.iter().position(|it| it["is_leader"] == true));
-        let leader = leader.unwrap_or_default();
+        let leader = group.leader()?;
         group.members[leader].kill()?;
         let seen = code(client.batch_execute("COMMIT").await);
         ensure!(seen == SqlState::T_R_SERIALIZATION_FAILURE, "{seen:?}");
