@@ -103,6 +103,7 @@ fn a_member_that_hangs_is_set_aside_and_the_leaders_death_is_a_retry() {
 fn plain(members: &[Postgres]) -> Result<Proxy> {
     Proxy::of(Kind::Postgres)
         .config(CONFIG)
+        .set("LOG_MAX", "1MiB")
         .set("A", members[0].address())
         .set("B", members[1].address())
         .set("C", members[2].address())

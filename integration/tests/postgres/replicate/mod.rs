@@ -24,7 +24,7 @@ drain: 2s
 databases:
   shop:
     endpoints: [$A, $B, $C]
-    replicate: {log: $DIR/log, log_max: 1MiB, user: postgres, password: secret, interval: 100ms, member_wait: 2s, lock_wait: 10s}
+    replicate: {log: $DIR/log, log_max: $LOG_MAX, user: postgres, password: secret, interval: 100ms, member_wait: 2s, lock_wait: 10s}
 users: {app: {server_password: secret}}
 ";
 
@@ -37,6 +37,11 @@ struct Group {
 impl Group {
     /// With these tables in them.
     fn start(tables: &str) -> Result<Group> {
+        Self::with_log(tables, "1MiB")
+    }
+
+    /// The same, with a log of this length at the most.
+    fn with_log(tables: &str, log_max: &str) -> Result<Group> {
         let member = || Postgres::builder().set("max_prepared_transactions", "64").start();
         let members = vec![member()?, member()?, member()?];
         for member in &members {
@@ -44,6 +49,7 @@ impl Group {
         }
         let proxy = Proxy::of(Kind::Postgres)
             .config(CONFIG)
+            .set("LOG_MAX", log_max)
             .set("A", members[0].address())
             .set("B", members[1].address())
             .set("C", members[2].address())
