@@ -2,15 +2,11 @@
 //! to, and the subject's common name.
 //!
 //! Whoever walks here has a certificate that was verified, or is our own; even so, nothing is believed about
-//! lengths. DER as in X.690, the shape of a certificate from RFC 5280.
+//! lengths. The shape of a certificate is that of RFC 5280.
 
+use super::der::{INTEGER, OID, SEQUENCE, SET, element, expect};
 use aws_lc_rs::digest::{self, Algorithm, SHA224, SHA256, SHA384, SHA512};
 
-/// Tags of DER.
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OID: u8 = 0x06;
-const INTEGER: u8 = 0x02;
 /// `[0] EXPLICIT`: a certificate's version, and the hash among the parameters of RSASSA-PSS.
 const CONTEXT_0: u8 = 0xa0;
 const UTF8_STRING: u8 = 0x0c;
@@ -191,26 +187,6 @@ fn pss_hash(parameters: &[u8]) -> Option<&'static Algorithm> {
         None => Some(&SHA256),
         Some(_) => None,
     }
-}
-
-/// The content of the element that `der` begins with if it has this tag, and what follows the element.
-fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    element(der).and_then(|(found, content, rest)| (found == tag).then_some((content, rest)))
-}
-
-/// Tag, content and what follows. Lengths take up to four bytes: no certificate is longer.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, short], rest) = der.split_first_chunk::<2>()?;
-    let (length, rest) = match short {
-        0..=0x7f => (usize::from(short), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 #[cfg(test)]

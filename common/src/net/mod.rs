@@ -14,6 +14,7 @@ mod bind;
 mod certificate;
 mod client_authority;
 mod connect;
+pub mod der;
 mod downstream;
 mod drain;
 mod gather;

@@ -3,6 +3,7 @@
 //! Which algorithms a key may check is told by its kind, as it is of a key set's.
 
 use super::jwks::{Key, Keys};
+use groove_common::net::der::{BIT_STRING, INTEGER, OID, SEQUENCE, expect};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
@@ -12,11 +13,6 @@ use std::path::Path;
 const KEYS_MAX: usize = 100;
 /// Shorter ones are broken by who wants to (NIST SP 800-131A).
 const RSA_BITS_MIN: usize = 2048;
-
-const SEQUENCE: u8 = 0x30;
-const OID: u8 = 0x06;
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
 
 /// 1.2.840.113549.1.1.1
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
@@ -93,20 +89,6 @@ fn key(der: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
         ED25519 => Err(malformed()),
         _ => Err("this is neither an RSA, an EC nor an Ed25519 key".to_owned()),
     }
-}
-
-/// The content of the element that `der` begins with if it has this tag, and what follows the element.
-fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&[found, short], rest) = der.split_first_chunk::<2>()?;
-    let (length, rest) = match short {
-        0..=0x7f => (usize::from(short), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length).filter(|_| found == tag)
 }
 
 #[cfg(test)]

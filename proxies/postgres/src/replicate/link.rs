@@ -134,6 +134,13 @@ impl Link {
         }
     }
 
+    /// Takes a ReadyForQuery's word on the transaction.
+    fn ready(&mut self, frame: &Frame) -> Result<(), Fault> {
+        let status = Status::read(frame.body());
+        self.status = status.map_err(|error| Fault::Lost(Error::Upstream(error)))?;
+        Ok(())
+    }
+
     /// Reads to the next ReadyForQuery. What the member has said of an error, if there was one, is the outcome.
     async fn rest(&mut self, mut on: impl FnMut(Frame) -> Result<(), Fault>) -> Result<(), Fault> {
         let mut failure = None;
@@ -141,8 +148,7 @@ impl Link {
             let frame = self.next().await?;
             match frame.tag {
                 b'Z' => {
-                    let status = Status::read(frame.body());
-                    self.status = status.map_err(|error| Fault::Lost(Error::Upstream(error)))?;
+                    self.ready(&frame)?;
                     return failure.map_or(Ok(()), |body| Err(Fault::Said(body)));
                 }
                 b'E' => failure = Some(frame.raw.slice(HEADER..)),
@@ -252,8 +258,7 @@ impl Link {
             let frame = self.next().await?;
             match frame.tag {
                 b'Z' => {
-                    let status = Status::read(frame.body());
-                    self.status = status.map_err(|error| Fault::Lost(Error::Upstream(error)))?;
+                    self.ready(&frame)?;
                     return Ok(None);
                 }
                 b'E' => *failure = Some(frame.raw.slice(HEADER..)),
