@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, interval_at};
+
 use super::group::{Group, State};
 use super::keep::{self, FENCE};
 use super::link::{Fault, Link};
@@ -69,12 +71,18 @@ pub(super) async fn lead(group: Arc<Group>) {
         tokio::spawn(keep::keep(Arc::clone(&group), Arc::clone(&log), index));
     }
     group.change(|view| view.closed = None);
+    let (mut ticks, mut views) = (interval_at(Instant::now() + TIDY, TIDY), group.view.subscribe());
     loop {
-        tokio::time::sleep(TIDY).await;
+        // All may be in for a moment only, where members come and go.
+        let is_tick = tokio::select! {
+            _ = ticks.tick() => true,
+            changed = views.changed() => changed.is_err(),
+        };
         let all_in = group.now().members.iter().all(|member| member.state == State::In);
         let max = group.options.log_max.bytes() as u64;
-        if (log.bytes() > max || (all_in && log.bytes() > max / 16))
-            && let Err(error) = tidy(&group, &log, log.bytes() > max).await
+        let is_too_long = is_tick && log.bytes() > max;
+        if (is_too_long || (all_in && log.bytes() > max / 16))
+            && let Err(error) = tidy(&group, &log, is_too_long).await
         {
             tracing::warn!(group = group.name, error, "the replication log is not begun anew");
         }
